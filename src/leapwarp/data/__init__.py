@@ -1,0 +1,1 @@
+"""Images of the tasks, prepared once, read by every run."""

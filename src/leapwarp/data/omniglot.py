@@ -1,0 +1,209 @@
+"""Omniglot (Lake et al., 2015): find it, check that all of it is there, read it.
+
+The layout is the one torchvision leaves, `omniglot-py/images_background/<alphabet>/<character>/<drawing>.png` and the
+same in `images_evaluation`; each of the two is a folder or a zip beside it, which is read without being unpacked.
+"""
+
+import io
+import re
+import socket
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from leapwarp.data.alphabets import DRAWINGS, SIZE, Alphabets, build
+from leapwarp.data.store import DataError
+
+PARTS = ("images_background", "images_evaluation")
+ALPHABETS = 50
+CHARACTERS = 1623
+SIDE = 105
+LICENCE = "MIT, Brenden Lake, https://github.com/brendenlake/omniglot"
+NETWORK_SECONDS = 10  # without any answer, before the download is given up
+
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError)
+BROKEN_PNG = (OSError, SyntaxError, ValueError, EOFError, zlib.error)  # all that Pillow raises on damaged files
+
+
+class Part(NamedTuple):
+    """One of the two halves of Omniglot as it lies on the disk."""
+
+    name: str  # where it was found, for messages
+    characters: dict[str, list[str]]  # "Greek/character01" -> sorted names of its drawings
+    read: Callable[[str], bytes]  # bytes of "Greek/character01/0394_01.png"
+
+
+def find(folder: Path) -> Path | None:
+    """The folder that should hold the two parts, `folder/omniglot-py` or `folder` itself; None where there is neither."""
+    if (folder / "omniglot-py").is_dir():
+        return folder / "omniglot-py"
+    is_there = any((folder / part).is_dir() or (folder / f"{part}.zip").is_file() for part in PARTS)
+    return folder if is_there else None
+
+
+def download(folder: Path) -> Path:
+    """Have torchvision download both parts into `folder`.
+
+    Raises:
+        OSError, RuntimeError: there is no network, or what came is not what torchvision knows.
+    """
+    from torchvision.datasets import Omniglot  # takes seconds to import and is needed nowhere else
+
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(NETWORK_SECONDS)  # else a network that swallows packets would hang this for minutes
+    try:
+        for background in (True, False):
+            Omniglot(str(folder), background=background, download=True)
+    finally:
+        socket.setdefaulttimeout(before)
+    return folder / "omniglot-py"
+
+
+def read(root: Path) -> Alphabets:
+    """Read and check all of Omniglot.
+
+    Raises:
+        DataError: anything is missing, damaged or of another size than it should be; the message names the file.
+    """
+    parts = [_open(root, part) for part in PARTS]
+    _check(root, parts)
+    # Sorted by alphabet and character over both parts, so that no listing's order decides a split.
+    rows = sorted((character, part) for part in parts for character in part.characters)
+    names = sorted({_alphabet(character) for character, _ in rows})
+    images = np.empty((len(rows), DRAWINGS, SIZE, SIZE), np.uint8)
+    for row, (character, part) in enumerate(rows):
+        for column, drawing in enumerate(part.characters[character]):
+            images[row, column] = _ink(part, f"{character}/{drawing}")
+    alphabet = torch.tensor([names.index(_alphabet(character)) for character, _ in rows])
+    return build(torch.from_numpy(images), alphabet, names, "omniglot")
+
+
+def _open(root: Path, part: str) -> Part:
+    """A part from its zip or its folder.
+
+    Where both are there the zip is read: torchvision has verified it, and an interrupted unpacking leaves half a folder.
+    """
+    if (root / f"{part}.zip").is_file():
+        return _open_zip(root / f"{part}.zip", part)
+    if (root / part).is_dir():
+        return _open_folder(root / part)
+    raise DataError(f"{root}: found neither {part}/ nor {part}.zip, Omniglot needs both {PARTS[0]} and {PARTS[1]}.")
+
+
+def _open_folder(folder: Path) -> Part:
+    characters = {}
+    for alphabet in _listing(folder):
+        for character in _listing(alphabet):
+            drawings = sorted(file.name for file in character.glob("*.png") if not file.name.startswith("."))
+            characters[f"{alphabet.name}/{character.name}"] = drawings
+
+    def read(name: str) -> bytes:
+        try:
+            return (folder / name).read_bytes()
+        except OSError as error:
+            raise DataError(f"{folder / name}: cannot be read ({error.strerror}).") from None
+
+    return Part(str(folder), characters, read)
+
+
+def _listing(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _open_zip(path: Path, part: str) -> Part:
+    try:
+        archive = zipfile.ZipFile(path)
+    except BROKEN_ZIP as error:
+        raise DataError(f"{path}: truncated or damaged zip ({error}). Copy or download it again.") from None
+    characters: dict[str, list[str]] = {}
+    for entry in archive.namelist():
+        parts = PurePosixPath(entry).parts  # images_background/Greek/character01/0394_01.png
+        if len(parts) == 4 and parts[0] == part and entry.endswith(".png") and not parts[3].startswith("."):
+            characters.setdefault(f"{parts[1]}/{parts[2]}", []).append(parts[3])
+
+    def read(name: str) -> bytes:
+        try:
+            return archive.read(f"{part}/{name}")
+        except BROKEN_ZIP as error:
+            raise DataError(f"{path}/{part}/{name}: damaged in the zip ({error}). Copy or download it again.") from None
+
+    return Part(f"{path}/{part}", {name: sorted(drawings) for name, drawings in characters.items()}, read)
+
+
+def _check(root: Path, parts: list[Part]) -> None:
+    """Raise DataError unless there are 50 alphabets of 1,623 characters in all, 20 drawings each."""
+    characters = [character for part in parts for character in part.characters]
+    alphabets = {_alphabet(character) for character in characters}
+    if len(alphabets) != ALPHABETS:
+        counts = " + ".join(f"{len({_alphabet(c) for c in part.characters})} in {part.name}" for part in parts)
+        raise DataError(f"{root}: found {len(alphabets)} alphabets ({counts}), Omniglot has {ALPHABETS}.")
+    if len(characters) != CHARACTERS or len(set(characters)) != CHARACTERS:
+        raise DataError(
+            f"{root}: found {len(characters):,} characters, Omniglot has {CHARACTERS:,}{_missing_characters(parts)}."
+        )
+    for part in parts:
+        for character, drawings in part.characters.items():
+            if len(drawings) != DRAWINGS:
+                raise DataError(
+                    f"{part.name}/{character}: found {len(drawings)} drawings, each character has {DRAWINGS}"
+                    f"{_missing_drawings(drawings)}."
+                )
+
+
+def _missing_characters(parts: list[Part]) -> str:
+    """Which characters are not there, told by the numbers that Omniglot gives them; empty where that cannot tell."""
+    gaps = []
+    for part in parts:
+        for alphabet in sorted({_alphabet(character) for character in part.characters}):
+            here = {character for character in part.characters if _alphabet(character) == alphabet}
+            last = max(_number(character) for character in here)
+            gaps += [f"{part.name}/{alphabet}/character{n:02d}" for n in range(1, last + 1)
+                     if f"{alphabet}/character{n:02d}" not in here]  # fmt: skip
+    if not gaps:  # an alphabet's last: its drawings' number, 1 to 1,623 over both parts, tells which
+        drawn = {_number(name.split("_")[0]) for part in parts for names in part.characters.values() for name in names}
+        gaps = [f"the one drawn as {n:04d}_01.png to {n:04d}_{DRAWINGS}.png" for n in range(1, CHARACTERS + 1)
+                if n not in drawn]  # fmt: skip
+    if not 0 < len(gaps) <= 2 * ALPHABETS:
+        return ""
+    return f": missing {', '.join(gaps[:3])}" + (f" and {len(gaps) - 3} more" if len(gaps) > 3 else "")
+
+
+def _missing_drawings(drawings: list[str]) -> str:
+    there = {drawing[-6:-4] for drawing in drawings}
+    missing = [f"*_{n:02d}.png" for n in range(1, DRAWINGS + 1) if f"{n:02d}" not in there]
+    return f": missing {', '.join(missing[:3])}" if 0 < len(missing) < DRAWINGS else ""
+
+
+def _alphabet(character: str) -> str:
+    return character.split("/")[0]
+
+
+def _number(name: str) -> int:
+    """The number that a name ends in, 0 where it has none."""
+    match = re.search(r"(\d+)$", name)
+    return int(match[1]) if match else 0
+
+
+def _ink(part: Part, name: str) -> np.ndarray:
+    """One drawing, ink 255 on background 0. -> uint8 [28, 28]"""
+    path = f"{part.name}/{name}"
+    data = part.read(name)
+    try:
+        Image.open(io.BytesIO(data)).verify()  # checksums of every chunk to the end of the file, which load() skips
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except BROKEN_PNG as error:
+        raise DataError(f"{path}: truncated or damaged PNG of {len(data)} bytes ({error}).") from None
+    if image.size != (SIDE, SIDE):
+        raise DataError(f"{path}: found an image of {image.width} x {image.height}, needed {SIDE} x {SIDE}.")
+    # Grey before resizing: Pillow resizes 1-bit images by NEAREST whatever the filter, which loses thin strokes (it is
+    # what the authors' code got). LANCZOS is the filter they asked for; of Pillow's filters it keeps the strokes,
+    # here under a pixel wide, darkest, and BOX covers 3 or 4 source pixels by turns, since 105 / 28 is not whole.
+    grey = image.convert("L").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    return 255 - np.asarray(grey)

@@ -1,0 +1,111 @@
+"""Make the data file that every run reads: real Omniglot where it can be had, else the procedural stand-in.
+
+    python -m leapwarp.data.prepare --source auto --out results/data/alphabets.safetensors
+
+On `auto` it takes the first it finds of: the folder of --dir or, where that is not given, of the environment variable
+LEAPWARP_DATA; torchvision's download; glyphs, with a warning. A folder that is there but damaged is an error and never a
+reason to go on with other data. Omniglot takes about 10 seconds, glyphs about 10.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from http.client import HTTPException
+from pathlib import Path
+
+from leapwarp.data import alphabets, glyphs, omniglot
+from leapwarp.data.alphabets import Alphabets
+from leapwarp.data.store import DataError
+
+VARIABLE = "LEAPWARP_DATA"
+BAR = "!" * 100
+
+
+def prepare(source: str, folder: str | None, download_folder: str) -> tuple[Alphabets, str, str]:
+    """Find and read the data: alphabets, licence, and one sentence that says which was taken.
+
+    Args:
+        source: auto, omniglot, or glyphs.
+        folder: folder that holds Omniglot, see `omniglot.find`; None or "" for the one LEAPWARP_DATA names, if any.
+        download_folder: where torchvision puts its download.
+
+    Raises:
+        DataError: a named folder does not exist or its data is damaged, or `omniglot` was asked for and not found.
+    """
+    if source == "glyphs":
+        return glyphs.make(), glyphs.LICENCE, "glyphs, the procedural stand-in, as asked"
+    root, tried = _folder(folder)
+    if root is not None:
+        return omniglot.read(root), omniglot.LICENCE, f"Omniglot from {root}"
+    print(f"prepare: {tried}; trying torchvision's download", flush=True)
+    try:
+        root = omniglot.download(Path(download_folder))
+    except (OSError, RuntimeError, HTTPException) as error:
+        tried += f"; the download failed ({error})"
+    else:
+        return omniglot.read(root), omniglot.LICENCE, f"Omniglot, downloaded to {root}"
+    if source == "omniglot":
+        raise DataError(
+            f"Omniglot was asked for and not found: {tried}. Put a folder that holds omniglot-py/ into data.dir (--dir) "
+            f"or {VARIABLE}, or connect to the internet, or set data.source to glyphs."
+        )
+    print(_warning(tried), file=sys.stderr, flush=True)
+    return glyphs.make(), glyphs.LICENCE, "glyphs, the procedural stand-in, because there is no Omniglot"
+
+
+def _folder(folder: str | None) -> tuple[Path | None, str]:
+    """Omniglot's folder among those named by the user; if None, also what was looked at."""
+    name, value = ("--dir", folder) if folder else (VARIABLE, os.environ.get(VARIABLE))
+    if not value:
+        return None, f"no folder given (neither --dir nor {VARIABLE})"
+    path = Path(value).expanduser()
+    if not path.is_dir():
+        raise DataError(f"{name} is {value}, and there is no such folder. Correct it or leave it out.")
+    root = omniglot.find(path)
+    if root is None and folder:
+        raise DataError(
+            f"{name} is {value}, and there is no Omniglot in it: needed omniglot-py/ or "
+            f"{' and '.join(omniglot.PARTS)} (folders or .zip), found {sorted(p.name for p in path.iterdir())[:10]}."
+        )
+    return root, f"{name} is {value}, with no omniglot-py in it"
+
+
+def _warning(tried: str) -> str:
+    return "\n".join(
+        [
+            BAR,
+            "WARNING: THIS IS NOT OMNIGLOT.",
+            "Real Omniglot was not found, so everything that follows uses GLYPHS, procedurally drawn characters.",
+            "Its numbers say nothing about the papers' numbers; every row, table and figure will say 'glyphs'.",
+            f"What was tried: {tried}.",
+            f"To use Omniglot, set data.dir or {VARIABLE} to a folder that holds omniglot-py/, delete the prepared file",
+            "and run again. To use glyphs without this warning, set data.source to glyphs.",
+            BAR,
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m leapwarp.data.prepare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--source", choices=["auto", "omniglot", "glyphs"], default="auto", help="default: auto")
+    parser.add_argument("--dir", metavar="DIR", help=f"folder that holds omniglot-py/; default: ${VARIABLE}")
+    parser.add_argument("--download-dir", metavar="DIR", default="results/data/download",
+                        help="where to download to; default: results/data/download")  # fmt: skip
+    parser.add_argument("--out", metavar="FILE", required=True, help="the file to write")
+    options = parser.parse_args(arguments)
+    try:
+        data, licence, taken = prepare(options.source, options.dir, options.download_dir)
+        alphabets.save(options.out, data, licence)
+    except (DataError, OSError) as error:
+        parser.exit(1, f"prepare: error: {error}\n")
+    characters, drawings = data.images.shape[:2]
+    print(f"prepare: took {taken}")
+    print(f"prepare: {len(data.names)} alphabets, {characters:,} characters, {drawings} drawings each, "
+          f"checksum {data.checksum[:12]} -> {options.out}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The data file: named tensors and text metadata in one safetensors file, written whole and verified when read."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """Data that is missing or damaged; the message says what was found, what is needed and what to do."""
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Write `tensors` and `metadata`, with the checksum added, so that `path` appears whole or not at all.
+
+    Returns:
+        The checksum.
+    """
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    digest = checksum(tensors)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        save_file(tensors, temporary, metadata={**metadata, "checksum": digest})
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and metadata of a file that `write` made.
+
+    Raises:
+        DataError: no such file, not a safetensors file, no checksum in it, or one that its bytes do not have.
+    """
+    advice = "Delete it and run `python -m leapwarp.data.prepare` again."
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such data file. Make it with `python -m leapwarp.data.prepare --out {path}`.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: damaged, it cannot be read as a safetensors file ({error}). {advice}") from None
+    needed, found = metadata.get("checksum"), checksum(tensors)
+    if found != needed:
+        raise DataError(f"{path}: damaged, its tensors have checksum {found}, its metadata says {needed}. {advice}")
+    return tensors, metadata
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the bytes of all tensors, in the sorted order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""One thin script per experiment, runnable by hand: settings, problem, methods, rows."""

@@ -1,0 +1,42 @@
+"""How every method and paper is named, coloured and marked, in tables and figures alike. Imports no plotting library.
+
+Colours are Okabe and Ito's, which stay apart for the common kinds of colour blindness, with a grey and a brown.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Method(NamedTuple):
+    """`pretrained` is False for methods that are run once, with n_tasks = 0, and hold for every count."""
+
+    name: str
+    colour: str
+    marker: str
+    pretrained: bool = True
+
+
+# In the order of legends and of columns that the paper's table does not have.
+METHODS = {
+    "warp_leap": Method("Warp-Leap", "#D55E00", "o"),
+    "leap": Method("Leap", "#0072B2", "s"),
+    "reptile": Method("Reptile", "#009E73", "^"),
+    "finetune": Method("Finetuning (multi-head)", "#E69F00", "D"),
+    "maml": Method("MAML", "#CC79A7", "v"),
+    "fomaml": Method("MAML (first-order)", "#56B4E9", "P"),
+    "kfac": Method("KFAC (10× batch, rate)", "#8C510A", "X", pretrained=False),
+    "sgd10x": Method("SGD (10× batch, rate)", "#000000", "*", pretrained=False),
+    "scratch": Method("No pretraining", "#7F7F7F", "h", pretrained=False),
+}
+PAPERS = {"leap": "Leap paper", "warpgrad": "WarpGrad paper"}
+
+
+def method(key: str) -> Method:
+    """The style of a method; a key that is not listed keeps its own name, in a dark violet."""
+    return METHODS.get(key, Method(key, "#5E3C99", "p"))
+
+
+def ordered(keys: Iterable[str]) -> list[str]:
+    """Method keys, each once, in the order of METHODS, then those not listed by name."""
+    order = list(METHODS)
+    return sorted(set(keys), key=lambda key: (order.index(key) if key in order else len(order), key))

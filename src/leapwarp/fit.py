@@ -1,0 +1,199 @@
+"""The outer loop: meta-batches -> learner, with early stopping, checkpoints and progress."""
+
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from leapwarp.learners.base import Info, Learner, State
+from leapwarp.problem import Task
+from leapwarp.rng import generator
+from leapwarp.trees import Params, leaves
+
+Record = tuple[int, str, float]
+"""(meta-step, metric, value)"""
+
+LOG_EVERY = 10.0  # seconds between two lines of progress where the output is not a terminal
+
+
+class Fitted(NamedTuple):
+    state: State
+    """of the best validation error where there is validation, else the last"""
+    history: list[Record]
+    meta_steps: int
+    """taken, counting those of an interrupted run"""
+    seconds: float
+
+
+class Fit(NamedTuple):
+    """How long to meta-train, and how to watch it."""
+
+    meta_steps: int
+    validate: Callable[[State], float] | None = None
+    """state -> mean error on the validation tasks"""
+    validate_every: int = 1
+    patience: int | None = None
+    """stop after so many meta-steps without a better validation error"""
+    checkpoint: Path | None = None
+    checkpoint_every: int = 10
+
+
+def fit(
+    learner: Learner,
+    params: Params,
+    sample: Callable[[int], Task],
+    how: Fit,
+    seed: int,
+    name: str,
+    fingerprint: dict[str, Any],
+) -> Fitted:
+    """Meta-train `learner` from `params` (of one task), meta-step k on the tasks `sample(k)`.
+
+    All randomness of meta-step k comes from streams named by k, so a run that is killed and started again ends as if
+    it had never stopped.
+
+    Args:
+        name: what messages call the run.
+        fingerprint: whatever the result depends on, as JSON values; a checkpoint of another one is refused.
+
+    Raises:
+        FloatingPointError: a loss or parameter is no longer finite; says the method, meta-step, task and step.
+        ValueError: the checkpoint is damaged or belongs to other settings.
+    """
+    run = load(how.checkpoint, fingerprint) if how.checkpoint else None
+    if run is None:
+        run = {"meta_step": 0, "state": learner.init(params), "history": [], "seconds": 0.0}
+        run |= {"best": None, "best_error": None, "best_step": 0}
+    elif run["meta_step"]:
+        print(f"{name}: resumed at meta-step {run['meta_step']} from {how.checkpoint}", flush=True)
+    began = time.monotonic() - run["seconds"]
+    progress = Progress(name, run["meta_step"], how.meta_steps)
+    while run["meta_step"] < how.meta_steps and not _is_exhausted(run, how):
+        k = run["meta_step"]
+        tasks = sample(k)
+        run["state"], info = learner.step(run["state"], tasks, generator(seed, "learner", k))
+        summary = check_finite(info, run["state"], tasks, f"{name}, meta-step {k}")
+        run["history"] += [(k, metric, value) for metric, value in summary.items()]
+        run["meta_step"], improved = k + 1, False
+        if how.validate and (k + 1) % how.validate_every == 0:
+            error = how.validate(run["state"])
+            run["history"].append((k, "validation_error", error))
+            summary["validation_error"] = error
+            improved = run["best_error"] is None or error < run["best_error"]
+            if improved:
+                run |= {"best": run["state"], "best_error": error, "best_step": k + 1}
+        progress.show(run["meta_step"], summary)
+        over = run["meta_step"] == how.meta_steps or _is_exhausted(run, how)
+        if how.checkpoint and (improved or over or (k + 1) % how.checkpoint_every == 0):
+            save(how.checkpoint, run | {"seconds": time.monotonic() - began}, fingerprint)
+    progress.close()
+    state = run["state"] if run["best"] is None else run["best"]
+    return Fitted(state, run["history"], run["meta_step"], time.monotonic() - began)
+
+
+def _is_exhausted(run: dict[str, Any], how: Fit) -> bool:
+    return (
+        how.patience is not None
+        and run["best_error"] is not None
+        and run["meta_step"] - run["best_step"] >= how.patience
+    )
+
+
+def check_finite(info: Info, state: State, tasks: Task, name: str) -> dict[str, float]:
+    """The numbers of one meta-step that a curve shows; raises where any loss or parameter is not finite."""
+    if not info:
+        return {}
+    loss, steps = info["loss"], info["steps"]
+    taken = torch.arange(loss.shape[1], device=loss.device) < steps[:, None]
+    bad = (taken & ~loss.isfinite()).nonzero()
+    if len(bad):
+        task, step = bad[bad[:, 1].argmin()].tolist()
+        raise FloatingPointError(
+            f"{name}: the training loss of training task number {int(tasks.index[task])} is "
+            f"{float(loss[task, step])} at step {step}. Needed finite losses: lower the task or meta learning rate."
+        )
+    for path, leaf in leaves(state).items():
+        if not leaf.isfinite().all():
+            raise FloatingPointError(
+                f"{name}: {path} is no longer finite after the meta-update, though the task losses were. "
+                "Lower the meta learning rate."
+            )
+    summary = {"meta_loss": float(loss[taken].mean()), "meta_accuracy": float(info["accuracy"][taken].mean())}
+    if "replay_loss" in info:
+        summary["replay_loss"] = float(info["replay_loss"].mean())
+    return summary
+
+
+def save(path: Path, run: dict[str, Any], fingerprint: dict[str, Any]) -> None:
+    """Write a checkpoint so that a reader finds the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(run | {"fingerprint": json.dumps(fingerprint)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path, fingerprint: dict[str, Any]) -> dict[str, Any] | None:
+    """The run that a checkpoint holds, or None where there is none.
+
+    Raises:
+        ValueError: the file is damaged, or made by other settings (the first differences are named).
+    """
+    if not path.exists():
+        return None
+    try:
+        run = torch.load(path, weights_only=True, map_location=fingerprint.get("device", "cpu"))
+        found = json.loads(run.pop("fingerprint"))
+    except Exception as error:  # torch.load raises a dozen kinds for a file that is cut off or overwritten
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"checkpoint {path} is damaged ({reason[:120]}). Delete it to start this run from its beginning."
+        ) from None
+    needed = json.loads(json.dumps(fingerprint))
+    different = [key for key in sorted(found.keys() | needed.keys()) if found.get(key) != needed.get(key)]
+    if different:
+        listing = "; ".join(f"{key} is {found.get(key)!r}, this run needs {needed.get(key)!r}" for key in different)
+        raise ValueError(
+            f"checkpoint {path} was made by other settings: {listing}. "
+            "Delete it to start this run from its beginning, or go back to those settings."
+        )
+    return run
+
+
+class Progress:
+    """A bar on a terminal; in a log, a line every ten seconds with rate and remaining time."""
+
+    def __init__(self, name: str, first: int, total: int) -> None:
+        self.name, self.first, self.total = name, first, total
+        self.began = self.shown = time.monotonic()
+        self.bar = tqdm(total=total, initial=first, desc=name) if sys.stderr.isatty() and total else None
+
+    def show(self, done: int, summary: dict[str, float]) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix({metric: f"{value:.3f}" for metric, value in summary.items()}, refresh=False)
+            self.bar.update(done - self.bar.n)
+            return
+        now = time.monotonic()
+        if now - self.shown < LOG_EVERY and done < self.total:
+            return
+        self.shown = now
+        rate = (done - self.first) / max(now - self.began, 1e-9)
+        numbers = " ".join(f"{metric} {value:.3f}" for metric, value in summary.items())
+        left = (self.total - done) / rate
+        print(f"{self.name}: meta-step {done}/{self.total} {numbers} | {rate:.2f}/s, {left:.0f} s left", flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

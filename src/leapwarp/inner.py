@@ -1,0 +1,141 @@
+"""The only inner loop: adaptation to a stack of tasks, and folds over its steps."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from leapwarp.optim import Optimizer
+from leapwarp.problem import Batch, Loss, Problem, Task
+from leapwarp.trees import Params, choose, repeat, to_device
+
+
+class Step(NamedTuple):
+    """One point of the learning process: the parameters and what they met there."""
+
+    number: int
+    params: Params
+    grads: Params
+    loss: Tensor
+    """[task]"""
+
+
+Fold = Callable[[Any, Step, Step], Any]
+"""(total, before, after) -> total, over consecutive steps; `total` is a stack."""
+
+class Stop(NamedTuple):
+    """Early stopping of task training: once a task has been learnt for `patience` steps on end."""
+
+    is_learnt: Callable[[Params, Params, Task], Tensor]
+    """(all parameters, statistics, tasks) -> [task] bool"""
+    patience: int
+    every: int = 1
+    """steps between two looks; what is seen is taken to hold until the next"""
+
+
+class Adapted(NamedTuple):
+    params: Params
+    """after the last step"""
+    stats: Params
+    total: Any
+    """what the fold gathered"""
+    loss: Tensor
+    """[task, step] training loss on each step's batch, before the update; nan after a task has stopped"""
+    accuracy: Tensor
+    """[task, step] likewise"""
+    steps: Tensor
+    """[task] updates taken"""
+
+
+def gradient(
+    problem: Problem, params: Params, fixed: Params, stats: Params, batch: Batch, differentiable: bool = False
+) -> tuple[Loss, Params]:
+    """Loss and its gradient with respect to `params` alone, each task's its own.
+
+    With `differentiable`, the gradient is itself a differentiable function of `params` and `fixed`.
+    """
+    if not differentiable:
+        params = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
+    result = problem.loss({**params, **fixed}, stats, batch)
+    grads = torch.autograd.grad(result.loss.sum(), list(params.values()), create_graph=differentiable)
+    if not differentiable:
+        result = Loss(result.loss.detach(), result.accuracy, result.stats)
+    return result, dict(zip(params, grads, strict=True))
+
+
+def fresh_stats(problem: Problem, n_tasks: int, device: torch.device) -> Params:
+    return repeat(to_device(problem.stats(), device), n_tasks)
+
+
+def adapt(
+    problem: Problem,
+    optimizer: Optimizer,
+    params: Params,
+    fixed: Params,
+    tasks: Task,
+    steps: int,
+    fold: Fold | None = None,
+    total: Any = None,
+    stop: Stop | None = None,
+    observe: Callable[[int, Params, Params], None] | None = None,
+    differentiable: bool = False,
+) -> Adapted:
+    """Train a stack of `params` for `steps` updates, with `fixed` held.
+
+    A fold sees all segments of the path, theta_0 -> ... -> theta_K; for the last it needs the loss at theta_K, which
+    is taken on one more batch. Running statistics start afresh on every task.
+
+    Args:
+        params, fixed: stacks.
+        tasks: with at least `steps` draws, and one more with a fold.
+        stop: a task that it stops keeps its parameters, statistics and total.
+        observe: called with (step, parameters, statistics) before the first update and after each.
+        differentiable: keep the graph through all updates (MAML).
+
+    Raises:
+        ValueError: too few draws for the steps.
+    """
+    n_tasks, n_draws = tasks.order.shape[:2]
+    points = steps + (fold is not None)
+    if steps < 1 or n_draws < points:
+        raise ValueError(f"{steps} steps need {points} draws a task (and one step at least); there are {n_draws}.")
+    device = tasks.x.device
+    who = torch.arange(n_tasks, device=device)
+    stats = fresh_stats(problem, n_tasks, device)
+    state = optimizer.init(params)
+    active = torch.ones_like(who, dtype=torch.bool)
+    moved = active  # whether the update before this point was made
+    taken = torch.zeros_like(who)
+    streak = torch.zeros_like(who)  # steps on end for which a task has been learnt
+    loss = torch.full((n_tasks, steps), torch.nan, device=device)
+    accuracy = torch.full_like(loss, torch.nan)
+    before = None
+    if observe:
+        observe(0, params, stats)
+    for k in range(points):
+        batch = problem.draw(tasks, who, torch.full_like(who, k))
+        result, grads = gradient(problem, params, fixed, stats, batch, differentiable)
+        here = Step(k, params, grads, result.loss)
+        if fold is not None and before is not None:
+            extended = fold(total, before, here)
+            total = extended if stop is None else choose(moved, extended, total)
+        if k == steps or (stop is not None and not active.any()):
+            break
+        loss[:, k] = torch.where(active, result.loss.detach(), torch.nan)
+        accuracy[:, k] = torch.where(active, result.accuracy, torch.nan)
+        before = here
+        updated, state = optimizer.update(params, grads, state)
+        if stop is None:
+            params, stats = updated, result.stats
+        else:
+            params, stats = choose(active, updated, params), choose(active, result.stats, stats)
+            moved = active
+            if (k + 1) % stop.every == 0:
+                learnt = stop.is_learnt({**params, **fixed}, stats, tasks)
+                streak = torch.where(learnt, streak + stop.every, 0)
+                active = active & (streak < stop.patience)
+        taken = taken + moved
+        if observe:
+            observe(k + 1, params, stats)
+    return Adapted(params, stats, total, loss, accuracy, taken)

@@ -1,0 +1,91 @@
+"""Leap: an initialisation that shortens the gradient paths of all tasks."""
+
+from collections.abc import Callable
+
+import torch
+
+from leapwarp.inner import Fold, Step, Stop, adapt
+from leapwarp.learners.base import Info, Learner, gradient_learner, path_info
+from leapwarp.optim import Optimizer
+from leapwarp.problem import Problem, Task, map_tasks
+from leapwarp.trees import Params, map_tree, mean_tasks, per_task, repeat, squared_norm, subtract, zeros_like
+
+
+def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -> Fold:
+    """The fold that sums up the meta-gradient of the path's length or energy with identity Jacobians.
+
+    Each segment theta_i -> theta_{i+1} adds (Leap equation 8, whose sign is that of descent)
+
+        -(d_theta + d_f grad f(theta_i)) / norm,   norm = sqrt(|d_theta|^2 + d_f^2)  for the length (p = 1),
+
+    and norm = 1 for the energy (p = 2; its constant 2 is left to the meta learning rate). A segment of no length
+    adds nothing.
+
+    Args:
+        length: the path's length (p = 1) rather than its energy (p = 2).
+        loss: measure on the loss surface rather than in parameter space alone (f_tau = 1).
+        stabiliser: replace d_f by -|d_f|, so as never to follow a rise in the loss (mu = 1). Without the loss it has
+            nothing to act on.
+    """
+
+    def fold(total: Params, before: Step, after: Step) -> Params:
+        moved = subtract(after.params, before.params)
+        rise = after.loss - before.loss  # [task]
+        if stabiliser:
+            rise = -rise.abs()
+        if not loss:
+            rise = torch.zeros_like(rise)
+        if length:
+            norm = (squared_norm(moved) + rise.square()).sqrt()
+            scale = torch.where(norm > 0, 1 / norm, 0.0)
+        else:
+            scale = torch.ones_like(rise)
+        if not loss:
+            return map_tree(lambda t, d: t - per_task(scale, d) * d, total, moved)
+        slope = scale * rise
+        return map_tree(
+            lambda t, d, g: t - per_task(scale, d) * d - per_task(slope, g) * g, total, moved, before.grads
+        )
+
+    return fold
+
+
+def path_gradient(
+    problem: Problem, inner: Optimizer, steps: int, fold: Fold, size: int, stop: Stop | None = None
+) -> Callable[[Params, Task], tuple[Params, Info]]:
+    """The meta-gradient that `fold` gathers on the way, averaged over the tasks of a meta-batch."""
+
+    def meta_gradient(params: Params, tasks: Task) -> tuple[Params, Info]:
+        def one(tasks: Task, part: slice) -> tuple[Params, Info]:
+            start = repeat(params, len(tasks.index))
+            adapted = adapt(problem, inner, start, {}, tasks, steps, fold, zeros_like(start), stop)
+            return adapted.total, path_info(adapted)
+
+        total, info = map_tasks(one, tasks, size)
+        return mean_tasks(total), info
+
+    return meta_gradient
+
+
+def leap(
+    problem: Problem,
+    inner: Optimizer,
+    outer: Optimizer,
+    steps: int,
+    size: int = 5,
+    stop: Stop | None = None,
+    length: bool = True,
+    loss: bool = True,
+    stabiliser: bool = True,
+) -> Learner:
+    """Leap (Flennerhag et al., 2019, Algorithm 1 with the pull-forward objective and identity Jacobians).
+
+    Args:
+        problem, inner, outer: what to learn, and the optimizers of the tasks and of the initialisation.
+        steps: gradient steps on each task, K.
+        size: how many tasks to adapt at a time; it changes time and memory, never the result.
+        stop: early stopping of task training.
+        length, loss, stabiliser: see `leap_fold`.
+    """
+    fold = leap_fold(length, loss, stabiliser)
+    return gradient_learner(path_gradient(problem, inner, steps, fold, size, stop), outer, steps + 1)

@@ -1,0 +1,32 @@
+"""First-order learners that read only the end of the learning process."""
+
+from leapwarp.inner import Step, Stop
+from leapwarp.learners.base import Learner, gradient_learner
+from leapwarp.learners.leap import path_gradient
+from leapwarp.optim import Optimizer
+from leapwarp.problem import Problem
+from leapwarp.trees import Params, map_tree
+
+
+def displacement(total: Params, before: Step, after: Step) -> Params:
+    """Sums up to theta_0 - theta_K."""
+    return map_tree(lambda t, b, a: t + b - a, total, before.params, after.params)
+
+
+def last_gradient(total: Params, before: Step, after: Step) -> Params:
+    """The gradient at the newest point, on a batch that the steps so far have not used."""
+    return after.grads
+
+
+def reptile(
+    problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5, stop: Stop | None = None
+) -> Learner:
+    """Reptile (Nichol et al., 2018): the meta-gradient is theta_0 - theta_K, averaged over tasks."""
+    return gradient_learner(path_gradient(problem, inner, steps, displacement, size, stop), outer, steps + 1)
+
+
+def fomaml(
+    problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5, stop: Stop | None = None
+) -> Learner:
+    """First-order MAML (Finn et al., 2017): the gradient of a fresh training batch at theta_K, averaged over tasks."""
+    return gradient_learner(path_gradient(problem, inner, steps, last_gradient, size, stop), outer, steps + 1)

@@ -1,0 +1,1 @@
+"""Networks as functions of their parameters, with the task axis folded into the channels."""

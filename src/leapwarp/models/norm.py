@@ -1,0 +1,34 @@
+"""Batch normalisation as a function of its statistics."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MOMENTUM = 0.1  # weight of the newest batch in the running averages, PyTorch's default
+EPSILON = 1e-5
+
+
+def normalise(
+    h: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, train: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalise each channel: with the batch's statistics in training, with the running averages otherwise.
+
+    Args:
+        h: [batch, channel, height, width]; a stack of tasks is folded into the channels.
+        weight, bias, mean, variance: [channel].
+
+    Returns:
+        the normalised h and the new running mean and variance (of the unbiased kind, as PyTorch keeps it).
+    """
+    if not train:
+        return F.batch_norm(h, mean, variance, weight, bias, False, MOMENTUM, EPSILON), mean, variance
+    out, batch_mean, inverse_deviation = torch.native_batch_norm(
+        h, weight, bias, None, None, True, MOMENTUM, EPSILON
+    )
+    n = h.numel() // h.shape[1]
+    batch_variance = (inverse_deviation.detach().pow(-2) - EPSILON) * (n / max(n - 1, 1))
+    return (
+        out,
+        mean + MOMENTUM * (batch_mean.detach() - mean),
+        variance + MOMENTUM * (batch_variance - variance),
+    )

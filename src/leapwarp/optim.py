@@ -1,0 +1,46 @@
+"""Optimizers as pairs of functions, used in the inner and the outer loop, differentiable in their gradients."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from leapwarp.trees import Params, add_scaled, map_tree, zeros_like
+
+
+class Optimizer(NamedTuple):
+    init: Callable[[Params], Any]
+    """params -> state"""
+    update: Callable[[Params, Params, Any], tuple[Params, Any]]
+    """(params, grads, state) -> (params, state)"""
+
+
+def sgd(learning_rate: float) -> Optimizer:
+    """Gradient descent: p <- p - learning_rate * g."""
+
+    def update(params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
+        return add_scaled(params, -learning_rate, grads), state
+
+    return Optimizer(lambda params: {}, update)
+
+
+def adam(
+    learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+) -> Optimizer:
+    """Adam (Kingma and Ba, 2015, Algorithm 1)."""
+
+    def init(params: Params) -> Any:
+        return {"mean": zeros_like(params), "square": zeros_like(params), "count": 0}
+
+    def update(params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
+        count = state["count"] + 1
+        mean = map_tree(lambda m, g: beta1 * m + (1 - beta1) * g, state["mean"], grads)
+        square = map_tree(lambda v, g: beta2 * v + (1 - beta2) * g * g, state["square"], grads)
+
+        def move(p: torch.Tensor, m: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            scale = (v / (1 - beta2**count)).sqrt() + epsilon
+            return p - learning_rate * (m / (1 - beta1**count)) / scale
+
+        return map_tree(move, params, mean, square), {"mean": mean, "square": square, "count": count}
+
+    return Optimizer(init, update)

@@ -1,0 +1,226 @@
+"""Tidy result rows: one CSV per run, one value per row, the same columns everywhere.
+
+    python -m leapwarp.results gather --out results/quick/omniglot_leap/rows.csv RUN.csv [RUN.csv ...]
+
+A per-run value leaves `task` empty; a summary leaves `step` empty. Files appear whole or not at all, and reading
+a file gives back exactly the values that were written. Nothing here imports torch.
+"""
+
+import argparse
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+# The dtype of every column, in the order of the file. "Int64" is the integer type that has a missing value.
+DTYPES = {
+    "experiment": "str",
+    "method": "str",
+    "n_tasks": "int64",
+    "seed": "int64",
+    "task": "str",
+    "step": "Int64",
+    "metric": "str",
+    "value": "float64",
+    "profile": "str",
+    "data_source": "str",
+    "version": "str",
+    "device": "str",
+    "seconds": "float64",
+}
+COLUMNS = list(DTYPES)
+TEXT = [name for name, dtype in DTYPES.items() if dtype == "str"]
+# A row is known by these; two rows with the same key are the same measurement reported twice.
+KEY = ["experiment", "method", "n_tasks", "seed", "task", "step", "metric", "profile", "data_source"]
+
+
+class Provenance(NamedTuple):
+    """Where a whole frame of rows came from."""
+
+    profile: str
+    data_source: str
+
+
+def rows(
+    records: Iterable[tuple[str, int | None, str, float]],
+    *,
+    experiment: str,
+    method: str,
+    n_tasks: int,
+    seed: int,
+    profile: str,
+    data_source: str,
+    version: str,
+    device: str,
+    seconds: float,
+) -> pd.DataFrame:
+    """The rows of one run, in COLUMNS; each record is (task, step, metric, value).
+
+    `task` is "" for a value of the whole run and `step` is None for a summary. Raises ValueError as `checked` does.
+    """
+    frame = pd.DataFrame(list(records), columns=["task", "step", "metric", "value"])
+    frame["step"] = frame["step"].astype("Int64")
+    run = {
+        "experiment": experiment,
+        "method": method,
+        "n_tasks": n_tasks,
+        "seed": seed,
+        "profile": profile,
+        "data_source": data_source,
+        "version": version,
+        "device": device,
+        "seconds": seconds,
+    }
+    return checked(frame.assign(**run), f"rows of {method}, {n_tasks} tasks, seed {seed}")
+
+
+def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """`frame` with the dtypes of the schema, columns in order; raises ValueError naming `name` on anything else."""
+    if set(frame.columns) != set(COLUMNS) or len(frame.columns) != len(COLUMNS):
+        raise ValueError(f"{name}: found columns {list(frame.columns)}, needed {COLUMNS}.")
+    if frame.empty:
+        raise ValueError(f"{name}: found no rows, needed at least one.")
+    try:
+        frame = frame[COLUMNS].astype(DTYPES)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: a column does not have the type it needs ({DTYPES}): {error}.") from None
+    for column in ("value", "seconds"):
+        bad = ~np.isfinite(frame[column])
+        if bad.any():
+            first = frame[bad].iloc[0]
+            raise ValueError(
+                f"{name}: found {column} {first[column]} for metric {first['metric']!r} of {first['method']}, seed "
+                f"{first['seed']}, task {first['task']!r}, step {first['step']}; needed a finite number."
+            )
+    for column in set(TEXT) - {"task"}:
+        if (frame[column] == "").any():
+            raise ValueError(f"{name}: found an empty {column}, needed a name in every row.")
+    return frame.reset_index(drop=True)
+
+
+def ordered(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows sorted by KEY, summaries before steps; raises ValueError where one measurement is there twice."""
+    frame = frame.sort_values(KEY, na_position="first", kind="stable", ignore_index=True)
+    twice = frame.duplicated(KEY)
+    if twice.any():
+        key = frame.loc[twice, KEY].iloc[0].to_dict()
+        raise ValueError(f"{name}: found {twice.sum()} rows twice, first {key}; needed each run once.")
+    return frame
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that takes its place if the block ends well, and is deleted if not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
+    """Write rows to a CSV atomically; floats keep every digit. Raises ValueError as `checked` does."""
+    frame = checked(frame, str(path))
+    with atomic(path) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """The rows of a CSV that `write` made; raises ValueError naming the file where it is missing or damaged."""
+    advice = "Delete the file and run its rule again."
+    try:
+        text = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: found no such file, needed a CSV of result rows.") from None
+    header = text.partition(b"\n")[0].decode("utf-8", "replace").strip()
+    if header != ",".join(COLUMNS):
+        raise ValueError(f"{path}: found the header {header[:300]!r}, needed {','.join(COLUMNS)!r}. {advice}")
+    if not text.endswith(b"\n"):
+        raise ValueError(f"{path}: found a last line that is cut off, needed a complete file. {advice}")
+    try:
+        frame = pd.read_csv(
+            path,
+            dtype=DTYPES,  # pyright: ignore[reportArgumentType]
+            keep_default_na=False,
+            na_values={"step": [""]},
+            float_precision="round_trip",
+            encoding="utf-8",
+            on_bad_lines="error",
+        )
+    except ValueError as error:  # also pandas' ParserError and UnicodeDecodeError
+        raise ValueError(
+            f"{path}: found a damaged line, needed {len(COLUMNS)} fields of the right type "
+            f"({str(error).strip()}). {advice}"
+        ) from None
+    # pandas takes a line with a field too many for one with an index, and fills a line with too few.
+    if not isinstance(frame.index, pd.RangeIndex) or frame.drop(columns="step").isna().any(axis=None):
+        raise ValueError(f"{path}: found a line that does not have {len(COLUMNS)} fields. {advice}")
+    return checked(frame, str(path))
+
+
+def gather(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
+    """All rows of many CSVs, sorted, the same whatever the order of `paths`; a measurement found twice is an error."""
+    if not paths:
+        raise ValueError("gather: found no files, needed at least one CSV of result rows.")
+    frame = pd.concat([read(path) for path in paths], ignore_index=True)
+    return ordered(checked(frame, "gather"), f"gather of {len(paths)} files")
+
+
+def provenance(frame: pd.DataFrame, experiment: str) -> Provenance:
+    """The one profile and data source of rows of `experiment`; raises ValueError where there are several."""
+    found = {}
+    for column in ("experiment", "profile", "data_source"):
+        values = sorted(frame[column].unique())
+        if len(values) != 1:
+            raise ValueError(
+                f"found rows of {len(values)} values of {column} ({', '.join(map(str, values))}), needed exactly one: "
+                "numbers of different sizes or data do not belong in one table. Gather them apart."
+            )
+        found[column] = values[0]
+    if found["experiment"] != experiment:
+        raise ValueError(f"found rows of experiment {found['experiment']!r}, needed {experiment!r}.")
+    return Provenance(found["profile"], found["data_source"])
+
+
+def summary(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Mean and spread over seeds of `value`: columns `by`, mean, std, n_seeds, one row per group, sorted by `by`.
+
+    Held-out tasks are averaged within a seed first, so that `std` is the sample standard deviation (n - 1 in the
+    denominator) over seeds of the per-seed mean; it is missing where there is one seed. Raises ValueError where a
+    column that must not be averaged over (any of KEY but seed and task) varies within a group.
+    """
+    by = list(by)
+    for column in sorted(set(KEY) - {"seed", "task"} - set(by)):
+        if (frame.groupby(by)[column].nunique(dropna=False) > 1).any():
+            raise ValueError(f"summary by {by}: found several values of {column} in a group, needed one.")
+    per_seed = frame.groupby([*by, "seed"], as_index=False)["value"].mean()
+    return per_seed.groupby(by)["value"].agg(mean="mean", std="std", n_seeds="count").reset_index()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m leapwarp.results", description="Work on CSVs of result rows.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("gather", help="check many CSVs and write them as one, sorted")
+    command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
+    command.add_argument("csv", nargs="+", metavar="CSV", help="files to gather, in any order")
+    options = parser.parse_args(arguments)
+    try:
+        frame = gather(options.csv)
+        write(options.out, frame)
+    except ValueError as error:
+        parser.exit(1, f"error: {error}\n")
+    print(f"{options.out}: {len(frame)} rows of {len(options.csv)} files")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,369 @@
+"""Every meta-learner against closed forms, finite differences, or a slow reference in float64."""
+
+import pytest
+import reference
+import torch
+from cases import DOUBLE, SmallWarped, quadratic, quadratic_tasks, random_quadratics, small_warped
+from torch.func import functional_call
+
+from leapwarp import trees
+from leapwarp.inner import Step, adapt
+from leapwarp.learners import finetune, fomaml, leap, maml, reptile, scratch, warp_leap
+from leapwarp.learners.leap import leap_fold
+from leapwarp.learners.warpgrad import warp_gradient
+from leapwarp.optim import sgd
+from leapwarp.problem import Batch, lift, supervised
+
+STEPS = 6
+BUILD = {
+    "scratch": lambda problem, size: scratch(),
+    "finetune": lambda problem, size: finetune(problem, sgd(0.1), STEPS, 3),
+    "reptile": lambda problem, size: reptile(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "fomaml": lambda problem, size: fomaml(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "maml": lambda problem, size: maml(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "leap": lambda problem, size: leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
+    "warp_leap": lambda problem, size: warp_leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
+}
+
+
+def stream(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def unit_step(learner, params, tasks):
+    """The meta-gradient of a learner whose outer optimizer is sgd(1)."""
+    state = learner.init(params)
+    after, _ = learner.step(state, tasks, stream())
+    return trees.subtract(state["params"], after["params"])
+
+
+# ---------------------------------------------------------------- what holds for all of them
+
+
+@pytest.mark.parametrize("name", BUILD)
+@pytest.mark.parametrize("size", [1, 2])
+def test_how_many_tasks_are_adapted_at_a_time_changes_nothing(name, size):
+    problem, params, tasks = small_warped()
+    end = {}
+    for at_a_time in (size, 3):
+        learner = BUILD[name](problem, at_a_time)
+        state = learner.init(params)
+        for step in range(3):
+            state, _ = learner.step(state, tasks, stream(step))
+        end[at_a_time] = trees.leaves(state)
+    torch.testing.assert_close(end[size], end[3], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(BUILD.keys() - {"scratch"}))
+def test_meta_training_lowers_the_loss_after_adaptation(name):
+    problem, params, tasks = small_warped(draws=40)
+    learner = BUILD[name](problem, 3)
+
+    def final_loss(state):
+        start, fixed = learner.start(state, tasks)
+        adapted = adapt(problem, sgd(0.1), start, fixed, tasks, STEPS)
+        batch = Batch(tasks.x, tasks.y)
+        return problem.loss({**adapted.params, **fixed}, adapted.stats, batch).loss.mean().item()
+
+    first = state = learner.init(params)
+    for step in range(30):
+        state, info = learner.step(state, tasks, stream(step))
+    assert final_loss(state) < 0.9 * final_loss(first)
+    assert info["loss"].shape == (3, STEPS) and info["loss"].isfinite().all()
+
+
+def test_scratch_learns_nothing():
+    problem, params, tasks = small_warped()
+    learner = scratch()
+    state, _ = learner.step(learner.init(params), tasks, stream())
+    start, fixed = learner.start(state, tasks)
+    torch.testing.assert_close(start, trees.repeat(params, 3))
+    assert not fixed
+
+
+# ---------------------------------------------------------------- Leap
+
+
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize(("loss", "stabiliser"), [(False, False), (True, False), (True, True)])
+def test_leap_equals_equation_8_written_slowly(length, loss, stabiliser):
+    matrices, centres = random_quadratics(4, 5)
+    matrices[0] *= 6  # steep enough for the loss to rise, so that the stabiliser has something to do
+    problem, tasks = quadratic(matrices, centres), quadratic_tasks(4, 9)
+    start = torch.randn(5, dtype=DOUBLE)
+    learner = leap(problem, sgd(0.3), sgd(1.0), 8, length=length, loss=loss, stabiliser=stabiliser)
+    expected, rose = torch.zeros(5, dtype=DOUBLE), False
+    for a, c in zip(matrices, centres, strict=True):
+
+        def value(w, k, a=a, c=c):
+            return 0.5 * (w - c) @ a @ (w - c), a @ (w - c)
+
+        points = reference.path(start, value, 0.3, 8)
+        rose |= any(q[1] > p[1] for p, q in zip(points, points[1:], strict=False))
+        expected += reference.leap_gradient(points, length, loss, stabiliser) / 4
+    assert rose
+    torch.testing.assert_close(unit_step(learner, {"w": start}, tasks)["w"], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_simplest_leap_is_reptile_exactly():
+    problem, params, tasks = small_warped()
+    simplest = leap(problem, sgd(0.1), sgd(1.0), STEPS, length=False, loss=False, stabiliser=False)
+    of_leap = unit_step(simplest, params, tasks)
+    of_reptile = unit_step(reptile(problem, sgd(0.1), sgd(1.0), STEPS), params, tasks)
+    torch.testing.assert_close(of_leap, of_reptile, rtol=0, atol=1e-15)
+
+
+def pull_forward(start, matrices, centres, rate, steps):
+    """Leap's objective with the exact Jacobians of theta_i, the far end of each segment held fixed (p = 1)."""
+    total = 0.0
+    for a, c in zip(matrices, centres, strict=True):
+        theta = start
+        for _ in range(steps):
+            after = theta - rate * (a @ (theta - c))
+            f, f_after = (0.5 * (w - c) @ a @ (w - c) for w in (theta, after))
+            far = torch.cat([after, f_after[None]]).detach()
+            total = total + (far - torch.cat([theta, f[None]])).norm()
+            theta = after
+    return total / len(matrices)
+
+
+def test_the_error_of_the_identity_jacobian_falls_at_first_order_in_the_step_size():
+    matrices, centres = random_quadratics(3, 4)
+    problem, tasks = quadratic(matrices, centres), quadratic_tasks(3, 6)
+    start = torch.randn(4, dtype=DOUBLE, generator=stream(5))
+
+    def error(rate):
+        point = start.clone().requires_grad_()
+        (exact,) = torch.autograd.grad(pull_forward(point, matrices, centres, rate, 5), point)
+        ours = unit_step(leap(problem, sgd(rate), sgd(1.0), 5), {"w": start}, tasks)["w"]
+        return (ours - exact).norm().item()
+
+    ratios = [error(rate) / error(rate / 2) for rate in (2e-3, 1e-3)]
+    assert all(1.9 < ratio < 2.1 for ratio in ratios), ratios
+
+
+def test_a_segment_of_no_length_adds_nothing():
+    still = {"w": torch.ones(2, 3, dtype=DOUBLE)}
+    here = Step(0, still, trees.zeros_like(still), torch.ones(2, dtype=DOUBLE))
+    for length in (True, False):
+        total = leap_fold(length)(trees.zeros_like(still), here, here._replace(number=1))
+        assert (total["w"] == 0).all()
+
+
+# ---------------------------------------------------------------- Reptile and the MAMLs
+
+
+def after_steps(matrices, centres, start, rate, steps):
+    shrink = torch.linalg.matrix_power(torch.eye(len(start), dtype=DOUBLE) - rate * matrices, steps)
+    return shrink, centres + (shrink @ (start - centres)[..., None])[..., 0]
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_closed_forms_on_quadratics(steps):
+    matrices, centres = random_quadratics(3, 4)
+    problem, tasks = quadratic(matrices, centres), quadratic_tasks(3, steps + 1)
+    start = torch.randn(4, dtype=DOUBLE)
+    shrink, end = after_steps(matrices, centres, start, 0.1, steps)
+    slope = (matrices @ (end - centres)[..., None])[..., 0]
+    expected = {
+        reptile: start - end.mean(0),
+        fomaml: slope.mean(0),
+        maml: (shrink.mT @ slope[..., None])[..., 0].mean(0),
+    }
+    for build, gradient in expected.items():
+        # a quadratic's data are its number, so the held-out data of maml are the task itself
+        ours = unit_step(build(problem, sgd(0.1), sgd(1.0), steps), {"w": start}, tasks._replace(x_test=tasks.y_test))
+        torch.testing.assert_close(ours["w"], gradient, rtol=1e-10, atol=1e-12)
+
+
+def test_maml_equals_finite_differences_through_all_updates():
+    problem, params, tasks = small_warped()
+    ours = unit_step(maml(problem, sgd(0.3), sgd(1.0), STEPS), params, tasks)
+
+    def objective(params):
+        adapted = adapt(problem, sgd(0.3), trees.repeat(params, 3), {}, tasks, STEPS)
+        batch = Batch(tasks.x_test, tasks.y_test)
+        return problem.loss(adapted.params, adapted.stats, batch).loss.mean().item()
+
+    direction = {name: torch.randn_like(leaf) for name, leaf in params.items()}
+    plus, minus = (objective(trees.add_scaled(params, scale, direction)) for scale in (1e-5, -1e-5))
+    slope = sum((ours[name] * direction[name]).sum().item() for name in params)
+    assert slope == pytest.approx((plus - minus) / 2e-5, rel=1e-6)
+    first_order = unit_step(fomaml(problem, sgd(0.3), sgd(1.0), STEPS), params, tasks)
+    assert not torch.allclose(ours["task.0.weight"], first_order["task.0.weight"], rtol=1e-2)
+
+
+# ---------------------------------------------------------------- finetuning
+
+
+def test_finetuning_equals_plain_training_with_a_head_for_each_task():
+    problem, params, tasks = small_warped()
+    keep = {n: p for n, p in params.items() if not n.startswith("warp")}
+
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.task = SmallWarped().double().task
+            self.head = torch.nn.Linear(4, 3).double()
+
+        def forward(self, x):
+            for layer in self.task:
+                x = torch.tanh(layer(x))
+            return self.head(x)
+
+    plain = Plain()
+    problem = supervised(lift(plain))
+    learner = finetune(problem, sgd(0.1), STEPS, n_tasks=3)
+    state, _ = learner.step(learner.init(keep), tasks, stream(4))
+    body = {n: p.clone().requires_grad_() for n, p in keep.items() if n.startswith("task")}
+    heads = [{n: keep[n].clone().requires_grad_() for n in ("head.weight", "head.bias")} for _ in range(3)]
+    descent = torch.optim.SGD([*body.values(), *(p for head in heads for p in head.values())], lr=0.1)
+    for pair in torch.randperm(3 * STEPS, generator=stream(4)).tolist():
+        t, k = divmod(pair, STEPS)
+        rows = tasks.order[t, k]
+        descent.zero_grad(set_to_none=True)  # the other heads must not move
+        logits = functional_call(plain, body | heads[t], (tasks.x[t, rows],))
+        torch.nn.functional.cross_entropy(logits, tasks.y[t, rows]).backward()
+        descent.step()
+    torch.testing.assert_close(state["body"], {n: p.detach() for n, p in body.items()})
+    for t in range(3):
+        torch.testing.assert_close(state["heads"]["head.weight"][t], heads[t]["head.weight"].detach())
+    assert not torch.equal(state["heads"]["head.bias"][0], state["heads"]["head.bias"][1])
+    start, _ = learner.start(state, tasks)
+    torch.testing.assert_close(start["head.weight"][0], keep["head.weight"])  # a new task has a fresh head
+
+
+# ---------------------------------------------------------------- WarpGrad
+
+
+def warp_parts():
+    problem, params, tasks = small_warped()
+    warp = {n: p for n, p in params.items() if n.startswith("warp")}
+    theta = {n: torch.stack([p, p + 0.1, p - 0.2]) for n, p in params.items() if n not in warp}
+    task_batch, meta_batch = (problem.draw(tasks, torch.arange(3), torch.full((3,), k)) for k in (0, 1))
+    return problem, theta, warp, task_batch, meta_batch
+
+
+def equation_3(problem, theta, warp, task_batch, meta_batch, rate, first=None):
+    """The objective itself; the inner gradient is taken under the warps `first` where given."""
+    leaves = {n: p.detach().requires_grad_() for n, p in theta.items()}
+    inner = problem.loss(leaves | trees.repeat(first or warp, 3), {}, task_batch).loss.sum()
+    grads = torch.autograd.grad(inner, list(leaves.values()))
+    stepped = {n: p.detach() - rate * g for (n, p), g in zip(leaves.items(), grads, strict=True)}
+    return problem.loss(stepped | trees.repeat(warp, 3), {}, meta_batch).loss.sum().item()
+
+
+def test_the_warp_gradient_is_that_of_equation_3_to_second_order():
+    problem, theta, warp, task_batch, meta_batch = warp_parts()
+    rate, step = 0.5, 1e-5
+    _, ours = warp_gradient(problem, sgd(rate), theta, warp, task_batch, meta_batch)
+    for name, leaf in warp.items():
+        exact, detached = torch.zeros_like(leaf), torch.zeros_like(leaf)
+        for i in range(leaf.numel()):
+            bump = torch.zeros(leaf.numel(), dtype=DOUBLE)
+            bump[i] = step
+            ends = [warp | {name: leaf + sign * bump.view_as(leaf)} for sign in (1, -1)]
+            for target, first in ((exact, None), (detached, warp)):
+                values = [equation_3(problem, theta, end, task_batch, meta_batch, rate, first) for end in ends]
+                target.view(-1)[i] = (values[0] - values[1]) / (2 * step)
+        torch.testing.assert_close(ours[name], exact, rtol=1e-6, atol=1e-8)
+        # The released code's "full" objective leaves out the path through the inner gradient: ours must not.
+        assert not torch.allclose(ours[name], detached, rtol=1e-2)
+
+
+def test_identity_warps_make_plain_gradient_descent():
+    problem, params, tasks = small_warped()
+    eye = {n: torch.eye(4, dtype=DOUBLE) if n.endswith("weight") else torch.zeros(4, dtype=DOUBLE)
+           for n in params if n.startswith("warp")}
+    theta = {n: p for n, p in params.items() if n not in eye}
+
+    class Unwarped(SmallWarped):
+        def forward(self, x):
+            for task in self.task:
+                x = torch.tanh(task(x))
+            return self.head(x)
+
+    plain = supervised(lift(Unwarped().double()))
+    warped = adapt(problem, sgd(0.1), trees.repeat(theta, 3), trees.repeat(eye, 3), tasks, 10)
+    unwarped = adapt(plain, sgd(0.1), trees.repeat(theta, 3), trees.repeat(eye, 3), tasks, 10)
+    torch.testing.assert_close(warped.params, unwarped.params, rtol=1e-12, atol=1e-12)
+
+
+def test_a_linear_warp_on_a_quadratic_is_the_preconditioner_that_it_implies():
+    """With gamma = W theta, descent in theta moves gamma by W W' grad f(gamma) (WarpGrad equation 5)."""
+    matrices, centres = random_quadratics(2, 3)
+    plain, tasks = quadratic(matrices, centres), quadratic_tasks(2, 5)
+    w = torch.randn(3, 3, dtype=DOUBLE)
+
+    def loss(params, stats, batch):
+        return plain.loss({"w": torch.einsum("tij,tj->ti", params["warp.w"], params["theta"])}, stats, batch)
+
+    problem = plain._replace(loss=loss)
+    theta = torch.randn(2, 3, dtype=DOUBLE)
+    ended = adapt(problem, sgd(0.05), {"theta": theta}, {"warp.w": trees.repeat({"w": w}, 2)["w"]}, tasks, 5)
+    gamma = theta @ w.T
+    for _ in range(5):
+        slope = torch.einsum("tij,tj->ti", matrices, gamma - centres)
+        gamma = gamma - 0.05 * slope @ (w @ w.T)
+    torch.testing.assert_close(ended.params["theta"] @ w.T, gamma, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("eta", "points"), [(1, None), (4, None), (4, 10), (100, None)])
+def test_warp_leap_equals_algorithm_2_written_out(eta, points):
+    problem, params, tasks = small_warped()
+    rate, outer, steps = 0.2, 0.3, 5
+    learner = warp_leap(problem, sgd(rate), sgd(outer), steps, eta=eta, points=points, scale=0.7)
+    state, info = learner.step(learner.init(params), tasks, stream(9))
+
+    module = SmallWarped().double()
+    warp = {n: p.clone() for n, p in params.items() if n.startswith("warp")}
+    theta0 = {n: p.clone() for n, p in params.items() if n not in warp}
+
+    def loss(theta, warp, t, draw):
+        rows = tasks.order[t, draw]
+        return torch.nn.functional.cross_entropy(functional_call(module, theta | warp, (tasks.x[t, rows],)), tasks.y[t, rows])
+
+    buffer, leap_total = {}, {n: torch.zeros_like(p) for n, p in theta0.items()}
+    for t in range(3):
+        theta, before = theta0, None
+        for k in range(steps + 1):
+            leaves = {n: p.detach().requires_grad_() for n, p in theta.items()}
+            value = loss(leaves, warp, t, k)
+            grads = dict(zip(leaves, torch.autograd.grad(value, list(leaves.values())), strict=True))
+            if before:
+                d_f = -abs(value.item() - before[1])
+                d = {n: theta[n] - before[0][n] for n in theta}
+                norm = (sum((leaf**2).sum().item() for leaf in d.values()) + d_f**2) ** 0.5
+                for n in theta:
+                    leap_total[n] -= (d[n] + d_f * before[2][n]) / norm / 3
+            before = (theta, value.item(), grads)
+            buffer[t, k] = theta
+            theta = {n: p - rate * grads[n] for n, p in theta.items()}
+    total, since = {n: torch.zeros_like(p) for n, p in warp.items()}, 0
+    order = torch.randperm(3 * steps, generator=stream(9))[: points or 3 * steps].tolist()
+    for i, point in enumerate(order):
+        t, k = divmod(point, steps)
+        phi = {n: p.detach().requires_grad_() for n, p in warp.items()}
+        theta = {n: p.detach().requires_grad_() for n, p in buffer[t, k].items()}
+        grads = torch.autograd.grad(loss(theta, phi, t, steps + 1 + 2 * k), list(theta.values()), create_graph=True)
+        stepped = {n: p - rate * g for (n, p), g in zip(theta.items(), grads, strict=True)}
+        meta = loss(stepped, phi, t, steps + 2 + 2 * k)
+        for (n, g) in zip(phi, torch.autograd.grad(meta, list(phi.values())), strict=True):
+            total[n] += g
+        since += 1
+        if since == eta or i == len(order) - 1:
+            warp = {n: (p - outer * total[n]).detach() for n, p in warp.items()}
+            total, since = {n: torch.zeros_like(p) for n, p in warp.items()}, 0
+    torch.testing.assert_close(state["warp"], warp, rtol=1e-9, atol=1e-11)
+    expected = {n: p - outer * 0.7 * leap_total[n] for n, p in theta0.items()}
+    torch.testing.assert_close(state["params"], expected, rtol=1e-9, atol=1e-11)
+    assert info["replay_loss"].shape == (len(order),)
+    start, fixed = learner.start(state, tasks)
+    assert set(fixed) == set(warp) and set(start) == set(theta0)
+
+
+def test_warp_leap_refuses_a_network_without_warps():
+    problem, params, _ = small_warped()
+    learner = warp_leap(problem, sgd(0.1), sgd(0.1), STEPS)
+    with pytest.raises(ValueError, match="needed parameters named warp.* found 0 and"):
+        learner.init({n: p for n, p in params.items() if not n.startswith("warp")})
