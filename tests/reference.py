@@ -1,5 +1,7 @@
 """Slow, obvious versions of what the library does, for one task at a time and in plain PyTorch."""
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -9,7 +11,12 @@ def network(filters: int, classes: int = 20, warp: bool = False) -> nn.Sequentia
     layers: list[nn.Module] = []
     inputs = 1
     for _ in range(4):
-        layers += [nn.Conv2d(inputs, filters, 3, padding=1), nn.MaxPool2d(2), nn.BatchNorm2d(filters), nn.ReLU()]
+        layers += [
+            nn.Conv2d(inputs, filters, 3, padding=1),
+            nn.MaxPool2d(2),
+            nn.BatchNorm2d(filters),
+            nn.ReLU(),
+        ]
         layers += [nn.Conv2d(filters, filters, 3, padding=1)] if warp else []
         inputs = filters
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(filters, classes))
@@ -43,7 +50,7 @@ def path(theta, loss_and_grad, rate, steps):
 def leap_gradient(points, length=True, loss=True, stabiliser=True):
     """Leap's meta-gradient from one path of flat vectors, written from equation 8 with identity Jacobians."""
     total = torch.zeros_like(points[0][0])
-    for (theta, f, g), (theta_next, f_next, _) in zip(points, points[1:], strict=False):
+    for (theta, f, g), (theta_next, f_next, _) in pairwise(points):
         d_theta = theta_next - theta
         d_f = f_next - f if loss else torch.zeros(())
         if stabiliser:

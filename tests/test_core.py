@@ -222,16 +222,27 @@ def test_gradients_of_the_network_are_right_to_second_order():
     stats = trees.repeat(problem.stats(), 2)
     names = ["task.1.conv.weight", "warp.1.conv.weight"]
     leaves = {name: leaf.detach().clone().requires_grad_() for name, leaf in params.items()}
-    _, grads = gradient(problem, {n: leaves[n] for n in names}, {n: p for n, p in leaves.items() if n not in names},
-                        stats, batch, differentiable=True)
+    _, grads = gradient(
+        problem,
+        {n: leaves[n] for n in names},
+        {n: p for n, p in leaves.items() if n not in names},
+        stats,
+        batch,
+        differentiable=True,
+    )
     direction = {n: torch.randn_like(grads[n]) for n in names}
     inner = sum((grads[n] * direction[n]).sum() for n in names)
     product = torch.autograd.grad(inner, [leaves[n] for n in names])
 
     def shifted(scale):
         moved = {n: leaf.detach() + (scale * direction[n] if n in names else 0) for n, leaf in leaves.items()}
-        _, g = gradient(problem, {n: moved[n] for n in names}, {n: p for n, p in moved.items() if n not in names},
-                        stats, batch)
+        _, g = gradient(
+            problem,
+            {n: moved[n] for n in names},
+            {n: p for n, p in moved.items() if n not in names},
+            stats,
+            batch,
+        )
         return g
 
     plus, minus = shifted(1e-6), shifted(-1e-6)

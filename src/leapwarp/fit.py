@@ -192,7 +192,10 @@ class Progress:
         rate = (done - self.first) / max(now - self.began, 1e-9)
         numbers = " ".join(f"{metric} {value:.3f}" for metric, value in summary.items())
         left = (self.total - done) / rate
-        print(f"{self.name}: meta-step {done}/{self.total} {numbers} | {rate:.2f}/s, {left:.0f} s left", flush=True)
+        print(
+            f"{self.name}: meta-step {done}/{self.total} {numbers} | {rate:.2f}/s, {left:.0f} s left",
+            flush=True,
+        )
 
     def close(self) -> None:
         if self.bar is not None:

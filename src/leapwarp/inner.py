@@ -24,6 +24,7 @@ class Step(NamedTuple):
 Fold = Callable[[Any, Step, Step], Any]
 """(total, before, after) -> total, over consecutive steps; `total` is a stack."""
 
+
 class Stop(NamedTuple):
     """Early stopping of task training: once a task has been learnt for `patience` steps on end."""
 

@@ -24,9 +24,7 @@ def sgd(learning_rate: float) -> Optimizer:
     return Optimizer(lambda params: {}, update)
 
 
-def adam(
-    learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
-) -> Optimizer:
+def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> Optimizer:
     """Adam (Kingma and Ba, 2015, Algorithm 1)."""
 
     def init(params: Params) -> Any:

@@ -151,7 +151,7 @@ def map_tasks(function: Callable[[Task, slice], Any], tasks: Task, size: int) ->
 
 
 def _take(tasks: Task, part: slice) -> Task:
-    return Task(*(None if field is None else field[part] for field in tasks))
+    return tasks._replace(**{name: field[part] for name, field in tasks._asdict().items() if field is not None})
 
 
 def _join(results: list[Any]) -> Any:

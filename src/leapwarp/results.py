@@ -2,11 +2,12 @@
 
     python -m leapwarp.results gather --out results/quick/omniglot_leap/rows.csv RUN.csv [RUN.csv ...]
 
-A per-run value leaves `task` empty; a summary leaves `step` empty. Files appear whole or not at all, and reading
-a file gives back exactly the values that were written. Nothing here imports torch.
+A per-run value leaves `task` empty; a summary leaves `step` empty. Files appear whole or not at all, and
+reading a file gives back exactly the values that were written. Nothing here imports torch.
 """
 
 import argparse
+import io
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -61,7 +62,7 @@ def rows(
 ) -> pd.DataFrame:
     """The rows of one run, in COLUMNS; each record is (task, step, metric, value).
 
-    `task` is "" for a value of the whole run and `step` is None for a summary. Raises ValueError as `checked` does.
+    `task` is "" for a value of the whole run, `step` is None for a summary. Raises ValueError as `checked`.
     """
     frame = pd.DataFrame(list(records), columns=["task", "step", "metric", "value"])
     frame["step"] = frame["step"].astype("Int64")
@@ -80,25 +81,25 @@ def rows(
 
 
 def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """`frame` with the dtypes of the schema, columns in order; raises ValueError naming `name` on anything else."""
+    """`frame` in the order and dtypes of the schema; raises ValueError naming `name` if it does not fit."""
     if set(frame.columns) != set(COLUMNS) or len(frame.columns) != len(COLUMNS):
         raise ValueError(f"{name}: found columns {list(frame.columns)}, needed {COLUMNS}.")
     if frame.empty:
         raise ValueError(f"{name}: found no rows, needed at least one.")
     try:
-        frame = frame[COLUMNS].astype(DTYPES)
+        frame = frame.reindex(columns=COLUMNS).astype(DTYPES)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name}: a column does not have the type it needs ({DTYPES}): {error}.") from None
     for column in ("value", "seconds"):
-        bad = ~np.isfinite(frame[column])
+        bad = ~np.isfinite(frame[column].to_numpy())
         if bad.any():
-            first = frame[bad].iloc[0]
+            first = frame.iloc[int(bad.argmax())]
             raise ValueError(
-                f"{name}: found {column} {first[column]} for metric {first['metric']!r} of {first['method']}, seed "
-                f"{first['seed']}, task {first['task']!r}, step {first['step']}; needed a finite number."
+                f"{name}: found {column} {first[column]} for {first['metric']} of {first['method']}, "
+                f"seed {first['seed']}, task {first['task']!r}, step {first['step']}; needed a finite number."
             )
     for column in set(TEXT) - {"task"}:
-        if (frame[column] == "").any():
+        if "" in set(frame[column]):
             raise ValueError(f"{name}: found an empty {column}, needed a name in every row.")
     return frame.reset_index(drop=True)
 
@@ -115,7 +116,7 @@ def ordered(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that takes its place if the block ends well, and is deleted if not."""
+    """A temporary path beside `path` that takes its place if the block ends well and is deleted if not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -136,7 +137,7 @@ def write(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The rows of a CSV that `write` made; raises ValueError naming the file where it is missing or damaged."""
+    """The rows of a CSV that `write` made; raises ValueError naming the file if it is missing or damaged."""
     advice = "Delete the file and run its rule again."
     try:
         text = Path(path).read_bytes()
@@ -149,11 +150,11 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise ValueError(f"{path}: found a last line that is cut off, needed a complete file. {advice}")
     try:
         frame = pd.read_csv(
-            path,
-            dtype=DTYPES,  # pyright: ignore[reportArgumentType]
+            io.BytesIO(text),
+            dtype={name: dtype for name, dtype in DTYPES.items() if dtype != "float64"},
             keep_default_na=False,
             na_values={"step": [""]},
-            float_precision="round_trip",
+            converters={"value": float, "seconds": float},  # exact, as pandas' own parser was not always
             encoding="utf-8",
             on_bad_lines="error",
         )
@@ -169,7 +170,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def gather(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
-    """All rows of many CSVs, sorted, the same whatever the order of `paths`; a measurement found twice is an error."""
+    """All rows of many CSVs, sorted, the same whatever the order of `paths`; a repeated row is an error."""
     if not paths:
         raise ValueError("gather: found no files, needed at least one CSV of result rows.")
     frame = pd.concat([read(path) for path in paths], ignore_index=True)
@@ -183,8 +184,8 @@ def provenance(frame: pd.DataFrame, experiment: str) -> Provenance:
         values = sorted(frame[column].unique())
         if len(values) != 1:
             raise ValueError(
-                f"found rows of {len(values)} values of {column} ({', '.join(map(str, values))}), needed exactly one: "
-                "numbers of different sizes or data do not belong in one table. Gather them apart."
+                f"found rows of {len(values)} {column} ({', '.join(map(str, values))}), needed one: "
+                "numbers of different sizes or data do not belong together. Gather them apart."
             )
         found[column] = values[0]
     if found["experiment"] != experiment:
@@ -193,17 +194,17 @@ def provenance(frame: pd.DataFrame, experiment: str) -> Provenance:
 
 
 def summary(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Mean and spread over seeds of `value`: columns `by`, mean, std, n_seeds, one row per group, sorted by `by`.
+    """Mean and spread of `value` over seeds: columns `by`, mean, std, n_seeds; sorted by `by`.
 
-    Held-out tasks are averaged within a seed first, so that `std` is the sample standard deviation (n - 1 in the
-    denominator) over seeds of the per-seed mean; it is missing where there is one seed. Raises ValueError where a
-    column that must not be averaged over (any of KEY but seed and task) varies within a group.
+    Held-out tasks are averaged within a seed first, so that `std` is the sample standard deviation (n - 1 in
+    the denominator) over seeds of the per-seed mean; it is missing where there is one seed. Raises ValueError
+    where a column that must not be averaged over (any of KEY but seed and task) varies within a group.
     """
     by = list(by)
     for column in sorted(set(KEY) - {"seed", "task"} - set(by)):
-        if (frame.groupby(by)[column].nunique(dropna=False) > 1).any():
+        if len(frame[[*by, column]].drop_duplicates()) > len(frame[by].drop_duplicates()):
             raise ValueError(f"summary by {by}: found several values of {column} in a group, needed one.")
-    per_seed = frame.groupby([*by, "seed"], as_index=False)["value"].mean()
+    per_seed = frame.groupby([*by, "seed"], as_index=False).agg({"value": "mean"})
     return per_seed.groupby(by)["value"].agg(mean="mean", std="std", n_seeds="count").reset_index()
 
 

@@ -31,7 +31,8 @@ class Alphabets(NamedTuple):
 
 def build(images: Tensor, alphabet: Tensor, names: list[str], source: str) -> Alphabets:
     """An `Alphabets` of tensors that are not in a file yet."""
-    return Alphabets(images, alphabet, names, source, store.checksum({"images": images, "alphabet": alphabet}))
+    checksum = store.checksum({"images": images, "alphabet": alphabet})
+    return Alphabets(images, alphabet, names, source, checksum)
 
 
 def save(path: str | os.PathLike[str], alphabets: Alphabets, licence: str) -> None:
@@ -52,7 +53,7 @@ def load(path: str | os.PathLike[str]) -> Alphabets:
     if missing:
         raise DataError(f"{path}: no alphabets in it, it holds {found} and lacks {missing}.")
     images, alphabet, names = tensors["images"], tensors["alphabet"], json.loads(metadata["names"])
-    if images.dtype != torch.uint8 or images.shape[1:] != (DRAWINGS, SIZE, SIZE) or len(images) != len(alphabet):
+    if images.dtype != torch.uint8 or images.shape != (len(alphabet), DRAWINGS, SIZE, SIZE):
         raise DataError(
             f"{path}: images are {images.dtype} {list(images.shape)} for {len(alphabet)} characters, "
             f"needed torch.uint8 [{len(alphabet)}, {DRAWINGS}, {SIZE}, {SIZE}]."

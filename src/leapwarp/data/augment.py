@@ -1,7 +1,7 @@
 """Batched affine transforms of images, with every random number drawn beforehand.
 
-A transform is a matrix [2, 3] that takes a position in the *result* to the position in the *source* it is read from,
-both in units of half the image with the centre at 0 (the `theta` of `torch.nn.functional.affine_grid`).
+A transform is a matrix [2, 3] that takes a position in the *result* to the position in the *source* it is
+read from, both in units of half the image with the centre at 0 (`theta` of torch's `affine_grid`).
 `affine` and `rotations` draw such matrices from a named stream; `transform` applies them.
 """
 
@@ -20,10 +20,10 @@ def affine(
     translate: float = 0.2,
     scale: tuple[float, float] = (0.8, 1.2),
 ) -> Tensor:
-    """Random affine transforms, the augmentation of WarpGrad (appendix F) and of Leap's code. -> [*shape, 2, 3]
+    """Random affine transforms, as WarpGrad (appendix F) and Leap's code augment. -> [*shape, 2, 3]
 
-    The meaning of torchvision's `RandomAffine`: rotate about the centre and scale, then shift by up to `translate`
-    of the image's size along each axis. Shifts are continuous, where torchvision rounds them to whole pixels.
+    The meaning of torchvision's `RandomAffine`: rotate about the centre and scale, then shift by up to
+    `translate` of the image's size along each axis. Shifts are continuous; torchvision rounds to pixels.
 
     Args:
         generator: CPU stream, see `leapwarp.rng`.
@@ -53,7 +53,7 @@ def all_rotations(count: int = 36) -> Tensor:
 
 
 def matrices(angle: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Transforms that rotate about the centre by `angle` and magnify by `scale`, then shift. -> float32 [..., 2, 3]
+    """Transforms that rotate about the centre by `angle`, magnify by `scale`, then shift. -> [..., 2, 3]
 
     Args:
         angle: degrees clockwise, [...].
@@ -62,7 +62,8 @@ def matrices(angle: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """
     angle, shift, scale = angle.double() * (math.pi / 180), shift.double(), scale.double()
     cos, sin = angle.cos() / scale, angle.sin() / scale
-    linear = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)  # inverse: result -> source
+    # The inverse, from the result to the source.
+    linear = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
     offset = -linear @ (2 * shift).unsqueeze(-1)  # the image is two units wide
     return torch.cat([linear, offset], -1).float()
 
@@ -70,8 +71,8 @@ def matrices(angle: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 def transform(images: Tensor, matrices: Tensor) -> Tensor:
     """Each image seen through its own transform: bilinear, 0 (the background) outside. -> [n, size, size]
 
-    The positions are one matrix product that leaves x and y as two planes, and the sampler reads them as they are:
-    about a quarter of the time of `affine_grid`, which builds them by n small products.
+    The positions are one matrix product that leaves x and y as two planes, and the sampler reads them as they
+    are: about a quarter of the time of `affine_grid`, which builds them by n small products.
 
     Args:
         images: float32 [n, size, size].
@@ -84,7 +85,7 @@ def transform(images: Tensor, matrices: Tensor) -> Tensor:
             f"got {list(images.shape)} and {list(matrices.shape)}."
         )
     matrices = matrices.to(images.device, images.dtype)
-    planes = matrices.reshape(2 * n, 3) @ _positions(width, images.device, images.dtype)  # [n * 2, size * size]
+    planes = matrices.reshape(2 * n, 3) @ _positions(width, images.device, images.dtype)
     grid = planes.view(n, 2, height, width).permute(0, 2, 3, 1)
     return F.grid_sample(images.unsqueeze(1), grid, padding_mode="zeros", align_corners=False).squeeze(1)
 

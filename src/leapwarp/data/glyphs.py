@@ -1,9 +1,9 @@
-"""Glyphs: made-up alphabets that stand in for Omniglot where it cannot be had. Ships as code, needs no download.
+"""Glyphs: made-up alphabets that stand in for Omniglot where it cannot be had, with no download.
 
-An alphabet has a style (a vocabulary of a few strokes, how round they are, how many make a character), so that its
-characters look related; a person has a hand (slant, size, pen, jitter) that shows in all they draw. A stroke is a spline
-through a few points. Everything is drawn from named streams, so it is the same every time. Units: half the image's side,
-y points down.
+An alphabet has a style (a vocabulary of a few strokes, how many make a character), so that its characters
+look related; a person has a hand (slant, size, pen, jitter) that shows in all they draw. A stroke is a spline
+through a few points. All of it comes from named streams, the same every time.
+Unit: half the image's side, y down.
 """
 
 import math
@@ -74,8 +74,12 @@ def _characters(alphabet: int, count: int) -> tuple[Tensor, Tensor]:
     mirrored = 0.5 * torch.rand(1, generator=rng)
 
     n_strokes = (mean_strokes + 0.8 * torch.randn(count, generator=rng)).round().clamp(1, STROKES)
-    is_drawn = torch.arange(STROKES) < n_strokes[:, None]
-    strokes = vocabulary[torch.randint(len(vocabulary), (count, STROKES), generator=rng)]
+    word = torch.randint(len(vocabulary), (count, STROKES), generator=rng)
+    # Two characters of one and the same stroke could not be told apart: the later one gets a second stroke.
+    alone = torch.where(n_strokes == 1, word[:, 0], -1 - torch.arange(count))
+    is_repeat = (alone[:, None] == alone).tril(-1).any(1)
+    is_drawn = torch.arange(STROKES) < torch.where(is_repeat, 2, n_strokes)[:, None]
+    strokes = vocabulary[word]
     strokes = strokes * (0.5 + 0.6 * torch.rand(count, STROKES, 1, 1, generator=rng))
     flip = torch.rand(count, STROKES, 1, 2, generator=rng) < mirrored
     strokes = torch.where(flip, -strokes, strokes)
@@ -103,7 +107,7 @@ def _characters(alphabet: int, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _vocabulary(rng: torch.Generator) -> Tensor:
-    """The strokes that an alphabet's characters are made of, each about one long, centred. -> [stroke, point, 2]"""
+    """The strokes that characters of an alphabet are made of, centred, of size 1. -> [stroke, point, 2]"""
     n = int(torch.randint(5, 10, (1,), generator=rng))
     liking = (1.2 * torch.randn(len(TURNS), generator=rng)).exp()  # an alphabet is round, angular, hooked ...
     turns = torch.tensor(TURNS)[torch.multinomial(liking, n, replacement=True, generator=rng)]
@@ -129,8 +133,9 @@ def _hands(alphabet: int, points: Tensor) -> tuple[Tensor, Tensor]:
     rng = generator(SEED, "glyphs", "hands", alphabet)
     n = len(points)
     slant, turn = 0.15 * torch.randn(2, DRAWINGS, generator=rng)
-    wide, high = (0.12 * torch.randn(2, DRAWINGS, generator=rng) + 0.1 * torch.randn(DRAWINGS, generator=rng)).exp()
-    jitter = 0.03 + 0.05 * torch.rand(DRAWINGS, 1, 1, 1, generator=rng)
+    shape, size = 0.12 * torch.randn(2, DRAWINGS, generator=rng), 0.1 * torch.randn(DRAWINGS, generator=rng)
+    wide, high = (shape + size).exp()
+    jitter = 0.025 + 0.045 * torch.rand(DRAWINGS, 1, 1, 1, generator=rng)
     pen = 0.030 + 0.008 * torch.rand(DRAWINGS, generator=rng)
 
     shape = (n, DRAWINGS, STROKES)
@@ -151,11 +156,16 @@ def _hands(alphabet: int, points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _curve(points: Tensor) -> Tensor:
-    """Positions along the strokes, a Catmull-Rom spline through their points. [..., point, 2] -> [..., sample, 2]"""
+    """Positions along Catmull-Rom splines through points. [..., point, 2] -> [..., sample, 2]"""
     t = torch.linspace(0, POINTS - 1, SAMPLES, dtype=torch.float64)
     k = t.floor().clamp(max=POINTS - 2)
     u = t - k
-    weights = [-u / 2 + u**2 - u**3 / 2, 1 - 2.5 * u**2 + 1.5 * u**3, u / 2 + 2 * u**2 - 1.5 * u**3, (u**3 - u**2) / 2]
+    weights = [
+        (-u + 2 * u**2 - u**3) / 2,
+        (2 - 5 * u**2 + 3 * u**3) / 2,
+        (u + 4 * u**2 - 3 * u**3) / 2,
+        (u**3 - u**2) / 2,
+    ]
     basis = torch.zeros(SAMPLES, POINTS, dtype=torch.float64)
     for shift, weight in enumerate(weights):
         index = (k.long() + shift - 1).clamp(0, POINTS - 1)
@@ -164,7 +174,7 @@ def _curve(points: Tensor) -> Tensor:
 
 
 def _render(curves: Tensor, is_drawn: Tensor, pen: Tensor) -> Tensor:
-    """Ink along curves: the integral of a round Gaussian pen over the length, cut off at full black. -> [n, 28, 28]
+    """Ink along curves: a round Gaussian pen integrated over their length, at most 1. -> [n, 28, 28]
 
     The Gaussian is a product of one over x and one over y, so an image is the product of two matrices.
 

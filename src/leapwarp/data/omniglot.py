@@ -1,7 +1,7 @@
 """Omniglot (Lake et al., 2015): find it, check that all of it is there, read it.
 
-The layout is the one torchvision leaves, `omniglot-py/images_background/<alphabet>/<character>/<drawing>.png` and the
-same in `images_evaluation`; each of the two is a folder or a zip beside it, which is read without being unpacked.
+The layout is the one torchvision leaves, `omniglot-py/images_background/<alphabet>/<character>/<drawing>.png`
+and the same in `images_evaluation`; each of the two is a folder or a zip, which is read without unpacking it.
 """
 
 import io
@@ -27,8 +27,9 @@ SIDE = 105
 LICENCE = "MIT, Brenden Lake, https://github.com/brendenlake/omniglot"
 NETWORK_SECONDS = 10  # without any answer, before the download is given up
 
+PNG_END = b"IEND\xaeB`\x82"
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError)
-BROKEN_PNG = (OSError, SyntaxError, ValueError, EOFError, zlib.error)  # all that Pillow raises on damaged files
+BROKEN_PNG = (OSError, SyntaxError, ValueError, EOFError, zlib.error)  # what Pillow raises on damaged files
 
 
 class Part(NamedTuple):
@@ -40,7 +41,7 @@ class Part(NamedTuple):
 
 
 def find(folder: Path) -> Path | None:
-    """The folder that should hold the two parts, `folder/omniglot-py` or `folder` itself; None where there is neither."""
+    """The folder that should hold the two parts: `folder/omniglot-py`, or `folder`; None if neither."""
     if (folder / "omniglot-py").is_dir():
         return folder / "omniglot-py"
     is_there = any((folder / part).is_dir() or (folder / f"{part}.zip").is_file() for part in PARTS)
@@ -56,7 +57,7 @@ def download(folder: Path) -> Path:
     from torchvision.datasets import Omniglot  # takes seconds to import and is needed nowhere else
 
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(NETWORK_SECONDS)  # else a network that swallows packets would hang this for minutes
+    socket.setdefaulttimeout(NETWORK_SECONDS)  # a network that swallows packets would hang this for minutes
     try:
         for background in (True, False):
             Omniglot(str(folder), background=background, download=True)
@@ -69,7 +70,7 @@ def read(root: Path) -> Alphabets:
     """Read and check all of Omniglot.
 
     Raises:
-        DataError: anything is missing, damaged or of another size than it should be; the message names the file.
+        DataError: something is missing, damaged or of the wrong size; the message names the file.
     """
     parts = [_open(root, part) for part in PARTS]
     _check(root, parts)
@@ -87,13 +88,13 @@ def read(root: Path) -> Alphabets:
 def _open(root: Path, part: str) -> Part:
     """A part from its zip or its folder.
 
-    Where both are there the zip is read: torchvision has verified it, and an interrupted unpacking leaves half a folder.
+    Where both are there the zip is read: an interrupted unpacking leaves half a folder beside a whole zip.
     """
     if (root / f"{part}.zip").is_file():
         return _open_zip(root / f"{part}.zip", part)
     if (root / part).is_dir():
         return _open_folder(root / part)
-    raise DataError(f"{root}: found neither {part}/ nor {part}.zip, Omniglot needs both {PARTS[0]} and {PARTS[1]}.")
+    raise DataError(f"{root}: found neither {part}/ nor {part}.zip, Omniglot needs {' and '.join(PARTS)}.")
 
 
 def _open_folder(folder: Path) -> Part:
@@ -120,7 +121,7 @@ def _open_zip(path: Path, part: str) -> Part:
     try:
         archive = zipfile.ZipFile(path)
     except BROKEN_ZIP as error:
-        raise DataError(f"{path}: truncated or damaged zip ({error}). Copy or download it again.") from None
+        raise DataError(f"{path}: truncated or damaged zip ({error}). Get the zip again.") from None
     characters: dict[str, list[str]] = {}
     for entry in archive.namelist():
         parts = PurePosixPath(entry).parts  # images_background/Greek/character01/0394_01.png
@@ -131,7 +132,7 @@ def _open_zip(path: Path, part: str) -> Part:
         try:
             return archive.read(f"{part}/{name}")
         except BROKEN_ZIP as error:
-            raise DataError(f"{path}/{part}/{name}: damaged in the zip ({error}). Copy or download it again.") from None
+            raise DataError(f"{path}/{part}/{name}: damaged in the zip ({error}). Get the zip again.") from None
 
     return Part(f"{path}/{part}", {name: sorted(drawings) for name, drawings in characters.items()}, read)
 
@@ -141,12 +142,12 @@ def _check(root: Path, parts: list[Part]) -> None:
     characters = [character for part in parts for character in part.characters]
     alphabets = {_alphabet(character) for character in characters}
     if len(alphabets) != ALPHABETS:
-        counts = " + ".join(f"{len({_alphabet(c) for c in part.characters})} in {part.name}" for part in parts)
+        each = [(len({_alphabet(character) for character in part.characters}), part.name) for part in parts]
+        counts = " + ".join(f"{count} in {name}" for count, name in each)
         raise DataError(f"{root}: found {len(alphabets)} alphabets ({counts}), Omniglot has {ALPHABETS}.")
     if len(characters) != CHARACTERS or len(set(characters)) != CHARACTERS:
-        raise DataError(
-            f"{root}: found {len(characters):,} characters, Omniglot has {CHARACTERS:,}{_missing_characters(parts)}."
-        )
+        missing = _missing_characters(parts)
+        raise DataError(f"{root}: found {len(characters):,} characters, Omniglot has {CHARACTERS:,}{missing}.")
     for part in parts:
         for character, drawings in part.characters.items():
             if len(drawings) != DRAWINGS:
@@ -157,19 +158,21 @@ def _check(root: Path, parts: list[Part]) -> None:
 
 
 def _missing_characters(parts: list[Part]) -> str:
-    """Which characters are not there, told by the numbers that Omniglot gives them; empty where that cannot tell."""
+    """Which characters are not there, told by Omniglot's numbers; empty where those cannot tell."""
     gaps = []
     for part in parts:
-        for alphabet in sorted({_alphabet(character) for character in part.characters}):
-            here = {character for character in part.characters if _alphabet(character) == alphabet}
-            last = max(_number(character) for character in here)
-            gaps += [f"{part.name}/{alphabet}/character{n:02d}" for n in range(1, last + 1)
-                     if f"{alphabet}/character{n:02d}" not in here]  # fmt: skip
-    if not gaps:  # an alphabet's last: its drawings' number, 1 to 1,623 over both parts, tells which
-        drawn = {_number(name.split("_")[0]) for part in parts for names in part.characters.values() for name in names}
-        gaps = [f"the one drawn as {n:04d}_01.png to {n:04d}_{DRAWINGS}.png" for n in range(1, CHARACTERS + 1)
-                if n not in drawn]  # fmt: skip
-    if not 0 < len(gaps) <= 2 * ALPHABETS:
+        numbers: dict[str, set[int]] = {}
+        for character in part.characters:
+            numbers.setdefault(_alphabet(character), set()).add(_number(character))
+        for alphabet, there in sorted(numbers.items()):
+            missing = sorted(set(range(1, max(there) + 1)) - there)
+            gaps += [f"{part.name}/{alphabet}/character{n:02d}" for n in missing]
+    if not gaps:  # the last of an alphabet: drawings are numbered 1 to 1,623 through both parts
+        drawings = [drawing for part in parts for names in part.characters.values() for drawing in names]
+        drawn = {_number(drawing.split("_")[0]) for drawing in drawings}
+        missing = sorted(set(range(1, CHARACTERS + 1)) - drawn)
+        gaps = [f"the one of {n:04d}_01.png to {n:04d}_{DRAWINGS}.png" for n in missing]
+    if not 0 < len(gaps) < CHARACTERS:
         return ""
     return f": missing {', '.join(gaps[:3])}" + (f" and {len(gaps) - 3} more" if len(gaps) > 3 else "")
 
@@ -195,15 +198,18 @@ def _ink(part: Part, name: str) -> np.ndarray:
     path = f"{part.name}/{name}"
     data = part.read(name)
     try:
-        Image.open(io.BytesIO(data)).verify()  # checksums of every chunk to the end of the file, which load() skips
+        Image.open(io.BytesIO(data)).verify()  # the checksum of every chunk, which load() skips
         image = Image.open(io.BytesIO(data))
         image.load()
+        if not data.endswith(PNG_END):
+            raise EOFError("its last bytes are not the end of a PNG")
     except BROKEN_PNG as error:
         raise DataError(f"{path}: truncated or damaged PNG of {len(data)} bytes ({error}).") from None
     if image.size != (SIDE, SIDE):
         raise DataError(f"{path}: found an image of {image.width} x {image.height}, needed {SIDE} x {SIDE}.")
-    # Grey before resizing: Pillow resizes 1-bit images by NEAREST whatever the filter, which loses thin strokes (it is
-    # what the authors' code got). LANCZOS is the filter they asked for; of Pillow's filters it keeps the strokes,
-    # here under a pixel wide, darkest, and BOX covers 3 or 4 source pixels by turns, since 105 / 28 is not whole.
+    # Grey before resizing: Pillow resizes 1-bit images by NEAREST whatever the filter, which loses thin
+    # strokes (it is what the authors' code got). LANCZOS is the filter they asked for; of Pillow's filters it
+    # keeps the strokes, here under a pixel wide, darkest. BOX would cover 3 or 4 pixels by turns, as 105 / 28
+    # is not whole.
     grey = image.convert("L").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     return 255 - np.asarray(grey)

@@ -2,9 +2,9 @@
 
     python -m leapwarp.data.prepare --source auto --out results/data/alphabets.safetensors
 
-On `auto` it takes the first it finds of: the folder of --dir or, where that is not given, of the environment variable
-LEAPWARP_DATA; torchvision's download; glyphs, with a warning. A folder that is there but damaged is an error and never a
-reason to go on with other data. Omniglot takes about 10 seconds, glyphs about 10.
+On `auto` it takes the first it finds of: the folder of --dir or, where that is not given, of the environment
+variable LEAPWARP_DATA; torchvision's download; glyphs, with a warning. A folder that is there but damaged is
+an error and never a reason to go on with other data. It takes about 10 seconds.
 """
 
 import argparse
@@ -27,11 +27,11 @@ def prepare(source: str, folder: str | None, download_folder: str) -> tuple[Alph
 
     Args:
         source: auto, omniglot, or glyphs.
-        folder: folder that holds Omniglot, see `omniglot.find`; None or "" for the one LEAPWARP_DATA names, if any.
+        folder: folder that holds Omniglot, see `omniglot.find`; None or "" for that of LEAPWARP_DATA.
         download_folder: where torchvision puts its download.
 
     Raises:
-        DataError: a named folder does not exist or its data is damaged, or `omniglot` was asked for and not found.
+        DataError: a named folder is missing or damaged, or `omniglot` was asked for and not found.
     """
     if source == "glyphs":
         return glyphs.make(), glyphs.LICENCE, "glyphs, the procedural stand-in, as asked"
@@ -47,8 +47,8 @@ def prepare(source: str, folder: str | None, download_folder: str) -> tuple[Alph
         return omniglot.read(root), omniglot.LICENCE, f"Omniglot, downloaded to {root}"
     if source == "omniglot":
         raise DataError(
-            f"Omniglot was asked for and not found: {tried}. Put a folder that holds omniglot-py/ into data.dir (--dir) "
-            f"or {VARIABLE}, or connect to the internet, or set data.source to glyphs."
+            f"Omniglot was asked for and not found: {tried}. Put a folder that holds omniglot-py/ into "
+            f"data.dir (--dir) or {VARIABLE}, or connect to the internet, or set data.source to glyphs."
         )
     print(_warning(tried), file=sys.stderr, flush=True)
     return glyphs.make(), glyphs.LICENCE, "glyphs, the procedural stand-in, because there is no Omniglot"
@@ -64,9 +64,10 @@ def _folder(folder: str | None) -> tuple[Path | None, str]:
         raise DataError(f"{name} is {value}, and there is no such folder. Correct it or leave it out.")
     root = omniglot.find(path)
     if root is None and folder:
+        found = sorted(entry.name for entry in path.iterdir())[:10]
         raise DataError(
             f"{name} is {value}, and there is no Omniglot in it: needed omniglot-py/ or "
-            f"{' and '.join(omniglot.PARTS)} (folders or .zip), found {sorted(p.name for p in path.iterdir())[:10]}."
+            f"{' and '.join(omniglot.PARTS)} (folders or .zip), found {found}."
         )
     return root, f"{name} is {value}, with no omniglot-py in it"
 
@@ -76,11 +77,12 @@ def _warning(tried: str) -> str:
         [
             BAR,
             "WARNING: THIS IS NOT OMNIGLOT.",
-            "Real Omniglot was not found, so everything that follows uses GLYPHS, procedurally drawn characters.",
-            "Its numbers say nothing about the papers' numbers; every row, table and figure will say 'glyphs'.",
+            "Real Omniglot was not found: everything that follows uses GLYPHS, made-up characters.",
+            "Results will not match the papers'; every row, table and figure will say 'glyphs'.",
             f"What was tried: {tried}.",
-            f"To use Omniglot, set data.dir or {VARIABLE} to a folder that holds omniglot-py/, delete the prepared file",
-            "and run again. To use glyphs without this warning, set data.source to glyphs.",
+            f"To use Omniglot, set data.dir or {VARIABLE} to a folder that holds omniglot-py/,",
+            "delete the prepared file and run again.",
+            "To use glyphs without this warning, set data.source to glyphs.",
             BAR,
         ]
     )
@@ -88,12 +90,19 @@ def _warning(tried: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m leapwarp.data.prepare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m leapwarp.data.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--source", choices=["auto", "omniglot", "glyphs"], default="auto", help="default: auto")
+    sources = ["auto", "omniglot", "glyphs"]
+    parser.add_argument("--source", choices=sources, default="auto", help="default: auto")
     parser.add_argument("--dir", metavar="DIR", help=f"folder that holds omniglot-py/; default: ${VARIABLE}")
-    parser.add_argument("--download-dir", metavar="DIR", default="results/data/download",
-                        help="where to download to; default: results/data/download")  # fmt: skip
+    parser.add_argument(
+        "--download-dir",
+        metavar="DIR",
+        default="results/data/download",
+        help="where to download to; default: results/data/download",
+    )
     parser.add_argument("--out", metavar="FILE", required=True, help="the file to write")
     options = parser.parse_args(arguments)
     try:
@@ -103,8 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(1, f"prepare: error: {error}\n")
     characters, drawings = data.images.shape[:2]
     print(f"prepare: took {taken}")
-    print(f"prepare: {len(data.names)} alphabets, {characters:,} characters, {drawings} drawings each, "
-          f"checksum {data.checksum[:12]} -> {options.out}")  # fmt: skip
+    print(
+        f"prepare: {len(data.names)} alphabets, {characters:,} characters, {drawings} drawings each, "
+        f"checksum {data.checksum[:12]} -> {options.out}"
+    )
 
 
 if __name__ == "__main__":

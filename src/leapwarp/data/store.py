@@ -1,4 +1,4 @@
-"""The data file: named tensors and text metadata in one safetensors file, written whole and verified when read."""
+"""The data file: named tensors and text metadata in a safetensors file, written whole, verified when read."""
 
 import hashlib
 import os
@@ -31,6 +31,9 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
         save_file(tensors, temporary, metadata={**metadata, "checksum": digest})
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -45,16 +48,17 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str
     """
     advice = "Delete it and run `python -m leapwarp.data.prepare` again."
     if not Path(path).is_file():
-        raise DataError(f"{path}: no such data file. Make it with `python -m leapwarp.data.prepare --out {path}`.")
+        make = f"python -m leapwarp.data.prepare --out {path}"
+        raise DataError(f"{path}: no such data file. Make it with `{make}`.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: damaged, it cannot be read as a safetensors file ({error}). {advice}") from None
+        raise DataError(f"{path}: damaged, not a safetensors file ({error}). {advice}") from None
     needed, found = metadata.get("checksum"), checksum(tensors)
     if found != needed:
-        raise DataError(f"{path}: damaged, its tensors have checksum {found}, its metadata says {needed}. {advice}")
+        raise DataError(f"{path}: damaged, found checksum {found}, its metadata says {needed}. {advice}")
     return tensors, metadata
 
 
@@ -62,5 +66,5 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of the bytes of all tensors, in the sorted order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

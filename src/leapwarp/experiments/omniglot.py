@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from leapwarp.inner import Stop, adapt
 from leapwarp.learners import Learner, finetune, scratch
 from leapwarp.learners.base import State
 from leapwarp.models.convnet import convnet
-from leapwarp.optim import sgd
+from leapwarp.optim import Optimizer, sgd
 from leapwarp.problem import Batch, Problem, Task, map_tasks, supervised
 from leapwarp.rng import generator
 from leapwarp.trees import leaves
@@ -219,6 +220,25 @@ def meta_batch(n_tasks: int, size: int, stream: torch.Generator) -> Tensor:
     return torch.cat([torch.randperm(n_tasks, generator=stream) for _ in range(rounds)])[:size]
 
 
+def validation_error(
+    learner: Learner,
+    problem: Problem,
+    inner: Optimizer,
+    tasks: Task,
+    settings: Settings,
+    stop: Stop | None,
+    state: State,
+) -> float:
+    """Mean held-out error on validation tasks, adapted as training tasks are."""
+
+    def one(tasks: Task, part: slice) -> Tensor:
+        start, fixed = learner.start(state, tasks)
+        adapted = adapt(problem, inner, start, fixed, tasks, settings.inner_steps, stop=stop)
+        return heldout(problem, {**adapted.params, **fixed}, adapted.stats, tasks)
+
+    return 1 - float(map_tasks(one, tasks, settings.tasks_at_a_time).mean())
+
+
 def run(
     alphabets: Alphabets,
     method: Method,
@@ -264,14 +284,7 @@ def run(
         validate = None
         if settings.validate_every:
             validation = held(parts.validation, "validation")
-
-            def validate(state: State) -> float:
-                def one(tasks: Task, part: slice) -> Tensor:
-                    start, fixed = learner.start(state, tasks)
-                    adapted = adapt(problem, inner, start, fixed, tasks, settings.inner_steps, stop=stop)
-                    return heldout(problem, {**adapted.params, **fixed}, adapted.stats, tasks)
-
-                return 1 - float(map_tasks(one, validation, settings.tasks_at_a_time).mean())
+            validate = partial(validation_error, learner, problem, inner, validation, settings, stop)
 
         how = Fit(
             settings.meta_steps,
@@ -367,6 +380,7 @@ def main(
     if (options.n_tasks > 0) != method.pretrains or options.n_tasks < 0:
         needed = "at least 1" if method.pretrains else "0, since it does not pretrain"
         parser.error(f"argument --n-tasks: {options.method} needs {needed}, got {options.n_tasks}")
+    torch.set_num_threads(1)  # one job, one core: neighbours slow two threads down far more than the second gains
     try:
         device = pick_device(options.device)
         alphabets = load(options.data)
@@ -375,7 +389,14 @@ def main(
             began = time.monotonic()
             identity = {"experiment": experiment, "profile": options.profile, "version": __version__}
             records, state = run(
-                alphabets, method, options.method, options.n_tasks, seed, device, options.checkpoints, identity
+                alphabets,
+                method,
+                options.method,
+                options.n_tasks,
+                seed,
+                device,
+                options.checkpoints,
+                identity,
             )
             frames.append(
                 results.rows(
@@ -392,7 +413,10 @@ def main(
                 )
             )
             accuracy = sum(value for _, _, metric, value in records if metric == "accuracy") / method.settings.n_test
-            print(f"{options.method}, {options.n_tasks} tasks, seed {seed}: held-out accuracy {accuracy:.3f}", flush=True)
+            print(
+                f"{options.method}, {options.n_tasks} tasks, seed {seed}: held-out accuracy {accuracy:.3f}",
+                flush=True,
+            )
             states[seed] = state
         results.write(options.out, pd.concat(frames, ignore_index=True))
         if options.checkpoints:

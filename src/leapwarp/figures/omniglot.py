@@ -1,21 +1,23 @@
 """Figures of the Omniglot experiments of both papers, from the gathered rows.
 
-    python -m leapwarp.figures.omniglot --experiment omniglot_warp --rows results/quick/omniglot_warp/rows.csv \
-        --paper paper/warpgrad.csv --out-dir results/quick/omniglot_warp/figures
+    python -m leapwarp.figures.omniglot --experiment omniglot_warp --paper paper/warpgrad.csv \
+        --rows results/quick/omniglot_warp/rows.csv --out-dir results/quick/omniglot_warp/figures
 
-by_tasks.png        final error (omniglot_leap) or accuracy (omniglot_warp) against the number of pretraining tasks
-auc_by_tasks.png    area under the training-accuracy curve against the number of pretraining tasks
-heldout_curves.png  accuracy and loss while learning held-out tasks, at the largest number of pretraining tasks
+by_tasks.png        final error (omniglot_leap) or accuracy (omniglot_warp) by number of pretraining tasks
+auc_by_tasks.png    area under the training-accuracy curve by number of pretraining tasks
+heldout_curves.png  accuracy and loss while learning held-out tasks, at the largest number
 meta_curves.png     loss, accuracy and validation error during meta-training, at the largest number
 """
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.style
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,8 +35,8 @@ class Experiment(NamedTuple):
 
 
 EXPERIMENTS = {
-    "omniglot_leap": Experiment("leap", "1", "error", "Omniglot, protocol of the Leap paper (its Table 1)"),
-    "omniglot_warp": Experiment("warpgrad", "2", "accuracy", "Omniglot, protocol of the WarpGrad paper (its Table 2)"),
+    "omniglot_leap": Experiment("leap", "1", "error", "Omniglot, Leap protocol"),
+    "omniglot_warp": Experiment("warpgrad", "2", "accuracy", "Omniglot, WarpGrad protocol"),
 }
 LABELS = {
     "accuracy": "held-out accuracy [%]",
@@ -47,6 +49,12 @@ LABELS = {
     "validation_error": "error on validation tasks [%]",
 }
 PERCENT = {"heldout_accuracy", "meta_accuracy", "validation_error"}  # rows hold a fraction, axes show percent
+PAPER_LINE: dict[str, Any] = {
+    "linestyle": (0, (3, 2)),
+    "linewidth": 1.0,
+    "markersize": 5,
+    "markerfacecolor": "white",
+}
 CHANCE = {"error": 95.0, "accuracy": 5.0, "heldout_accuracy": 5.0}  # 20-way classification
 
 
@@ -70,6 +78,8 @@ def caption(frame: pd.DataFrame, experiment: str, extra: str = "") -> str:
 def title(figure: Figure, heading: str, text: str) -> None:
     """A bold heading at the top left and the caption at the bottom left."""
     figure.suptitle(heading, fontsize=11, fontweight="bold", x=0.01, ha="left")
+    width = int(14 * figure.get_figwidth())  # characters of this size that fit into a line
+    text = "\n".join(textwrap.fill(line, width) for line in text.splitlines())
     figure.supxlabel(text, fontsize=8, color="0.3", x=0.01, ha="left")
 
 
@@ -92,7 +102,12 @@ def chance(axes: Axes, metric: str) -> list[Line2D]:
     """Draw the line of a random guess where the quantity has one, and return its entry for the legend."""
     if metric not in CHANCE:
         return []
-    look = {"color": "0.6", "linewidth": 0.9, "linestyle": ":", "label": "chance (20 classes)"}
+    look: dict[str, Any] = {
+        "color": "0.6",
+        "linewidth": 0.9,
+        "linestyle": ":",
+        "label": "chance (20 classes)",
+    }
     axes.axhline(CHANCE[metric], zorder=1, **look)
     return [Line2D([], [], **look)]
 
@@ -109,7 +124,7 @@ def handle(key: str, marker: bool = True) -> Line2D:
 
 
 def by_tasks(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None, experiment: str) -> Figure:
-    """A quantity against the number of pretraining tasks: ours solid, the paper's dashed with hollow markers."""
+    """A quantity by number of pretraining tasks: ours solid, the paper's dashed with hollow markers."""
     figure = Figure(figsize=(8.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
     heading = f"{EXPERIMENTS[experiment].title}: {LABELS[name].split(' [')[0]}"
@@ -123,7 +138,7 @@ def by_tasks(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None, experim
     handles: list[Line2D] = []
     keys = style.ordered([*ours["method"], *(paper["method"] if paper is not None else [])])
     for key in keys:
-        look, mine = style.method(key), ours[ours["method"] == key]
+        look, mine = style.method(key), ours.loc[ours["method"] == key]
         if 0 in set(mine["n_tasks"]):  # run once without pretraining: holds at every count
             mine = pd.concat([mine.assign(n_tasks=left), mine.assign(n_tasks=right)])
             shaded(axes, mine, "n_tasks", key, linestyle="-.")
@@ -133,45 +148,50 @@ def by_tasks(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None, experim
             handles.append(handle(key))
     if paper is not None:
         for key in keys:
-            look, theirs = style.method(key), paper[paper["method"] == key].sort_values("n_tasks")
-            options = {"color": look.colour, "linestyle": (0, (3, 2)), "linewidth": 1.0, "alpha": 0.75}
-            options |= {"marker": look.marker, "markersize": 5, "markerfacecolor": "white"}
+            look, theirs = style.method(key), paper.loc[paper["method"] == key].sort_values("n_tasks")
+            options: dict[str, Any] = {
+                **PAPER_LINE,
+                "color": look.colour,
+                "marker": look.marker,
+                "alpha": 0.75,
+            }
             axes.plot(theirs["n_tasks"], theirs["value"], zorder=1.5, **options)
             if len(theirs) and key not in set(ours["method"]):
                 handles.append(Line2D([], [], label=f"{look.name}, paper only", **options))
-        name_of = style.PAPERS[EXPERIMENTS[experiment].paper]
-        grey = {"color": "0.3", "marker": "o"}
-        handles.append(Line2D([], [], label="ours", **grey))
-        handles.append(
-            Line2D([], [], linestyle=(0, (3, 2)), linewidth=1.0, markerfacecolor="white", label=name_of, **grey)
-        )
+        name_of = f"{style.PAPERS[EXPERIMENTS[experiment].paper]}, Table {EXPERIMENTS[experiment].table}"
+        handles.append(Line2D([], [], label="ours", color="0.3", marker="o"))
+        handles.append(Line2D([], [], label=name_of, color="0.3", marker="o", **PAPER_LINE))
     handles += chance(axes, name)
     axes.set_xlabel("number of pretraining tasks (alphabets)")
     axes.set_ylabel(LABELS[name])
     axes.set_xticks(sorted(counts))
     axes.set_ylim(bottom=0)
-    extra = ["methods without pretraining do not depend on the count: drawn across"] if 0 in set(ours["n_tasks"]) else []
-    extra += ["the paper prints no numbers for this"] if paper is None else []
+    extra = []
+    if 0 in set(ours["n_tasks"]):
+        extra.append("horizontal lines: no pretraining, so the count does not matter")
+    if paper is None:
+        extra.append("the paper prints no numbers for this")
     title(figure, heading, caption(tables.quantity(frame, name), experiment, "; ".join(extra)))
     legend(figure, handles)
     return figure
 
 
 def curve(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, bool]:
-    """Mean and std over seeds of a metric at each step (columns method, step, mean, std), and whether any run ended early.
+    """Mean and std over seeds at each step (columns method, step, mean, std), and whether a run ended early.
 
-    A run that stopped before the others of its method keeps its last value, so that the mean is over the same tasks
-    and seeds at every step; between two measurements of a run the line is straight.
+    A run that stopped before the others of its method keeps its last value, so that the mean is over the same
+    tasks and seeds at every step; between two measurements of a run the line is straight.
     """
-    rows = frame[(frame["metric"] == metric) & frame["step"].notna()]
+    rows = frame.loc[(frame["metric"] == metric) & frame["step"].notna()]
     parts, early = [], False
     for key, mine in rows.groupby("method"):
         mine = mine.astype({"step": "int64"})
         wide = mine.pivot(index="step", columns=["seed", "task"], values="value").sort_index()
-        early = early or bool(wide.iloc[-1].isna().any())
+        early = early or bool(np.isnan(wide.to_numpy()[-1]).any())
         whole = wide.interpolate(method="index", limit_area="inside").ffill()
         per_seed = whole.T.groupby(level="seed").mean().T
-        parts.append(pd.DataFrame({"mean": per_seed.mean(axis=1), "std": per_seed.std(axis=1)}).assign(method=key))
+        lines = pd.DataFrame({"mean": per_seed.mean(axis=1), "std": per_seed.std(axis=1)})
+        parts.append(lines.assign(method=key))
     if not parts:
         return pd.DataFrame(columns=["method", "step", "mean", "std"]), False
     result = pd.concat(parts).rename_axis("step").reset_index()
@@ -181,16 +201,19 @@ def curve(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, bool]:
 
 
 def largest(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The rows at the largest number of pretraining tasks and of methods without pretraining, and that number."""
-    count = int(frame["n_tasks"].max())
-    return frame[frame["n_tasks"].isin([0, count])], count
+    """The rows of the largest number of pretraining tasks and those without pretraining, and that number."""
+    count = int(frame["n_tasks"].to_numpy().max())
+    return frame.loc[frame["n_tasks"].isin([0, count])], count
 
 
-def curves(frame: pd.DataFrame, metrics: Sequence[str], x_label: str, heading: str, experiment: str) -> Figure:
+def curves(
+    frame: pd.DataFrame, metrics: Sequence[str], x_label: str, heading: str, experiment: str
+) -> Figure:
     """One panel for each metric, one line for each method; a panel without rows says so."""
     figure = Figure(figsize=(3.6 * len(metrics) + 2.4, 4.2), layout="constrained")
     shown, guess, any_early = set(), [], False
-    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False, sharex=True)[0], metrics):
+    panels = figure.subplots(1, len(metrics), squeeze=False, sharex=True)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
         lines, early = curve(frame, metric)
         any_early = any_early or early
         if lines.empty:
@@ -198,7 +221,7 @@ def curves(frame: pd.DataFrame, metrics: Sequence[str], x_label: str, heading: s
             continue
         for key in style.ordered(lines["method"]):
             dashes = "-" if style.method(key).pretrained else "-."
-            shaded(axes, lines[lines["method"] == key], "step", key, linestyle=dashes, linewidth=1.3)
+            shaded(axes, lines.loc[lines["method"] == key], "step", key, linestyle=dashes, linewidth=1.3)
         guess += chance(axes, metric)
         axes.set_xlabel(x_label)
         axes.set_ylabel(LABELS[metric])
@@ -216,12 +239,13 @@ def plural(count: int) -> str:
 
 def heldout_curves(frame: pd.DataFrame, experiment: str) -> Figure:
     frame, count = largest(frame)
-    heading = f"{EXPERIMENTS[experiment].title}: learning held-out tasks\nafter {plural(count)} of pretraining"
-    return curves(frame, ["heldout_accuracy", "train_loss"], "gradient steps on a held-out task", heading, experiment)
+    heading = f"{EXPERIMENTS[experiment].title}: learning held-out tasks after {plural(count)} of pretraining"
+    metrics = ["heldout_accuracy", "train_loss"]
+    return curves(frame, metrics, "gradient steps on a held-out task", heading, experiment)
 
 
 def meta_curves(frame: pd.DataFrame, experiment: str) -> Figure:
-    frame, count = largest(frame[frame["n_tasks"] > 0] if (frame["n_tasks"] > 0).any() else frame)
+    frame, count = largest(frame)
     metrics = ["meta_loss", "meta_accuracy", "validation_error"]
     heading = f"{EXPERIMENTS[experiment].title}: meta-training on {plural(count)}"
     return curves(frame, metrics, "meta-steps", heading, experiment)
@@ -236,11 +260,11 @@ def save(figure: Figure, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m leapwarp.figures.omniglot",
-        description="Draw by_tasks.png, auc_by_tasks.png, heldout_curves.png and meta_curves.png from result rows.",
+        description="Draw by_tasks, auc_by_tasks, heldout_curves and meta_curves (PNG) from result rows.",
     )
     parser.add_argument("--experiment", required=True, choices=sorted(EXPERIMENTS))
-    parser.add_argument("--rows", required=True, metavar="CSV", help="gathered result rows of the experiment")
-    parser.add_argument("--paper", metavar="CSV", help="the paper's numbers (default: paper/*.csv of the experiment)")
+    parser.add_argument("--rows", required=True, metavar="CSV", help="gathered rows of the experiment")
+    parser.add_argument("--paper", metavar="CSV", help="the paper's numbers (default: in paper/)")
     parser.add_argument("--out-dir", required=True, type=Path, metavar="DIR", help="folder of the figures")
     options = parser.parse_args(arguments)
     name, experiment = options.experiment, EXPERIMENTS[options.experiment]
@@ -248,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with matplotlib.style.context("default"):
         matplotlib.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
         try:
-            paper = tables.read_paper(options.paper or tables.default_paper(experiment.paper), experiment.table)
+            numbers = options.paper or tables.default_paper(experiment.paper)
+            paper = tables.read_paper(numbers, experiment.table)
             frame = results.read(options.rows)
             figures = {
                 "by_tasks": by_tasks(frame, experiment.quantity, paper, name),

@@ -1,6 +1,7 @@
-"""How every method and paper is named, coloured and marked, in tables and figures alike. Imports no plotting library.
+"""How every method and paper is named, coloured and marked, in tables and figures alike.
 
-Colours are Okabe and Ito's, which stay apart for the common kinds of colour blindness, with a grey and a brown.
+Colours are Okabe and Ito's, which stay apart for the common kinds of colour blindness, with a grey and a
+brown. No plotting library is imported here.
 """
 
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ METHODS = {
     "sgd10x": Method("SGD (10× batch, rate)", "#000000", "*", pretrained=False),
     "scratch": Method("No pretraining", "#7F7F7F", "h", pretrained=False),
 }
-PAPERS = {"leap": "Leap paper", "warpgrad": "WarpGrad paper"}
+PAPERS = {"leap": "Leap paper", "warpgrad": "WarpGrad paper"}  # by file of paper/
 
 
 def method(key: str) -> Method:

@@ -26,7 +26,7 @@ class Learner(NamedTuple):
 
 
 def path_info(adapted: Adapted) -> Info:
-    """What every meta-update reports: [task, step] losses and accuracies (nan once a task has stopped), [task] steps."""
+    """What every meta-update reports: [task, step] losses and accuracies (nan after a stop), and [task] steps."""
     return {"loss": adapted.loss, "accuracy": adapted.accuracy, "steps": adapted.steps}
 
 

@@ -22,7 +22,11 @@ def finetune(problem: Problem, optimizer: Optimizer, steps: int, n_tasks: int) -
 
     def init(params: Params) -> State:
         head, body = partition(params, "head")
-        return {"body": body, "head": head, "heads": {n: leaf.clone() for n, leaf in repeat(head, n_tasks).items()}}
+        return {
+            "body": body,
+            "head": head,
+            "heads": {n: leaf.clone() for n, leaf in repeat(head, n_tasks).items()},
+        }
 
     def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
         body = repeat(state["body"], 1)

@@ -43,9 +43,7 @@ def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -
         if not loss:
             return map_tree(lambda t, d: t - per_task(scale, d) * d, total, moved)
         slope = scale * rise
-        return map_tree(
-            lambda t, d, g: t - per_task(scale, d) * d - per_task(slope, g) * g, total, moved, before.grads
-        )
+        return map_tree(lambda t, d, g: t - per_task(scale, d) * d - per_task(slope, g) * g, total, moved, before.grads)
 
     return fold
 

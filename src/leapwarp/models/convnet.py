@@ -19,9 +19,7 @@ from leapwarp.trees import Params
 BLOCKS = 4
 
 
-def convnet(
-    filters: int = 64, classes: int = 20, channels: int = 1, size: int = 28, warp: bool = False
-) -> Model:
+def convnet(filters: int = 64, classes: int = 20, channels: int = 1, size: int = 28, warp: bool = False) -> Model:
     """The network as a `Model` over images [task, batch, channel, size, size] (or without the channel axis).
 
     Parameters are named `task.<block>.*`, `warp.<block>.*` and `head.*`. A warp layer is a 3x3 convolution with
@@ -29,7 +27,9 @@ def convnet(
     """
     side = size >> BLOCKS
     if filters < 1 or side < 1:
-        raise ValueError(f"{BLOCKS} poolings need images of at least {1 << BLOCKS} pixels and a filter; got {size}, {filters}.")
+        raise ValueError(
+            f"{BLOCKS} poolings need images of at least {1 << BLOCKS} pixels and a filter; got {size}, {filters}."
+        )
 
     def init(generator: torch.Generator) -> Params:
         params: Params = {}

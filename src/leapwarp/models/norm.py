@@ -22,9 +22,7 @@ def normalise(
     """
     if not train:
         return F.batch_norm(h, mean, variance, weight, bias, False, MOMENTUM, EPSILON), mean, variance
-    out, batch_mean, inverse_deviation = torch.native_batch_norm(
-        h, weight, bias, None, None, True, MOMENTUM, EPSILON
-    )
+    out, batch_mean, inverse_deviation = torch.native_batch_norm(h, weight, bias, None, None, True, MOMENTUM, EPSILON)
     n = h.numel() // h.shape[1]
     batch_variance = (inverse_deviation.detach().pow(-2) - EPSILON) * (n / max(n - 1, 1))
     return (

@@ -1,10 +1,13 @@
-"""Shared code of the tables "ours | paper": reading the papers' numbers, joining them to ours, writing both forms."""
+"""Shared code of the tables "ours | paper": the papers' numbers, joined to ours and written in both forms."""
 
 import argparse
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from leapwarp import results
@@ -29,16 +32,16 @@ COLUMNS = [
 ]  # fmt: skip
 
 # name of a quantity: metric of the rows it comes from, how, unit, decimals shown
-QUANTITIES: dict[str, tuple[str, Callable[[pd.Series], pd.Series], str, int]] = {
+QUANTITIES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str, int]] = {
     "accuracy": ("accuracy", lambda value: 100 * value, "percent", 1),
     "error": ("accuracy", lambda value: 100 * (1 - value), "percent", 1),
     "auc": ("auc", lambda value: value, "area, 0 to 1", 3),
 }
 PROFILES = {
-    "smoke": "the smallest size, which only shows that everything runs: its numbers say nothing about the methods",
-    "quick": "fewer filters, meta-steps and tasks a batch than the published settings: compare the order of the "
-    "methods with the paper's, not the level of the numbers",
-    "paper": "the published settings, as far as the paper states them; docs/deviations.md lists the departures",
+    "smoke": "the smallest size, to see that everything runs: its numbers say nothing about the methods",
+    "quick": "fewer filters, meta-steps and tasks a batch than the published settings: compare the order of "
+    "the methods with the paper's, not the level of the numbers",
+    "paper": "the published settings as far as the paper states them; docs/deviations.md lists departures",
 }
 SOURCES = {
     "omniglot": "the Omniglot images",
@@ -49,15 +52,17 @@ SOURCES = {
 def read_paper(path: str | os.PathLike[str], table: str) -> pd.DataFrame:
     """The published numbers of one table; raises ValueError where the file or the table is not there."""
     if not Path(path).is_file():
-        raise ValueError(f"{path}: found no such file, needed the paper's numbers (paper/*.csv of this repository).")
+        raise ValueError(f"{path}: found no such file, needed the paper's numbers, as in paper/*.csv.")
     found = pd.read_csv(path, dtype="str", keep_default_na=False)
     if list(found.columns) != PAPER_COLUMNS:
         raise ValueError(f"{path}: found columns {list(found.columns)}, needed {PAPER_COLUMNS}.")
     try:
         frame = found.assign(std=found["std"].replace("", "nan")).astype(PAPER_DTYPES)
     except ValueError as error:
-        raise ValueError(f"{path}: found a field of the wrong type ({error}), needed {PAPER_DTYPES}.") from None
-    chosen = frame[frame["table"] == table]
+        raise ValueError(
+            f"{path}: found a field of the wrong type ({error}), needed {PAPER_DTYPES}."
+        ) from None
+    chosen = frame.loc[frame["table"] == table]
     if chosen.empty:
         raise ValueError(f"{path}: found tables {sorted(set(frame['table']))}, needed table {table}.")
     return chosen.reset_index(drop=True)
@@ -70,10 +75,10 @@ def default_paper(name: str) -> Path:
 
 
 def quantity(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The final rows of a quantity ("accuracy", "error" or "auc"), one a held-out task, in the unit of QUANTITIES."""
+    """The final rows of a key of QUANTITIES, one a held-out task, in its unit."""
     metric, convert, _, _ = QUANTITIES[name]
-    frame = frame[(frame["metric"] == metric) & frame["step"].isna()]
-    return frame.assign(metric=name, value=convert(frame["value"]))
+    final = frame.loc[(frame["metric"] == metric) & frame["step"].isna()]
+    return final.assign(metric=name, value=convert(final["value"].to_numpy()))
 
 
 def by_tasks(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -82,15 +87,21 @@ def by_tasks(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     Raises ValueError where two runs of one seed were evaluated on different held-out tasks.
     """
     final = quantity(frame, name)
-    tasks = final.groupby(["method", "n_tasks", "seed"])["task"].agg(lambda task: tuple(sorted(task))).reset_index()
-    for seed, runs in tasks.groupby("seed"):
-        if runs["task"].nunique() > 1:
-            sizes = {f"{run.method}, {run.n_tasks} tasks": len(run.task) for run in runs.itertuples()}  # pyright: ignore
+    heldout: dict[int, dict[str, set[str]]] = {}  # seed, run, tasks
+    for method, n_tasks, seed, task in final[["method", "n_tasks", "seed", "task"]].itertuples(index=False):
+        heldout.setdefault(seed, {}).setdefault(f"{method} tasks{n_tasks}", set()).add(task)
+    for seed, runs in heldout.items():
+        if any(found != set.union(*runs.values()) for found in runs.values()):
             raise ValueError(
-                f"found different held-out tasks for {name} among the runs of seed {seed}, needed the same for every "
-                f"method and count (held-out tasks found: {sizes}). Run the incomplete ones again."
+                f"{name}: found different held-out tasks among the runs of seed {seed}, needed the same for "
+                f"all (how many: { {run: len(found) for run, found in runs.items()} }). Run those again."
             )
     return results.summary(final, ["method", "n_tasks"])
+
+
+def by_key(frame: pd.DataFrame) -> dict[tuple[str, int], dict[Hashable, Any]]:
+    """The lines of a frame as dicts, found by (method, n_tasks)."""
+    return {(line["method"], line["n_tasks"]): line for line in frame.to_dict("records")}
 
 
 def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None, experiment: str) -> pd.DataFrame:
@@ -103,22 +114,20 @@ def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None, exper
     profile, data_source = results.provenance(frame, experiment)
     ours = by_tasks(frame, name)
     if ours.empty:
-        raise ValueError(f"found no rows of metric {QUANTITIES[name][0]!r} among {sorted(set(frame['metric']))}.")
-    theirs = {(row.method, row.n_tasks): row for row in paper.itertuples()} if paper is not None else {}
-    mine = {(row.method, row.n_tasks): row for row in ours.itertuples()}
+        raise ValueError(f"found metrics {sorted(set(frame['metric']))}, needed {QUANTITIES[name][0]!r}.")
+    mine = by_key(ours)
+    theirs = by_key(paper) if paper is not None else {}
     counts = sorted({count for _, count in mine if count > 0}) or sorted({count for _, count in theirs})
     methods = list(dict.fromkeys(method for method, _ in theirs))
     methods += [method for method in style.ordered(method for method, _ in mine) if method not in methods]
     lines = []
     for count in counts:
         for method in methods:
-            our = mine.get((method, count)) or mine.get((method, 0))
-            their = theirs.get((method, count))
+            our = mine.get((method, count)) or mine.get((method, 0)) or {"n_seeds": 0}
+            their = theirs.get((method, count), {})
             lines.append([
-                count, method, name,
-                our.mean if our else None, our.std if our else None, our.n_seeds if our else 0,
-                their.value if their else None, their.std if their else None,
-                QUANTITIES[name][2], profile, data_source,
+                count, method, name, our.get("mean"), our.get("std"), our["n_seeds"],
+                their.get("value"), their.get("std"), QUANTITIES[name][2], profile, data_source,
             ])  # fmt: skip
     numbers = dict.fromkeys(["ours_mean", "ours_std", "paper", "paper_std"], "float64")
     return pd.DataFrame(lines, columns=COLUMNS).astype({"n_tasks": "int64", "n_seeds": "int64", **numbers})
@@ -126,27 +135,30 @@ def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None, exper
 
 def number(mean: float, std: float, decimals: int) -> str:
     """'12.3 ± 0.4', without the spread where it is missing, and '–' where there is no number."""
-    if pd.isna(mean):
+    if math.isnan(mean):
         return "–"
-    return f"{mean:.{decimals}f}" + ("" if pd.isna(std) else f" ± {std:.{decimals}f}")
+    return f"{mean:.{decimals}f}" + ("" if math.isnan(std) else f" ± {std:.{decimals}f}")
 
 
 def block(lines: pd.DataFrame) -> str:
     """A markdown table of `comparison` with counts as rows and methods as columns, 'ours ± std / paper'."""
     decimals = QUANTITIES[lines["metric"].iloc[0]][3]
-    published = lines["paper"].notna().any()
+    published = bool(np.isfinite(lines["paper"].to_numpy()).any())
     methods = list(dict.fromkeys(lines["method"]))
     text = [["Pretraining tasks", *(style.method(method).name for method in methods)]]
     for count, group in lines.groupby("n_tasks"):
         cells = {}
-        for row in group.itertuples():
-            cell = number(row.ours_mean, row.ours_std, decimals)  # pyright: ignore[reportArgumentType]
+        for line in group.to_dict("records"):
+            cell = number(line["ours_mean"], line["ours_std"], decimals)
             if published:
-                cell += " / " + number(row.paper, row.paper_std, decimals)  # pyright: ignore[reportArgumentType]
-            cells[row.method] = cell
+                cell += " / " + number(line["paper"], line["paper_std"], decimals)
+            cells[line["method"]] = cell
         text.append([str(count), *(cells[method] for method in methods)])
     widths = [max(len(row[column]) for row in text) for column in range(len(text[0]))]
-    padded = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in text]
+    padded = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in text
+    ]
     rule = "|-" + "-|-".join("-" * width for width in widths) + "-|"
     return "\n".join([padded[0], rule, *padded[1:]])
 
@@ -154,25 +166,28 @@ def block(lines: pd.DataFrame) -> str:
 def seeds(lines: pd.DataFrame) -> str:
     """The number of seeds behind the cells: '2 seeds', or '1 to 2 seeds' where cells differ."""
     found = sorted(set(lines.loc[lines["n_seeds"] > 0, "n_seeds"]))
-    many = "seed" if found == [1] else "seeds"
-    return f"{found[0]} {many}" if len(found) == 1 else f"{found[0]} to {found[-1]} {many} (the CSV says which)"
+    if len(found) > 1:
+        return f"{found[0]} to {found[-1]} seeds (the CSV says which)"
+    return "1 seed" if found == [1] else f"{found[0]} seeds"
 
 
 def preamble(frame: pd.DataFrame, lines: pd.DataFrame, paper: pd.DataFrame) -> str:
     """The lines every table opens with: profile, data, seeds, what ± means, and what was not run."""
     profile, data_source = lines["profile"].iloc[0], lines["data_source"].iloc[0]
     missing = sorted(set(paper["n_tasks"]) - set(lines["n_tasks"]))
-    spread = "the paper's ± is its standard deviation" if paper["std"].notna().any() else "the paper prints no spread"
+    printed = bool(np.isfinite(paper["std"].to_numpy()).any())
+    spread = "the paper's ± is its standard deviation" if printed else "the paper prints no spread"
     text = [
         f"- Profile: `{profile}`: {PROFILES.get(profile, 'not one of the known sizes')}.",
         f"- Data: `{data_source}`: {SOURCES.get(data_source, 'not one of the known sources')}.",
         f"- Seeds: {seeds(lines)}. Code version: {', '.join(sorted(set(frame['version'])))}.",
-        "- Cells are *ours ± std / paper*. Ours is the mean over seeds of the mean over held-out tasks; ± is the "
-        f"sample standard deviation over seeds (none with one seed); {spread}. – is a number that is not there.",
-        "- Methods without pretraining do not depend on the number of tasks: ours are run once and repeated in each row.",
+        "- Cells are *ours ± std / paper*. Ours is the mean over seeds of the mean over held-out tasks; ± is "
+        f"the sample standard deviation over seeds (none with one seed); {spread}. – is a missing number.",
+        "- Methods without pretraining do not depend on the number of tasks: ours are run once per seed and "
+        "repeated in each row.",
     ]
     if missing:
-        text.append(f"- The paper also has {', '.join(map(str, missing))} tasks; these rows have none of them.")
+        text.append(f"- The paper also has {', '.join(map(str, missing))} tasks, which were not run here.")
     return "\n".join(text)
 
 
@@ -185,12 +200,11 @@ def main(
     table: str,
     arguments: Sequence[str] | None = None,
 ) -> None:
-    """The command line of one table: writes table<table>.csv and .md, or ends with one line that says what is wrong."""
+    """The command line of one table: writes table<table>.csv and .md, or ends with one line of error."""
     parser = argparse.ArgumentParser(prog=f"python -m leapwarp.tables.{module}", description=description)
-    parser.add_argument("--rows", required=True, metavar="CSV", help="gathered result rows of this experiment")
-    parser.add_argument(
-        "--paper", default=default_paper(paper), metavar="CSV", help=f"the paper's numbers (default: paper/{paper}.csv)"
-    )
+    parser.add_argument("--rows", required=True, metavar="CSV", help="gathered rows of this experiment")
+    help_paper = f"the paper's numbers (default: paper/{paper}.csv)"
+    parser.add_argument("--paper", default=default_paper(paper), metavar="CSV", help=help_paper)
     parser.add_argument("--out-dir", required=True, type=Path, metavar="DIR", help="folder of the two files")
     options = parser.parse_args(arguments)
     try:

@@ -1,7 +1,7 @@
-"""Table 1 of the Leap paper: held-out error on Omniglot against the number of pretraining tasks, ours beside theirs.
+"""Table 1 of the Leap paper: held-out error on Omniglot by number of pretraining tasks, ours beside theirs.
 
-    python -m leapwarp.tables.omniglot_leap --rows results/quick/omniglot_leap/rows.csv --paper paper/leap.csv \
-        --out-dir results/quick/omniglot_leap
+    python -m leapwarp.tables.omniglot_leap --paper paper/leap.csv \
+        --rows results/quick/omniglot_leap/rows.csv --out-dir results/quick/omniglot_leap
 """
 
 import pandas as pd
@@ -26,7 +26,7 @@ if __name__ == "__main__":
     tables.main(
         build,
         module="omniglot_leap",
-        description="Make Table 1 of the Leap paper from result rows: ours beside the paper's.",
+        description="Make Table 1 of the Leap paper from result rows: ours beside theirs.",
         paper="leap",
         table="1",
     )

@@ -1,0 +1,49 @@
+# make reproduce   sets everything up, then makes every table and figure (config.yaml says what and how large)
+# make test        sets everything up, then runs the tests
+# make lint        style, types, workflow
+# make clean-venv  removes the environment; the next call sets it up anew
+#
+# PYTHON=python3.12 takes another interpreter, ARGS="..." is handed on: make reproduce ARGS="--config profile=smoke".
+PYTHON ?= python3
+ARGS ?=
+PIP = .venv/bin/python -m pip --disable-pip-version-check -qq
+
+# The stamp carries the folder in its name: a clone that was moved or copied sets itself up anew.
+STAMP := .venv/set-up-$(shell printf '%s' '$(CURDIR)' | cksum | cut -d' ' -f1)
+
+define CHECK
+import platform, sys
+found = "Python {}.{} on {} {}".format(*sys.version_info[:2], platform.system(), platform.machine())
+if not ((3, 11) <= sys.version_info[:2] <= (3, 13) and found.endswith("Linux x86_64")):
+    sys.exit("requirements.lock is for Python 3.11 to 3.13 on Linux x86_64; $(PYTHON) is " + found + ". For another"
+             " Python: make PYTHON=python3.11. For another system: pip install -e '.[dev]' and then snakemake.")
+endef
+export CHECK
+
+.PHONY: reproduce test lint clean-venv
+
+reproduce: $(STAMP)
+	.venv/bin/snakemake --cores all $(ARGS)
+
+test: $(STAMP)
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/snakefmt --check Snakefile workflow
+	.venv/bin/pyright --pythonpath .venv/bin/python
+	.venv/bin/snakemake --lint
+
+clean-venv:
+	rm -rf .venv
+
+# An environment with a stamp was complete: it is brought up to date in place. Any other is made anew.
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found. Needed: Python 3.11 to 3.13, for example make PYTHON=python3.11." >&2; exit 1; }
+	@$(PYTHON) -c "$$CHECK"
+	@echo "Setting up .venv: some minutes and 6 GB, once."
+	@if [ -e $@ ]; then rm $@; else rm -rf .venv && $(PYTHON) -m venv .venv; fi
+	@$(PIP) install --no-deps -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@

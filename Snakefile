@@ -1,0 +1,42 @@
+# What to run is in config.yaml, how is in src/leapwarp/experiments/. Nothing here imports torch or the package.
+#
+#   snakemake                                everything, at the size that config.yaml names
+#   snakemake omniglot_warp                  one experiment
+#   snakemake --config profile=smoke         another size, in its own folder results/smoke
+#   snakemake -n                             what would run, and why
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+rule all:
+    input:
+        [outputs(name) for name in EXPERIMENTS],
+
+
+for name in EXPERIMENTS:
+
+    rule:
+        name:
+            name
+        input:
+            outputs(name),
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/run.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    prepare,
+    gather,
+    table,
+    figures_omniglot,

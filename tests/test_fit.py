@@ -1,0 +1,172 @@
+"""The outer loop: what happens when a run is killed, damaged, edited or diverges."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+from cases import quadratic, quadratic_tasks, random_quadratics, small_warped
+
+from leapwarp import results
+from leapwarp.data.store import write
+from leapwarp.fit import Fit, fit, load
+from leapwarp.learners import leap, warp_leap
+from leapwarp.optim import sgd
+from leapwarp.trees import leaves
+
+STEPS = 5
+
+
+def shuffled(k):
+    """Tasks whose mini-batches come in an order that depends on the meta-step."""
+    _, _, tasks = small_warped()
+    order = torch.randperm(tasks.order.shape[1], generator=torch.Generator().manual_seed(k))
+    return tasks._replace(order=tasks.order[:, order])
+
+
+def meta_train(path, meta_steps=6, name="leap", fingerprint=None, sample=shuffled, **how):
+    problem, params, _ = small_warped()
+    learner = {"leap": leap, "warp_leap": warp_leap}[name](problem, sgd(0.1), sgd(0.1), STEPS)
+    plan = Fit(meta_steps, checkpoint=path, checkpoint_every=2, **how)
+    return fit(learner, params, sample, plan, 0, name, fingerprint or {"lr": 0.1})
+
+
+@pytest.mark.parametrize("name", ["leap", "warp_leap"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, name):
+    path, whole = tmp_path / "run.pt", meta_train(None, name=name)
+
+    def interrupted(k):
+        if k == 5:
+            raise InterruptedError
+        return shuffled(k)
+
+    with pytest.raises(InterruptedError):
+        meta_train(path, name=name, sample=interrupted)
+    assert load(path, {"lr": 0.1})["meta_step"] == 4
+    resumed = meta_train(path, name=name)
+    assert resumed.history == whole.history
+    for key, leaf in leaves(whole.state).items():
+        assert torch.equal(leaf, leaves(resumed.state)[key])
+
+
+def test_early_stopping_keeps_the_best_state_and_counts_meta_steps(tmp_path):
+    errors = iter([0.5, 0.3, 0.4, 0.35, 0.31, 0.1])
+    fitted = meta_train(None, meta_steps=20, validate=lambda state: next(errors), validate_every=2, patience=6)
+    assert fitted.meta_steps == 10  # best after 4, nothing better by 10
+    best = meta_train(None, meta_steps=4)
+    for key, leaf in leaves(fitted.state).items():
+        assert torch.equal(leaf, leaves(best.state)[key])
+    assert [step for step, metric, _ in fitted.history if metric == "validation_error"] == [1, 3, 5, 7, 9]
+
+
+def test_a_run_that_stopped_early_stays_stopped_when_started_again(tmp_path):
+    path = tmp_path / "run.pt"
+    first = meta_train(path, meta_steps=20, validate=lambda state: 0.5, patience=3)
+    again = meta_train(path, meta_steps=20, validate=lambda state: pytest.fail("nothing is left to do"), patience=3)
+    assert again.history == first.history and again.meta_steps == first.meta_steps == 4
+
+
+def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(tmp_path):
+    path = tmp_path / "run.pt"
+    meta_train(path, fingerprint={"lr": 0.1, "filters": 16})
+    with pytest.raises(ValueError, match="filters is 16, this run needs 64. Delete it"):
+        meta_train(path, fingerprint={"lr": 0.1, "filters": 64})
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not a checkpoint" * 9])
+def test_a_damaged_checkpoint_is_named(tmp_path, damage):
+    path = tmp_path / "run.pt"
+    meta_train(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"run.pt is damaged .*Delete it to start this run from its beginning"):
+        meta_train(path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where():
+    matrices, centres = random_quadratics(3, 4)
+    matrices[1] *= 1e150  # the second task blows up after a step or two
+    problem, tasks = quadratic(matrices, centres), quadratic_tasks(3, STEPS + 1)
+    learner = leap(problem, sgd(0.1), sgd(0.1), STEPS)
+    with pytest.raises(FloatingPointError, match="leap on 3, meta-step 0: .* task number 1 is (inf|nan) at step [0-3]"):
+        fit(learner, {"w": torch.ones(4, dtype=torch.float64)}, lambda k: tasks, Fit(2), 0, "leap on 3", {})
+
+
+# ---------------------------------------------------------------- the script, killed at a random moment
+
+
+@pytest.fixture(scope="module")
+def made_up_alphabets(tmp_path_factory):
+    """Eight alphabets of twenty random but consistent characters."""
+    stream = torch.Generator().manual_seed(0)
+    base = torch.rand(160, 1, 28, 28, generator=stream) > 0.8
+    flips = torch.rand(160, 20, 28, 28, generator=stream) > 0.97
+    path = tmp_path_factory.mktemp("data") / "alphabets.safetensors"
+    tensors = {
+        "images": (base ^ flips).to(torch.uint8) * 255,
+        "alphabet": torch.arange(8).repeat_interleave(20),
+    }
+    names = [f"made_up_{i}" for i in range(8)]
+    write(path, tensors, {"source": "made_up", "names": json.dumps(names), "licence": "none"})
+    return path
+
+
+def command(folder, data, method, n_tasks):
+    return [
+        sys.executable,
+        *("-m", "leapwarp.experiments.omniglot_warp", "--profile", "smoke", "--method", method),
+        *("--n-tasks", str(n_tasks), "--seeds", "0", "1", "--data", str(data), "--device", "cpu"),
+        *("--out", str(folder / "rows.csv"), "--checkpoints", str(folder / "checkpoints")),
+    ]
+
+
+@pytest.mark.parametrize("method", ["leap", "warp_leap"])
+def test_a_run_killed_at_a_random_moment_resumes_to_the_same_rows(tmp_path, made_up_alphabets, method):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(command(whole, made_up_alphabets, method, 2), check=True, env=environment, capture_output=True)
+    process = subprocess.Popen(
+        command(killed, made_up_alphabets, method, 2), env=environment, stdout=subprocess.DEVNULL
+    )
+    while not list(killed.glob("checkpoints/seed*.pt")) and process.poll() is None:
+        time.sleep(0.002)
+    time.sleep(random.random() * 0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = subprocess.run(
+        command(killed, made_up_alphabets, method, 2),
+        check=True,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert "resumed at meta-step" in again.stdout or process.returncode == 0
+    frames = [results.read(folder / "rows.csv") for folder in (whole, killed)]
+    timed = frames[0]["metric"].str.endswith("seconds")
+    pd.testing.assert_frame_equal(*(f[~timed].drop(columns="seconds") for f in frames))
+    left = sorted(path.name for path in (killed / "checkpoints").iterdir())
+    assert left == ["seed0.safetensors", "seed1.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--method": "unknown"}, "invalid choice: 'unknown'"),
+        ({"--n-tasks": "40"}, "found 8 alphabets with at least 20 characters; 40 training tasks"),
+        ({"--n-tasks": "0"}, "leap needs at least 1, got 0"),
+        ({"--device": "tpu"}, "device 'tpu' cannot be used here"),
+        ({"--data": "nowhere.safetensors"}, "nowhere.safetensors"),
+    ],
+)
+def test_bad_arguments_give_one_clear_error(tmp_path, made_up_alphabets, change, message):
+    line = command(tmp_path, made_up_alphabets, "leap", 2)
+    for option, value in change.items():
+        line[line.index(option) + 1] = value
+    run = subprocess.run(line, capture_output=True, text=True)
+    assert run.returncode != 0 and message in run.stderr and "Traceback" not in run.stderr
+    assert not (tmp_path / "rows.csv").exists()

@@ -1,0 +1,370 @@
+"""The tables "ours | paper" and the figures, from made-up rows; and the papers' numbers themselves."""
+
+import math
+import re
+from pathlib import Path
+
+import matplotlib.colors
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from leapwarp import results, tables
+from leapwarp.figures import omniglot, style
+from leapwarp.tables import omniglot_leap, omniglot_warp
+
+PAPER = Path(__file__).parents[1] / "paper"
+LEAP = tables.read_paper(PAPER / "leap.csv", "1")
+WARP = tables.read_paper(PAPER / "warpgrad.csv", "2")
+FIGURES = ["auc_by_tasks.png", "by_tasks.png", "heldout_curves.png", "meta_curves.png"]
+
+
+def run(method, n_tasks, seed, accuracies, *, steps=4, experiment="omniglot_warp", **changes):
+    """One run: for each held-out task its final accuracy, an area and curves; a few rows of meta-training."""
+    records = []
+    for i, accuracy in enumerate(accuracies):
+        task = f"Alphabet_{i}"
+        records += [(task, None, "accuracy", accuracy), (task, None, "auc", accuracy / 2)]
+        for step in range(1, steps + 1):
+            records += [(task, step, "heldout_accuracy", accuracy * step / steps)]
+            records += [(task, step, "train_loss", 3 - accuracy * step)]
+    if n_tasks:
+        records += [("", step, "meta_loss", 3 - step / 4) for step in range(1, 6)]
+        records += [("", step, "meta_accuracy", step / 10) for step in range(1, 6)]
+        records += [("", step, "validation_error", 1 - step / 10) for step in (2, 4)]
+    fixed = {
+        "profile": "quick",
+        "data_source": "omniglot",
+        "version": "0.1.0",
+        "device": "cpu",
+        "seconds": 1.0,
+    }
+    fixed["experiment"] = experiment
+    return results.rows(records, method=method, n_tasks=n_tasks, seed=seed, **(fixed | changes))
+
+
+def warp_rows(seeds=(0, 1), **changes):
+    """Two counts, a pretrained method that the paper has, one it has not, and two without pretraining."""
+    frames = []
+    for seed in seeds:
+        frames += [run("warp_leap", 1, seed, [0.5, 0.3 + 0.1 * seed], **changes)]
+        frames += [
+            run("warp_leap", 25, seed, [0.9, 0.7], **changes),
+            run("fomaml", 25, seed, [0.2, 0.4], **changes),
+        ]
+        frames += [
+            run("scratch", 0, seed, [0.1, 0.2], **changes),
+            run("sgd10x", 0, seed, [0.6, 0.5], **changes),
+        ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def find(lines, n_tasks, method, metric="accuracy"):
+    chosen = lines[(lines["n_tasks"] == n_tasks) & (lines["method"] == method) & (lines["metric"] == metric)]
+    assert len(chosen) == 1
+    return chosen.iloc[0]
+
+
+# The papers' numbers.
+
+
+def test_leap_table_1_is_complete_and_as_printed():
+    counts = [1, *range(2, 31, 2)]
+    assert len(LEAP) == 16 * 5 == len(pd.read_csv(PAPER / "leap.csv"))
+    assert sorted(zip(LEAP["n_tasks"], LEAP["method"], strict=True)) == sorted(
+        (count, method) for count in counts for method in ("leap", "finetune", "reptile", "fomaml", "scratch")
+    )
+    assert set(LEAP["metric"]) == {"error"}
+    assert set(LEAP["unit"]) == {"percent"}
+    assert LEAP["std"].isna().all()
+    value = LEAP.set_index(["n_tasks", "method"])["value"]
+    assert value[1, "leap"] == 7.8
+    assert value[4, "finetune"] == 4.7
+    assert value[20, "fomaml"] == 9.4
+    assert value[26, "reptile"] == 4.5
+    assert value[30, "leap"] == 1.8
+    assert value[4, "scratch"] == 17.9  # each row has its own number
+    # Sums of the columns as the paper prints them, so that no other entry can be mistyped either.
+    assert LEAP.groupby("method")["value"].sum().round(1).to_dict() == {
+        "leap": 48.8,
+        "finetune": 67.9,
+        "reptile": 91.0,
+        "fomaml": 141.4,
+        "scratch": 263.9,
+    }
+
+
+def test_warpgrad_table_2_and_table_1_are_complete_and_as_printed():
+    methods = ("warp_leap", "leap", "reptile", "finetune", "maml", "kfac", "sgd10x")
+    assert len(WARP) == 7 * 7
+    assert sorted(zip(WARP["n_tasks"], WARP["method"], strict=True)) == sorted(
+        (count, method) for count in (1, 3, 5, 10, 15, 20, 25) for method in methods
+    )
+    assert set(WARP["metric"]) == {"accuracy"}
+    assert WARP["note"].str.contains("caption says error but the values are accuracies").all()
+    lines = WARP.set_index(["n_tasks", "method"])
+    assert lines.loc[(1, "finetune"), ["value", "std"]].tolist() == [53.8, 5.0]
+    assert lines.loc[(10, "leap"), ["value", "std"]].tolist() == [67.4, 2.4]
+    assert lines.loc[(15, "maml"), ["value", "std"]].tolist() == [54.8, 3.4]
+    assert lines.loc[(25, "warp_leap"), ["value", "std"]].tolist() == [83.8, 1.9]
+    assert set(WARP.loc[WARP["method"] == "kfac", "value"]) == {56.0}
+    assert set(WARP.loc[WARP["method"] == "sgd10x", "value"]) == {51.0}
+    assert set(WARP.loc[WARP["std"].isna(), "method"]) == {"kfac", "sgd10x"}
+    assert WARP.groupby("method")[["value", "std"]].sum().round(1).to_numpy().tolist() == [
+        [482.7, 20.9],
+        [392.0, 0.0],
+        [436.0, 21.4],
+        [362.4, 19.2],
+        [423.6, 21.8],
+        [357.0, 0.0],
+        [523.0, 24.4],
+    ]
+    first = tables.read_paper(PAPER / "warpgrad.csv", "1").set_index("method")
+    assert first["value"].to_dict() == {"finetune": 76.4, "reptile": 70.8, "leap": 75.5, "warp_leap": 83.6}
+    assert first["std"].to_dict() == {"finetune": 2.2, "reptile": 1.9, "leap": 2.6, "warp_leap": 1.9}
+
+
+def test_read_paper_names_what_is_wrong(tmp_path):
+    with pytest.raises(ValueError, match="needed table 7"):
+        tables.read_paper(PAPER / "leap.csv", "7")
+    with pytest.raises(ValueError, match="absent"):
+        tables.read_paper(tmp_path / "absent.csv", "1")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="found columns"):
+        tables.read_paper(tmp_path / "other.csv", "1")
+    text = (PAPER / "leap.csv").read_text()
+    (tmp_path / "typo.csv").write_text(text.replace("7.8", "7,8x", 1).replace("7,8x", "7.8x", 1))
+    with pytest.raises(ValueError, match=r"7\.8x"):
+        tables.read_paper(tmp_path / "typo.csv", "1")
+
+
+# The tables.
+
+
+def test_table_2_holds_the_hand_computed_numbers():
+    lines, text = omniglot_warp.build(warp_rows(), WARP)
+    assert list(lines.columns) == tables.COLUMNS
+    ours = find(lines, 1, "warp_leap")  # seeds: (50 + 30) / 2 = 40 and (50 + 40) / 2 = 45
+    assert ours["ours_mean"] == pytest.approx(42.5)
+    assert ours["ours_std"] == pytest.approx(5 / math.sqrt(2))
+    assert ours["n_seeds"] == 2
+    assert ours[["paper", "paper_std", "unit"]].tolist() == [49.5, 7.8, "percent"]
+    assert ours[["profile", "data_source"]].tolist() == ["quick", "omniglot"]
+    for count in (1, 25):  # run once without pretraining, repeated at each count
+        assert find(lines, count, "sgd10x")["ours_mean"] == pytest.approx(55)
+        assert find(lines, count, "scratch")["ours_mean"] == pytest.approx(15)
+    area = find(lines, 1, "warp_leap", "auc")
+    assert area["ours_mean"] == pytest.approx(0.2125)
+    assert math.isnan(area["paper"])
+    assert "42.5 ± 3.5 / 49.5 ± 7.8" in text
+    assert "55.0 ± 0.0 / 51.0" in text
+    assert "0.213 ± 0.018" in text or "0.212 ± 0.018" in text
+
+
+def test_table_1_is_in_errors():
+    frame = pd.concat([run("leap", 6, seed, [0.9, 0.8 - 0.1 * seed], experiment="omniglot_leap") for seed in (0, 1)])
+    lines, text = omniglot_leap.build(frame, LEAP)
+    ours = find(lines, 6, "leap", "error")  # seeds: 15 and 20
+    assert ours["ours_mean"] == pytest.approx(17.5)
+    assert ours["ours_std"] == pytest.approx(5 / math.sqrt(2))
+    assert ours["paper"] == 3.1
+    assert "17.5 ± 3.5 / 3.1" in text
+    assert list(lines["method"]) == ["leap", "finetune", "reptile", "fomaml", "scratch"]  # the paper's order
+
+
+def test_places_without_a_number_are_kept_and_explained():
+    lines, text = omniglot_warp.build(warp_rows(), WARP)
+    kfac = find(lines, 25, "kfac")
+    assert math.isnan(kfac["ours_mean"])
+    assert kfac["n_seeds"] == 0
+    assert kfac["paper"] == 56.0
+    assert "– / 56.0" in text
+    assert "KFAC comes in a later version" in text
+    assert math.isnan(find(lines, 1, "fomaml")["ours_mean"])  # not run at 1
+    extra = find(lines, 25, "fomaml")
+    assert extra["ours_mean"] == pytest.approx(30)
+    assert math.isnan(extra["paper"])
+    assert "not in the paper's table: MAML (first-order), No pretraining" in text
+    assert "also has 3, 5, 10, 15, 20 tasks" in text
+    # Every row of a table has as many cells as its heading.
+    for part in text.split("\n\n"):
+        if part.startswith("|"):
+            assert len({row.count("|") for row in part.splitlines()}) == 1
+            assert len(part.splitlines()) == 2 + 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "seeds", "expected"),
+    [
+        (
+            {},
+            (0, 1),
+            [
+                "Profile: `quick`: fewer filters",
+                "compare the order",
+                "the Omniglot images",
+                "Seeds: 2 seeds.",
+            ],
+        ),
+        ({"profile": "paper"}, (0, 1, 2), ["the published settings", "Seeds: 3 seeds."]),
+        (
+            {"profile": "smoke", "data_source": "glyphs"},
+            (0,),
+            ["say nothing", "not Omniglot", "Seeds: 1 seed."],
+        ),
+    ],
+)
+def test_the_heading_says_where_the_numbers_come_from(changes, seeds, expected):
+    _, text = omniglot_warp.build(warp_rows(seeds, **changes), WARP)
+    for part in [*expected, "sample standard deviation over seeds", "Code version: 0.1.0"]:
+        assert part in text
+    assert ("± 0.0" in text) == (len(seeds) > 1)
+
+
+def test_one_seed_has_no_spread_and_uneven_seeds_are_said():
+    lines, text = omniglot_warp.build(warp_rows((0,)), WARP)
+    assert lines["ours_std"].isna().all()
+    assert "| 40.0 / 49.5 ± 7.8" in text
+    _, text = omniglot_warp.build(pd.concat([warp_rows((0, 1)), run("leap", 25, 0, [0.5, 0.5])]), WARP)
+    assert "Seeds: 1 to 2 seeds" in text
+
+
+@pytest.mark.parametrize("column", ["profile", "data_source"])
+def test_mixed_rows_are_one_clear_error(column):
+    mixed = pd.concat([warp_rows((0,)), run("leap", 25, 0, [0.5, 0.5], **{column: "glyphs"})])
+    with pytest.raises(ValueError, match=f"found rows of 2 {column} .*needed one"):
+        omniglot_warp.build(mixed, WARP)
+    with pytest.raises(ValueError, match=f"2 {column}"):
+        omniglot.heldout_curves(mixed, "omniglot_warp")
+
+
+def test_runs_on_different_held_out_tasks_are_an_error():
+    frame = pd.concat([warp_rows((0,)), run("leap", 25, 0, [0.5])])
+    with pytest.raises(ValueError, match=r"different held-out tasks among the runs of seed 0.*'leap tasks25': 1"):
+        omniglot_warp.build(frame, WARP)
+
+
+def test_wrong_experiment_and_missing_metric_are_errors():
+    with pytest.raises(ValueError, match="needed 'omniglot_leap'"):
+        omniglot_leap.build(warp_rows(), LEAP)
+    frame = warp_rows()
+    with pytest.raises(ValueError, match="needed 'accuracy'"):
+        omniglot_warp.build(frame[frame["metric"] != "accuracy"], WARP)
+    _, text = omniglot_warp.build(frame[frame["metric"] != "auc"], WARP)
+    assert "hold no area" in text
+
+
+@pytest.mark.parametrize(
+    ("module", "experiment", "name", "table", "metrics"),
+    [(omniglot_leap, "omniglot_leap", "leap", "1", 1), (omniglot_warp, "omniglot_warp", "warpgrad", "2", 2)],
+)
+def test_the_command_line_writes_both_files(tmp_path, capsys, module, experiment, name, table, metrics):
+    results.write(tmp_path / "rows.csv", warp_rows(experiment=experiment))
+    out = tmp_path / "out"
+    settings = {"module": experiment, "description": "d", "paper": name, "table": table}
+    paper = ["--paper", str(PAPER / f"{name}.csv")]
+    command = ["--rows", str(tmp_path / "rows.csv"), "--out-dir", str(out), *paper]
+    tables.main(module.build, **settings, arguments=command)
+    assert sorted(path.name for path in out.iterdir()) == [f"table{table}.csv", f"table{table}.md"]
+    lines = pd.read_csv(out / f"table{table}.csv")
+    assert list(lines.columns) == tables.COLUMNS
+    assert lines["metric"].nunique() == metrics
+    before = (out / f"table{table}.csv").read_bytes()
+    (tmp_path / "rows.csv").write_text("damaged\n")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        tables.main(module.build, **settings, arguments=command)
+    assert caught.value.code == 1
+    assert re.match(r"error: .*rows\.csv: found the header 'damaged'", capsys.readouterr().err)
+    assert (out / f"table{table}.csv").read_bytes() == before
+
+
+def test_default_paper_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tables.default_paper("leap").samefile(PAPER / "leap.csv")
+
+
+# The figures.
+
+
+def draw(frame, folder, experiment="omniglot_warp"):
+    """Write the figures of `frame` and return them as arrays, name to [height, width, 4]."""
+    results.write(folder / "rows.csv", frame)
+    paper = PAPER / f"{omniglot.EXPERIMENTS[experiment].paper}.csv"
+    omniglot.main(
+        [
+            *("--experiment", experiment, "--rows", str(folder / "rows.csv")),
+            *("--paper", str(paper), "--out-dir", str(folder / "figures")),
+        ]
+    )
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == FIGURES
+    return {name: matplotlib.image.imread(folder / "figures" / name) for name in FIGURES}
+
+
+def holds(image, key):
+    """Whether the colour of a method is in the image."""
+    colour = np.array(matplotlib.colors.to_rgb(style.method(key).colour))
+    return bool((np.abs(image[..., :3] - colour).max(axis=-1) < 0.01).any())
+
+
+def test_figures_show_every_method_and_are_the_same_twice(tmp_path):
+    images = draw(warp_rows(), tmp_path)
+    for name in FIGURES:
+        assert min(images[name].shape[:2]) > 500
+        assert (images[name][..., :3] < 0.99).any(axis=-1).mean() > 0.02
+        for key in ("warp_leap", "fomaml"):
+            assert holds(images[name], key), (name, key)
+    before = {name: (tmp_path / "figures" / name).read_bytes() for name in FIGURES}
+    draw(warp_rows(), tmp_path)
+    assert before == {name: (tmp_path / "figures" / name).read_bytes() for name in FIGURES}
+
+
+def test_figures_of_one_seed_one_method_and_missing_metrics(tmp_path):
+    frame = warp_rows((0,), experiment="omniglot_leap", profile="smoke", data_source="glyphs")
+    frame = frame[frame["method"].isin(["fomaml"]) & frame["metric"].isin(["accuracy", "meta_loss"])]
+    draw(frame, tmp_path, "omniglot_leap")
+    only_scratch = warp_rows()
+    draw(only_scratch[only_scratch["method"] == "scratch"], tmp_path)
+
+
+def test_by_tasks_draws_ours_and_the_paper():
+    frame = warp_rows()
+    axes = omniglot.by_tasks(frame, "accuracy", WARP, "omniglot_warp").axes[0]
+    colour = style.method("warp_leap").colour
+    ours, theirs = (line for line in axes.lines if line.get_color() == colour)
+    assert ours.get_xdata().tolist() == [1, 25]
+    assert ours.get_ydata() == pytest.approx([42.5, 80])
+    assert list(theirs.get_ydata()) == [49.5, 68.8, 75.0, 81.2, 82.7, 82.0, 83.8]
+    assert theirs.get_markerfacecolor() == "white"
+    flat = next(line for line in axes.lines if line.get_color() == style.method("scratch").colour)
+    assert flat.get_xdata().tolist() == [1, 25]
+    assert flat.get_ydata() == pytest.approx([15, 15])
+
+
+def test_captions_say_where_the_numbers_come_from():
+    text = omniglot.caption(warp_rows(), "omniglot_warp")
+    for part in (
+        "profile quick",
+        "data omniglot",
+        "2 seeds",
+        "smaller than published",
+        "± 1 standard deviation",
+    ):
+        assert part in text
+    text = omniglot.caption(warp_rows((0,), profile="paper", data_source="glyphs"), "omniglot_warp")
+    assert "1 seed " in text
+    assert "no shading" in text
+    assert "not Omniglot" in text
+    assert "smaller" not in text
+
+
+def test_a_curve_averages_the_same_runs_at_every_step():
+    long = run("leap", 25, 0, [0.8], steps=4)  # held-out accuracy 0.2, 0.4, 0.6, 0.8
+    short = run("leap", 25, 1, [0.4], steps=2)  # 0.2, 0.4, then stopped
+    lines, early = omniglot.curve(pd.concat([long, short]), "heldout_accuracy")
+    assert early
+    assert lines["mean"].tolist() == pytest.approx([20, 40, 50, 60])
+    assert lines["std"].tolist() == pytest.approx([0, 0, 20 / math.sqrt(2), 40 / math.sqrt(2)])
+    _, early = omniglot.curve(long, "heldout_accuracy")
+    assert not early

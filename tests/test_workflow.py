@@ -1,0 +1,212 @@
+"""The workflow: targets, the config check, lint, and the whole smoke profile from data to figures."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPO = Path(__file__).parents[1]
+CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
+FIGURES = [f"figures/{name}.png" for name in ("auc_by_tasks", "by_tasks", "heldout_curves", "meta_curves")]
+LEAVES = {
+    "omniglot_leap": ["rows.csv", "table1.csv", "table1.md", *FIGURES],
+    "omniglot_warp": ["rows.csv", "table2.csv", "table2.md", *FIGURES],
+}
+PAPER_COUNTS = {
+    "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
+    "omniglot_warp": [1, 3, 5, 10, 15, 20, 25],  # WarpGrad, Table 2
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder to run the workflow in, with the repository's config: nothing reaches its results/."""
+    shutil.copy(REPO / "config.yaml", tmp_path)
+    return tmp_path
+
+
+def snakemake(folder, *args):
+    """One call of snakemake in `folder`: the finished process, output and errors together in stdout."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile"), *args]
+    return subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900)
+
+
+def n_runs(experiment, profile):
+    """How many jobs an experiment has: methods x task counts x chunks of seeds; a baseline has one count."""
+    block = CONFIG["experiments"][experiment]
+    size = block[profile]
+    chunks = -(-size["seeds"] // size["seeds_per_job"])
+    return (len(block["baselines"]) + len(block["methods"]) * len(size["n_tasks"])) * chunks
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "paper"])
+@pytest.mark.parametrize("target", ["all", *LEAVES])
+def test_every_target_dry_runs_at_every_size(folder, target, profile):
+    result = snakemake(folder, target, "--dry-run", "--config", f"profile={profile}")
+    assert result.returncode == 0, result.stdout
+    names = list(LEAVES) if target == "all" else [target]
+    runs = sum(n_runs(name, profile) for name in names)
+    assert result.stdout.count("Shell command: python -m leapwarp.experiments.") == runs
+    assert len(re.findall(rf"\n    benchmark: results/{profile}/", result.stdout)) == runs
+    assert len(re.findall(r"\n    resources: .*runtime=\d+, gpu=[01], .*mem_mb=\d+", result.stdout)) == runs
+    assert set(re.findall(r"results/(\w+)/", result.stdout)) == {"data", profile}
+    for name in names:
+        for leaf in LEAVES[name]:
+            assert f"results/{profile}/{name}/{leaf}" in result.stdout
+
+
+def test_a_file_of_any_size_can_be_asked_for_by_name(folder):
+    result = snakemake(folder, "--dry-run", "results/paper/omniglot_leap/table1.csv")
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("Shell command: python -m leapwarp.experiments.") == n_runs("omniglot_leap", "paper")
+
+
+def test_paper_is_what_was_published():
+    for experiment, counts in PAPER_COUNTS.items():
+        assert CONFIG["experiments"][experiment]["paper"]["n_tasks"] == counts
+        assert CONFIG["experiments"][experiment]["paper"]["seeds"] == 10
+
+
+def test_quick_is_the_default():
+    assert CONFIG["profile"] == "quick"
+
+
+def test_seeds_share_a_job(folder):
+    config = json.loads(json.dumps(CONFIG))
+    config["experiments"]["omniglot_leap"]["quick"].update(n_tasks=[3], seeds=5, seeds_per_job=2)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    result = snakemake(folder, "omniglot_leap", "--dry-run")
+    commands = re.findall(r"Shell command: .*--method leap --n-tasks 3 --seeds ([\d ]+) --data", result.stdout)
+    assert sorted(commands) == ["0 1", "2 3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["profile"], "smok", "'profile' is 'smok'. Allowed: smoke, quick or paper."),
+        (["device"], "gpu", "'device' is 'gpu'. Allowed: auto, cpu, cuda or cuda:N."),
+        (["data", "source"], "mnist", "'data.source' is 'mnist'. Allowed: auto, omniglot or glyphs."),
+        (["sedes"], 3, "unknown key 'sedes' (value 3). Allowed here: profile, device, data, experiments."),
+        (["data", "folder"], "x", "unknown key 'data.folder' (value 'x'). Allowed here: source, dir."),
+        (
+            ["experiments", "omniglot_lep"],
+            {},
+            "unknown key 'experiments.omniglot_lep' (value {}). Allowed here: omniglot_warp, omniglot_leap.",
+        ),
+        (
+            ["experiments", "omniglot_leap", "quick", "sedes"],
+            2,
+            "unknown key 'experiments.omniglot_leap.quick.sedes' (value 2)."
+            " Allowed here: n_tasks, seeds, seeds_per_job, mem_mb, runtime, gpu.",
+        ),
+        (
+            ["experiments", "omniglot_leap", "quick", "seeds"],
+            0,
+            "'experiments.omniglot_leap.quick.seeds' is 0. Allowed: a whole number of at least 1.",
+        ),
+        (
+            ["experiments", "omniglot_warp", "smoke", "n_tasks"],
+            [1, 1],
+            "'experiments.omniglot_warp.smoke.n_tasks' is [1, 1]."
+            " Allowed: a list, not empty and without repeats, of whole numbers from 1 to 30.",
+        ),
+        (
+            ["experiments", "omniglot_warp", "methods", 0],
+            "leep",
+            "'experiments.omniglot_warp.methods[0]' is 'leep'."
+            " Allowed: finetune, reptile, fomaml, maml, leap, warp_leap.",
+        ),
+        (
+            ["experiments"],
+            None,
+            "'experiments' is None. Allowed: a mapping from the name of an experiment to its block.",
+        ),
+    ],
+)
+def test_a_wrong_config_gives_one_clear_line(folder, keys, value, message):
+    config = json.loads(json.dumps(CONFIG))
+    place = config
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    result = snakemake(folder, "--dry-run")
+    assert result.returncode == 1
+    lines = [line for line in result.stdout.splitlines() if not line.startswith("Using workflow specific profile")]
+    assert lines == [f"config: {message}"]
+
+
+def test_a_missing_key_gives_one_clear_line(folder):
+    config = json.loads(json.dumps(CONFIG))
+    del config["experiments"]["omniglot_leap"]["smoke"]["seeds"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    result = snakemake(folder, "--dry-run")
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[-1].startswith(
+        "config: the key 'experiments.omniglot_leap.smoke.seeds' is missing."
+    )
+
+
+def test_config_says_what_each_key_does():
+    opening = (REPO / "config.yaml").read_text().split("\nprofile:")[0]
+    schema = yaml.safe_load((REPO / "workflow/schemas/config.schema.yaml").read_text())
+    parts = [schema, schema["properties"]["data"], schema["$defs"]["experiment"], schema["$defs"]["size"]]
+    for key in [key for part in parts for key in part["properties"]]:
+        assert re.search(rf"^#.*\b{key}\b", opening, re.MULTILINE), f"{key} is not explained"
+
+
+def test_lint_is_clean(folder):
+    result = snakemake(folder, "--lint")
+    assert result.returncode == 0, result.stdout
+
+
+def rows_of(path):
+    """The rows of one run without what depends on the clock."""
+    with open(path, newline="") as file:
+        rows = [{key: row[key] for key in row if key != "seconds"} for row in csv.DictReader(file)]
+    return [row for row in rows if not row["metric"].endswith("seconds")]
+
+
+def test_smoke_from_data_to_figures(folder):
+    config = dict(CONFIG, profile="smoke")
+    if "LEAPWARP_DATA" not in os.environ:
+        config["data"] = {"source": "glyphs", "dir": ""}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+    first = snakemake(folder, "--cores", "2")
+    assert first.returncode == 0, first.stdout[-5000:]
+    for experiment, leaves in LEAVES.items():
+        results = folder / "results/smoke" / experiment
+        for leaf in leaves:
+            assert (results / leaf).stat().st_size > 0
+        runs = [path.relative_to(results / "runs").with_suffix("") for path in results.glob("runs/*/*/*.csv")]
+        assert len(runs) == n_runs(experiment, "smoke")
+        for run in runs:
+            assert (results / "logs" / run.with_suffix(".log")).exists()
+            assert (results / "benchmarks" / run.with_suffix(".tsv")).exists()
+    assert {path.name for path in (folder / "results").iterdir()} == {"data", "smoke"}
+
+    # The headline experiment's table does not wait for the runs of the others.
+    table = first.stdout.index("python -m leapwarp.tables.omniglot_warp")
+    assert table < first.stdout.rindex("python -m leapwarp.experiments.omniglot_leap")
+
+    second = snakemake(folder, "--cores", "2")
+    assert "Nothing to be done" in second.stdout, second.stdout[-5000:]
+
+    # The command in the log, run by hand, makes the same rows.
+    command = re.search(r"python (-m leapwarp\.experiments\.omniglot_leap .*--method leap .*?) > ", first.stdout).group(
+        1
+    )
+    out = folder / re.search(r"--out (\S+)", command).group(1)
+    before = rows_of(out)
+    out.unlink()
+    shutil.rmtree(folder / re.search(r"--checkpoints (\S+)", command).group(1), ignore_errors=True)
+    subprocess.run([sys.executable, *command.split()], cwd=folder, check=True, timeout=300, capture_output=True)
+    assert rows_of(out) == before

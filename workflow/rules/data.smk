@@ -1,0 +1,19 @@
+rule prepare:
+    """All images of one source in one file, checked and with a checksum; says which source it took."""
+    output:
+        DATA,
+    log:
+        "results/data/prepare.log",
+    priority: 200
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        source=config["data"]["source"],
+        folder=["--dir", config["data"]["dir"]] if config["data"]["dir"] else [],
+    shell:
+        "python -m leapwarp.data.prepare --source {params.source} {params.folder:q} --out {output:q}"
+        " 2>&1 | tee {log:q}"

@@ -1,0 +1,67 @@
+# High priorities: a table or figure is made as soon as its runs are there, before the next run starts.
+
+
+rule gather:
+    """The rows of all runs of one experiment in one tidy file."""
+    input:
+        run_files,
+    output:
+        "results/{profile}/{experiment}/rows.csv",
+    log:
+        "results/{profile}/{experiment}/logs/gather.log",
+    priority: 100
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    shell:
+        "python -m leapwarp.results gather --out {output:q} {input:q} > {log:q} 2>&1"
+
+
+rule table:
+    """Ours beside the paper's numbers: mean, standard deviation, number of seeds."""
+    input:
+        rows="results/{profile}/{experiment}/rows.csv",
+    output:
+        csv="results/{profile}/{experiment}/{table}.csv",
+        md="results/{profile}/{experiment}/{table}.md",
+    log:
+        "results/{profile}/{experiment}/logs/{table}.log",
+    priority: 100
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        folder=output_folder,
+    shell:
+        "python -m leapwarp.tables.{wildcards.experiment} --rows {input.rows:q} --out-dir {params.folder:q}"
+        " > {log:q} 2>&1"
+
+
+rule figures_omniglot:
+    """Accuracy and area under the curve against the number of tasks; held-out and meta-training curves."""
+    input:
+        rows="results/{profile}/{experiment}/rows.csv",
+    output:
+        expand("results/{{profile}}/{{experiment}}/figures/{figure}.png", figure=OMNIGLOT_FIGURES),
+    log:
+        "results/{profile}/{experiment}/logs/figures.log",
+    wildcard_constraints:
+        experiment="omniglot_warp|omniglot_leap",
+    priority: 100
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        folder=output_folder,
+    shell:
+        "python -m leapwarp.figures.omniglot --experiment {wildcards.experiment} --rows {input.rows:q}"
+        " --out-dir {params.folder:q} > {log:q} 2>&1"
