@@ -21,7 +21,7 @@ BUILD = {
     "scratch": lambda problem, size: scratch(),
     "finetune": lambda problem, size: finetune(problem, sgd(0.1), STEPS, 3),
     "reptile": lambda problem, size: reptile(problem, sgd(0.1), sgd(0.5), STEPS, size),
-    "fomaml": lambda problem, size: fomaml(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "fomaml": lambda problem, size: fomaml(problem, sgd(0.1), sgd(0.1), STEPS, size),
     "maml": lambda problem, size: maml(problem, sgd(0.1), sgd(0.5), STEPS, size),
     "leap": lambda problem, size: leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
     "warp_leap": lambda problem, size: warp_leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
