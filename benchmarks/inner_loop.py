@@ -20,6 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from leapwarp import host
 from leapwarp.data.augment import affine
 from leapwarp.experiments.omniglot import draw_batch
 from leapwarp.inner import adapt
@@ -124,9 +125,9 @@ def main() -> None:
     parser.add_argument("--filters", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--seconds", type=float, default=3.0, help="time for each measurement")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    host.settle()
     print(f"torch {torch.__version__}, one thread, batch {BATCH}\n")
-    print(f"{'':44}{'ms a task':>10}{'GFLOP/s':>9}{'peak':>7}{'efficiency':>12}")
+    print(f"{'':50}{'ms a task':>10}{'GFLOP/s':>9}{'peak':>7}{'efficiency':>12}")
     for filters in options.filters:
         for title, measure, passes, warp in (
             ("Leap step", leap_step, 3, False),
@@ -140,7 +141,7 @@ def main() -> None:
                 seconds = measure(model, 5, size, options.seconds)
                 rate = passes * forward_flops(filters, warp) / seconds
                 print(
-                    f"{filters} filters, {title}: {name:<26}"[:44].ljust(44)
+                    f"{filters} filters, {title}: {name}".ljust(50)
                     + f"{seconds * 1e3:10.2f}{rate / 1e9:9.1f}{top / 1e9:7.1f}{rate / top:12.2f}",
                     flush=True,
                 )

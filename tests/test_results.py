@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from leapwarp import results
+from leapwarp.files import atomic
 
 
 def run(method="leap", n_tasks=3, seed=0, values=(0.25, 0.75), **changes):
@@ -96,7 +97,7 @@ def test_atomic_leaves_nothing_behind_when_the_block_fails(tmp_path):
     path = tmp_path / "new" / "file.txt"
 
     def fail():
-        with results.atomic(path) as temporary:
+        with atomic(path) as temporary:
             temporary.write_text("half")
             assert temporary.parent == path.parent
             raise RuntimeError("stop")

@@ -1,10 +1,8 @@
 """The outer loop: meta-batches -> learner, with early stopping, checkpoints and progress."""
 
 import json
-import os
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from leapwarp.files import atomic
 from leapwarp.learners.base import Info, Learner, State
 from leapwarp.problem import Task
 from leapwarp.rng import generator
@@ -133,16 +132,8 @@ def check_finite(info: Info, state: State, tasks: Task, name: str) -> dict[str, 
 
 def save(path: Path, run: dict[str, Any], fingerprint: dict[str, Any]) -> None:
     """Write a checkpoint so that a reader finds the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(run | {"fingerprint": json.dumps(fingerprint)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic(path) as temporary:
+        torch.save(run | {"fingerprint": json.dumps(fingerprint)}, temporary)
 
 
 def load(path: Path, fingerprint: dict[str, Any]) -> dict[str, Any] | None:

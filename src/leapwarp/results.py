@@ -9,14 +9,14 @@ reading a file gives back exactly the values that were written. Nothing here imp
 import argparse
 import io
 import os
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from leapwarp.files import atomic
 
 # The dtype of every column, in the order of the file. "Int64" is the integer type that has a missing value.
 DTYPES = {
@@ -112,21 +112,6 @@ def ordered(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         key = frame.loc[twice, KEY].iloc[0].to_dict()
         raise ValueError(f"{name}: found {twice.sum()} rows twice, first {key}; needed each run once.")
     return frame
-
-
-@contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place if the block ends well and is deleted if not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:

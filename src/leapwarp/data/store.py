@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from leapwarp.files import atomic
 
 
 class DataError(ValueError):
@@ -22,21 +23,13 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
     Returns:
         The checksum.
     """
-    path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = checksum(tensors)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
+    with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={**metadata, "checksum": digest})
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return digest
 
 

@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from leapwarp import __version__, results
-from leapwarp.data import augment
+from leapwarp import __version__, host, results
+from leapwarp.data import augment, store
 from leapwarp.data.alphabets import Alphabets, load
 from leapwarp.evaluate import area, error_below, evaluate, heldout, points
 from leapwarp.fit import Fit, fit
@@ -333,10 +332,8 @@ def run(
 
 def keep_results(folder: Path, states: dict[int, State]) -> None:
     """Leave what each seed learnt as seed<n>.safetensors, and remove the checkpoints, which have served."""
-    folder.mkdir(parents=True, exist_ok=True)
     for seed, state in states.items():
-        with results.atomic(folder / f"seed{seed}.safetensors") as temporary:
-            save_file({name: leaf.contiguous() for name, leaf in leaves(state).items()}, temporary)
+        store.write(folder / f"seed{seed}.safetensors", leaves(state), {})
         (folder / f"seed{seed}.pt").unlink(missing_ok=True)
 
 
@@ -380,7 +377,7 @@ def main(
     if (options.n_tasks > 0) != method.pretrains or options.n_tasks < 0:
         needed = "at least 1" if method.pretrains else "0, since it does not pretrain"
         parser.error(f"argument --n-tasks: {options.method} needs {needed}, got {options.n_tasks}")
-    torch.set_num_threads(1)  # one job, one core: neighbours slow two threads down far more than the second gains
+    host.settle()
     try:
         device = pick_device(options.device)
         alphabets = load(options.data)

@@ -25,6 +25,7 @@ from matplotlib.lines import Line2D
 
 from leapwarp import results, tables
 from leapwarp.figures import style
+from leapwarp.files import atomic
 
 
 class Experiment(NamedTuple):
@@ -206,9 +207,7 @@ def largest(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return frame.loc[frame["n_tasks"].isin([0, count])], count
 
 
-def curves(
-    frame: pd.DataFrame, metrics: Sequence[str], x_label: str, heading: str, experiment: str
-) -> Figure:
+def curves(frame: pd.DataFrame, metrics: Sequence[str], x_label: str, heading: str, experiment: str) -> Figure:
     """One panel for each metric, one line for each method; a panel without rows says so."""
     figure = Figure(figsize=(3.6 * len(metrics) + 2.4, 4.2), layout="constrained")
     shown, guess, any_early = set(), [], False
@@ -253,7 +252,7 @@ def meta_curves(frame: pd.DataFrame, experiment: str) -> Figure:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG atomically, the same bytes for the same rows."""
-    with results.atomic(path) as temporary:
+    with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from leapwarp import results
 from leapwarp.figures import style
+from leapwarp.files import atomic
 
 PAPER_DTYPES = {
     "paper": "str",
@@ -59,9 +60,7 @@ def read_paper(path: str | os.PathLike[str], table: str) -> pd.DataFrame:
     try:
         frame = found.assign(std=found["std"].replace("", "nan")).astype(PAPER_DTYPES)
     except ValueError as error:
-        raise ValueError(
-            f"{path}: found a field of the wrong type ({error}), needed {PAPER_DTYPES}."
-        ) from None
+        raise ValueError(f"{path}: found a field of the wrong type ({error}), needed {PAPER_DTYPES}.") from None
     chosen = frame.loc[frame["table"] == table]
     if chosen.empty:
         raise ValueError(f"{path}: found tables {sorted(set(frame['table']))}, needed table {table}.")
@@ -156,8 +155,7 @@ def block(lines: pd.DataFrame) -> str:
         text.append([str(count), *(cells[method] for method in methods)])
     widths = [max(len(row[column]) for row in text) for column in range(len(text[0]))]
     padded = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in text
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in text
     ]
     rule = "|-" + "-|-".join("-" * width for width in widths) + "-|"
     return "\n".join([padded[0], rule, *padded[1:]])
@@ -211,8 +209,8 @@ def main(
         lines, text = build(results.read(options.rows), read_paper(options.paper, table))
     except ValueError as error:
         parser.exit(1, f"error: {error}\n")
-    with results.atomic(options.out_dir / f"table{table}.csv") as path:
+    with atomic(options.out_dir / f"table{table}.csv") as path:
         lines.to_csv(path, index=False, lineterminator="\n")
-    with results.atomic(options.out_dir / f"table{table}.md") as path:
+    with atomic(options.out_dir / f"table{table}.md") as path:
         path.write_text(text, encoding="utf-8")
     print(f"{options.out_dir / f'table{table}.md'}: {len(lines)} lines")

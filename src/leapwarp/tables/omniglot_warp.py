@@ -18,9 +18,7 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 - The paper's caption says "mean test error" but its numbers are accuracies; its column WarpGrad is Warp-Leap.
 """
     if "kfac" not in set(frame["method"]):
-        text += (
-            "- KFAC comes in a later version of this repository: its column holds the paper's number only.\n"
-        )
+        text += "- KFAC comes in a later version of this repository: its column holds the paper's number only.\n"
     extra = [method for method in dict.fromkeys(lines["method"]) if method not in set(paper["method"])]
     if extra:
         names = ", ".join(tables.style.method(method).name for method in extra)

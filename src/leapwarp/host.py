@@ -1,0 +1,25 @@
+"""What a process that trains on a CPU core asks of its machine."""
+
+import ctypes
+import platform
+
+import torch
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # parameters of glibc's mallopt
+_MEBIBYTE = 1 << 20
+
+
+def settle() -> None:
+    """One thread, and memory that is kept: call it once, at the start of a job.
+
+    A neighbour on the machine slows two threads down by far more than the second one gains. And glibc gives every
+    freed activation back to the system, so that each step gets its memory anew and pays a page fault for every 4 kB
+    of it: a tenth to a fifth of the time of a small network (benchmarks/README.md). Elsewhere than on Linux with
+    glibc, only the threads are set.
+    """
+    torch.set_num_threads(1)
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_THRESHOLD, 32 * _MEBIBYTE)  # the largest that glibc takes
+        libc.mallopt(_TRIM_THRESHOLD, 1024 * _MEBIBYTE)
+        libc.mallopt(_TOP_PAD, 64 * _MEBIBYTE)
