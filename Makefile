@@ -1,5 +1,6 @@
 # make reproduce   sets everything up, then makes every table and figure (config.yaml says what and how large)
 # make test        sets everything up, then runs the tests
+# make readme      puts the tables of the last quick run into README.md
 # make lint        style, types, workflow
 # make clean-venv  removes the environment; the next call sets it up anew
 #
@@ -20,7 +21,7 @@ if not ((3, 11) <= sys.version_info[:2] <= (3, 13) and found.endswith("Linux x86
 endef
 export CHECK
 
-.PHONY: reproduce test lint clean-venv
+.PHONY: reproduce test lint readme clean-venv
 
 reproduce: $(STAMP)
 	.venv/bin/snakemake --cores all $(ARGS)
@@ -34,6 +35,10 @@ lint: $(STAMP)
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/pyright --pythonpath .venv/bin/python
 	.venv/bin/snakemake --lint
+
+readme: $(STAMP)
+	.venv/bin/python -m leapwarp.tables.readme --page README.md \
+	    results/quick/omniglot_leap/table1.md results/quick/omniglot_warp/table2.md
 
 clean-venv:
 	rm -rf .venv

@@ -5,7 +5,7 @@ the axis (`leapwarp.models.convnet`) trains all its tasks in one grouped convolu
 given the axis by `lift`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +33,33 @@ class Task(NamedTuple):
     """[task, m]"""
     affine: Tensor | None = None
     """[task, draw, batch, 2, 3] random transforms of the mini-batches, where the inputs are images"""
+
+
+def stack_tasks(
+    data: Sequence[tuple[Tensor, Tensor]],
+    draws: int,
+    batch: int,
+    generator: torch.Generator,
+    held_out: Sequence[tuple[Tensor, Tensor]] | None = None,
+) -> Task:
+    """Tasks from their inputs and targets, (x [n, *input], y [n, *]), with `draws` random mini-batches for each.
+
+    Args:
+        held_out: as many pairs, for the tasks' evaluation; where None, the training data serve again.
+
+    Raises:
+        ValueError: the tasks differ in their shapes, so that they cannot be stacked.
+    """
+    fields = []
+    for pairs in (data, held_out or data):
+        for what, parts in zip(("inputs", "targets"), zip(*pairs, strict=True), strict=True):
+            shapes = sorted({tuple(part.shape) for part in parts})
+            if len(shapes) != 1:
+                raise ValueError(f"the tasks' {what} have shapes {shapes}; a stack needs one shape for all tasks.")
+            fields.append(torch.stack(parts))
+    x, y, x_test, y_test = fields
+    order = torch.randint(x.shape[1], (len(x), draws, batch), generator=generator).to(x.device)
+    return Task(torch.arange(len(x), device=x.device), x, y, order, x_test, y_test)
 
 
 class Batch(NamedTuple):
@@ -126,7 +153,8 @@ def lift(module: nn.Module) -> Model:
             return functional_call(module, (params, stats), (x,)), stats
 
         if x.shape[0] == 1:
-            outputs, stats = one(*({n: leaf[0] for n, leaf in tree.items()} for tree in (params, stats)), x[0])
+            single = [{name: leaf[0] for name, leaf in tree.items()} for tree in (params, stats)]
+            outputs, stats = one(single[0], single[1], x[0])
             return outputs[None], {name: leaf[None] for name, leaf in stats.items()}
         return torch.vmap(one, randomness="different")(params, stats, x)
 

@@ -1,0 +1,48 @@
+"""What the README shows runs, and its tables come from files."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from leapwarp.tables.readme import BEGIN, END, fill
+
+PAGE = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_library_examples_run_and_learn(number, capsys):
+    code = BLOCKS[number]
+    assert len([line for line in code.splitlines() if line.strip()]) < 30
+    names: dict = {}
+    torch.manual_seed(0)
+    exec(compile(code, f"README block {number}", "exec"), names)
+    first, last = (names["adapted"].loss.mean(0)[i].item() for i in (0, -1))
+    assert last < 0.8 * first
+    assert "first" in capsys.readouterr().out
+
+
+def test_leap_of_the_readme_beats_a_random_start():
+    names: dict = {}
+    exec(compile(BLOCKS[0], "README block 0", "exec"), names)
+    random = names["learner"].init(names["model"].init(names["rng"]))  # the module's own weights
+    params, fixed = names["learner"].start(random, names["tasks"])
+    scratch = names["adapt"](names["problem"], names["sgd"](0.05), params, fixed, names["tasks"], steps=20)
+    assert names["adapted"].loss[:, -1].mean() < 0.8 * scratch.loss[:, -1].mean()
+
+
+def test_filling_replaces_what_was_there_and_nothing_else():
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    once = fill(page, ["# Table\n| a |", "# Other\n"])
+    assert once == f"before\n{BEGIN}\n\n### Table\n| a |\n\n### Other\n\n{END}\nafter\n"
+    assert fill(once, ["# Table\n| a |", "# Other\n"]) == once
+    with pytest.raises(ValueError, match="each once"):
+        fill("no markers", ["# Table"])
+
+
+def test_every_file_of_the_tree_in_the_readme_exists():
+    tree = PAGE.read_text().split("## Where things are")[1].split("```")[1]
+    top = [line.split()[0].rstrip(",") for line in tree.splitlines() if line and not line.startswith(" ")]
+    assert top and all((PAGE.parent / name).exists() for name in top)
