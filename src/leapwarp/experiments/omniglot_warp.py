@@ -35,6 +35,7 @@ PAPER = Settings(
     augmentation="affine",  # WarpGrad App. F
     n_test=10,  # WarpGrad App. F
     eta=1,  # WarpGrad App. C
+    leap_weight=1.0,  # lambda: not in the paper; the released code's
 )
 QUICK = replace(PAPER, filters=16, meta_batch=5, meta_steps=60, inner_steps=50)
 SMOKE = replace(
@@ -54,7 +55,8 @@ PROFILES = {"smoke": SMOKE, "quick": QUICK, "paper": PAPER}
 def warp_leap_learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None) -> Learner:
     inner, outer = sgd(settings.inner_lr), sgd(settings.outer_lr)
     steps, size = settings.inner_steps, settings.tasks_at_a_time
-    return warp_leap(problem, inner, outer, steps, size, stop, settings.eta, settings.replay)
+    replay = (settings.eta, settings.replay, settings.leap_weight)
+    return warp_leap(problem, inner, outer, steps, size, stop, *replay)
 
 
 def methods(settings: Settings) -> dict[str, Method]:

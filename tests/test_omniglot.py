@@ -1,0 +1,150 @@
+"""Splits, tasks and pixels of the Omniglot experiments, on glyphs; the same code serves the real images."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from leapwarp.data import glyphs, store
+from leapwarp.data.alphabets import build
+from leapwarp.evaluate import area
+from leapwarp.experiments import omniglot, omniglot_leap, omniglot_warp
+from leapwarp.experiments.omniglot import (
+    draw_batch,
+    draw_tasks,
+    images,
+    keep_results,
+    meta_batch,
+    pixels,
+    split,
+)
+from leapwarp.rng import generator
+
+CPU = torch.device("cpu")
+COUNTS = (1, 3, 5, 10, 15, 20, 25, 26)
+
+
+@pytest.fixture(scope="module")
+def alphabets():
+    """As many alphabets as Omniglot has, with as many characters, in blank images (splits need no more)."""
+    sizes = glyphs.sizes()
+    alphabet = torch.arange(50).repeat_interleave(torch.tensor(sizes))
+    names = [f"alphabet_{i:02d}" for i in range(50)]
+    return build(torch.zeros(len(alphabet), 20, 28, 28, dtype=torch.uint8), alphabet, names, "blank")
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return glyphs.make(4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_splits_are_disjoint_nested_and_leave_the_test_alphabets_alone(alphabets, seed):
+    splits = {n: split(alphabets, seed, n, 10, 10) for n in COUNTS}
+    small = {alphabets.names[i] for i, size in enumerate(glyphs.sizes()) if size < 20}
+    assert len(small) == 4
+    for n, parts in splits.items():
+        assert (len(parts.train), len(parts.validation), len(parts.test)) == (n, 10, 10)
+        assert len({*parts.train, *parts.validation, *parts.test} - small) == n + 20
+        assert parts.test == splits[1].test and parts.validation == splits[1].validation
+    for fewer, more in pairwise(COUNTS):
+        assert splits[more].train[:fewer] == splits[fewer].train
+
+
+def test_seeds_hold_out_different_alphabets(alphabets):
+    tests = {tuple(split(alphabets, seed, 1, 10, 10).test) for seed in range(5)}
+    assert len(tests) == 5
+
+
+def test_too_many_tasks_are_refused(alphabets):
+    with pytest.raises(ValueError, match="found 46 alphabets .*; 27 training tasks, 10 for validation and 10 held out"):
+        split(alphabets, 0, 27, 10, 10)
+
+
+def test_every_count_of_the_papers_fits(alphabets):
+    for module, counts in ((omniglot_leap, [*range(2, 31, 2), 1]), (omniglot_warp, COUNTS[:-1])):
+        for settings in (module.PAPER, module.QUICK):
+            for n in counts:
+                split(alphabets, 0, n, settings.n_test, settings.n_validation)
+
+
+def test_no_drawing_and_no_drawer_is_in_both_parts_of_a_task(drawn):
+    numbered = drawn._replace(images=torch.zeros_like(drawn.images))
+    flat = numbered.images.view(*numbered.images.shape[:2], -1)
+    flat[..., 0] = torch.arange(20, dtype=torch.uint8)  # the drawer
+    flat[..., 1] = (torch.arange(len(flat)) % 256)[:, None].to(torch.uint8)  # the character
+    data = images(numbered, drawn.names[1:3], 0, CPU)
+    train, test = (part.flatten(2)[..., :2] for part in (data.train, data.test))
+    assert train.shape[:2] == (2, 300) and test.shape[:2] == (2, 100)
+    for t in range(2):
+        drawers = [set(part[t, :, 0].tolist()) for part in (train, test)]
+        assert [len(d) for d in drawers] == [15, 5] and not drawers[0] & drawers[1]
+        for part, labels in ((train, data.train_labels), (test, data.test_labels)):
+            characters = [set(part[t, labels == label, 1].tolist()) for label in range(20)]
+            assert all(len(c) == 1 for c in characters) and len(set.union(*characters)) == 20
+    again = images(numbered, drawn.names[1:3], 0, CPU)
+    assert torch.equal(again.train, data.train)
+    assert not torch.equal(images(numbered, drawn.names[1:3], 1, CPU).train, data.train)
+
+
+def test_ink_is_1_on_background_0_and_the_released_pixels_are_its_negative_inside(drawn):
+    pictures = drawn.images[:4, 0]
+    still = torch.eye(2, 3).expand(4, 2, 3)
+    ours, theirs = (pixels(pictures, still, released) for released in (False, True))
+    torch.testing.assert_close(ours, pictures.float() / 255)
+    torch.testing.assert_close(theirs, 1 - ours)
+    turned = torch.tensor([[0.7071, -0.7071, 0], [0.7071, 0.7071, 0]]).expand(4, 2, 3)
+    corners = [pixels(pictures, turned, released)[:, 0, 0] for released in (False, True)]
+    assert (corners[0] == 0).all() and (corners[1] == 0).all()  # background here, ink there
+
+
+def test_mini_batches_cover_the_training_images_evenly(drawn):
+    settings = omniglot_warp.PAPER
+    data = images(drawn, drawn.names[1:3], 0, CPU)
+    tasks = draw_tasks(data, torch.tensor([1, 0]), generator(0, "t"), 30, 20, settings)
+    counts = torch.bincount(tasks.order[0].flatten(), minlength=300)
+    assert counts.min() == counts.max() == 2  # 600 draws of 300 images
+    assert tasks.index.tolist() == [1, 0]
+    batch = draw_batch(False)(tasks, torch.tensor([0, 1, 1]), torch.tensor([3, 3, 4]))
+    assert batch.x.shape == (3, 20, 28, 28) and batch.y.shape == (3, 20)
+    rows = tasks.order[1, 4]
+    torch.testing.assert_close(batch.x[2], pixels(data.train[0][rows], tasks.affine[1, 4], False))
+    assert torch.equal(batch.y[2], data.train_labels[rows])
+
+
+def test_a_meta_batch_repeats_few_tasks_and_samples_many():
+    assert meta_batch(1, 5, generator(0)).tolist() == [0] * 5
+    assert torch.bincount(meta_batch(3, 20, generator(0)), minlength=3).tolist() in ([7, 7, 6], [7, 6, 7], [6, 7, 7])
+    chosen = meta_batch(25, 20, generator(0)).tolist()
+    assert len(set(chosen)) == 20
+
+
+def test_the_area_under_a_curve():
+    curves = torch.tensor([[0.0, 0.5, 1.0], [1.0, 1.0, 1.0], [0.2, 0.4, torch.nan]])
+    torch.testing.assert_close(area(curves), torch.tensor([0.5, 1.0, (0.3 + 0.4) / 2]))
+
+
+def test_sizes_differ_in_numbers_only():
+    for module in (omniglot_leap, omniglot_warp):
+        methods = [module.methods(settings) for settings in module.PROFILES.values()]
+        assert all(list(one) == list(methods[0]) for one in methods)
+        for name in methods[0]:
+            assert len({(one[name].warp, one[name].pretrains) for one in methods}) == 1
+            assert len({one[name].settings.inner_lr for one in methods}) == 1
+
+
+def test_what_was_learnt_is_kept_and_the_checkpoint_is_not(tmp_path):
+    (tmp_path / "seed3.pt").write_bytes(b"a checkpoint")
+    keep_results(tmp_path, {3: {"params": {"a": torch.ones(2)}, "outer": {}}})
+    assert [path.name for path in tmp_path.iterdir()] == ["seed3.safetensors"]
+    assert store.read(tmp_path / "seed3.safetensors")[0]["params/a"].tolist() == [1, 1]
+
+
+def test_the_stand_in_is_too_hard_for_scratch_in_100_steps(drawn):
+    """Glyphs must leave room for what meta-learning adds."""
+    settings = replace(omniglot_warp.QUICK, n_test=2, n_validation=0)
+    method = omniglot_warp.methods(settings)["scratch"]
+    records, _ = omniglot.run(drawn, method, "scratch", 0, 0, CPU, None, {})
+    accuracy = [value for _, _, metric, value in records if metric == "accuracy"]
+    assert len(accuracy) == 2 and 0.05 < sum(accuracy) / 2 < 0.5
