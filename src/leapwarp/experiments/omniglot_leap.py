@@ -5,6 +5,9 @@
 
 Each alphabet is a task under 36 rotations, trained until it is learnt; methods meta-train on 1 to 30 alphabets until
 the validation alphabets get no better, and are judged by the error on 10 alphabets held out.
+
+One run takes, on a core: smoke, seconds; quick, about half a minute. To expect: leap below reptile below scratch in
+error, and leap falling with the number of tasks.
 """
 
 from collections.abc import Sequence
@@ -41,12 +44,12 @@ PAPER = Settings(
 QUICK = replace(
     PAPER,
     filters=16,
-    meta_batch=5,
-    meta_steps=40,
+    meta_batch=3,
+    meta_steps=24,
     inner_steps=50,
-    eval_steps=150,
-    validate_every=10,
-    patience=20,
+    eval_steps=100,
+    validate_every=8,
+    patience=16,
     stop_every=10,
     curve_every=10,
 )

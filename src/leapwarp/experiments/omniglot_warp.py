@@ -5,6 +5,9 @@
 
 Each alphabet is a task of 100 gradient steps under strong augmentation; methods meta-train on 1 to 25 alphabets and
 are judged by the accuracy on 10 alphabets held out, and by the area under their training curves.
+
+One run takes, on a core: smoke, seconds; quick, half a minute to three minutes (warp_leap). To expect: warp_leap above
+leap above reptile above scratch at 25 tasks, and leap and warp_leap far better with 25 tasks than with 1.
 """
 
 from collections.abc import Sequence
@@ -37,7 +40,13 @@ PAPER = Settings(
     eta=1,  # WarpGrad App. C
     leap_weight=1.0,  # lambda: not in the paper; the released code's
 )
-QUICK = replace(PAPER, filters=16, meta_batch=5, meta_steps=60, inner_steps=50)
+QUICK = replace(
+    PAPER,
+    filters=8,
+    meta_batch=3,
+    meta_steps=55,
+    eta=3,  # the sum of three gradients is one stack, a third cheaper than three in turn
+)
 SMOKE = replace(
     PAPER,
     filters=4,
