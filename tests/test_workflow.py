@@ -121,7 +121,12 @@ def test_seeds_share_a_job(folder):
             ["experiments", "omniglot_warp", "methods", 0],
             "leep",
             "'experiments.omniglot_warp.methods[0]' is 'leep'."
-            " Allowed: finetune, reptile, fomaml, maml, leap, warp_leap.",
+            " Allowed: finetune, reptile, fomaml, maml, leap, leap_released_pixels, warp_leap, warp_leap_approx.",
+        ),
+        (
+            ["experiments", "omniglot_leap", "methods", 0],
+            "maml",
+            "'experiments.omniglot_leap.methods[0]' is 'maml'. Allowed: finetune, reptile, fomaml, leap.",
         ),
         (
             ["experiments"],

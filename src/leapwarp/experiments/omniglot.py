@@ -73,6 +73,8 @@ class Settings:
     """points replayed in a meta-step; all where None"""
     leap_weight: float = 1.0
     """lambda, the weight of the Leap objective beside that of the warps"""
+    exact: bool = True
+    """the warp objective in full, or to first order"""
     released_pixels: bool = False
     """paper white, ink and rotated-in corners black, as in the authors' code"""
     tasks_at_a_time: int = 5

@@ -64,7 +64,7 @@ PROFILES = {"smoke": SMOKE, "quick": QUICK, "paper": PAPER}
 def warp_leap_learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None) -> Learner:
     inner, outer = sgd(settings.inner_lr), sgd(settings.outer_lr)
     steps, size = settings.inner_steps, settings.tasks_at_a_time
-    replay = (settings.eta, settings.replay, settings.leap_weight)
+    replay = (settings.eta, settings.replay, settings.leap_weight, settings.exact)
     return warp_leap(problem, inner, outer, steps, size, stop, *replay)
 
 
@@ -85,6 +85,7 @@ def methods(settings: Settings) -> dict[str, Method]:
         "leap": Method(settings, path_learner(leap)),
         "leap_released_pixels": Method(replace(settings, released_pixels=True), path_learner(leap)),
         "warp_leap": Method(settings, warp_leap_learner, warp=True),
+        "warp_leap_approx": Method(replace(settings, exact=False), warp_leap_learner, warp=True),
     }
 
 

@@ -20,7 +20,9 @@ class Method(NamedTuple):
 # In the order of legends and of columns that the paper's table does not have.
 METHODS = {
     "warp_leap": Method("Warp-Leap", "#D55E00", "o"),
+    "warp_leap_approx": Method("Warp-Leap (first-order)", "#882255", ">"),
     "leap": Method("Leap", "#0072B2", "s"),
+    "leap_released_pixels": Method("Leap (ink 0 on paper 1)", "#44AA99", "<"),
     "reptile": Method("Reptile", "#009E73", "^"),
     "finetune": Method("Finetuning (multi-head)", "#E69F00", "D"),
     "maml": Method("MAML", "#CC79A7", "v"),

@@ -20,8 +20,9 @@ def warp_gradient(
     warp: Params,
     task_batch: Batch,
     meta_batch: Batch,
+    exact: bool = True,
 ) -> tuple[Tensor, Params]:
-    """The exact gradient of the warp objective at given task parameters (WarpGrad equation 3).
+    """The gradient of the warp objective at given task parameters (WarpGrad equation 3).
 
     With phi the warp parameters and theta a task's, held fixed, the objective of a stack is
 
@@ -34,6 +35,8 @@ def warp_gradient(
         inner: the task optimizer whose first update is the step in the objective.
         params: stack of task parameters. warp: warp parameters of one task, shared by the stack.
         task_batch, meta_batch: batches for L_task and L_meta.
+        exact: False detaches the inner gradient, which leaves the path through the outer loss alone: the paper's
+            approximation (Sec. 2), and what the released code computes in either case.
 
     Returns:
         L_meta [task] after the step, and the gradient of their sum, shaped as `warp`.
@@ -42,7 +45,7 @@ def warp_gradient(
     leaves = {name: leaf.detach().requires_grad_() for name, leaf in warp.items()}
     theta = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
     fixed, stats = repeat(leaves, n_tasks), fresh_stats(problem, n_tasks, device)
-    _, grads = gradient(problem, theta, fixed, stats, task_batch, differentiable=True)
+    _, grads = gradient(problem, theta, fixed, stats, task_batch, differentiable=exact)
     stepped, _ = inner.update(theta, grads, inner.init(theta))
     meta = problem.loss({**stepped, **fixed}, stats, meta_batch)
     warp_grads = torch.autograd.grad(meta.loss.sum(), list(leaves.values()))
@@ -59,6 +62,7 @@ def warp_leap(
     eta: int = 1,
     points: int | None = None,
     scale: float = 1.0,
+    exact: bool = True,
 ) -> Learner:
     """Warp-Leap (WarpGrad Algorithm 2): offline meta-training of warps, and a Leap initialisation (Eqs. 9 and 12).
 
@@ -77,6 +81,7 @@ def warp_leap(
         points: how many points of the buffer to replay, drawn without replacement; all of them where None. What is
             left when `eta` does not divide them makes a smaller last step.
         scale: lambda, the weight of the Leap objective: it multiplies the gradient of the initialisation.
+        exact: see `warp_gradient`.
     """
     if stop is not None:
         raise ValueError("warp_leap does not stop tasks early: its buffer needs all steps of every task.")
@@ -117,7 +122,7 @@ def warp_leap(
             theta = {name: leaf[who, k] for name, leaf in buffer.items()}
             task_batch = problem.draw(tasks, who, steps + 1 + 2 * k)
             meta_batch = problem.draw(tasks, who, steps + 2 + 2 * k)
-            loss, grads = warp_gradient(problem, inner, theta, warp, task_batch, meta_batch)
+            loss, grads = warp_gradient(problem, inner, theta, warp, task_batch, meta_batch, exact)
             warp, state = outer.update(warp, grads, state)
             losses.append(loss)
         return warp, state, torch.cat(losses)
