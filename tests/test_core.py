@@ -127,6 +127,8 @@ def test_memory_of_leap_does_not_grow_with_steps():
 
     def watched(total, before, after):
         total = fold(total, before, after)
+        held = [after.loss, *after.params.values(), *after.grads.values(), *total.values()]
+        assert not any(leaf.requires_grad for leaf in held)  # no graph is kept alive
         gc.collect()
         live.append(sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects()))
         return total

@@ -5,9 +5,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "leapwarp"
 ORDER = ["files", "host", "rng", "trees", "optim", "problem", "inner", "learners", "fit", "evaluate", "experiments"]
-LEAVES = {"models", "data"}  # for experiments only, and they know only what is below them
+# For experiments only, and they know only what is below them.
 ALLOWED = {"models": {"trees", "problem", "models"}, "data": {"files", "rng", "data"}}
 REPORT = {"results", "tables", "figures"}  # read rows; no torch, nothing of the library
+
+
+def modules(path):
+    """All modules that a file imports, by their first names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0]
 
 
 def imports(path):
@@ -27,5 +36,6 @@ def test_imports_point_one_way():
                 assert target in ALLOWED[part], f"{path} imports {target}"
             elif part in REPORT:
                 assert target in REPORT | {"files"}, f"{path} imports {target}"
+                assert "torch" not in set(modules(path)), f"{path} imports torch"
             elif part != "experiments":
                 assert target in ORDER[: ORDER.index(part) + 1], f"{path} imports {target}"

@@ -46,3 +46,6 @@ def test_every_file_of_the_tree_in_the_readme_exists():
     tree = PAGE.read_text().split("## Where things are")[1].split("```")[1]
     top = [line.split()[0].rstrip(",") for line in tree.splitlines() if line and not line.startswith(" ")]
     assert top and all((PAGE.parent / name).exists() for name in top)
+    package = tree.split("src/leapwarp/")[1].split("\npaper/")[0]
+    names = re.findall(r"^  (\S+?\.py|\S+?/)[ ,]", package, re.MULTILINE)
+    assert len(names) > 10 and all((PAGE.parent / "src/leapwarp" / name).exists() for name in names)

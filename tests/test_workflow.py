@@ -46,6 +46,7 @@ def n_runs(experiment, profile):
     return (len(block["baselines"]) + len(block["methods"]) * len(size["n_tasks"])) * chunks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["smoke", "quick", "paper"])
 @pytest.mark.parametrize("target", ["all", *LEAVES])
 def test_every_target_dry_runs_at_every_size(folder, target, profile):
@@ -179,6 +180,7 @@ def rows_of(path):
     return [row for row in rows if not row["metric"].endswith("seconds")]
 
 
+@pytest.mark.slow
 def test_smoke_from_data_to_figures(folder):
     config = dict(CONFIG, profile="smoke")
     if "LEAPWARP_DATA" not in os.environ:
@@ -205,10 +207,9 @@ def test_smoke_from_data_to_figures(folder):
     second = snakemake(folder, "--cores", "2")
     assert "Nothing to be done" in second.stdout, second.stdout[-5000:]
 
-    # The command in the log, run by hand, makes the same rows.
-    command = re.search(r"python (-m leapwarp\.experiments\.omniglot_leap .*--method leap .*?) > ", first.stdout).group(
-        1
-    )
+    # The command at the head of its log, run by hand, makes the same rows.
+    log = folder / "results/smoke/omniglot_leap/logs/leap/tasks1/seeds0-1.log"
+    command = log.read_text().splitlines()[0].removeprefix("python ")
     out = folder / re.search(r"--out (\S+)", command).group(1)
     before = rows_of(out)
     out.unlink()

@@ -12,6 +12,21 @@ from leapwarp.problem import Batch, Problem, Task, map_tasks
 from leapwarp.trees import Params
 
 
+def check_adapted(loss: Tensor, steps: Tensor, first: int) -> None:
+    """Raise FloatingPointError where a task's training loss, [task, step], stopped being finite on the way.
+
+    `first` is the number of the first task, for the message.
+    """
+    taken = torch.arange(loss.shape[1], device=loss.device) < steps[:, None]
+    bad = (taken & ~loss.isfinite()).nonzero()
+    if len(bad):
+        task, step = bad[bad[:, 1].argmin()].tolist()
+        raise FloatingPointError(
+            f"the training loss of held-out task number {first + task} is {float(loss[task, step])} at step {step}. "
+            "Needed finite losses: lower the task learning rate."
+        )
+
+
 class Evaluation(NamedTuple):
     accuracy: Tensor
     """[task] on held-out data after the last step, with running batch-norm averages"""
@@ -59,6 +74,7 @@ def evaluate(
                 curve.append(heldout(problem, {**params, **fixed}, stats, tasks))
 
         adapted = adapt(problem, optimizer, params, fixed, tasks, steps, stop=stop, observe=observe)
+        check_adapted(adapted.loss, adapted.steps, part.start)
         accuracy = heldout(problem, {**adapted.params, **fixed}, adapted.stats, tasks)
         curve += [accuracy] * (len(at) - len(curve))  # all tasks stopped early: they stay where they are
         return Evaluation(accuracy, adapted.loss, adapted.accuracy, torch.stack(curve, 1), adapted.steps)

@@ -66,7 +66,8 @@ def fit(
         FloatingPointError: a loss or parameter is no longer finite; says the method, meta-step, task and step.
         ValueError: the checkpoint is damaged or belongs to other settings.
     """
-    run = load(how.checkpoint, fingerprint) if how.checkpoint else None
+    device = next(iter(params.values())).device
+    run = load(how.checkpoint, fingerprint, device) if how.checkpoint else None
     if run is None:
         run = {"meta_step": 0, "state": learner.init(params), "history": [], "seconds": 0.0}
         run |= {"best": None, "best_error": None, "best_step": 0}
@@ -118,6 +119,12 @@ def check_finite(info: Info, state: State, tasks: Task, name: str) -> dict[str, 
             f"{name}: the training loss of training task number {int(tasks.index[task])} is "
             f"{float(loss[task, step])} at step {step}. Needed finite losses: lower the task or meta learning rate."
         )
+    if "replay_loss" in info and not info["replay_loss"].isfinite().all():
+        bad_points = (~info["replay_loss"].isfinite()).nonzero()
+        raise FloatingPointError(
+            f"{name}: the meta-loss of the warps is not finite from replayed point {int(bad_points[0, 0])} on. "
+            "Lower the meta learning rate."
+        )
     for path, leaf in leaves(state).items():
         if not leaf.isfinite().all():
             raise FloatingPointError(
@@ -136,8 +143,8 @@ def save(path: Path, run: dict[str, Any], fingerprint: dict[str, Any]) -> None:
         torch.save(run | {"fingerprint": json.dumps(fingerprint)}, temporary)
 
 
-def load(path: Path, fingerprint: dict[str, Any]) -> dict[str, Any] | None:
-    """The run that a checkpoint holds, or None where there is none.
+def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """The run that a checkpoint holds, on `device`, or None where there is none.
 
     Raises:
         ValueError: the file is damaged, or made by other settings (the first differences are named).
@@ -145,7 +152,7 @@ def load(path: Path, fingerprint: dict[str, Any]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        run = torch.load(path, weights_only=True, map_location=fingerprint.get("device", "cpu"))
+        run = torch.load(path, weights_only=True, map_location=device)
         found = json.loads(run.pop("fingerprint"))
     except Exception as error:  # torch.load raises a dozen kinds for a file that is cut off or overwritten
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

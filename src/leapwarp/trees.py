@@ -62,10 +62,6 @@ def take(stack: Params, rows: slice) -> Params:
     return map_tree(lambda leaf: leaf[rows], stack)
 
 
-def concatenate(stacks: list[Params]) -> Params:
-    return map_tree(lambda *leaves: torch.cat(leaves), *stacks)
-
-
 def to_device(tree: Params, device: torch.device) -> Params:
     return map_tree(lambda leaf: leaf.to(device), tree)
 

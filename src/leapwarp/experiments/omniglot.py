@@ -4,10 +4,11 @@ An alphabet is a 20-way classification task of 15 drawings a character to train 
 """
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from torch import Tensor
 from leapwarp import __version__, host, results
 from leapwarp.data import augment, store
 from leapwarp.data.alphabets import Alphabets, load
-from leapwarp.evaluate import area, error_below, evaluate, heldout, points
+from leapwarp.evaluate import area, check_adapted, error_below, evaluate, heldout, points
 from leapwarp.fit import Fit, fit
 from leapwarp.inner import Stop, adapt
 from leapwarp.learners import Learner, finetune, scratch
@@ -77,9 +78,13 @@ class Settings:
     """the warp objective in full, or to first order"""
     released_pixels: bool = False
     """paper white, ink and rotated-in corners black, as in the authors' code"""
-    tasks_at_a_time: int = 5
-    """tasks adapted in one stack: time and memory, not results (benchmarks/README.md)"""
+    tasks_at_a_time: int = 0
+    """tasks adapted in one stack: time and memory, not results; 0 for what `stack_size` says"""
     checkpoint_every: int = 10
+
+
+# Settings that a run may change on its way without changing what it learns.
+NOT_RESULTS = {"checkpoint_every", "curve_every", "tasks_at_a_time"}
 
 
 class Method(NamedTuple):
@@ -90,6 +95,14 @@ class Method(NamedTuple):
     """(problem, settings, number of training tasks, early stopping of task training) -> learner"""
     warp: bool = False
     pretrains: bool = True
+
+
+def stack_size(device: torch.device, settings: Settings) -> int:
+    """How many tasks to adapt at a time: five on a CPU, the fastest or as fast at every width (benchmarks/README.md).
+
+    On a GPU, where starting an operation costs more than what it computes, all of a meta-batch; not measured here.
+    """
+    return 5 if device.type == "cpu" else max(settings.meta_batch, settings.n_test)
 
 
 def path_learner(build: Callable[..., Learner]) -> Callable[[Problem, Settings, int, Stop | None], Learner]:
@@ -188,13 +201,14 @@ def draw_tasks(
 ) -> Task:
     """The tasks `index` of `data`, with all that is random about their training drawn from `stream`.
 
-    Mini-batches go through the training images in a new random order again and again, without class balance
-    (the released sampler), and every image of every mini-batch is transformed anew; so is each held-out image, once.
+    Mini-batches have no class balance; over all draws together every training image comes as often as any other
+    (the released sampler). Every image of every mini-batch is transformed anew, and each held-out image once.
     """
     device, (n_tasks, n) = data.train.device, (len(index), data.train.shape[1])
+    # Held-out images first: their views are then the same for methods of other batch sizes.
+    test_matrices = draw_matrices(stream, (n_tasks, data.test.shape[1]), settings.augmentation)
     order = torch.rand(n_tasks, draws * batch, generator=stream).argsort(1) % n
     matrices = draw_matrices(stream, (n_tasks, draws, batch), settings.augmentation)
-    test_matrices = draw_matrices(stream, (n_tasks, data.test.shape[1]), settings.augmentation)
     index = index.to(device)
     return Task(
         index=index,
@@ -237,6 +251,7 @@ def validation_error(
     def one(tasks: Task, part: slice) -> Tensor:
         start, fixed = learner.start(state, tasks)
         adapted = adapt(problem, inner, start, fixed, tasks, settings.inner_steps, stop=stop)
+        check_adapted(adapted.loss, adapted.steps, part.start)
         return heldout(problem, {**adapted.params, **fixed}, adapted.stats, tasks)
 
     return 1 - float(map_tasks(one, tasks, settings.tasks_at_a_time).mean())
@@ -259,6 +274,8 @@ def run(
         identity: experiment, profile and whatever else tells this run from others.
     """
     settings = method.settings
+    if not settings.tasks_at_a_time:
+        settings = replace(settings, tasks_at_a_time=stack_size(device, settings))
     parts = split(alphabets, seed, n_tasks, settings.n_test, settings.n_validation)
     model = convnet(settings.filters, CLASSES, warp=method.warp)
     problem = supervised(model, draw=draw_batch(settings.released_pixels))
@@ -302,10 +319,10 @@ def run(
             "n_tasks": n_tasks,
             "seed": seed,
             "data": alphabets.checksum,
-            "device": device.type,
         }
         title = f"{name}, {n_tasks} tasks, seed {seed}"
-        fitted = fit(learner, params, sample, how, seed, title, fingerprint | asdict(settings))
+        numbers = {key: value for key, value in asdict(settings).items() if key not in NOT_RESULTS}
+        fitted = fit(learner, params, sample, how, seed, title, fingerprint | numbers)
     state = fitted.state if fitted else learner.init(params)
 
     tasks = held(parts.test, "test")
@@ -382,6 +399,7 @@ def main(
         needed = "at least 1" if method.pretrains else "0, since it does not pretrain"
         parser.error(f"argument --n-tasks: {options.method} needs {needed}, got {options.n_tasks}")
     host.settle()
+    print(shlex.join(["python", "-m", f"leapwarp.experiments.{experiment}", *(arguments or sys.argv[1:])]), flush=True)
     try:
         device = pick_device(options.device)
         alphabets = load(options.data)
@@ -423,4 +441,4 @@ def main(
         if options.checkpoints:
             keep_results(options.checkpoints, states)
     except (ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {options.method}, {options.n_tasks} tasks: {error}")

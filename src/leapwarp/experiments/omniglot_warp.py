@@ -38,7 +38,7 @@ PAPER = Settings(
     augmentation="affine",  # WarpGrad App. F
     n_test=10,  # WarpGrad App. F
     eta=1,  # WarpGrad App. C
-    leap_weight=1.0,  # lambda: not in the paper; the released code's
+    leap_weight=1.0,  # lambda: WarpGrad Sec. 3(b), J = L + C
 )
 QUICK = replace(
     PAPER,
@@ -62,10 +62,19 @@ PROFILES = {"smoke": SMOKE, "quick": QUICK, "paper": PAPER}
 
 
 def warp_leap_learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None) -> Learner:
+    """Warp-Leap takes all steps of every task: its buffer holds as many points of each, so `stop` is not used."""
     inner, outer = sgd(settings.inner_lr), sgd(settings.outer_lr)
-    steps, size = settings.inner_steps, settings.tasks_at_a_time
-    replay = (settings.eta, settings.replay, settings.leap_weight, settings.exact)
-    return warp_leap(problem, inner, outer, steps, size, stop, *replay)
+    return warp_leap(
+        problem,
+        inner,
+        outer,
+        settings.inner_steps,
+        settings.tasks_at_a_time,
+        eta=settings.eta,
+        points=settings.replay,
+        scale=settings.leap_weight,
+        exact=settings.exact,
+    )
 
 
 def methods(settings: Settings) -> dict[str, Method]:

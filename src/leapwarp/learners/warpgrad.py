@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leapwarp.inner import Step, Stop, adapt, fresh_stats, gradient
+from leapwarp.inner import Step, adapt, fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State, path_info
 from leapwarp.learners.leap import leap_fold
 from leapwarp.optim import Optimizer
@@ -58,7 +58,6 @@ def warp_leap(
     outer: Optimizer,
     steps: int,
     size: int = 5,
-    stop: Stop | None = None,
     eta: int = 1,
     points: int | None = None,
     scale: float = 1.0,
@@ -76,15 +75,12 @@ def warp_leap(
         problem, inner, outer: as in `leap`; `outer` moves both warps and initialisation, each with its own state.
         steps: gradient steps on each task, K.
         size: tasks adapted at a time.
-        stop: must be None: the buffer holds as many points of every task.
         eta: points of the buffer for each update of the warps.
         points: how many points of the buffer to replay, drawn without replacement; all of them where None. What is
             left when `eta` does not divide them makes a smaller last step.
         scale: lambda, the weight of the Leap objective: it multiplies the gradient of the initialisation.
         exact: see `warp_gradient`.
     """
-    if stop is not None:
-        raise ValueError("warp_leap does not stop tasks early: its buffer needs all steps of every task.")
     if eta < 1 or (points is not None and points < 1):
         raise ValueError(f"the replay needs eta and points of at least 1, got {eta} and {points}.")
     fold = leap_fold()
