@@ -44,7 +44,7 @@ QUICK = replace(
     PAPER,
     filters=8,
     meta_batch=3,
-    meta_steps=55,
+    meta_steps=60,
     eta=3,  # the sum of three gradients is one stack, a third cheaper than three in turn
 )
 SMOKE = replace(
