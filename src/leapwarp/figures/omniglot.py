@@ -6,7 +6,7 @@
 by_tasks.png        final error (omniglot_leap) or accuracy (omniglot_warp) by number of pretraining tasks
 auc_by_tasks.png    area under the training-accuracy curve by number of pretraining tasks
 heldout_curves.png  accuracy and loss while learning held-out tasks, at the largest number
-meta_curves.png     loss, accuracy and validation error during meta-training, at the largest number
+meta_curves.png     loss and accuracy during meta-training, and what else the protocol follows, at the largest number
 """
 
 import argparse
@@ -33,11 +33,12 @@ class Experiment(NamedTuple):
     table: str
     quantity: str  # what by_tasks.png shows, a key of tables.QUANTITIES
     title: str
+    watched: str  # the metric of meta-training beside loss and accuracy
 
 
 EXPERIMENTS = {
-    "omniglot_leap": Experiment("leap", "1", "error", "Omniglot, Leap protocol"),
-    "omniglot_warp": Experiment("warpgrad", "2", "accuracy", "Omniglot, WarpGrad protocol"),
+    "omniglot_leap": Experiment("leap", "1", "error", "Omniglot, Leap protocol", "validation_error"),
+    "omniglot_warp": Experiment("warpgrad", "2", "accuracy", "Omniglot, WarpGrad protocol", "replay_loss"),
 }
 LABELS = {
     "accuracy": "held-out accuracy [%]",
@@ -48,6 +49,7 @@ LABELS = {
     "meta_loss": "mean training loss over the steps [nats]",
     "meta_accuracy": "mean training-batch accuracy\nover the steps [%]",
     "validation_error": "error on validation tasks [%]",
+    "replay_loss": "mean warp objective in the replay [nats]",
 }
 PERCENT = {"heldout_accuracy", "meta_accuracy", "validation_error"}  # rows hold a fraction, axes show percent
 PAPER_LINE: dict[str, Any] = {
@@ -207,8 +209,10 @@ def largest(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     return frame.loc[frame["n_tasks"].isin([0, count])], count
 
 
-def curves(frame: pd.DataFrame, metrics: Sequence[str], x_label: str, heading: str, experiment: str) -> Figure:
-    """One panel for each metric, one line for each method; a panel without rows says so."""
+def curves(
+    frame: pd.DataFrame, metrics: Sequence[str], x_label: str, heading: str, experiment: str, note: str = ""
+) -> Figure:
+    """One panel for each metric, one line for each method; a panel without rows says so. `note` ends the caption."""
     figure = Figure(figsize=(3.6 * len(metrics) + 2.4, 4.2), layout="constrained")
     shown, guess, any_early = set(), [], False
     panels = figure.subplots(1, len(metrics), squeeze=False, sharex=True)[0]
@@ -226,8 +230,8 @@ def curves(frame: pd.DataFrame, metrics: Sequence[str], x_label: str, heading: s
         axes.set_ylabel(LABELS[metric])
         axes.set_ylim(bottom=0)
         shown |= set(lines["method"])
-    extra = "a run that stopped early keeps its last value" if any_early else ""
-    title(figure, heading, caption(frame, experiment, extra))
+    early_text = "a run that stopped early keeps its last value" if any_early else ""
+    title(figure, heading, caption(frame, experiment, "; ".join(filter(None, [early_text, note]))))
     legend(figure, [handle(key, marker=False) for key in style.ordered(shown)] + guess)
     return figure
 
@@ -245,9 +249,14 @@ def heldout_curves(frame: pd.DataFrame, experiment: str) -> Figure:
 
 def meta_curves(frame: pd.DataFrame, experiment: str) -> Figure:
     frame, count = largest(frame)
-    metrics = ["meta_loss", "meta_accuracy", "validation_error"]
+    metrics = ["meta_loss", "meta_accuracy", EXPERIMENTS[experiment].watched]
     heading = f"{EXPERIMENTS[experiment].title}: meta-training on {plural(count)}"
-    return curves(frame, metrics, "meta-steps", heading, experiment)
+    note = (
+        "means over the steps of a training task, of which MAML takes at most 5"
+        if "maml" in set(frame["method"])
+        else ""
+    )
+    return curves(frame, metrics, "meta-steps", heading, experiment, note)
 
 
 def save(figure: Figure, path: Path) -> None:
