@@ -70,8 +70,6 @@ class Settings:
     """steps of a held-out task between two points of its curves"""
     eta: int = 1
     """points of the replay buffer for each update of the warps"""
-    replay: int | None = None
-    """points replayed in a meta-step; all where None"""
     leap_weight: float = 1.0
     """lambda, the weight of the Leap objective beside that of the warps"""
     exact: bool = True

@@ -71,7 +71,6 @@ def warp_leap_learner(problem: Problem, settings: Settings, n_tasks: int, stop: 
         settings.inner_steps,
         settings.tasks_at_a_time,
         eta=settings.eta,
-        points=settings.replay,
         scale=settings.leap_weight,
         exact=settings.exact,
     )
