@@ -198,15 +198,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
-@pytest.mark.parametrize("damage", DAMAGE)
+# A zip has no empty folders, so that a character without any drawing can only be met unpacked.
+@pytest.mark.parametrize(
+    ("damage", "packed"),
+    [(damage, packed) for damage in DAMAGE for packed in (False, True) if (damage, packed) != ("all drawings", True)],
+)
 def test_damage_is_one_error_that_names_the_file(
     damage: str, packed: bool, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     harm, words = DAMAGE[damage]
     harm(folder)
-    if packed and damage == "all drawings":
-        pytest.skip("a zip of files has no empty folders")
     message = run(zipped(folder) if packed else folder, tmp_path / "out.safetensors", capsys)
     path = f"{folder}/omniglot-py/images_background.zip/images_background" if packed else str(folder)
     assert path in message or "characters" in message

@@ -15,8 +15,9 @@ from cases import quadratic, quadratic_tasks, random_quadratics, small_warped
 
 from leapwarp import results
 from leapwarp.data.store import write
+from leapwarp.evaluate import evaluate
 from leapwarp.fit import Fit, fit, load
-from leapwarp.learners import leap, warp_leap
+from leapwarp.learners import leap, scratch, warp_leap
 from leapwarp.optim import sgd
 from leapwarp.trees import leaves
 
@@ -95,6 +96,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where():
     learner = leap(problem, sgd(0.1), sgd(0.1), STEPS)
     with pytest.raises(FloatingPointError, match="leap on 3, meta-step 0: .* task number 1 is (inf|nan) at step [0-3]"):
         fit(learner, {"w": torch.ones(4, dtype=torch.float64)}, lambda k: tasks, Fit(2), 0, "leap on 3", {})
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e200])
+def test_adapting_to_held_out_tasks_stops_where_the_loss_is_not_finite(rate):
+    problem, params, tasks = small_warped()
+    learner = scratch()
+    state = learner.init(params)
+    with pytest.raises(FloatingPointError, match="of held-out task number [0-2] is (inf|nan) at step [1-9]"):
+        evaluate(learner, state, problem, sgd(rate), tasks, 10, 2, 5)
+
+
+def test_a_replay_that_diverges_is_told_from_the_tasks():
+    problem, params, tasks = small_warped()
+    learner = warp_leap(problem, sgd(0.1), sgd(1e300), STEPS)
+    with pytest.raises(FloatingPointError, match="meta-step 0: the meta-loss of the warps is not finite from"):
+        fit(learner, params, lambda k: tasks, Fit(2), 0, "warp_leap", {})
 
 
 # ---------------------------------------------------------------- the script, killed at a random moment

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from leapwarp.inner import Stop, adapt
+from leapwarp.inner import Stop, adapt, first_bad
 from leapwarp.learners.base import Learner, State
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Batch, Problem, Task, map_tasks
@@ -17,10 +17,9 @@ def check_adapted(loss: Tensor, steps: Tensor, first: int) -> None:
 
     `first` is the number of the first task, for the message.
     """
-    taken = torch.arange(loss.shape[1], device=loss.device) < steps[:, None]
-    bad = (taken & ~loss.isfinite()).nonzero()
-    if len(bad):
-        task, step = bad[bad[:, 1].argmin()].tolist()
+    bad = first_bad(loss, steps)
+    if bad:
+        task, step = bad
         raise FloatingPointError(
             f"the training loss of held-out task number {first + task} is {float(loss[task, step])} at step {step}. "
             "Needed finite losses: lower the task learning rate."

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from leapwarp.files import atomic
+from leapwarp.inner import first_bad
 from leapwarp.learners.base import Info, Learner, State
 from leapwarp.problem import Task
 from leapwarp.rng import generator
@@ -110,11 +111,10 @@ def check_finite(info: Info, state: State, tasks: Task, name: str) -> dict[str, 
     """The numbers of one meta-step that a curve shows; raises where any loss or parameter is not finite."""
     if not info:
         return {}
-    loss, steps = info["loss"], info["steps"]
-    taken = torch.arange(loss.shape[1], device=loss.device) < steps[:, None]
-    bad = (taken & ~loss.isfinite()).nonzero()
-    if len(bad):
-        task, step = bad[bad[:, 1].argmin()].tolist()
+    loss, accuracy = info["loss"], info["accuracy"]
+    bad = first_bad(loss, info["steps"])
+    if bad:
+        task, step = bad
         raise FloatingPointError(
             f"{name}: the training loss of training task number {int(tasks.index[task])} is "
             f"{float(loss[task, step])} at step {step}. Needed finite losses: lower the task or meta learning rate."
@@ -131,7 +131,7 @@ def check_finite(info: Info, state: State, tasks: Task, name: str) -> dict[str, 
                 f"{name}: {path} is no longer finite after the meta-update, though the task losses were. "
                 "Lower the meta learning rate."
             )
-    summary = {"meta_loss": float(loss[taken].mean()), "meta_accuracy": float(info["accuracy"][taken].mean())}
+    summary = {"meta_loss": float(loss.nanmean()), "meta_accuracy": float(accuracy.nanmean())}
     if "replay_loss" in info:
         summary["replay_loss"] = float(info["replay_loss"].mean())
     return summary

@@ -49,6 +49,21 @@ class Adapted(NamedTuple):
     """[task] updates taken"""
 
 
+def first_bad(loss: Tensor, steps: Tensor) -> tuple[int, int] | None:
+    """(task, step) of the earliest loss that is not finite among those of steps taken, or None.
+
+    Args:
+        loss: [task, step], nan after a task has stopped.
+        steps: [task] updates taken.
+    """
+    taken = torch.arange(loss.shape[1], device=loss.device) < steps[:, None]
+    bad = (taken & ~loss.isfinite()).nonzero()
+    if not len(bad):
+        return None
+    task, step = bad[bad[:, 1].argmin()].tolist()
+    return task, step
+
+
 def gradient(
     problem: Problem, params: Params, fixed: Params, stats: Params, batch: Batch, differentiable: bool = False
 ) -> tuple[Loss, Params]:

@@ -28,6 +28,7 @@ LICENCE = "MIT, Brenden Lake, https://github.com/brendenlake/omniglot"
 NETWORK_SECONDS = 10  # without any answer, before the download is given up
 
 PNG_END = b"IEND\xaeB`\x82"
+# What zipfile raises on damaged archives; the fifth is for a compression or version field that makes no sense.
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError)
 BROKEN_PNG = (OSError, SyntaxError, ValueError, EOFError, zlib.error)  # what Pillow raises on damaged files
 

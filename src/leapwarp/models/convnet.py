@@ -4,8 +4,8 @@ Four blocks of 3x3 convolution, 2x2 max-pooling, batch norm and ReLU, then a lin
 appendix F; the order pool, norm, ReLU is WarpGrad's and the released code's). A warp layer follows each block.
 
 All tasks of a stack go through one grouped convolution: activations are [batch, task * channel, height, width] in
-channels-last memory, so that a group is a task. Written plainly with `torch.vmap`, the same network is several times
-slower on a CPU (benchmarks/README.md), and a test holds the two equal.
+channels-last memory, so that a group is a task. Written plainly with `torch.vmap`, the same network takes 1.1
+to 2.5 times as long on a CPU (benchmarks/README.md), and a test holds the two equal.
 """
 
 import torch
@@ -91,7 +91,7 @@ def _fold(x: Tensor) -> Tensor:
     n_tasks, batch, channels, height, width = x.shape
     h = x.permute(1, 3, 4, 0, 2).reshape(batch, height, width, n_tasks * channels).contiguous()
     # With one task and one channel the memory is NCHW and NHWC at once, and convolutions would go on in NCHW, in
-    # which pooling alone takes thirty times as long; explicit strides settle it.
+    # which pooling alone takes ten times as long; explicit strides settle it.
     depth = n_tasks * channels
     return h.as_strided((batch, depth, height, width), (height * width * depth, 1, width * depth, depth))
 
