@@ -13,7 +13,7 @@ import pytest
 import torch
 from cases import quadratic, quadratic_tasks, random_quadratics, small_warped
 
-from leapwarp import results
+from leapwarp import interrupt, results
 from leapwarp.data.store import write
 from leapwarp.evaluate import evaluate
 from leapwarp.fit import Fit, fit, load
@@ -42,13 +42,8 @@ def meta_train(path, meta_steps=6, name="leap", fingerprint=None, sample=shuffle
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, name):
     path, whole = tmp_path / "run.pt", meta_train(None, name=name)
 
-    def interrupted(k):
-        if k == 5:
-            raise InterruptedError
-        return shuffled(k)
-
-    with pytest.raises(InterruptedError):
-        meta_train(path, name=name, sample=interrupted)
+    with pytest.raises(ZeroDivisionError):
+        meta_train(path, name=name, sample=interrupted_at(5, lambda: 1 / 0))
     assert load(path, {"lr": 0.1})["meta_step"] == 4
     resumed = meta_train(path, name=name)
     assert resumed.history == whole.history
@@ -73,11 +68,75 @@ def test_a_run_that_stopped_early_stays_stopped_when_started_again(tmp_path):
     assert again.history == first.history and again.meta_steps == first.meta_steps == 4
 
 
-def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(tmp_path):
+def interrupted_at(meta_step, how):
+    """A sampler of tasks in whose `meta_step` something happens."""
+
+    def sample(k):
+        if k == meta_step:
+            how()
+        return shuffled(k)
+
+    return sample
+
+
+def test_a_checkpoint_of_an_unfinished_run_is_refused_by_other_settings_with_the_difference(tmp_path):
+    path, other = tmp_path / "run.pt", {"lr": 0.1, "filters": 64}
+    with pytest.raises(ZeroDivisionError):
+        meta_train(path, fingerprint={"lr": 0.1, "filters": 16}, sample=interrupted_at(5, lambda: 1 / 0))
+    with pytest.raises(ValueError, match="unfinished run .* filters is 16, this run needs 64. Delete it"):
+        meta_train(path, fingerprint=other)
+
+
+def test_a_finished_run_is_read_by_its_own_settings_and_replaced_by_others(tmp_path, capsys):
     path = tmp_path / "run.pt"
-    meta_train(path, fingerprint={"lr": 0.1, "filters": 16})
-    with pytest.raises(ValueError, match="filters is 16, this run needs 64. Delete it"):
-        meta_train(path, fingerprint={"lr": 0.1, "filters": 64})
+    whole = meta_train(path, fingerprint={"lr": 0.1, "filters": 16})
+    never = interrupted_at(0, lambda: pytest.fail("nothing is left to do"))
+    again = meta_train(path, fingerprint={"lr": 0.1, "filters": 16}, sample=never)
+    assert again.history == whole.history and again.seconds == whole.seconds
+    meta_train(path, fingerprint={"lr": 0.1, "filters": 64})
+    assert "filters is 16, this run needs 64): beginning anew" in capsys.readouterr().out
+    assert load(path, {"lr": 0.1, "filters": 64})["meta_step"] == 6
+
+
+@pytest.fixture
+def watched():
+    """Signals as a run has them, and afterwards as they were."""
+    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    interrupt.watch()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+def test_a_signal_in_the_middle_of_a_meta_step_saves_the_last_whole_one(tmp_path, watched, number):
+    path, whole = tmp_path / "run.pt", meta_train(None)
+    with pytest.raises(interrupt.Interrupted, match=number.name):
+        meta_train(path, sample=interrupted_at(3, lambda: signal.raise_signal(number)))
+    signal.raise_signal(number)  # a second one changes nothing
+    assert load(path, {"lr": 0.1})["meta_step"] == 3  # later than the last checkpoint, which was after 2
+    resumed = meta_train(path)
+    assert resumed.history == whole.history
+    for key, leaf in leaves(whole.state).items():
+        assert torch.equal(leaf, leaves(resumed.state)[key])
+
+
+def test_a_signal_while_saving_leaves_a_whole_checkpoint(tmp_path, watched, monkeypatch):
+    path = tmp_path / "run.pt"
+    write_bytes, calls = type(path).write_bytes, []
+
+    def half(self, data):
+        calls.append(self)
+        if len(calls) == 2:
+            write_bytes(self, bytes(data)[:100])
+            signal.raise_signal(signal.SIGTERM)
+        return write_bytes(self, data)
+
+    monkeypatch.setattr(type(path), "write_bytes", half)
+    with pytest.raises(interrupt.Interrupted):
+        meta_train(path)
+    assert load(path, {"lr": 0.1})["meta_step"] == 4
+    assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not a checkpoint" * 9])
@@ -166,7 +225,8 @@ def test_a_run_killed_at_a_random_moment_resumes_to_the_same_rows(tmp_path, made
     timed = frames[0]["metric"].str.endswith("seconds")
     pd.testing.assert_frame_equal(*(f[~timed].drop(columns="seconds") for f in frames))
     left = sorted(path.name for path in (killed / "checkpoints").iterdir())
-    assert left == ["seed0.safetensors", "seed1.safetensors"]
+    assert left == ["seed0.pt", "seed1.pt"]
+    assert not list(killed.glob(".*"))  # no lock, no half-written file
 
 
 @pytest.mark.parametrize(
@@ -175,6 +235,8 @@ def test_a_run_killed_at_a_random_moment_resumes_to_the_same_rows(tmp_path, made
         ({"--method": "unknown"}, "invalid choice: 'unknown'"),
         ({"--n-tasks": "40"}, "found 8 alphabets with at least 20 characters; 40 training tasks"),
         ({"--n-tasks": "0"}, "leap needs at least 1, got 0"),
+        ({"--seeds": "-1"}, "a seed is a whole number from 0 upwards, got '-1'"),
+        ({"--seeds": "1"}, "needs each seed once, got 1 1"),
         ({"--device": "tpu"}, "device 'tpu' cannot be used here"),
         ({"--data": "nowhere.safetensors"}, "nowhere.safetensors"),
     ],

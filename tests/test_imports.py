@@ -4,10 +4,11 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "leapwarp"
-ORDER = ["files", "host", "rng", "trees", "optim", "problem", "inner", "learners", "fit", "evaluate", "experiments"]
+ORDER = ["files", "host", "interrupt", "provenance", "rng", "trees", "optim", "problem", "inner", "learners", "fit"]
+ORDER += ["evaluate", "experiments"]
 # For experiments only, and they know only what is below them.
 ALLOWED = {"models": {"trees", "problem", "models"}, "data": {"files", "rng", "data"}}
-REPORT = {"results", "tables", "figures"}  # read rows; no torch, nothing of the library
+REPORT = {"results", "tables", "figures", "claims", "page"}  # read rows; no torch, nothing of the library
 
 
 def modules(path):

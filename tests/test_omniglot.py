@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from leapwarp.data import glyphs, store
+from leapwarp.data import glyphs
 from leapwarp.data.alphabets import build
 from leapwarp.evaluate import area
 from leapwarp.experiments import omniglot, omniglot_leap, omniglot_warp
@@ -14,7 +14,6 @@ from leapwarp.experiments.omniglot import (
     draw_batch,
     draw_tasks,
     images,
-    keep_results,
     meta_batch,
     pixels,
     split,
@@ -132,13 +131,6 @@ def test_sizes_differ_in_numbers_only():
         for name in methods[0]:
             assert len({(one[name].warp, one[name].pretrains) for one in methods}) == 1
             assert len({one[name].settings.inner_lr for one in methods}) == 1
-
-
-def test_what_was_learnt_is_kept_and_the_checkpoint_is_not(tmp_path):
-    (tmp_path / "seed3.pt").write_bytes(b"a checkpoint")
-    keep_results(tmp_path, {3: {"params": {"a": torch.ones(2)}, "outer": {}}})
-    assert [path.name for path in tmp_path.iterdir()] == ["seed3.safetensors"]
-    assert store.read(tmp_path / "seed3.safetensors")[0]["params/a"].tolist() == [1, 1]
 
 
 def test_the_stand_in_is_too_hard_for_scratch_in_100_steps(drawn):

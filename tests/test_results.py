@@ -1,5 +1,6 @@
 """Result rows: exact round trips, damaged files, gathering, the summary against hand-computed numbers."""
 
+import json
 import math
 import subprocess
 import sys
@@ -17,7 +18,13 @@ def run(method="leap", n_tasks=3, seed=0, values=(0.25, 0.75), **changes):
     records += [("Alphabet_0", step, "train_loss", 3.0 / (step + 1)) for step in (2, 10, 1)]
     records += [("", None, "meta_steps", 60)]
     fixed = {"experiment": "omniglot_warp", "profile": "quick", "data_source": "glyphs"}
-    fixed |= {"version": "0.1.0", "device": "cpu", "seconds": 0.1 + 0.2}
+    fixed |= {
+        "data_checksum": "0a1b2c",
+        "settings": "3d4e5f",
+        "version": "0.1.0",
+        "device": "cpu",
+        "seconds": 0.1 + 0.2,
+    }
     return results.rows(records, method=method, n_tasks=n_tasks, seed=seed, **(fixed | changes))
 
 
@@ -31,7 +38,8 @@ def test_a_round_trip_keeps_every_digit_type_and_byte(tmp_path):
     results.write(tmp_path / "b.csv", back)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     assert (tmp_path / "a.csv").read_text().splitlines()[0] == (
-        "experiment,method,n_tasks,seed,task,step,metric,value,profile,data_source,version,device,seconds"
+        "experiment,method,n_tasks,seed,task,step,metric,value,"
+        "profile,data_source,data_checksum,settings,version,device,seconds"
     )
 
 
@@ -45,11 +53,11 @@ def test_text_that_looks_like_a_missing_value_stays_text(tmp_path):
     ("damage", "message"),
     [
         (lambda text: text[:-9], "cut off"),
-        (lambda text: text[: len(text) // 2].rsplit("\n", 1)[0] + "\nomniglot_warp,leap,3\n", "13"),
-        (lambda text: text + text.splitlines()[-1] + ",more\n", "13 fields"),
+        (lambda text: text[: len(text) // 2].rsplit("\n", 1)[0] + "\nomniglot_warp,leap,3\n", "15"),
+        (lambda text: text + text.splitlines()[-1] + ",more\n", "15 fields"),
         (
             lambda text: "\n".join(line + ",x" * (i > 0) for i, line in enumerate(text.splitlines())) + "\n",
-            "13",
+            "15",
         ),
         (lambda text: text.replace("0.75", "0.7\0#"), "0.7"),
         (lambda text: text.replace(",3,0,", ",three,0,", 1), "three"),
@@ -128,12 +136,21 @@ def test_gather_does_not_depend_on_order_and_refuses_a_run_twice(tmp_path):
         results.gather([])
 
 
-def test_gather_by_command_line_writes_the_same_and_names_a_bad_file(tmp_path):
+def test_gather_by_command_line_writes_the_same_and_names_a_bad_file(tmp_path, capsys):
     results.write(tmp_path / "b.csv", run(seed=1))
     results.write(tmp_path / "a.csv", run(seed=0))
     out = tmp_path / "rows.csv"
     results.main(["gather", "--out", str(out), str(tmp_path / "b.csv"), str(tmp_path / "a.csv")])
     pd.testing.assert_frame_equal(results.read(out), results.gather([tmp_path / "a.csv", tmp_path / "b.csv"]))
+    origins, both = tmp_path / "runs.json", ["gather", "--out", str(out), "--origins", str(tmp_path / "runs.json")]
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"run": name}))
+    results.main([*both, str(tmp_path / "b.csv"), str(tmp_path / "a.csv")])
+    assert json.loads(origins.read_text()) == [{"run": "b"}, {"run": "a"}]
+    (tmp_path / "b.json").write_text('{"run": ')
+    with pytest.raises(SystemExit):
+        results.main([*both, str(tmp_path / "b.csv"), str(tmp_path / "a.csv")])
+    assert "b.json: found no readable provenance" in capsys.readouterr().err
     (tmp_path / "a.csv").write_text("nothing\n")
     with pytest.raises(SystemExit) as caught:
         results.main(["gather", "--out", str(tmp_path / "new.csv"), str(tmp_path / "a.csv")])

@@ -36,6 +36,8 @@ def run(method, n_tasks, seed, accuracies, *, steps=4, experiment="omniglot_warp
     fixed = {
         "profile": "quick",
         "data_source": "omniglot",
+        "data_checksum": "0a1b2c",
+        "settings": "3d4e5f",
         "version": "0.1.0",
         "device": "cpu",
         "seconds": 1.0,
@@ -230,7 +232,7 @@ def test_one_seed_has_no_spread_and_uneven_seeds_are_said():
     assert "Seeds: 1 to 2 seeds" in text
 
 
-@pytest.mark.parametrize("column", ["profile", "data_source"])
+@pytest.mark.parametrize("column", ["profile", "data_source", "data_checksum"])
 def test_mixed_rows_are_one_clear_error(column):
     mixed = pd.concat([warp_rows((0,)), run("leap", 25, 0, [0.5, 0.5], **{column: "glyphs"})])
     with pytest.raises(ValueError, match=f"found rows of 2 {column} .*needed one"):

@@ -16,8 +16,8 @@ REPO = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
 FIGURES = [f"figures/{name}.png" for name in ("auc_by_tasks", "by_tasks", "heldout_curves", "meta_curves")]
 LEAVES = {
-    "omniglot_leap": ["rows.csv", "table1.csv", "table1.md", *FIGURES],
-    "omniglot_warp": ["rows.csv", "table2.csv", "table2.md", *FIGURES],
+    "omniglot_leap": ["rows.csv", "runs.json", "table1.csv", "table1.md", *FIGURES],
+    "omniglot_warp": ["rows.csv", "runs.json", "table2.csv", "table2.md", *FIGURES],
 }
 PAPER_COUNTS = {
     "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
@@ -39,11 +39,11 @@ def snakemake(folder, *args):
 
 
 def n_runs(experiment, profile):
-    """How many jobs an experiment has: methods x task counts x chunks of seeds; a baseline has one count."""
+    """How many jobs an experiment has: one a baseline, and for the methods task counts x chunks of seeds."""
     block = CONFIG["experiments"][experiment]
     size = block[profile]
     chunks = -(-size["seeds"] // size["seeds_per_job"])
-    return (len(block["baselines"]) + len(block["methods"]) * len(size["n_tasks"])) * chunks
+    return len(block["baselines"]) + len(block["methods"]) * len(size["n_tasks"]) * chunks
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The outer loop: meta-batches -> learner, with early stopping, checkpoints and progress."""
 
+import io
 import json
 import sys
 import time
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from leapwarp.files import atomic
 from leapwarp.inner import first_bad
+from leapwarp.interrupt import Interrupted
 from leapwarp.learners.base import Info, Learner, State
 from leapwarp.problem import Task
 from leapwarp.rng import generator
@@ -57,54 +59,68 @@ def fit(
     """Meta-train `learner` from `params` (of one task), meta-step k on the tasks `sample(k)`.
 
     All randomness of meta-step k comes from streams named by k, so a run that is killed and started again ends as if
-    it had never stopped.
+    it had never stopped. The checkpoint stays when the run has finished: started again, it is read and not repeated.
 
     Args:
         name: what messages call the run.
-        fingerprint: whatever the result depends on, as JSON values; a checkpoint of another one is refused.
+        fingerprint: whatever the result depends on, as JSON values; an unfinished run of another one is refused.
 
     Raises:
         FloatingPointError: a loss or parameter is no longer finite; says the method, meta-step, task and step.
-        ValueError: the checkpoint is damaged or belongs to other settings.
+        ValueError: the checkpoint is damaged or belongs to an unfinished run of other settings.
+        Interrupted: the run was told to stop; its last whole meta-step is in the checkpoint.
     """
     device = next(iter(params.values())).device
     run = load(how.checkpoint, fingerprint, device) if how.checkpoint else None
     if run is None:
         run = {"meta_step": 0, "state": learner.init(params), "history": [], "seconds": 0.0}
         run |= {"best": None, "best_error": None, "best_step": 0}
-    elif run["meta_step"]:
+    else:
         print(f"{name}: resumed at meta-step {run['meta_step']} from {how.checkpoint}", flush=True)
+    run["finished"] = is_finished(run, how)
     began = time.monotonic() - run["seconds"]
     progress = Progress(name, run["meta_step"], how.meta_steps)
-    while run["meta_step"] < how.meta_steps and not _is_exhausted(run, how):
-        k = run["meta_step"]
-        tasks = sample(k)
-        run["state"], info = learner.step(run["state"], tasks, generator(seed, "learner", k))
-        summary = check_finite(info, run["state"], tasks, f"{name}, meta-step {k}")
-        run["history"] += [(k, metric, value) for metric, value in summary.items()]
-        run["meta_step"], improved = k + 1, False
-        if how.validate and (k + 1) % how.validate_every == 0:
-            error = how.validate(run["state"])
-            run["history"].append((k, "validation_error", error))
-            summary["validation_error"] = error
-            improved = run["best_error"] is None or error < run["best_error"]
-            if improved:
-                run |= {"best": run["state"], "best_error": error, "best_step": k + 1}
-        progress.show(run["meta_step"], summary)
-        over = run["meta_step"] == how.meta_steps or _is_exhausted(run, how)
-        if how.checkpoint and (improved or over or (k + 1) % how.checkpoint_every == 0):
-            save(how.checkpoint, run | {"seconds": time.monotonic() - began}, fingerprint)
+    try:
+        while not run["finished"]:
+            # A new dictionary: whenever a signal comes, `run` is the last whole meta-step.
+            run, summary = meta_step(learner, run, sample, how, seed, name)
+            run["seconds"] = time.monotonic() - began
+            progress.show(run["meta_step"], summary)
+            due = run["finished"] or run["meta_step"] % how.checkpoint_every == 0
+            if how.checkpoint and (due or run["best_step"] == run["meta_step"]):
+                save(how.checkpoint, run, fingerprint)
+    except Interrupted:
+        if how.checkpoint:
+            save(how.checkpoint, run, fingerprint)
+            print(f"{name}: meta-step {run['meta_step']} saved in {how.checkpoint}", flush=True)
+        raise
     progress.close()
     state = run["state"] if run["best"] is None else run["best"]
-    return Fitted(state, run["history"], run["meta_step"], time.monotonic() - began)
+    return Fitted(state, run["history"], run["meta_step"], run["seconds"])
 
 
-def _is_exhausted(run: dict[str, Any], how: Fit) -> bool:
-    return (
-        how.patience is not None
-        and run["best_error"] is not None
-        and run["meta_step"] - run["best_step"] >= how.patience
-    )
+def meta_step(
+    learner: Learner, run: dict[str, Any], sample: Callable[[int], Task], how: Fit, seed: int, name: str
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """One step of meta-training from `run`, which stays as it is. -> the run after it, the numbers of the step"""
+    k = run["meta_step"]
+    tasks = sample(k)
+    state, info = learner.step(run["state"], tasks, generator(seed, "learner", k))
+    summary = check_finite(info, state, tasks, f"{name}, meta-step {k}")
+    after = run | {"meta_step": k + 1, "state": state}
+    if how.validate and (k + 1) % how.validate_every == 0:
+        error = summary["validation_error"] = how.validate(state)
+        if run["best_error"] is None or error < run["best_error"]:
+            after |= {"best": state, "best_error": error, "best_step": k + 1}
+    after["history"] = run["history"] + [(k, metric, value) for metric, value in summary.items()]
+    after["finished"] = is_finished(after, how)
+    return after, summary
+
+
+def is_finished(run: dict[str, Any], how: Fit) -> bool:
+    """All meta-steps are done, or validation has not got better for as long as it may."""
+    exhausted = how.patience is not None and run["best_error"] is not None
+    return run["meta_step"] >= how.meta_steps or (exhausted and run["meta_step"] - run["best_step"] >= how.patience)
 
 
 def check_finite(info: Info, state: State, tasks: Task, name: str) -> dict[str, float]:
@@ -139,15 +155,17 @@ def check_finite(info: Info, state: State, tasks: Task, name: str) -> dict[str, 
 
 def save(path: Path, run: dict[str, Any], fingerprint: dict[str, Any]) -> None:
     """Write a checkpoint so that a reader finds the old one or the new one, whole."""
+    buffer = io.BytesIO()  # torch.save calls a full disk an internal error
+    torch.save(run | {"fingerprint": json.dumps(fingerprint)}, buffer)
     with atomic(path) as temporary:
-        torch.save(run | {"fingerprint": json.dumps(fingerprint)}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The run that a checkpoint holds, on `device`, or None where there is none.
+    """The run that a checkpoint holds, on `device`; None where there is none, or a finished one of other settings.
 
     Raises:
-        ValueError: the file is damaged, or made by other settings (the first differences are named).
+        ValueError: the file is damaged, or an unfinished run of other settings (the differences are named).
     """
     if not path.exists():
         return None
@@ -163,8 +181,11 @@ def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "
     different = [key for key in sorted(found.keys() | needed.keys()) if found.get(key) != needed.get(key)]
     if different:
         listing = "; ".join(f"{key} is {found.get(key)!r}, this run needs {needed.get(key)!r}" for key in different)
+        if run["finished"]:
+            print(f"{path} holds a finished run of other settings ({listing}): beginning anew", flush=True)
+            return None
         raise ValueError(
-            f"checkpoint {path} was made by other settings: {listing}. "
+            f"checkpoint {path} is of an unfinished run with other settings: {listing}. "
             "Delete it to start this run from its beginning, or go back to those settings."
         )
     return run

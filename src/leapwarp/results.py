@@ -1,6 +1,7 @@
 """Tidy result rows: one CSV per run, one value per row, the same columns everywhere.
 
-    python -m leapwarp.results gather --out results/quick/omniglot_leap/rows.csv RUN.csv [RUN.csv ...]
+    python -m leapwarp.results gather --out results/quick/omniglot_leap/rows.csv \
+        --origins results/quick/omniglot_leap/runs.json RUN.csv [RUN.csv ...]
 
 A per-run value leaves `task` empty; a summary leaves `step` empty. Files appear whole or not at all, and
 reading a file gives back exactly the values that were written. Nothing here imports torch.
@@ -8,10 +9,11 @@ reading a file gives back exactly the values that were written. Nothing here imp
 
 import argparse
 import io
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,6 +32,8 @@ DTYPES = {
     "value": "float64",
     "profile": "str",
     "data_source": "str",
+    "data_checksum": "str",
+    "settings": "str",
     "version": "str",
     "device": "str",
     "seconds": "float64",
@@ -56,13 +60,16 @@ def rows(
     seed: int,
     profile: str,
     data_source: str,
+    data_checksum: str,
+    settings: str,
     version: str,
     device: str,
     seconds: float,
 ) -> pd.DataFrame:
     """The rows of one run, in COLUMNS; each record is (task, step, metric, value).
 
-    `task` is "" for a value of the whole run, `step` is None for a summary. Raises ValueError as `checked`.
+    `task` is "" for a value of the whole run, `step` is None for a summary; `settings` is a hash of them.
+    Raises ValueError as `checked`.
     """
     frame = pd.DataFrame(list(records), columns=["task", "step", "metric", "value"])
     frame["step"] = frame["step"].astype("Int64")
@@ -73,6 +80,8 @@ def rows(
         "seed": seed,
         "profile": profile,
         "data_source": data_source,
+        "data_checksum": data_checksum,
+        "settings": settings,
         "version": version,
         "device": device,
         "seconds": seconds,
@@ -154,6 +163,20 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     return checked(frame, str(path))
 
 
+def origins(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
+    """The provenance that lies beside each CSV; raises ValueError naming a file that is missing or damaged."""
+    found = []
+    for path in [Path(path).with_suffix(".json") for path in paths]:
+        try:
+            found.append(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path}: found no readable provenance ({error}), needed what the run wrote beside its CSV. "
+                "Delete both files and run their rule again."
+            ) from None
+    return found
+
+
 def gather(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
     """All rows of many CSVs, sorted, the same whatever the order of `paths`; a repeated row is an error."""
     if not paths:
@@ -165,7 +188,7 @@ def gather(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
 def provenance(frame: pd.DataFrame, experiment: str) -> Provenance:
     """The one profile and data source of rows of `experiment`; raises ValueError where there are several."""
     found = {}
-    for column in ("experiment", "profile", "data_source"):
+    for column in ("experiment", "profile", "data_source", "data_checksum"):
         values = sorted(frame[column].unique())
         if len(values) != 1:
             raise ValueError(
@@ -198,12 +221,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("gather", help="check many CSVs and write them as one, sorted")
     command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
+    command.add_argument("--origins", metavar="JSON", help="also write the provenance of all runs, in one list")
     command.add_argument("csv", nargs="+", metavar="CSV", help="files to gather, in any order")
     options = parser.parse_args(arguments)
     try:
         frame = gather(options.csv)
+        if options.origins:
+            text = json.dumps(origins(options.csv), indent=1)
+            with atomic(options.origins) as path:
+                path.write_text(text + "\n")
         write(options.out, frame)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.exit(1, f"error: {error}\n")
     print(f"{options.out}: {len(frame)} rows of {len(options.csv)} files")
 

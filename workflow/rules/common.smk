@@ -68,22 +68,29 @@ def seed_chunks(seeds, per_job):
 
 
 def run_files(wildcards):
-    """The CSV of every run of one experiment at one size. Without pretraining, n_tasks is 0 and each is run once."""
+    """The CSV of every run of one experiment at one size.
+
+    Without pretraining, n_tasks is 0, each method is run once, and all its seeds, which take seconds, share a job.
+    """
     block = EXPERIMENTS[wildcards.experiment]
     chosen = size(wildcards)
-    pairs = [(method, 0) for method in block["baselines"]]
-    pairs += [(method, n_tasks) for method in block["methods"] for n_tasks in chosen["n_tasks"]]
+    jobs = [(method, 0, chosen["seeds"]) for method in block["baselines"]]
+    jobs += [
+        (method, n_tasks, chosen["seeds_per_job"])
+        for method in block["methods"]
+        for n_tasks in chosen["n_tasks"]
+    ]
     return [
         f"results/{wildcards.profile}/{wildcards.experiment}/runs/{method}/tasks{n_tasks}/seeds{first}-{last}.csv"
-        for method, n_tasks in pairs
-        for first, last in seed_chunks(chosen["seeds"], chosen["seeds_per_job"])
+        for method, n_tasks, per_job in jobs
+        for first, last in seed_chunks(chosen["seeds"], per_job)
     ]
 
 
 def outputs(experiment):
     """What one experiment leaves at the size that the config names: tidy rows, tables, figures."""
     folder = f"results/{config['profile']}/{experiment}"
-    files = [f"{folder}/rows.csv"]
+    files = [f"{folder}/rows.csv", f"{folder}/runs.json"]
     if experiment in TABLES:
         files += [f"{folder}/{TABLES[experiment]}.{kind}" for kind in ("csv", "md")]
     return files + [f"{folder}/figures/{name}.png" for name in FIGURES.get(experiment, ())]

@@ -6,7 +6,8 @@ rule gather:
     input:
         run_files,
     output:
-        "results/{profile}/{experiment}/rows.csv",
+        rows="results/{profile}/{experiment}/rows.csv",
+        runs="results/{profile}/{experiment}/runs.json",
     log:
         "results/{profile}/{experiment}/logs/gather.log",
     priority: 100
@@ -17,7 +18,7 @@ rule gather:
         mem_mb=2000,
         runtime=10,
     shell:
-        "python -m leapwarp.results gather --out {output:q} {input:q} > {log:q} 2>&1"
+        "python -m leapwarp.results gather --out {output.rows:q} --origins {output.runs:q} {input:q} > {log:q} 2>&1"
 
 
 rule table:

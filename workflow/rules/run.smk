@@ -3,11 +3,12 @@
 
 
 rule run:
-    """Meta-train and evaluate one method with one number of tasks, for a few seeds: one CSV."""
+    """Meta-train and evaluate one method with one number of tasks, for a few seeds: one CSV and where it came from."""
     input:
         data=DATA,
     output:
-        "results/{profile}/{experiment}/runs/{method}/tasks{n_tasks}/seeds{first}-{last}.csv",
+        rows="results/{profile}/{experiment}/runs/{method}/tasks{n_tasks}/seeds{first}-{last}.csv",
+        origin="results/{profile}/{experiment}/runs/{method}/tasks{n_tasks}/seeds{first}-{last}.json",
     log:
         "results/{profile}/{experiment}/logs/{method}/tasks{n_tasks}/seeds{first}-{last}.log",
     benchmark:
@@ -26,7 +27,7 @@ rule run:
     shell:
         "python -m leapwarp.experiments.{wildcards.experiment} --profile {wildcards.profile}"
         " --method {wildcards.method} --n-tasks {wildcards.n_tasks} --seeds {params.seeds} --data {input.data:q}"
-        " --out {output:q} --checkpoints {params.checkpoints:q} --device {resources.device} > {log:q} 2>&1"
+        " --out {output.rows:q} --checkpoints {params.checkpoints:q} --device {resources.device} > {log:q} 2>&1"
 
 
 # The headline experiment before the others, and in it the longest runs first, which packs the cores best.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from leapwarp.files import atomic
@@ -26,10 +26,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = checksum(tensors)
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={**metadata, "checksum": digest})
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # safetensors makes files that only their owner can read
+        temporary.write_bytes(save(tensors, metadata={**metadata, "checksum": digest}))
     return digest
 
 

@@ -3,23 +3,18 @@
 An alphabet is a 20-way classification task of 15 drawings a character to train on and 5 held out.
 """
 
-import argparse
-import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor
 
-from leapwarp import __version__, host, results
-from leapwarp.data import augment, store
-from leapwarp.data.alphabets import Alphabets, load
+from leapwarp.data import augment
+from leapwarp.data.alphabets import Alphabets
 from leapwarp.evaluate import area, check_adapted, error_below, evaluate, heldout, points
 from leapwarp.fit import Fit, fit
 from leapwarp.inner import Stop, adapt
@@ -29,7 +24,6 @@ from leapwarp.models.convnet import convnet
 from leapwarp.optim import Optimizer, sgd
 from leapwarp.problem import Batch, Problem, Task, map_tasks, supervised
 from leapwarp.rng import generator
-from leapwarp.trees import leaves
 
 CLASSES = 20  # characters of a task; alphabets with fewer are dropped (both papers)
 DRAWINGS_HELD_OUT = 5  # of the 20 drawings of each character (both papers)
@@ -79,10 +73,6 @@ class Settings:
     tasks_at_a_time: int = 0
     """tasks adapted in one stack: time and memory, not results; 0 for what `stack_size` says"""
     checkpoint_every: int = 10
-
-
-# Settings that a run may change on its way without changing what it learns.
-NOT_RESULTS = {"checkpoint_every", "curve_every", "tasks_at_a_time"}
 
 
 class Method(NamedTuple):
@@ -263,15 +253,15 @@ def run(
     seed: int,
     device: torch.device,
     checkpoints: Path | None,
-    identity: dict[str, str],
-) -> tuple[list[tuple[str, int | None, str, float]], State]:
-    """One run: meta-train on `n_tasks` alphabets, then adapt to the held-out ones. -> records, meta-parameters
+    identity: dict[str, Any],
+) -> tuple[list[tuple[str, int | None, str, float]], float]:
+    """One run: meta-train on `n_tasks` alphabets, then adapt to the held-out ones. -> records, seconds
 
     Args:
         checkpoints: folder for checkpoints, or None to keep none.
-        identity: experiment, profile and whatever else tells this run from others.
+        identity: whatever else the result depends on, as JSON values: a checkpoint of another one is refused.
     """
-    settings = method.settings
+    began, settings = time.monotonic(), method.settings
     if not settings.tasks_at_a_time:
         settings = replace(settings, tasks_at_a_time=stack_size(device, settings))
     parts = split(alphabets, seed, n_tasks, settings.n_test, settings.n_validation)
@@ -312,15 +302,8 @@ def run(
             checkpoints / f"seed{seed}.pt" if checkpoints else None,
             settings.checkpoint_every,
         )
-        fingerprint = identity | {
-            "method": name,
-            "n_tasks": n_tasks,
-            "seed": seed,
-            "data": alphabets.checksum,
-        }
         title = f"{name}, {n_tasks} tasks, seed {seed}"
-        numbers = {key: value for key, value in asdict(settings).items() if key not in NOT_RESULTS}
-        fitted = fit(learner, params, sample, how, seed, title, fingerprint | numbers)
+        fitted = fit(learner, params, sample, how, seed, title, identity)
     state = fitted.state if fitted else learner.init(params)
 
     tasks = held(parts.test, "test")
@@ -346,97 +329,4 @@ def run(
         for k in range(0, steps, every):
             records.append((task, k, "train_loss", float(result.loss_curve[i, k])))
             records.append((task, k, "train_accuracy", float(result.accuracy_curve[i, k])))
-    return records, state
-
-
-def keep_results(folder: Path, states: dict[int, State]) -> None:
-    """Leave what each seed learnt as seed<n>.safetensors, and remove the checkpoints, which have served."""
-    for seed, state in states.items():
-        store.write(folder / f"seed{seed}.safetensors", leaves(state), {})
-        (folder / f"seed{seed}.pt").unlink(missing_ok=True)
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one; raises ValueError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used here ({reason}); take auto, cpu or cuda.") from None
-    return device
-
-
-def main(
-    experiment: str,
-    document: str | None,
-    profiles: dict[str, Settings],
-    methods: Callable[[Settings], dict[str, Method]],
-    arguments: Sequence[str] | None = None,
-) -> None:
-    """Command line of an Omniglot experiment: some seeds of one method at one number of tasks -> one CSV."""
-    names = list(methods(next(iter(profiles.values()))))
-    parser = argparse.ArgumentParser(
-        prog=f"python -m leapwarp.experiments.{experiment}",
-        description=document,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--profile", choices=list(profiles), default="quick", help="size of the experiment")
-    parser.add_argument("--method", choices=names, required=True)
-    parser.add_argument("--n-tasks", type=int, required=True, help="pretraining alphabets; 0 for methods without")
-    parser.add_argument("--seeds", type=int, nargs="+", required=True, help="one run each, one after the other")
-    parser.add_argument("--data", type=Path, required=True, help="what `python -m leapwarp.data.prepare` made")
-    parser.add_argument("--out", type=Path, required=True, help="CSV of result rows to write")
-    parser.add_argument("--checkpoints", type=Path, help="folder to keep checkpoints in, and to resume from")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    options = parser.parse_args(arguments)
-    method = methods(profiles[options.profile])[options.method]
-    if (options.n_tasks > 0) != method.pretrains or options.n_tasks < 0:
-        needed = "at least 1" if method.pretrains else "0, since it does not pretrain"
-        parser.error(f"argument --n-tasks: {options.method} needs {needed}, got {options.n_tasks}")
-    host.settle()
-    print(shlex.join(["python", "-m", f"leapwarp.experiments.{experiment}", *(arguments or sys.argv[1:])]), flush=True)
-    try:
-        device = pick_device(options.device)
-        alphabets = load(options.data)
-        frames, states = [], {}
-        for seed in options.seeds:
-            began = time.monotonic()
-            identity = {"experiment": experiment, "profile": options.profile, "version": __version__}
-            records, state = run(
-                alphabets,
-                method,
-                options.method,
-                options.n_tasks,
-                seed,
-                device,
-                options.checkpoints,
-                identity,
-            )
-            frames.append(
-                results.rows(
-                    records,
-                    experiment=experiment,
-                    method=options.method,
-                    n_tasks=options.n_tasks,
-                    seed=seed,
-                    profile=options.profile,
-                    data_source=alphabets.source,
-                    version=__version__,
-                    device=str(device),
-                    seconds=time.monotonic() - began,
-                )
-            )
-            accuracy = sum(value for _, _, metric, value in records if metric == "accuracy") / method.settings.n_test
-            print(
-                f"{options.method}, {options.n_tasks} tasks, seed {seed}: held-out accuracy {accuracy:.3f}",
-                flush=True,
-            )
-            states[seed] = state
-        results.write(options.out, pd.concat(frames, ignore_index=True))
-        if options.checkpoints:
-            keep_results(options.checkpoints, states)
-    except (ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {options.method}, {options.n_tasks} tasks: {error}")
+    return records, seconds + (fitted.seconds if fitted else 0.0)

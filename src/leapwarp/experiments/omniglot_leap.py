@@ -13,14 +13,9 @@ error, and leap falling with the number of tasks.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from leapwarp.experiments.omniglot import (
-    Method,
-    Settings,
-    finetune_learner,
-    main,
-    path_learner,
-    scratch_learner,
-)
+from leapwarp.data.alphabets import load
+from leapwarp.experiments.command import main
+from leapwarp.experiments.omniglot import Method, Settings, finetune_learner, path_learner, run, scratch_learner
 from leapwarp.learners import fomaml, leap, reptile
 
 PAPER = Settings(
@@ -81,7 +76,7 @@ def methods(settings: Settings) -> dict[str, Method]:
 
 
 def cli(arguments: Sequence[str] | None = None) -> None:
-    main("omniglot_leap", __doc__, PROFILES, methods, arguments)
+    main("omniglot_leap", __doc__, PROFILES, methods, load, run, arguments)
 
 
 if __name__ == "__main__":

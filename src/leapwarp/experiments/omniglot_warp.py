@@ -13,14 +13,9 @@ leap above reptile above scratch at 10 tasks, and leap and warp_leap far better 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from leapwarp.experiments.omniglot import (
-    Method,
-    Settings,
-    finetune_learner,
-    main,
-    path_learner,
-    scratch_learner,
-)
+from leapwarp.data.alphabets import load
+from leapwarp.experiments.command import main
+from leapwarp.experiments.omniglot import Method, Settings, finetune_learner, path_learner, run, scratch_learner
 from leapwarp.inner import Stop
 from leapwarp.learners import Learner, fomaml, leap, maml, reptile, warp_leap
 from leapwarp.optim import sgd
@@ -98,7 +93,7 @@ def methods(settings: Settings) -> dict[str, Method]:
 
 
 def cli(arguments: Sequence[str] | None = None) -> None:
-    main("omniglot_warp", __doc__, PROFILES, methods, arguments)
+    main("omniglot_warp", __doc__, PROFILES, methods, load, run, arguments)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+"""The command line that every experiment has: some seeds of one method at one number of tasks -> one CSV.
+
+It settles the process, listens for signals, holds the run's lock, loads the data, calls the experiment's `run` once a
+seed, and writes rows and provenance. Whatever is wrong ends in one line of error and no CSV.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from leapwarp import host, interrupt, provenance, results
+from leapwarp.files import alone, atomic
+
+# Settings that a run may change on its way without changing what it learns.
+NOT_RESULTS = {"checkpoint_every", "curve_every", "tasks_at_a_time"}
+
+Record = tuple[str, int | None, str, float]
+"""(held-out task or "", step or None, metric, value)"""
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one; raises ValueError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here ({reason}); take auto, cpu or cuda.") from None
+    return device
+
+
+def seed_number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 upwards, got {text!r}")
+    return int(text)
+
+
+def main(
+    experiment: str,
+    document: str | None,
+    profiles: dict[str, Any],
+    methods: Callable[[Any], dict[str, Any]],
+    load: Callable[[Path], Any],
+    run: Callable[..., tuple[list[Record], float]],
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """The command line of one experiment.
+
+    Args:
+        profiles: settings (a dataclass) by size.
+        methods: settings -> the methods by name, each with `settings` and whether it `pretrains`.
+        load: path -> data with `source` and `checksum`.
+        run: (data, method, its name, number of tasks, seed, device, folder of checkpoints or None, identity: whatever
+            the result depends on) -> records, seconds that it took, those of interrupted processes included.
+    """
+    names = list(methods(next(iter(profiles.values()))))
+    parser = argparse.ArgumentParser(
+        prog=f"python -m leapwarp.experiments.{experiment}",
+        description=document,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--profile", choices=list(profiles), default="quick", help="size of the experiment")
+    parser.add_argument("--method", choices=names, required=True)
+    parser.add_argument("--n-tasks", type=int, required=True, help="pretraining tasks; 0 for methods without")
+    parser.add_argument("--seeds", type=seed_number, nargs="+", required=True, help="one run each, one after the other")
+    parser.add_argument("--data", type=Path, required=True, help="what `python -m leapwarp.data.prepare` made")
+    parser.add_argument("--out", type=Path, required=True, help="CSV of result rows to write; provenance beside it")
+    parser.add_argument("--checkpoints", type=Path, help="folder to keep checkpoints in, and to resume from")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    options = parser.parse_args(arguments)
+    method = methods(profiles[options.profile])[options.method]
+    if (options.n_tasks > 0) != method.pretrains or options.n_tasks < 0:
+        needed = "at least 1" if method.pretrains else "0, since it does not pretrain"
+        parser.error(f"argument --n-tasks: {options.method} needs {needed}, got {options.n_tasks}")
+    if len(set(options.seeds)) < len(options.seeds):
+        parser.error(f"argument --seeds: needs each seed once, got {' '.join(map(str, options.seeds))}")
+    interrupt.watch()
+    host.settle()
+    print(shlex.join(["python", "-m", f"leapwarp.experiments.{experiment}", *(arguments or sys.argv[1:])]), flush=True)
+    name = f"{options.method}, {options.n_tasks} tasks"
+    try:
+        with alone(options.out.with_name(f".{options.out.name}.lock")):
+            _run_seeds(experiment, options, method, load, run)
+    except (ValueError, FloatingPointError, OSError) as error:
+        sys.exit(f"error: {name}: {error}")
+    except interrupt.Interrupted as signal:
+        print(f"{name}: stopped by {signal}; started again, it goes on from its checkpoint", flush=True)
+        sys.exit(interrupt.EXIT_CODE)
+
+
+def _run_seeds(
+    experiment: str,
+    options: argparse.Namespace,
+    method: Any,
+    load: Callable[[Path], Any],
+    run: Callable[..., tuple[list[Record], float]],
+) -> None:
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    device = pick_device(options.device)
+    data = load(options.data)
+    settings = asdict(method.settings)
+    numbers = {key: value for key, value in settings.items() if key not in NOT_RESULTS}
+    identity = {
+        "experiment": experiment,
+        "profile": options.profile,
+        "method": options.method,
+        "n_tasks": options.n_tasks,
+        "data": data.checksum,
+        "code": provenance.code(),
+        "torch": torch.__version__,
+        **numbers,
+    }
+    same = {
+        "experiment": experiment,
+        "profile": options.profile,
+        "method": options.method,
+        "n_tasks": options.n_tasks,
+        "version": provenance.version(),
+        "data_source": data.source,
+        "data_checksum": data.checksum[: provenance.DIGITS],
+        "device": str(device),
+    }
+    frames, seconds = [], {}
+    for seed in options.seeds:
+        records, seconds[seed] = run(
+            data,
+            method,
+            options.method,
+            options.n_tasks,
+            seed,
+            device,
+            options.checkpoints,
+            identity | {"seed": seed},
+        )
+        hashed = provenance.digest(numbers)
+        frames.append(results.rows(records, **same, settings=hashed, seed=seed, seconds=seconds[seed]))
+        print(f"{options.method}, {options.n_tasks} tasks, seed {seed}: {seconds[seed]:.0f} s", flush=True)
+    origin = same | {
+        "seeds": options.seeds,
+        "code": identity["code"],
+        "settings": settings,
+        "settings_hash": provenance.digest(numbers),
+        "packages": provenance.packages(),
+        "machine": provenance.machine(device),
+        "started": started,
+        "seconds": seconds,
+    }
+    with atomic(options.out.with_suffix(".json")) as path:
+        path.write_text(json.dumps(origin, indent=1) + "\n")
+    results.write(options.out, pd.concat(frames, ignore_index=True))

@@ -1,0 +1,64 @@
+"""Where numbers come from: version and sources of the code, packages, machine."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leapwarp import __version__
+
+DIGITS = 12  # of a hash, as shown and compared
+PACKAGES = ("torch", "torchvision", "numpy", "pandas")
+
+
+def digest(value: Any) -> str:
+    """A short hash of anything that JSON can write."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+
+def version() -> str:
+    """The version, with the commit where the package runs from a checkout: 0.1.0+g1a2b3c4, or ...dirty if changed."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", __file__)  # and not a checkout of something else around site-packages
+        changed = git("status", "--porcelain", "--", ".")
+        return f"{__version__}+g{git('rev-parse', '--short=7', 'HEAD')}{'.dirty' if changed else ''}"
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+
+
+def code() -> str:
+    """A hash of all sources of this package that the process has imported: what computed, and nothing else."""
+    found = {name: module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "leapwarp"}
+    main = sys.modules["__main__"].__file__ if hasattr(sys.modules["__main__"], "__file__") else None
+    package = Path(__file__).parent
+    paths = {Path(path) for path in [*found.values(), main] if path and Path(path).is_relative_to(package)}
+    return digest({path.relative_to(package).as_posix(): path.read_text() for path in sorted(paths)})
+
+
+def packages() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def machine(device: torch.device) -> str:
+    """The model of what computes, without the machine's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model}, {os.cpu_count()} cores"
