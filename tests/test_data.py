@@ -96,13 +96,15 @@ def test_store_round_trip(tmp_path: Path):
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["file.safetensors"]
 
 
-@pytest.mark.parametrize("where", ["header", "tensor", "cut", "empty"])
+@pytest.mark.parametrize("where", ["header", "metadata", "tensor", "cut", "empty"])
 def test_store_finds_damage(tmp_path: Path, where: str):
     path = tmp_path / "file.safetensors"
     store.write(path, {"images": torch.arange(100, dtype=torch.uint8)}, {"source": "test"})
     data = bytearray(path.read_bytes())
     if where in ("header", "tensor"):
         data[5 if where == "header" else -3] ^= 0xFF
+    if where == "metadata":
+        data = data.replace(b"test", b"nest")
     path.write_bytes(data[: {"cut": -10, "empty": 0}.get(where, len(data))])
     with pytest.raises(DataError, match=r"file\.safetensors: damaged"):
         store.read(path)

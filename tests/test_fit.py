@@ -1,6 +1,5 @@
 """The outer loop: what happens when a run is killed, damaged, edited or diverges."""
 
-import json
 import os
 import random
 import signal
@@ -14,7 +13,6 @@ import torch
 from cases import quadratic, quadratic_tasks, random_quadratics, small_warped
 
 from leapwarp import interrupt, results
-from leapwarp.data.store import write
 from leapwarp.evaluate import evaluate
 from leapwarp.fit import Fit, fit, load
 from leapwarp.learners import leap, scratch, warp_leap
@@ -174,22 +172,6 @@ def test_a_replay_that_diverges_is_told_from_the_tasks():
 
 
 # ---------------------------------------------------------------- the script, killed at a random moment
-
-
-@pytest.fixture(scope="module")
-def made_up_alphabets(tmp_path_factory):
-    """Eight alphabets of twenty random but consistent characters."""
-    stream = torch.Generator().manual_seed(0)
-    base = torch.rand(160, 1, 28, 28, generator=stream) > 0.8
-    flips = torch.rand(160, 20, 28, 28, generator=stream) > 0.97
-    path = tmp_path_factory.mktemp("data") / "alphabets.safetensors"
-    tensors = {
-        "images": (base ^ flips).to(torch.uint8) * 255,
-        "alphabet": torch.arange(8).repeat_interleave(20),
-    }
-    names = [f"made_up_{i}" for i in range(8)]
-    write(path, tensors, {"source": "made_up", "names": json.dumps(names), "licence": "none"})
-    return path
 
 
 def command(folder, data, method, n_tasks):

@@ -1,18 +1,16 @@
 """The workflow: targets, the config check, lint, and the whole smoke profile from data to figures."""
 
-import csv
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from calls import REPO, rows_of, snakemake
 
-REPO = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
 FIGURES = [f"figures/{name}.png" for name in ("auc_by_tasks", "by_tasks", "heldout_curves", "meta_curves")]
 LEAVES = {
@@ -30,12 +28,6 @@ def folder(tmp_path):
     """A folder to run the workflow in, with the repository's config: nothing reaches its results/."""
     shutil.copy(REPO / "config.yaml", tmp_path)
     return tmp_path
-
-
-def snakemake(folder, *args):
-    """One call of snakemake in `folder`: the finished process, output and errors together in stdout."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile"), *args]
-    return subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900)
 
 
 def n_runs(experiment, profile):
@@ -119,6 +111,11 @@ def test_seeds_share_a_job(folder):
             " Allowed: a list, not empty and without repeats, of whole numbers from 1 to 30.",
         ),
         (
+            ["experiments", "omniglot_warp", "paper", "n_tasks"],
+            [27],
+            "'experiments.omniglot_warp.paper.n_tasks[0]' is 27. Allowed: a whole number from 1 to 26.",
+        ),
+        (
             ["experiments", "omniglot_warp", "methods", 0],
             "leep",
             "'experiments.omniglot_warp.methods[0]' is 'leep'."
@@ -171,13 +168,6 @@ def test_config_says_what_each_key_does():
 def test_lint_is_clean(folder):
     result = snakemake(folder, "--lint")
     assert result.returncode == 0, result.stdout
-
-
-def rows_of(path):
-    """The rows of one run without what depends on the clock."""
-    with open(path, newline="") as file:
-        rows = [{key: row[key] for key in row if key != "seconds"} for row in csv.DictReader(file)]
-    return [row for row in rows if not row["metric"].endswith("seconds")]
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all, and work that only one process does at a time."""
+"""Files that appear whole or not at all, errors in one line, and work that only one process does at a time."""
 
 import fcntl
 import os
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,15 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if os.access(path.parent, os.W_OK):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def one_line(parser: ArgumentParser) -> Iterator[None]:
+    """Bad input or a file that cannot be written ends the program with one line that says so, and exit code 1."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"error: {error}\n")
 
 
 @contextmanager

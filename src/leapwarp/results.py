@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from leapwarp.files import atomic
+from leapwarp.files import atomic, one_line
 
 # The dtype of every column, in the order of the file. "Int64" is the integer type that has a missing value.
 DTYPES = {
@@ -224,15 +224,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--origins", metavar="JSON", help="also write the provenance of all runs, in one list")
     command.add_argument("csv", nargs="+", metavar="CSV", help="files to gather, in any order")
     options = parser.parse_args(arguments)
-    try:
+    with one_line(parser):
         frame = gather(options.csv)
         if options.origins:
             text = json.dumps(origins(options.csv), indent=1)
             with atomic(options.origins) as path:
                 path.write_text(text + "\n")
         write(options.out, frame)
-    except (ValueError, OSError) as error:
-        parser.exit(1, f"error: {error}\n")
     print(f"{options.out}: {len(frame)} rows of {len(options.csv)} files")
 
 

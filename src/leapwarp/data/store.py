@@ -1,6 +1,7 @@
 """The data file: named tensors and text metadata in a safetensors file, written whole, verified when read."""
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from leapwarp.files import atomic
+
+SEAL = "checksum_of_metadata"
 
 
 class DataError(ValueError):
@@ -26,7 +29,8 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = checksum(tensors)
     with atomic(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata={**metadata, "checksum": digest}))
+        described = {**metadata, "checksum": digest}
+        temporary.write_bytes(save(tensors, metadata={**described, SEAL: seal(described)}))
     return digest
 
 
@@ -46,10 +50,18 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path}: damaged, not a safetensors file ({error}). {advice}") from None
+    needed, found = metadata.pop(SEAL, None), seal(metadata)
+    if found != needed:
+        raise DataError(f"{path}: damaged, its metadata have checksum {found} and say {needed}. {advice}")
     needed, found = metadata.get("checksum"), checksum(tensors)
     if found != needed:
         raise DataError(f"{path}: damaged, found checksum {found}, its metadata says {needed}. {advice}")
     return tensors, metadata
+
+
+def seal(metadata: Mapping[str, str]) -> str:
+    """SHA-256 of the metadata."""
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -25,7 +25,7 @@ from matplotlib.lines import Line2D
 
 from leapwarp import results, tables
 from leapwarp.figures import style
-from leapwarp.files import atomic
+from leapwarp.files import atomic, one_line
 
 
 class Experiment(NamedTuple):
@@ -277,20 +277,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     name, experiment = options.experiment, EXPERIMENTS[options.experiment]
     matplotlib.use("Agg")
-    with matplotlib.style.context("default"):
+    with one_line(parser), matplotlib.style.context("default"):
         matplotlib.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
-        try:
-            numbers = options.paper or tables.default_paper(experiment.paper)
-            paper = tables.read_paper(numbers, experiment.table)
-            frame = results.read(options.rows)
-            figures = {
-                "by_tasks": by_tasks(frame, experiment.quantity, paper, name),
-                "auc_by_tasks": by_tasks(frame, "auc", None, name),
-                "heldout_curves": heldout_curves(frame, name),
-                "meta_curves": meta_curves(frame, name),
-            }
-        except ValueError as error:
-            parser.exit(1, f"error: {error}\n")
+        numbers = options.paper or tables.default_paper(experiment.paper)
+        paper = tables.read_paper(numbers, experiment.table)
+        frame = results.read(options.rows)
+        figures = {
+            "by_tasks": by_tasks(frame, experiment.quantity, paper, name),
+            "auc_by_tasks": by_tasks(frame, "auc", None, name),
+            "heldout_curves": heldout_curves(frame, name),
+            "meta_curves": meta_curves(frame, name),
+        }
         for stem, figure in figures.items():
             save(figure, options.out_dir / f"{stem}.png")
             print(options.out_dir / f"{stem}.png")

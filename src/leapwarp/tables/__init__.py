@@ -12,7 +12,7 @@ import pandas as pd
 
 from leapwarp import results
 from leapwarp.figures import style
-from leapwarp.files import atomic
+from leapwarp.files import atomic, one_line
 
 PAPER_DTYPES = {
     "paper": "str",
@@ -205,12 +205,10 @@ def main(
     parser.add_argument("--paper", default=default_paper(paper), metavar="CSV", help=help_paper)
     parser.add_argument("--out-dir", required=True, type=Path, metavar="DIR", help="folder of the two files")
     options = parser.parse_args(arguments)
-    try:
+    with one_line(parser):
         lines, text = build(results.read(options.rows), read_paper(options.paper, table))
-    except ValueError as error:
-        parser.exit(1, f"error: {error}\n")
-    with atomic(options.out_dir / f"table{table}.csv") as path:
-        lines.to_csv(path, index=False, lineterminator="\n")
-    with atomic(options.out_dir / f"table{table}.md") as path:
-        path.write_text(text, encoding="utf-8")
+        with atomic(options.out_dir / f"table{table}.csv") as path:
+            lines.to_csv(path, index=False, lineterminator="\n")
+        with atomic(options.out_dir / f"table{table}.md") as path:
+            path.write_text(text, encoding="utf-8")
     print(f"{options.out_dir / f'table{table}.md'}: {len(lines)} lines")
