@@ -1,5 +1,6 @@
 # make reproduce   sets everything up, then makes every table and figure (config.yaml says what and how large)
 # make test        sets everything up, then runs the tests
+# make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; three minutes)
 # make readme      puts the tables of the last quick run into README.md
 # make lint        style, types, workflow
 # make clean-venv  removes the environment; the next call sets it up anew
@@ -21,13 +22,17 @@ if not ((3, 11) <= sys.version_info[:2] <= (3, 13) and found.endswith("Linux x86
 endef
 export CHECK
 
-.PHONY: reproduce test lint readme clean-venv
+.PHONY: reproduce test test-slurm lint readme clean-venv
 
 reproduce: $(STAMP)
 	.venv/bin/snakemake --cores all $(ARGS)
 
 test: $(STAMP)
 	.venv/bin/python -m pytest $(ARGS)
+
+test-slurm: $(STAMP)
+	@$(PIP) install --no-deps -r requirements-slurm.lock
+	LEAPWARP_TEST_SLURM=1 .venv/bin/python -m pytest tests/test_slurm.py $(ARGS)
 
 lint: $(STAMP)
 	.venv/bin/ruff check

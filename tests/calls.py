@@ -3,9 +3,13 @@
 import csv
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
+
 REPO = Path(__file__).parents[1]
+NAME = "omniglot_leap"  # the experiment that these tests run
 
 
 def snakemake_command(*args):
@@ -33,3 +37,36 @@ def rows_of(path):
     with open(path, newline="") as file:
         rows = [{key: row[key] for key in row if key not in ("seconds", "version")} for row in csv.DictReader(file)]
     return [row for row in rows if not row["metric"].endswith("seconds")]
+
+
+def processes(folder):
+    """The runs that are at work in `folder`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+            if process.cwd() == str(folder) and words[1:3] == ["-m", f"leapwarp.experiments.{NAME}"]:
+                found.append(process)
+        except psutil.Error:  # it has ended in the meantime
+            pass
+    return found
+
+
+def caught(folder, parent, method):
+    """The run of `method` at one task, suspended while it is at work: it cannot end before a test is done with it."""
+    lock = folder / f"results/smoke/{NAME}/runs/{method}/tasks1/.seeds0-1.csv.lock"
+    deadline = time.monotonic() + 120
+    while not lock.exists():
+        assert time.monotonic() < deadline and parent.poll() is None, (folder / "snakemake.log").read_text()
+        time.sleep(0.005)
+    run = next(process for process in processes(folder) if method in process.cmdline())
+    run.suspend()
+    return run
+
+
+def step_to(run, path):
+    """Let a suspended run go on until `path` is there, and suspend it again."""
+    while not path.exists():
+        run.resume()
+        time.sleep(0.01)
+        run.suspend()

@@ -1,7 +1,10 @@
 import json
+import shutil
 
 import pytest
 import torch
+import yaml
+from calls import NAME, REPO, snakemake
 
 from leapwarp.data.store import write
 
@@ -22,3 +25,27 @@ def made_up_alphabets(tmp_path_factory):
     names = [f"made_up_{i}" for i in range(8)]
     write(path, tensors, {"source": "made_up", "names": json.dumps(names), "licence": "none"})
     return path
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory, made_up_alphabets):
+    """A folder with a config of three runs, and the data."""
+    folder = tmp_path_factory.mktemp("empty")
+    config = yaml.safe_load((REPO / "config.yaml").read_text())
+    block = config["experiments"][NAME] | {"methods": ["reptile", "leap"]}
+    block["smoke"] |= {"n_tasks": [1], "seeds": 2, "seeds_per_job": 2}
+    config |= {"profile": "smoke", "data": {"source": "glyphs", "dir": ""}, "experiments": {NAME: block}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "results/data").mkdir(parents=True)
+    shutil.copy2(made_up_alphabets, folder / "results/data/alphabets.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, empty):
+    """The same when snakemake has been through."""
+    folder = tmp_path_factory.mktemp("finished") / "here"
+    shutil.copytree(empty, folder)
+    result = snakemake(folder)
+    assert result.returncode == 0, result.stdout
+    return folder

@@ -6,16 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
-import psutil
 import pytest
 import torch
 import yaml
-from calls import REPO, experiments, rows_of, snakemake, snakemake_command
+from calls import NAME, caught, experiments, rows_of, snakemake, snakemake_command
 
 pytestmark = pytest.mark.slow
-NAME = "omniglot_leap"
 RUN = f"results/smoke/{NAME}/runs/leap/tasks1/seeds0-1.csv"
 CHECKPOINT = f"results/smoke/{NAME}/checkpoints/leap/tasks1/seed1.pt"
 ROWS = f"results/smoke/{NAME}/rows.csv"
@@ -25,30 +22,6 @@ def edit(folder, change):
     config = yaml.safe_load((folder / "config.yaml").read_text())
     change(config)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory, made_up_alphabets):
-    """A folder with a config of three runs, and the data."""
-    folder = tmp_path_factory.mktemp("empty")
-    config = yaml.safe_load((REPO / "config.yaml").read_text())
-    block = config["experiments"][NAME] | {"methods": ["reptile", "leap"]}
-    block["smoke"] |= {"n_tasks": [1], "seeds": 2, "seeds_per_job": 2}
-    config |= {"profile": "smoke", "data": {"source": "glyphs", "dir": ""}, "experiments": {NAME: block}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "results/data").mkdir(parents=True)
-    shutil.copy2(made_up_alphabets, folder / "results/data/alphabets.safetensors")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, empty):
-    """The same when snakemake has been through."""
-    folder = tmp_path_factory.mktemp("finished") / "here"
-    shutil.copytree(empty, folder)
-    result = snakemake(folder)
-    assert result.returncode == 0, result.stdout
-    return folder
 
 
 @pytest.fixture
@@ -83,31 +56,11 @@ def check_one_error(result, *messages):
         assert message in result.stdout, result.stdout
 
 
-def processes(folder):
-    """The runs that are at work in `folder`."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-            if process.cwd() == str(folder) and words[1:3] == ["-m", f"leapwarp.experiments.{NAME}"]:
-                found.append(process)
-        except psutil.Error:  # it has ended in the meantime
-            pass
-    return found
-
-
 def start(folder, *args):
     """snakemake in the background, until the run of leap holds its lock. -> snakemake, the run"""
     with open(folder / "snakemake.log", "w") as log:
         parent = subprocess.Popen(snakemake_command("--cores", "1", *args), cwd=folder, stdout=log, stderr=log)
-    lock = (folder / RUN).with_name(f".{(folder / RUN).name}.lock")
-    deadline = time.monotonic() + 120
-    while not lock.exists():
-        assert time.monotonic() < deadline and parent.poll() is None, (folder / "snakemake.log").read_text()
-        time.sleep(0.005)
-    run = next(process for process in processes(folder) if "leap" in process.cmdline())
-    run.suspend()  # so that it cannot end before the test has done to it what it means to
-    return parent, run
+    return parent, caught(folder, parent, "leap")
 
 
 def test_a_run_that_is_killed_is_resumed(fresh, finished):

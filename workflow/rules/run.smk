@@ -1,5 +1,6 @@
 # The device is a resource and not a parameter: moving to another machine must not rerun what is there. The checkpoint
-# is neither input nor output: Snakemake would delete it when a run fails, and a run could not resume.
+# is neither input nor output: Snakemake would delete it when a run fails, and a run could not resume. `exec`: a signal
+# to the job reaches the run, and Snakemake waits until that has saved its state. The group matters on a cluster only.
 
 
 rule run:
@@ -15,6 +16,8 @@ rule run:
         "results/{profile}/{experiment}/benchmarks/{method}/tasks{n_tasks}/seeds{first}-{last}.tsv"
     conda:
         "../envs/leapwarp.yaml"
+    group:
+        lambda wildcards: wildcards.profile
     threads: 1
     resources:
         mem_mb=lambda wildcards: size(wildcards)["mem_mb"],
@@ -25,7 +28,7 @@ rule run:
         seeds=lambda wildcards: list(range(int(wildcards.first), int(wildcards.last) + 1)),
         checkpoints="results/{profile}/{experiment}/checkpoints/{method}/tasks{n_tasks}",
     shell:
-        "python -m leapwarp.experiments.{wildcards.experiment} --profile {wildcards.profile}"
+        "exec python -m leapwarp.experiments.{wildcards.experiment} --profile {wildcards.profile}"
         " --method {wildcards.method} --n-tasks {wildcards.n_tasks} --seeds {params.seeds} --data {input.data:q}"
         " --out {output.rows:q} --checkpoints {params.checkpoints:q} --device {resources.device} > {log:q} 2>&1"
 

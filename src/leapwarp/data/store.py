@@ -52,7 +52,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str
         raise DataError(f"{path}: damaged, not a safetensors file ({error}). {advice}") from None
     needed, found = metadata.pop(SEAL, None), seal(metadata)
     if found != needed:
-        raise DataError(f"{path}: damaged, its metadata have checksum {found} and say {needed}. {advice}")
+        raise DataError(
+            f"{path}: damaged or of an older version, found metadata of checksum {found}, needed {needed}. {advice}"
+        )
     needed, found = metadata.get("checksum"), checksum(tensors)
     if found != needed:
         raise DataError(f"{path}: damaged, found checksum {found}, its metadata says {needed}. {advice}")
