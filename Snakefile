@@ -18,6 +18,8 @@ include: "workflow/rules/common.smk"
 rule all:
     input:
         [outputs(name) for name in EXPERIMENTS],
+        f"results/{config['profile']}/claims.csv",
+        "results/claims.csv",
 
 
 for name in EXPERIMENTS:
@@ -32,6 +34,7 @@ for name in EXPERIMENTS:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/claims.smk"
 
 
 localrules:
@@ -40,3 +43,5 @@ localrules:
     gather,
     table,
     figures_omniglot,
+    claims,
+    all_claims,

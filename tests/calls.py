@@ -10,6 +10,7 @@ import psutil
 
 REPO = Path(__file__).parents[1]
 NAME = "omniglot_leap"  # the experiment that these tests run
+RUNS = "Shell command: exec python -m leapwarp.experiments."
 
 
 def snakemake_command(*args):
@@ -24,7 +25,7 @@ def snakemake(folder, *args):
 
 def experiments(output):
     """(method, number of tasks, seeds) of each run that snakemake started or would start, from what it printed."""
-    lines = [line.split() for line in output.splitlines() if "Shell command: python -m leapwarp.experiments." in line]
+    lines = [line.split() for line in output.splitlines() if RUNS in line]
     between = [(line[line.index("--method") + 1], int(line[line.index("--n-tasks") + 1]), line) for line in lines]
     return sorted(
         (method, n_tasks, " ".join(line[line.index("--seeds") + 1 : line.index("--data")]))

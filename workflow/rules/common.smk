@@ -36,6 +36,8 @@ with open(workflow.source_path("../schemas/config.schema.yaml")) as file:
     check_config(config, yaml.safe_load(file))
 
 EXPERIMENTS = config["experiments"]
+PAPER = {"omniglot_leap": "leap", "omniglot_warp": "warpgrad"}
+PAPERS = {name: workflow.source_path(f"../../paper/{name}.csv") for name in ("leap", "warpgrad")}
 PROFILES = ("smoke", "quick", "paper")
 DATA = "results/data/alphabets.safetensors"
 TABLES = {"omniglot_leap": "table1", "omniglot_warp": "table2"}
@@ -94,6 +96,11 @@ def outputs(experiment):
     if experiment in TABLES:
         files += [f"{folder}/{TABLES[experiment]}.{kind}" for kind in ("csv", "md")]
     return files + [f"{folder}/figures/{name}.png" for name in FIGURES.get(experiment, ())]
+
+
+def paper_numbers(wildcards):
+    """The numbers printed in the paper that the experiment is from."""
+    return PAPERS[PAPER[wildcards.experiment]]
 
 
 def output_folder(wildcards, output):

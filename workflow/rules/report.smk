@@ -25,6 +25,7 @@ rule table:
     """Ours beside the paper's numbers: mean, standard deviation, number of seeds."""
     input:
         rows="results/{profile}/{experiment}/rows.csv",
+        paper=paper_numbers,
     output:
         csv="results/{profile}/{experiment}/{table}.csv",
         md="results/{profile}/{experiment}/{table}.md",
@@ -40,7 +41,8 @@ rule table:
     params:
         folder=output_folder,
     shell:
-        "python -m leapwarp.tables.{wildcards.experiment} --rows {input.rows:q} --out-dir {params.folder:q}"
+        "python -m leapwarp.tables.{wildcards.experiment} --rows {input.rows:q} --paper {input.paper:q}"
+        " --out-dir {params.folder:q}"
         " > {log:q} 2>&1"
 
 
@@ -48,6 +50,7 @@ rule figures_omniglot:
     """Accuracy and area under the curve against the number of tasks; held-out and meta-training curves."""
     input:
         rows="results/{profile}/{experiment}/rows.csv",
+        paper=paper_numbers,
     output:
         expand("results/{{profile}}/{{experiment}}/figures/{figure}.png", figure=OMNIGLOT_FIGURES),
     log:
@@ -65,4 +68,4 @@ rule figures_omniglot:
         folder=output_folder,
     shell:
         "python -m leapwarp.figures.omniglot --experiment {wildcards.experiment} --rows {input.rows:q}"
-        " --out-dir {params.folder:q} > {log:q} 2>&1"
+        " --paper {input.paper:q} --out-dir {params.folder:q} > {log:q} 2>&1"

@@ -14,10 +14,10 @@ rule run:
         "results/{profile}/{experiment}/logs/{method}/tasks{n_tasks}/seeds{first}-{last}.log",
     benchmark:
         "results/{profile}/{experiment}/benchmarks/{method}/tasks{n_tasks}/seeds{first}-{last}.tsv"
-    conda:
-        "../envs/leapwarp.yaml"
     group:
         lambda wildcards: wildcards.profile
+    conda:
+        "../envs/leapwarp.yaml"
     threads: 1
     resources:
         mem_mb=lambda wildcards: size(wildcards)["mem_mb"],

@@ -37,6 +37,7 @@ QUANTITIES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str, int]] 
     "accuracy": ("accuracy", lambda value: 100 * value, "percent", 1),
     "error": ("accuracy", lambda value: 100 * (1 - value), "percent", 1),
     "auc": ("auc", lambda value: value, "area, 0 to 1", 3),
+    "adapt_seconds": ("adapt_seconds", lambda value: value, "seconds a task", 3),
 }
 PROFILES = {
     "smoke": "the smallest size, to see that everything runs: its numbers say nothing about the methods",

@@ -1,0 +1,344 @@
+"""A verdict on each claim of the papers, from tidy rows (docs/claims.md).
+
+    python -m leapwarp.claims decide --claims paper/claims.yaml --out results/quick/claims.csv --profile quick \
+        --rows results/quick/omniglot_leap/rows.csv results/quick/omniglot_warp/rows.csv
+    python -m leapwarp.claims merge --out results/claims.csv results/quick/claims.csv results/paper/claims.csv
+
+A claim has parts, and each part is a contrast: a weighted sum of cells, a method at a number of tasks each, that is
+positive where the claim is right. All methods of a seed see the same held-out tasks, so that the contrast is taken
+for each seed and task, and its interval comes from drawing seeds and tasks anew. Nothing here imports torch.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from leapwarp import results, tables
+from leapwarp.figures import style
+from leapwarp.files import atomic, one_line
+
+PROFILES = ("smoke", "quick", "paper")
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+COLUMNS = [
+    "id", "paper", "section", "claim", "verdict", "part", "part_verdict", "effect", "low", "high", "unit",
+    "n_seeds", "n_heldout", "reason", "profile", "data_source",
+]  # fmt: skip
+LEVEL = 0.95
+DRAWS = 10_000
+
+Cell = tuple[str, int]
+"""(method, number of pretraining tasks)"""
+Weights = dict[Cell, float]
+
+_METHOD = {"type": "string", "enum": sorted(style.METHODS)}
+_COUNTS = {
+    "oneOf": [
+        {"enum": ["each", "largest"]},
+        {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["from"],
+            "properties": {"from": {"type": "integer"}},
+        },
+    ]
+}
+
+
+class Part(NamedTuple):
+    name: str
+    weights: Weights
+    logarithm: bool = False
+    """of ratios: the contrast is taken of logarithms, to base 2"""
+
+
+# ---------------------------------------------------------------- kinds of statistics
+
+
+def _counts(asked: Any, run: Sequence[int]) -> list[int]:
+    """Numbers of tasks that `at` names; a list names them whether they were run or not."""
+    if asked == "each":
+        return list(run)
+    if asked == "largest":
+        return list(run[-1:])
+    if isinstance(asked, dict):
+        return [count for count in run if count >= asked["from"]]
+    return asked
+
+
+def _cell(method: str, count: int) -> Cell:
+    return method, count if style.method(method).pretrained else 0
+
+
+def _pair(spec: dict[str, Any], run: Sequence[int], sign: str, logarithm: bool) -> list[Part]:
+    names = [style.method(spec[key]).name for key in ("more", "less")]
+    return [
+        Part(
+            f"{names[0]} {sign} {names[1]}, {count} task{'s' * (count != 1)}",
+            {_cell(spec["more"], count): 1.0, _cell(spec["less"], count): -1.0},
+            logarithm,
+        )
+        for count in _counts(spec["at"], run)
+    ]
+
+
+def difference(spec: dict[str, Any], run: Sequence[int]) -> list[Part]:
+    """`more` minus `less`, at each number of tasks that `at` names."""
+    return _pair(spec, run, "−", False)
+
+
+def ratio(spec: dict[str, Any], run: Sequence[int]) -> list[Part]:
+    """`more` divided by `less`; the claim is that it is above 1."""
+    return _pair(spec, run, "/", True)
+
+
+def gain(spec: dict[str, Any], run: Sequence[int]) -> list[Part]:
+    """What `method` gains from the smallest number of tasks to the largest, beyond what `than` gains."""
+    if len(run) < 2:
+        return [Part(f"gain of {style.method(spec['method']).name}", {})]
+    weights = {(spec["method"], run[-1]): 1.0, (spec["method"], run[0]): -1.0}
+    name = f"gain of {style.method(spec['method']).name} from {run[0]} to {run[-1]} tasks"
+    if "than" in spec:
+        weights |= {(spec["than"], run[-1]): -1.0, (spec["than"], run[0]): 1.0}
+        name += f" − that of {style.method(spec['than']).name}"
+    return [Part(name, weights)]
+
+
+def slope(spec: dict[str, Any], run: Sequence[int]) -> list[Part]:
+    """What the metric of `method` falls by whenever the number of tasks doubles: least squares over all numbers."""
+    name = f"fall of {style.method(spec['method']).name} per doubling of tasks"
+    if len(run) < 3:
+        return [Part(name, {})]
+    x = np.log2(run) - np.log2(run).mean()
+    return [Part(name, {(spec["method"], count): -float(w) for count, w in zip(run, x / (x**2).sum(), strict=True)})]
+
+
+class Kind(NamedTuple):
+    parts: Callable[[dict[str, Any], Sequence[int]], list[Part]]
+    needs: dict[str, Any]
+    """keys beside kind and metric, with their schemas"""
+    may: dict[str, Any] = {}  # noqa: RUF012
+
+
+KINDS = {
+    "difference": Kind(difference, {"more": _METHOD, "less": _METHOD, "at": _COUNTS}),
+    "ratio": Kind(ratio, {"more": _METHOD, "less": _METHOD, "at": _COUNTS}),
+    "gain": Kind(gain, {"method": _METHOD}, {"than": _METHOD}),
+    "slope": Kind(slope, {"method": _METHOD}),
+}
+
+
+# ---------------------------------------------------------------- paper/claims.yaml
+
+
+def schema() -> dict[str, Any]:
+    text = {"type": "string", "minLength": 1}
+    kinds = []
+    for name, kind in KINDS.items():
+        keys = {"kind": {"const": name}, "metric": {"enum": sorted(tables.QUANTITIES)}, "within": {"type": "number"}}
+        needed = ["kind", "metric", *kind.needs]
+        keys |= kind.needs | kind.may
+        kinds.append({"type": "object", "additionalProperties": False, "required": needed, "properties": keys})
+    by_kind = [
+        {"if": {"properties": {"kind": {"const": name}}, "required": ["kind"]}, "then": then}
+        for name, then in zip(KINDS, kinds, strict=True)
+    ]
+    part = {"type": "object", "required": ["kind"], "properties": {"kind": {"enum": sorted(KINDS)}}, "allOf": by_kind}
+    keys = {
+        "id": {"type": "string", "pattern": "^[LW][0-9]+$"},
+        "section": text,
+        "claim": text,
+        "experiment": text,
+        "data": text,
+        "from": {"enum": ["quick", "paper"]},
+        "why": text,
+        "parts": {"type": "array", "minItems": 1, "items": part},
+    }
+    claim = {"type": "object", "additionalProperties": False, "required": list(keys), "properties": keys}
+    return {"type": "array", "minItems": 1, "items": claim}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The claims; raises ValueError naming the claim and the key where one is not as docs/claims.md says."""
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: found no readable YAML ({' '.join(str(error).split())}).") from None
+    error = best_match(Draft202012Validator(schema()).iter_errors(found))
+    if error:
+        where = error.json_path.removeprefix("$") or "the file"
+        raise ValueError(f"{path}: {where}: {error.message}. docs/claims.md says what a claim needs.")
+    ids = [claim["id"] for claim in found]
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path}: found the claims {', '.join(twice)} twice, needed each once.")
+    return found
+
+
+# ---------------------------------------------------------------- statistics
+
+
+def contrast(frame: pd.DataFrame, part: Part, metric: str) -> tuple[list[np.ndarray], list[Cell]]:
+    """The contrast for each seed that all cells have: one array [held-out task] a seed; and the cells without rows."""
+    final = tables.quantity(frame, metric)
+    cells = {}
+    for (method, count), weight in part.weights.items():
+        mine = final.loc[(final["method"] == method) & (final["n_tasks"] == count)]
+        values = mine.set_index(["seed", "task"])["value"]
+        cells[method, count] = weight * (np.log2(values) if part.logarithm else values)
+    missing = [cell for cell, values in cells.items() if values.empty]
+    if missing or not cells:
+        return [], missing
+    joined = pd.concat(cells, axis=1, join="inner").sum(axis=1).sort_index()
+    return [group.to_numpy() for _, group in joined.groupby(level="seed")], []
+
+
+def interval(values: Sequence[np.ndarray], level: float) -> tuple[float, float, float]:
+    """Effect and its interval: mean over seeds of the mean over tasks, and a bootstrap over seeds and, in each, tasks.
+
+    Drawing n seeds from n has (n - 1) / n of the variance that n new seeds would have, which matters where n is two or
+    three: the deviations are widened by the root of n / (n - 1). docs/claims.md has the coverage that this gives.
+
+    Args:
+        values: at least two arrays [held-out task].
+    """
+    stream = np.random.default_rng(0)  # the same rows give the same file
+    n = len(values)
+    means = np.array([value.mean() for value in values])
+    drawn = np.empty((n, DRAWS, n))  # for each seed, means of its tasks drawn anew, for as often as it may be drawn
+    for i, value in enumerate(values):
+        picked = stream.integers(len(value), size=(DRAWS, n, len(value)), dtype=np.int32)
+        drawn[i] = value[picked].mean(-1)
+    seeds = stream.integers(n, size=(DRAWS, n))
+    samples = drawn[seeds, np.arange(DRAWS)[:, None], np.arange(n)].mean(1)
+    effect = means.mean()
+    low, high = np.quantile(samples - effect, [(1 - level) / 2, (1 + level) / 2]) * math.sqrt(n / (n - 1))
+    return float(effect), float(effect + low), float(effect + high)
+
+
+def decide_part(frame: pd.DataFrame, part: Part, spec: dict[str, Any], n_parts: int, obstacle: str) -> dict[str, Any]:
+    """The columns of one part. `obstacle` is why no verdict may be given, or "". `n_parts` are tested together."""
+    values, missing = contrast(frame, part, spec["metric"])
+    unit = (
+        "times" if part.logarithm else tables.QUANTITIES[spec["metric"]][2].split(",")[0].replace("percent", "points")
+    )
+    line: dict[str, Any] = {"part": f"{spec['metric']}: {part.name}", "part_verdict": UNDECIDED, "unit": unit}
+    line |= {"effect": math.nan, "low": math.nan, "high": math.nan, "n_seeds": len(values), "reason": obstacle}
+    line["n_heldout"] = sum(len(value) for value in values)
+    if not part.weights:
+        return line | {"reason": obstacle or "too few numbers of tasks were run"}
+    if missing:
+        names = ", ".join(f"{style.method(method).name} with {count} tasks" for method, count in missing)
+        return line | {"reason": obstacle or f"not run: {names}"}
+    if len(values) < 2:
+        effect = float(values[0].mean()) if values else math.nan
+        return line | {
+            "effect": 2**effect if part.logarithm else effect,
+            "reason": obstacle or "one seed is no evidence",
+        }
+    effect, low, high = interval(values, LEVEL)
+    # A claim of many parts would be contradicted by chance sooner or later: each part answers for its share.
+    _, wide_low, wide_high = interval(values, 1 - (1 - LEVEL) / n_parts)
+    margin = spec.get("within")
+    if margin is None:
+        supported, contradicted = low > 0, wide_high < 0
+        leaning = f"the interval holds zero; it leans {'towards' if effect > 0 else 'against'} the claim"
+    else:
+        supported, contradicted = -margin < low and high < margin, wide_low > margin or wide_high < -margin
+        leaning = f"the interval is neither inside ±{margin:g} nor outside"
+    if not obstacle:
+        line["part_verdict"] = SUPPORTED if supported else CONTRADICTED if contradicted else UNDECIDED
+        line["reason"] = "" if supported or contradicted else leaning
+    scaled = [2**number if part.logarithm else number for number in (effect, low, high)]
+    return line | dict(zip(("effect", "low", "high"), scaled, strict=True))
+
+
+def decide(claims: Sequence[dict[str, Any]], frames: dict[str, pd.DataFrame], profile: str) -> pd.DataFrame:
+    """One line a part of a claim, in COLUMNS.
+
+    Args:
+        frames: rows of each experiment; a claim on one that is not there is undecided.
+    """
+    lines = []
+    for claim in claims:
+        frame = frames.get(claim["experiment"], pd.DataFrame(columns=results.COLUMNS))
+        source = results.provenance(frame, claim["experiment"]).data_source if len(frame) else ""
+        obstacle = ""
+        if not source:
+            obstacle = f"{claim['experiment']} was not run"
+        elif PROFILES.index(profile) < PROFILES.index(claim["from"]):
+            why = "it only shows that everything runs" if profile == "smoke" else claim["why"]
+            obstacle = f"{profile} is too small: {why}"
+        elif source != claim["data"]:
+            obstacle = f"the data are {source}, not {claim['data']}"
+        run = sorted({int(count) for count in frame["n_tasks"]} - {0})
+        parts = [(part, spec) for spec in claim["parts"] for part in KINDS[spec["kind"]].parts(spec, run)]
+        if not parts:  # all of `at: each` where nothing was run
+            parts = [(Part("", {}), claim["parts"][0])]
+        decided = [decide_part(frame, part, spec, len(parts), obstacle) for part, spec in parts]
+        verdicts = {line["part_verdict"] for line in decided}
+        verdict = CONTRADICTED if CONTRADICTED in verdicts else SUPPORTED if verdicts == {SUPPORTED} else UNDECIDED
+        paper = "leap" if claim["id"].startswith("L") else "warpgrad"
+        same = {
+            "id": claim["id"],
+            "paper": paper,
+            "section": claim["section"],
+            "claim": " ".join(claim["claim"].split()),
+        }
+        same |= {"verdict": verdict, "profile": profile, "data_source": source}
+        lines += [same | line for line in decided]
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def merge(paths: Sequence[Path]) -> pd.DataFrame:
+    """The lines of several claims.csv, largest profile first; raises ValueError naming one that does not fit."""
+    frames = []
+    for path in paths:
+        try:
+            frame = pd.read_csv(
+                path, keep_default_na=False, na_values={name: [""] for name in ("effect", "low", "high")}
+            )
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: found no readable CSV ({error}). Delete it and run its rule again.") from None
+        if list(frame.columns) != COLUMNS:
+            raise ValueError(f"{path}: found columns {list(frame.columns)}, needed {COLUMNS}. Delete it and run again.")
+        frames.append(frame)
+    largest_first = [frame for profile in reversed(PROFILES) for frame in frames if set(frame["profile"]) == {profile}]
+    return pd.concat(largest_first, ignore_index=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m leapwarp.claims", description="Verdicts on the papers' claims.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("decide", help="decide every claim from rows of one profile")
+    command.add_argument("--claims", required=True, type=Path, metavar="YAML", help="paper/claims.yaml")
+    command.add_argument("--profile", required=True, choices=PROFILES, help="size that the rows were made at")
+    command.add_argument("--rows", required=True, nargs="+", type=Path, metavar="CSV", help="one of each experiment")
+    command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
+    command = commands.add_parser("merge", help="put the claims.csv of several profiles into one file")
+    command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
+    command.add_argument("csv", nargs="+", type=Path, metavar="CSV", help="claims.csv of one profile each")
+    options = parser.parse_args(arguments)
+    with one_line(parser):
+        if options.command == "merge":
+            frame = merge(options.csv)
+        else:
+            rows = [results.read(path) for path in options.rows]
+            frames = {str(frame["experiment"].iloc[0]): frame for frame in rows}
+            frame = decide(read(options.claims), frames, options.profile)
+        with atomic(options.out) as path:
+            frame.to_csv(path, index=False, lineterminator="\n", float_format="%.6g")
+    counts = frame.drop_duplicates(["id", "profile"])["verdict"].value_counts()
+    print(f"{options.out}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+
+
+if __name__ == "__main__":
+    main()
