@@ -12,13 +12,16 @@ min_version("9.19")
 configfile: "config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 
 
 rule all:
     input:
-        [outputs(name) for name in EXPERIMENTS],
-        f"results/{config['profile']}/claims.csv",
+        [outputs(name, config["profile"]) for name in EXPERIMENTS],
+        f"results/{config['profile']}/index.html",
         "results/claims.csv",
 
 
@@ -28,13 +31,14 @@ for name in EXPERIMENTS:
         name:
             name
         input:
-            outputs(name),
+            outputs(name, config["profile"]),
 
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/claims.smk"
+include: "workflow/rules/page.smk"
 
 
 localrules:
@@ -45,3 +49,4 @@ localrules:
     figures_omniglot,
     claims,
     all_claims,
+    page,

@@ -188,7 +188,11 @@ def test_smoke_from_data_to_figures(folder):
         for run in runs:
             assert (results / "logs" / run.with_suffix(".log")).exists()
             assert (results / "benchmarks" / run.with_suffix(".tsv")).exists()
-    assert {path.name for path in (folder / "results").iterdir()} == {"data", "smoke"}
+    assert {path.name for path in (folder / "results").iterdir()} == {"data", "smoke", "claims.csv", "logs"}
+    verdicts = (folder / "results/smoke/claims.csv").read_text()
+    assert "undecided" in verdicts and ",supported," not in verdicts and ",contradicted," not in verdicts
+    page = (folder / "results/smoke/index.html").read_text()
+    assert page.count("<img ") == 8 and "not the published size" in page
 
     # The headline experiment's table does not wait for the runs of the others.
     table = first.stdout.index("python -m leapwarp.tables.omniglot_warp")
@@ -196,6 +200,11 @@ def test_smoke_from_data_to_figures(folder):
 
     second = snakemake(folder, "--cores", "2")
     assert "Nothing to be done" in second.stdout, second.stdout[-5000:]
+
+    assert snakemake(folder, "--report", "report.html").returncode == 0
+    report = (folder / "report.html").read_text()
+    for text in ("Overview", "subcategory", "verdict on each claim", "beside the numbers printed in the paper"):
+        assert text in report
 
     # The command at the head of its log, run by hand, makes the same rows.
     log = folder / "results/smoke/omniglot_leap/logs/leap/tasks1/seeds0-1.log"

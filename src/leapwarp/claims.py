@@ -26,7 +26,7 @@ from leapwarp.figures import style
 from leapwarp.files import atomic, one_line
 
 PROFILES = ("smoke", "quick", "paper")
-SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+SUPPORTED, CONTRADICTED, UNDECIDED = VERDICTS = "supported", "contradicted", "undecided"
 COLUMNS = [
     "id", "paper", "section", "claim", "verdict", "part", "part_verdict", "effect", "low", "high", "unit",
     "n_seeds", "n_heldout", "reason", "profile", "data_source",

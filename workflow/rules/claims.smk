@@ -1,10 +1,15 @@
 rule claims:
     """A verdict on every claim of the papers that the experiments of this size can decide."""
     input:
-        claims=workflow.source_path("../../paper/claims.yaml"),
+        claims=(CHECKOUT / "paper/claims.yaml").as_posix(),
         rows=lambda wildcards: [f"results/{wildcards.profile}/{name}/rows.csv" for name in EXPERIMENTS],
     output:
-        "results/{profile}/claims.csv",
+        report(
+            "results/{profile}/claims.csv",
+            caption="../report/claims.rst",
+            category="Overview",
+            labels={"file": "claims", "size": "{profile}"},
+        ),
     log:
         "results/{profile}/logs/claims.log",
     priority: 100

@@ -37,7 +37,7 @@ with open(workflow.source_path("../schemas/config.schema.yaml")) as file:
 
 EXPERIMENTS = config["experiments"]
 PAPER = {"omniglot_leap": "leap", "omniglot_warp": "warpgrad"}
-PAPERS = {name: workflow.source_path(f"../../paper/{name}.csv") for name in ("leap", "warpgrad")}
+CHECKOUT = Path(os.path.relpath(workflow.basedir))
 PROFILES = ("smoke", "quick", "paper")
 DATA = "results/data/alphabets.safetensors"
 TABLES = {"omniglot_leap": "table1", "omniglot_warp": "table2"}
@@ -89,9 +89,9 @@ def run_files(wildcards):
     ]
 
 
-def outputs(experiment):
-    """What one experiment leaves at the size that the config names: tidy rows, tables, figures."""
-    folder = f"results/{config['profile']}/{experiment}"
+def outputs(experiment, profile):
+    """What one experiment leaves at one size: tidy rows, their provenance, tables, figures."""
+    folder = f"results/{profile}/{experiment}"
     files = [f"{folder}/rows.csv", f"{folder}/runs.json"]
     if experiment in TABLES:
         files += [f"{folder}/{TABLES[experiment]}.{kind}" for kind in ("csv", "md")]
@@ -100,7 +100,7 @@ def outputs(experiment):
 
 def paper_numbers(wildcards):
     """The numbers printed in the paper that the experiment is from."""
-    return PAPERS[PAPER[wildcards.experiment]]
+    return (CHECKOUT / "paper" / f"{PAPER[wildcards.experiment]}.csv").as_posix()
 
 
 def output_folder(wildcards, output):

@@ -27,7 +27,13 @@ rule table:
         rows="results/{profile}/{experiment}/rows.csv",
         paper=paper_numbers,
     output:
-        csv="results/{profile}/{experiment}/{table}.csv",
+        csv=report(
+            "results/{profile}/{experiment}/{table}.csv",
+            caption="../report/table.rst",
+            category="{experiment}",
+            subcategory="tables",
+            labels={"file": "{table}", "size": "{profile}"},
+        ),
         md="results/{profile}/{experiment}/{table}.md",
     log:
         "results/{profile}/{experiment}/logs/{table}.log",
@@ -52,7 +58,16 @@ rule figures_omniglot:
         rows="results/{profile}/{experiment}/rows.csv",
         paper=paper_numbers,
     output:
-        expand("results/{{profile}}/{{experiment}}/figures/{figure}.png", figure=OMNIGLOT_FIGURES),
+        [
+            report(
+                f"results/{{profile}}/{{experiment}}/figures/{name}.png",
+                caption=f"../report/{name}.rst",
+                category="{experiment}",
+                subcategory="figures",
+                labels={"file": name, "size": "{profile}"},
+            )
+            for name in OMNIGLOT_FIGURES
+        ],
     log:
         "results/{profile}/{experiment}/logs/figures.log",
     wildcard_constraints:

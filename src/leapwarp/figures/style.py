@@ -5,6 +5,7 @@ brown. No plotting library is imported here.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -32,6 +33,13 @@ METHODS = {
     "scratch": Method("No pretraining", "#7F7F7F", "h", pretrained=False),
 }
 PAPERS = {"leap": "Leap paper", "warpgrad": "WarpGrad paper"}  # by file of paper/
+
+FIGURES = ("by_tasks", "auc_by_tasks", "heldout_curves", "meta_curves")  # in the order of a page
+
+
+def figure_order(path: Path) -> tuple[int, str]:
+    """Where a figure's file comes on a page: in the order of FIGURES, then those not listed by name."""
+    return (FIGURES.index(path.stem) if path.stem in FIGURES else len(FIGURES), path.stem)
 
 
 def method(key: str) -> Method:

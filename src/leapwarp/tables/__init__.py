@@ -45,6 +45,7 @@ PROFILES = {
     "the methods with the paper's, not the level of the numbers",
     "paper": "the published settings as far as the paper states them; docs/deviations.md lists departures",
 }
+REAL = {"omniglot"}  # sources of data that the papers used
 SOURCES = {
     "omniglot": "the Omniglot images",
     "glyphs": "a procedural stand-in, not Omniglot: the numbers cannot be compared with the paper's",

@@ -1,0 +1,243 @@
+"""One self-contained page of what a size has produced: tables beside the papers', figures, claims, provenance.
+
+    python -m leapwarp.page --folder results/quick --experiments omniglot_warp omniglot_leap \
+        --captions workflow/report --out results/quick/index.html
+
+It shows whatever it finds in <folder>/<experiment>: table*.csv with the heading of its .md, figures/*.png with the
+caption <captions>/<figure>.rst, rows.csv, runs.json; and <folder>/claims.csv. Images are embedded and links relative,
+so that the page can be opened, mailed or archived without a server. Nothing here imports torch.
+"""
+
+import argparse
+import base64
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from leapwarp import claims, tables
+from leapwarp.figures import style
+from leapwarp.files import atomic, one_line
+
+LOWER_IS_BETTER = {"error", "adapt_seconds"}
+METRICS = {
+    "accuracy": "Held-out accuracy [%]",
+    "error": "Held-out error [%]",
+    "auc": "Area under the training-accuracy curve [0 to 1]",
+}
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _value(mean: float, std: float, decimals: int) -> str:
+    return "" if math.isnan(mean) else tables.number(mean, std, decimals)
+
+
+def comparison(lines: pd.DataFrame) -> list[dict[str, Any]]:
+    """One block a metric of a table "ours | paper": for each number of tasks a row of cells, one a method."""
+    blocks = []
+    for metric, mine in lines.groupby("metric", sort=False):
+        decimals, better = tables.QUANTITIES[str(metric)][3], -1 if metric in LOWER_IS_BETTER else 1
+        methods, rows = list(dict.fromkeys(mine["method"])), []
+        for count, group in mine.groupby("n_tasks"):
+            best = {name: (better * group[name]).max() for name in ("ours_mean", "paper")}
+            cells = {}
+            for line in group.to_dict("records"):
+                ours, paper = line["ours_mean"], line["paper"]
+                difference = ours - paper
+                cells[line["method"]] = {
+                    "ours": _value(ours, line["ours_std"], decimals),
+                    "paper": _value(paper, line["paper_std"], decimals),
+                    "difference": "" if math.isnan(difference) else f"{difference:+.{decimals}f}",
+                    "mark": "" if math.isnan(difference) else "better" if better * difference >= 0 else "worse",
+                    "best_ours": better * ours == best["ours_mean"],
+                    "best_paper": better * paper == best["paper"],
+                }
+            rows.append({"count": count, "cells": [cells[method] for method in methods]})
+        blocks.append(
+            {
+                "title": METRICS.get(str(metric), str(metric)),
+                "lower": metric in LOWER_IS_BETTER,
+                "published": bool(mine["paper"].notna().any()),
+                "methods": [style.method(method).name for method in methods],
+                "rows": rows,
+            }
+        )
+    return blocks
+
+
+def table(path: Path) -> dict[str, Any]:
+    """A table's heading, its link, and its comparison, or its plain cells where it is of another kind."""
+    try:
+        frame = pd.read_csv(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: found no readable CSV ({error}). Delete it and run its rule again.") from None
+    text = path.with_suffix(".md")
+    heading = text.read_text().splitlines()[0].lstrip("# ") if text.exists() else path.stem
+    found: dict[str, Any] = {"heading": heading, "path": path, "comparison": None, "columns": [], "rows": []}
+    if list(frame.columns) == tables.COLUMNS:
+        return found | {"comparison": comparison(frame)}
+    return found | {"columns": list(frame.columns), "rows": frame.astype("str").to_numpy().tolist()}
+
+
+# ---------------------------------------------------------------- provenance
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def settings(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Settings that all methods share, and for each method those in which it departs from most."""
+    by_method = {run["method"]: {key: _short(value) for key, value in run["settings"].items()} for run in runs}
+    keys = list(next(iter(by_method.values())))
+    common = {key: pd.Series([found.get(key) for found in by_method.values()]).mode().iloc[0] for key in keys}
+    departures = {
+        style.method(method).name: {key: value for key, value in found.items() if value != common.get(key)}
+        for method, found in by_method.items()
+    }
+    return {"common": common, "departures": {name: found for name, found in departures.items() if found}}
+
+
+def provenance(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What made the rows: each of data, code, machine and packages as the set of what was found, and the times."""
+
+    def found(key: str) -> list[str]:
+        return sorted({str(run[key]) for run in runs})
+
+    seconds: dict[str, list[float]] = {}
+    for run in runs:
+        seconds.setdefault(run["method"], []).extend(run["seconds"].values())
+    times = [
+        {"method": style.method(name).name, "runs": len(each), "median": median(each), "sum": sum(each)}
+        for name, each in seconds.items()
+    ]
+    return {
+        "sources": found("data_source"),
+        "checksums": found("data_checksum"),
+        "versions": found("version"),
+        "codes": found("code"),
+        "hashes": sorted({run["settings_hash"] for run in runs}),
+        "machines": found("machine"),
+        "devices": found("device"),
+        "packages": sorted({f"{name} {version}" for run in runs for name, version in run["packages"].items()}),
+        "first": min(run["started"] for run in runs),
+        "last": max(run["started"] for run in runs),
+        "n_runs": sum(line["runs"] for line in times),
+        "hours": sum(line["sum"] for line in times) / 3600,
+        "times": times,
+    }
+
+
+# ---------------------------------------------------------------- the page
+
+
+def image(path: Path, captions: Path) -> dict[str, str]:
+    text = captions / f"{path.stem}.rst"
+    caption = " ".join(text.read_text().split()) if text.exists() else path.stem.replace("_", " ")
+    data = base64.b64encode(path.read_bytes()).decode()
+    return {"name": path.stem, "caption": caption, "source": f"data:image/png;base64,{data}"}
+
+
+def experiment(folder: Path, name: str, captions: Path) -> dict[str, Any]:
+    """Everything of one experiment; `ran` is False where nothing is there."""
+    here = folder / name
+    found: dict[str, Any] = {"name": name, "ran": (here / "runs.json").exists()}
+    if not found["ran"]:
+        return found
+    runs = json.loads((here / "runs.json").read_text())
+    return found | {
+        "tables": [table(path) for path in sorted(here.glob("table*.csv"))],
+        "figures": [image(path, captions) for path in sorted((here / "figures").glob("*.png"), key=style.figure_order)],
+        "settings": settings(runs),
+        "provenance": provenance(runs),
+        "profile": runs[0]["profile"],
+        "links": [path for path in (here / "rows.csv", here / "runs.json") if path.exists()],
+    }
+
+
+def _places(parts: Sequence[dict[str, Any]]) -> None:
+    """Where the interval of each part lies on a scale of 0 to 100 that all parts of a claim share, zero at 50."""
+    numbers = [part[key] for part in parts for key in ("effect", "low", "high")]
+    times = {part["unit"] for part in parts} == {"times"}
+    places = [math.log(n) if times else n for n in numbers if not math.isnan(n)]
+    reach = 1.08 * max([abs(n) for n in places], default=1.0) or 1.0
+    for part in parts:
+        at = {}
+        for key in ("effect", "low", "high"):
+            number = part[key]
+            if not math.isnan(number):
+                at[key] = round(50 + 50 * (math.log(number) if times else number) / reach, 2)
+        part["at"] = at
+
+
+def verdicts(path: Path) -> list[dict[str, Any]]:
+    """The claims of each paper with their parts, in the order of the file; nothing where there is no such file."""
+    if not path.exists():
+        return []
+    frame = claims.merge([path]).fillna({"reason": ""})
+    papers = []
+    for paper, mine in frame.groupby("paper", sort=False):
+        found = []
+        for name, parts in mine.groupby("id", sort=False):
+            lines = [{str(key): value for key, value in line.items()} for line in parts.to_dict("records")]
+            _places(lines)
+            found.append({key: lines[0][key] for key in ("section", "claim", "verdict")} | {"id": name, "parts": lines})
+        counts = {verdict: sum(claim["verdict"] == verdict for claim in found) for verdict in claims.VERDICTS}
+        papers.append({"name": style.PAPERS[str(paper)], "claims": found, "counts": counts})
+    return papers
+
+
+def render(folder: Path, names: Sequence[str], captions: Path) -> str:
+    """The page; raises ValueError where nothing was run."""
+    experiments = [experiment(folder, name, captions) for name in names]
+    ran = [found for found in experiments if found["ran"]]
+    if not ran:
+        raise ValueError(f"{folder}: found no results of {', '.join(names)}, needed at least one. Run snakemake first.")
+    environment = Environment(
+        loader=PackageLoader("leapwarp", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["link"] = lambda path: path.relative_to(folder).as_posix()
+    environment.filters["number"] = lambda value: "–" if math.isnan(value) else f"{value:.3g}"
+    sources = sorted({source for found in ran for source in found["provenance"]["sources"]})
+    profile = ran[0]["profile"]
+    return environment.get_template("page.html.j2").render(
+        profile=profile,
+        about_profile=tables.PROFILES.get(profile, ""),
+        stand_ins={
+            source: tables.SOURCES.get(source, "not one of the papers' data")
+            for source in sources
+            if source not in tables.REAL
+        },
+        experiments=experiments,
+        papers=verdicts(folder / "claims.csv"),
+        claims_path=folder / "claims.csv",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m leapwarp.page", description="Make the page of one size.")
+    parser.add_argument("--folder", required=True, type=Path, help="results of one size, such as results/quick")
+    parser.add_argument("--experiments", required=True, nargs="+", metavar="NAME", help="in the order of the page")
+    parser.add_argument("--captions", required=True, type=Path, metavar="DIR", help="folder of <figure>.rst")
+    parser.add_argument("--out", required=True, type=Path, metavar="HTML", help="the file to write, in the folder")
+    options = parser.parse_args(arguments)
+    with one_line(parser):
+        text = render(options.folder, options.experiments, options.captions)
+        with atomic(options.out) as path:
+            path.write_text(text, encoding="utf-8")
+    print(f"{options.out}: {len(text) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""The page of a size: in a real browser, with nothing but the file; and with what may be missing."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from calls import REPO
+
+from leapwarp import claims, page, results
+from leapwarp.figures import omniglot as figures
+from leapwarp.tables import omniglot_warp
+
+CAPTIONS = REPO / "workflow/report"
+ACCURACY = {("warp_leap", 1): 0.5, ("warp_leap", 10): 0.8, ("leap", 1): 0.3, ("leap", 10): 0.9, ("scratch", 0): 0.1}
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+def make(folder, source="omniglot", profile="quick"):
+    """Results of one experiment as the workflow leaves them, from made-up rows with names that need escaping."""
+    here, frames, stream = folder / "omniglot_warp", [], np.random.default_rng(0)
+    runs = []
+    for (method, count), accuracy in ACCURACY.items():
+        for seed in (0, 1):
+            records = [
+                (f"<b>{task}</b> & co", None, "accuracy", accuracy + float(noise))
+                for task, noise in enumerate(stream.normal(0, 0.02, 10))
+            ]
+            records += [("", None, "adapt_seconds", 1.0)]
+            fixed = {"experiment": "omniglot_warp", "profile": profile, "data_source": source, "data_checksum": "0a1b"}
+            fixed |= {"settings": "0c", "version": "0.1.0+gabc", "device": "cpu", "seconds": 2.0}
+            frames.append(results.rows(records, method=method, n_tasks=count, seed=seed, **fixed))
+        origin = {"method": method, "n_tasks": count, "profile": profile, "data_source": source, "code": "0d"}
+        origin |= {"data_checksum": "0a1b", "version": "0.1.0+gabc", "settings_hash": "0c", "device": "cpu"}
+        origin |= {"settings": {"filters": 8, "eta": 3 if method == "warp_leap" else 1}, "machine": "CPU <fast> & co"}
+        origin |= {
+            "packages": {"torch": "2.14"},
+            "started": "2026-01-02T03:04:05+00:00",
+            "seconds": {"0": 2.0, "1": 4.0},
+        }
+        runs.append(origin)
+    frame = pd.concat(frames, ignore_index=True)
+    results.write(here / "rows.csv", frame)
+    (here / "runs.json").write_text(json.dumps(runs))
+    omniglot_warp_main = ["--rows", str(here / "rows.csv"), "--out-dir"]
+    for module, out in ((omniglot_warp, here), (figures, here / "figures")):
+        command = [sys.executable, "-m", module.__name__, *omniglot_warp_main, str(out)]
+        command += ["--experiment", "omniglot_warp"] if module is figures else []
+        subprocess.run(command, check=True, capture_output=True)
+    command = ["decide", "--claims", str(REPO / "paper/claims.yaml"), "--profile", profile]
+    claims.main([*command, "--rows", str(here / "rows.csv"), "--out", str(folder / "claims.csv")])
+    names = ["omniglot_warp", "omniglot_leap"]
+    arguments = ["--folder", str(folder), "--experiments", *names, "--captions", str(CAPTIONS)]
+    page.main([*arguments, "--out", str(folder / "index.html")])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("page") / "quick")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+    flags += " disable-component-update disable-sync disable-dev-shm-usage force-prefers-reduced-motion"
+    for flag in flags.split():
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def opened(browser, path):
+    browser.get_log("performance")
+    browser.get(path.as_uri())
+    return browser
+
+
+def test_it_opens_without_a_network_or_an_error(browser, made):
+    opened(browser, made / "index.html")
+    assert browser.title == "leapwarp: results at quick"
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert asked and all(url.startswith(("file:", "data:")) for url in asked)
+
+
+def test_every_figure_is_drawn_and_has_a_text(browser, made):
+    opened(browser, made / "index.html")
+    images = browser.execute_script("return [...document.images].map(i => [i.complete, i.naturalWidth, i.alt])")
+    assert len(images) == len(list((made / "omniglot_warp/figures").glob("*.png"))) == 4
+    assert all(complete and width > 300 and len(text) > 40 for complete, width, text in images)
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_it_fits_a_phone_and_a_screen(browser, made, width):
+    opened(browser, made / "index.html")
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.execute_script("return window.innerWidth") == width
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_its_numbers_are_those_of_the_table_and_differences_are_marked(browser, made):
+    opened(browser, made / "index.html")
+    cells = browser.execute_script(
+        "return [...document.querySelector('#omniglot_warp table').rows].map(r => [...r.cells].map(c => c.innerText))"
+    )
+    table = pd.read_csv(made / "omniglot_warp/table2.csv")
+    table = table[table["metric"] == "accuracy"]
+    header, *lines = cells
+    assert header[0] == "Pretraining tasks" and [line[0] for line in lines] == ["1", "10"]
+    for line in lines:
+        mine = table[table["n_tasks"] == int(line[0])]
+        assert len(mine) == len(line) - 1
+        for text, row in zip(line[1:], mine.to_dict("records"), strict=True):
+            if np.isfinite(row["ours_mean"]):
+                assert text.startswith(f"{row['ours_mean']:.1f} ± {row['ours_std']:.1f}")
+            if np.isfinite(row["paper"]) and np.isfinite(row["ours_mean"]):
+                difference = row["ours_mean"] - row["paper"]
+                assert f"{difference:+.1f} {'better' if difference >= 0 else 'worse'}" in text
+    find = "return [...document.querySelectorAll('#omniglot_warp table tbody .ours.best')].map(c => c.innerText)"
+    best = [f"{max(table[table['n_tasks'] == count]['ours_mean']):.1f}" for count in (1, 10)]
+    assert [text.split(" ")[0] for text in browser.execute_script(find)] == best
+
+
+def test_every_claim_has_its_verdict_and_intervals(browser, made):
+    opened(browser, made / "index.html")
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('details.claim')].map(d => "
+        "[d.id, d.querySelector('summary .chip').innerText, d.querySelectorAll('tbody tr').length])"
+    )
+    frame = pd.read_csv(made / "claims.csv")
+    expected = [
+        [name, parts["verdict"].iloc[0], len(parts)]
+        for paper in frame["paper"].unique()
+        for name, parts in frame[frame["paper"] == paper].groupby("id", sort=False)
+    ]
+    assert [[name, chip.split()[-1], n] for name, chip, n in shown] == expected
+    assert set(frame["part_verdict"]) == {"supported", "contradicted", "undecided"}
+    chips = browser.execute_script("return [...document.querySelectorAll('tbody .chip')].map(c => c.className)")
+    assert chips == [f"chip {verdict}" for verdict in frame["part_verdict"]]
+    drawn = browser.execute_script("return document.querySelectorAll('svg.interval .bar').length")
+    assert drawn == frame["low"].notna().sum() >= 2
+
+
+def test_links_lead_to_files_and_places_that_are_there(browser, made):
+    opened(browser, made / "index.html")
+    links = browser.execute_script("return [...document.links].map(a => a.getAttribute('href'))")
+    assert len(links) >= 6
+    for link in links:
+        if link.startswith("#"):
+            assert browser.execute_script(f"return document.getElementById('{link[1:]}') !== null"), link
+        else:
+            assert (made / link).is_file() and not Path(link).is_absolute(), link
+
+
+def test_names_are_escaped_settings_compared_and_times_added(made):
+    text = (made / "index.html").read_text()
+    assert "CPU &lt;fast&gt; &amp; co" in text and "<fast>" not in text
+    assert "<code>eta = 1</code>" in text and "Warp-Leap: <code>eta = 3</code>" in text
+    assert "<td>Warp-Leap</td><td>4</td><td>3.0</td><td>12</td>" in text
+
+
+def test_what_was_not_run_and_what_is_not_the_real_thing_is_said(tmp_path, made):
+    text = (made / "index.html").read_text()
+    assert "Not run at this size yet: <code>snakemake omniglot_leap</code>" in text
+    assert "not the published size" in text and 'role="alert"' not in text
+    other = (make(tmp_path / "smoke", "glyphs", "smoke") / "index.html").read_text()
+    assert 'role="alert"' in other and "a procedural stand-in, not Omniglot" in other
+
+
+def test_the_same_results_give_the_same_page(made, tmp_path):
+    before = (made / "index.html").read_bytes()
+    arguments = ["--folder", str(made), "--experiments", "omniglot_warp", "omniglot_leap", "--captions", str(CAPTIONS)]
+    page.main([*arguments, "--out", str(tmp_path / "again.html")])
+    assert (tmp_path / "again.html").read_bytes() == before
+
+
+def test_a_table_of_another_kind_is_shown_as_it_is(made, tmp_path):
+    folder = tmp_path / "quick"
+    shutil.copytree(made, folder)
+    (folder / "omniglot_warp/table9.csv").write_text("layer,norm\nconv1,<0.5>\n")
+    text = page.render(folder, ["omniglot_warp"], CAPTIONS)
+    assert "<th>layer</th><th>norm</th>" in text and "<td>conv1</td><td>&lt;0.5&gt;</td>" in text
+
+
+def test_an_empty_folder_gives_one_line(tmp_path, capsys):
+    arguments = ["--folder", str(tmp_path), "--experiments", "omniglot_leap", "--captions", str(CAPTIONS)]
+    with pytest.raises(SystemExit) as caught:
+        page.main([*arguments, "--out", str(tmp_path / "index.html")])
+    assert caught.value.code == 1 and "found no results of omniglot_leap" in capsys.readouterr().err
+    assert not (tmp_path / "index.html").exists()
