@@ -1,7 +1,7 @@
 # make reproduce   sets everything up, then makes every table and figure (config.yaml says what and how large)
 # make test        sets everything up, then runs the tests
 # make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; three minutes)
-# make readme      puts the tables of the last quick run into README.md
+# make snapshot    puts the results of the last quick run into docs/results
 # make lint        style, types, workflow
 # make clean-venv  removes the environment; the next call sets it up anew
 #
@@ -22,7 +22,7 @@ if not ((3, 11) <= sys.version_info[:2] <= (3, 13) and found.endswith("Linux x86
 endef
 export CHECK
 
-.PHONY: reproduce test test-slurm lint readme clean-venv
+.PHONY: reproduce test test-slurm lint snapshot clean-venv
 
 reproduce: $(STAMP)
 	.venv/bin/snakemake --cores all $(ARGS)
@@ -41,9 +41,8 @@ lint: $(STAMP)
 	.venv/bin/pyright --pythonpath .venv/bin/python
 	.venv/bin/snakemake --lint
 
-readme: $(STAMP)
-	.venv/bin/python -m leapwarp.tables.readme --page README.md \
-	    results/quick/omniglot_leap/table1.md results/quick/omniglot_warp/table2.md
+snapshot: $(STAMP)
+	.venv/bin/python -m leapwarp.snapshot --folder results/quick --captions workflow/report --out docs/results
 
 clean-venv:
 	rm -rf .venv

@@ -93,7 +93,7 @@ def made_up_tasks(n_tasks: int) -> Task:
 
 def leap_step(model: Model, n_tasks: int, size: int, seconds: float) -> float:
     """Seconds of a Leap task-step, for each task."""
-    problem, tasks = _problem(model), made_up_tasks(n_tasks)
+    problem, tasks = leap_problem(model), made_up_tasks(n_tasks)
     params, fold = model.init(torch.Generator().manual_seed(0)), leap_fold()
 
     def one(tasks: Task, part: slice) -> object:
@@ -105,7 +105,7 @@ def leap_step(model: Model, n_tasks: int, size: int, seconds: float) -> float:
 
 def warp_update(model: Model, n_tasks: int, size: int, seconds: float) -> float:
     """Seconds of an exact WarpGrad update, for each task."""
-    problem, tasks = _problem(model), made_up_tasks(n_tasks)
+    problem, tasks = leap_problem(model), made_up_tasks(n_tasks)
     warp, theta = partition(model.init(torch.Generator().manual_seed(0)), "warp")
 
     def one(tasks: Task, part: slice) -> object:
@@ -116,7 +116,7 @@ def warp_update(model: Model, n_tasks: int, size: int, seconds: float) -> float:
     return fastest(lambda: map_tasks(one, tasks, size), seconds) / n_tasks
 
 
-def _problem(model: Model) -> Problem:
+def leap_problem(model: Model) -> Problem:
     return supervised(model, draw=draw_batch(released=False))
 
 

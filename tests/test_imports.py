@@ -8,7 +8,7 @@ ORDER = ["files", "host", "interrupt", "provenance", "rng", "trees", "optim", "p
 ORDER += ["evaluate", "experiments"]
 # For experiments only, and they know only what is below them.
 ALLOWED = {"models": {"trees", "problem", "models"}, "data": {"files", "rng", "data"}}
-REPORT = {"results", "tables", "figures", "claims", "page"}  # read rows; no torch, nothing of the library
+REPORT = {"results", "tables", "figures", "claims", "page", "snapshot"}  # read rows; no torch, nothing of the library
 
 
 def modules(path):

@@ -1,6 +1,7 @@
-"""The page of a size: in a real browser, with nothing but the file; and with what may be missing."""
+"""The page of a size, in a real browser and with what may be missing; and the snapshot for the documentation."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from calls import REPO
 
 from leapwarp import claims, page, results
+from leapwarp import snapshot as leapwarp_snapshot
 from leapwarp.figures import omniglot as figures
 from leapwarp.tables import omniglot_warp
 
@@ -205,3 +207,39 @@ def test_an_empty_folder_gives_one_line(tmp_path, capsys):
         page.main([*arguments, "--out", str(tmp_path / "index.html")])
     assert caught.value.code == 1 and "found no results of omniglot_leap" in capsys.readouterr().err
     assert not (tmp_path / "index.html").exists()
+
+
+def snapshot(folder, out):
+    return ["--folder", str(folder), "--captions", str(CAPTIONS), "--out", str(out)]
+
+
+def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_path):
+    out = tmp_path / "docs/results"
+    out.mkdir(parents=True)
+    (out / "old.md").write_text("old")
+    leapwarp_snapshot.main(snapshot(made, out))
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    figures = {f"omniglot_warp/{path.name}" for path in (made / "omniglot_warp/figures").iterdir()}
+    assert names == {"README.md", "claims.csv", "omniglot_warp/table2.csv"} | figures
+    text = (out / "README.md").read_text()
+    assert "0.1.0+gabc" in text and "begun 2026-01-02" in text and "CPU <fast> & co" in text
+    assert "## WarpGrad, Table 2" in text and "### Area under" in text
+    verdict = pd.read_csv(made / "claims.csv").set_index("id")["verdict"]["W1"].iloc[0]
+    assert f"| **{verdict}** |" in next(line for line in text.splitlines() if line.startswith("| W1 |"))
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (out / link).exists() or link == "../claims.md"
+
+
+def test_a_snapshot_of_several_versions_or_of_half_a_run_is_refused(made, tmp_path, capsys):
+    folder, out = tmp_path / "quick", tmp_path / "out"
+    shutil.copytree(made, folder)
+    runs = json.loads((folder / "omniglot_warp/runs.json").read_text())
+    runs[0]["version"] = "0.1.0+gdef"
+    (folder / "omniglot_warp/runs.json").write_text(json.dumps(runs))
+    with pytest.raises(SystemExit):
+        leapwarp_snapshot.main(snapshot(folder, out))
+    assert "found results of the versions 0.1.0+gabc, 0.1.0+gdef, needed one" in capsys.readouterr().err
+    (folder / "claims.csv").unlink()
+    with pytest.raises(SystemExit):
+        leapwarp_snapshot.main(snapshot(folder, out))
+    assert "found no claims.csv, needed all" in capsys.readouterr().err and not out.exists()

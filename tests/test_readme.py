@@ -1,12 +1,10 @@
-"""What the README shows runs, and its tables come from files."""
+"""What the README shows runs, and what it names is there."""
 
 import re
 from pathlib import Path
 
 import pytest
 import torch
-
-from leapwarp.tables.readme import BEGIN, END, fill
 
 PAGE = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -31,15 +29,6 @@ def test_leap_of_the_readme_beats_a_random_start():
     params, fixed = names["learner"].start(random, names["tasks"])
     scratch = names["adapt"](names["problem"], names["sgd"](0.05), params, fixed, names["tasks"], steps=20)
     assert names["adapted"].loss[:, -1].mean() < 0.8 * scratch.loss[:, -1].mean()
-
-
-def test_filling_replaces_what_was_there_and_nothing_else():
-    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    once = fill(page, ["# Table\n| a |", "# Other\n"])
-    assert once == f"before\n{BEGIN}\n\n### Table\n| a |\n\n### Other\n\n{END}\nafter\n"
-    assert fill(once, ["# Table\n| a |", "# Other\n"]) == once
-    with pytest.raises(ValueError, match="each once"):
-        fill("no markers", ["# Table"])
 
 
 def test_every_file_of_the_tree_in_the_readme_exists():

@@ -138,11 +138,15 @@ def provenance(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 # ---------------------------------------------------------------- the page
 
 
-def image(path: Path, captions: Path) -> dict[str, str]:
+def caption(path: Path, captions: Path) -> str:
+    """What <captions>/<figure>.rst says of a figure, on one line; its name where there is no such file."""
     text = captions / f"{path.stem}.rst"
-    caption = " ".join(text.read_text().split()) if text.exists() else path.stem.replace("_", " ")
+    return " ".join(text.read_text().split()) if text.exists() else path.stem.replace("_", " ")
+
+
+def image(path: Path, captions: Path) -> dict[str, str]:
     data = base64.b64encode(path.read_bytes()).decode()
-    return {"name": path.stem, "caption": caption, "source": f"data:image/png;base64,{data}"}
+    return {"caption": caption(path, captions), "source": f"data:image/png;base64,{data}"}
 
 
 def experiment(folder: Path, name: str, captions: Path) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""Estimate the GPU and core hours of the Omniglot experiments at `paper`, which has never been run.
+
+    python benchmarks/paper_hours.py
+
+It counts, on a CPU, the operations that PyTorch starts and the FLOPs of the steps that a run is made of, multiplies
+them by how often the settings take each step, and turns them into time by the assumptions that it prints: on a GPU a
+step takes as long as starting its operations or as its arithmetic, whichever is longer. Nothing was measured on a GPU.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import yaml
+from inner_loop import leap_problem, made_up_tasks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from leapwarp import host
+from leapwarp.experiments import omniglot_leap, omniglot_warp
+from leapwarp.experiments.omniglot import Settings
+from leapwarp.inner import adapt
+from leapwarp.learners.leap import leap_fold
+from leapwarp.learners.warpgrad import warp_gradient
+from leapwarp.models.convnet import convnet
+from leapwarp.optim import sgd
+from leapwarp.trees import partition, repeat, zeros_like
+
+GPU = {"fast": (5e-6, 10e12), "slow": (10e-6, 2e12)}  # seconds to start an operation, FLOP/s in float32
+CORE = 75e9  # FLOP/s that one core reached on these steps (benchmarks/README.md)
+# Meta-steps of omniglot_leap until its early stopping, which nobody can know beforehand; the settings allow 5,000.
+STOPPED = {"fast": 50, "slow": 500}
+CONFIG = Path(__file__).parents[1] / "config.yaml"
+
+
+class Cost(NamedTuple):
+    operations: int
+    flops: float
+
+
+class _Count(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.operations += 1
+        return function(*arguments, **(keywords or {}))
+
+
+def _counted(run: Callable[[], object]) -> Cost:
+    with _Count() as count, FlopCounterMode(display=False) as flops:
+        run()
+    return Cost(count.operations, flops.get_total_flops())
+
+
+@cache
+def training_step(filters: int, n_tasks: int, batch: int, warp: bool) -> Cost:
+    """One step of `n_tasks` tasks in one stack, with Leap's share: the difference of five steps and four."""
+    model = convnet(filters, warp=warp)
+    problem, tasks = leap_problem(model), made_up_tasks(n_tasks)
+    params = model.init(torch.Generator().manual_seed(0))
+    warps, params = partition(params, "warp") if warp else ({}, params)
+    start, fixed = repeat(params, n_tasks), repeat(warps, n_tasks)
+
+    def steps(n: int) -> Cost:
+        return _counted(lambda: adapt(problem, sgd(0.1), start, fixed, tasks, n, leap_fold(), zeros_like(start)))
+
+    more, less = steps(5), steps(4)
+    # The FLOPs are those of one task times their number: the counter takes the gradient of a grouped convolution for
+    # that of a full one.
+    flops = more.flops - less.flops if n_tasks == 1 else n_tasks * training_step(filters, 1, 20, warp).flops
+    return Cost(more.operations - less.operations, flops * batch / 20)
+
+
+@cache
+def warp_update(filters: int) -> Cost:
+    model = convnet(filters, warp=True)
+    problem, tasks = leap_problem(model), made_up_tasks(1)
+    warps, theta = partition(model.init(torch.Generator().manual_seed(0)), "warp")
+    zero = torch.zeros(1, dtype=torch.long)
+    batches = [problem.draw(tasks, zero, torch.full_like(zero, k)) for k in (0, 1)]
+    return _counted(lambda: warp_gradient(problem, sgd(0.1), repeat(theta, 1), warps, *batches))
+
+
+def steps_of(name: str, settings: Settings, warp: bool, meta_steps: int) -> Iterator[tuple[float, Cost]]:
+    """(how often, cost) of each kind of step in one run."""
+    s = settings
+    looks = 1 + 100 / 20 / 3 if s.stop_error else 1.0  # a stop looks at the 100 held-out images after every step
+    if meta_steps and name == "finetune":  # one task after the other
+        yield meta_steps * s.inner_steps * s.meta_batch, training_step(s.filters, 1, s.batch, warp)
+    elif meta_steps:
+        # Differentiating through an inner loop costs about as much again as the loop, twice.
+        factor = 3 if name == "maml" else looks
+        yield factor * meta_steps * s.inner_steps, training_step(s.filters, s.meta_batch, s.batch, warp)
+    if warp:
+        yield meta_steps * s.inner_steps * s.meta_batch / s.eta, warp_update(s.filters)
+    if meta_steps and s.validate_every:
+        each = training_step(s.filters, s.n_validation, s.batch, warp)
+        yield looks * meta_steps / s.validate_every * s.inner_steps, each
+    yield looks * s.eval_steps, training_step(s.filters, s.n_test, s.batch, warp)
+
+
+def hours(found: list[tuple[float, Cost]], start: float, speed: float) -> float:
+    return sum(n * max(cost.operations * start, cost.flops / speed) for n, cost in found) / 3600
+
+
+def main() -> None:
+    host.settle()
+    config = yaml.safe_load(CONFIG.read_text())["experiments"]
+    for speed, (start, flops) in GPU.items():
+        print(f"GPU, {speed}: {start * 1e6:.0f} us to start an operation, {flops / 1e12:.0f} TFLOP/s")
+    print(f"core: {CORE / 1e9:.0f} GFLOP/s")
+    for title, cost in (
+        ("step of 20 tasks", training_step(64, 20, 20, False)),
+        ("step of one task", training_step(64, 1, 20, False)),
+        ("update of the warps", warp_update(64)),
+    ):
+        print(f"{title}: {cost.operations} operations, {cost.flops / 1e9:.1f} GFLOP")
+    print(f"omniglot_leap stops after {STOPPED['fast']} meta-steps (fast) or {STOPPED['slow']} (slow, and core).\n")
+    print("| experiment | method | runs | jobs | GPU hours a run | GPU hours, all | core hours a run |")
+    print("|---|---|---|---|---|---|---|")
+    for module in (omniglot_warp, omniglot_leap):
+        experiment = module.__name__.split(".")[-1]
+        block = config[experiment]
+        size, total, jobs_total, runs_total = block["paper"], [0.0, 0.0], 0, 0
+        for name in block["baselines"] + block["methods"]:
+            method = module.methods(module.PAPER)[name]
+            counts = len(size["n_tasks"]) if method.pretrains else 1
+            runs = counts * size["seeds"]
+            jobs = counts * -(-size["seeds"] // (size["seeds_per_job"] if method.pretrains else size["seeds"]))
+            settings, each = method.settings, {}
+            for speed, (start, flops) in GPU.items():
+                meta_steps = min(settings.meta_steps, STOPPED[speed]) if settings.patience else settings.meta_steps
+                found = list(steps_of(name, settings, method.warp, meta_steps if method.pretrains else 0))
+                each[speed] = hours(found, start, flops)
+            core = hours(found, 0.0, CORE)
+            total = [total[0] + runs * each["fast"], total[1] + runs * each["slow"]]
+            jobs_total, runs_total = jobs_total + jobs, runs_total + runs
+            print(f"| {experiment} | {name} | {runs} | {jobs} | {each['fast']:.2f} to {each['slow']:.2f} | "
+                  f"{runs * each['fast']:.0f} to {runs * each['slow']:.0f} | {core:.1f} |")  # fmt: skip
+        print(f"| **{experiment}** | | {runs_total} | {jobs_total} | | **{total[0]:.0f} to {total[1]:.0f}** | |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Copy what a size has produced into the documentation, for readers who have not run anything.
+
+    python -m leapwarp.snapshot --folder results/quick --captions workflow/report --out docs/results
+
+It writes README.md (where the numbers come from, verdicts, tables, figures), the tables and verdicts as CSV, and the
+figures, in place of whatever was there. Nothing here imports torch.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from leapwarp import claims, page
+from leapwarp.figures import style
+from leapwarp.files import one_line
+
+
+def sections(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each experiment in a folder of results; raises ValueError where it is no finished, single version."""
+    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/runs.json"))}
+    missing = [name for name in ("claims.csv", "index.html") if not (folder / name).exists()]
+    missing += [f"{name}/table*.md" for name in found if not list((folder / name).glob("table*.md"))]
+    if missing or not found:
+        raise ValueError(
+            f"{folder}: found no {', '.join(missing or ['*/runs.json'])}, needed all. Run snakemake first."
+        )
+    versions = sorted({run["version"] for runs in found.values() for run in runs})
+    if len(versions) > 1:
+        raise ValueError(
+            f"{folder}: found results of the versions {', '.join(versions)}, needed one: readers must be able to make "
+            "them again. Remove the folder and run snakemake."
+        )
+    return found
+
+
+def lowered(text: str) -> str:
+    """Markdown with its headings one level down."""
+    return "\n".join(f"#{line}" if line.startswith("#") else line for line in text.strip().splitlines())
+
+
+def origin(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of a table: size, data, code, machine, day and time of all runs."""
+    found = page.provenance(runs)
+    return [
+        "| | |",
+        "|---|---|",
+        f"| Size | `{runs[0]['profile']}` |",
+        f"| Data | {', '.join(found['sources'])}, checksum `{', '.join(found['checksums'])}` |",
+        f"| Code | {', '.join(found['versions'])} (the part after +g is the commit) |",
+        f"| Machine | {'; '.join(found['machines'])} |",
+        f"| Packages | {', '.join(found['packages'])} |",
+        f"| Runs | {found['n_runs']}, begun {found['first'][:10]}, {found['hours']:.1f} hours of one core together |",
+    ]
+
+
+def verdicts(path: Path) -> list[str]:
+    lines = ["| Claim | | Verdict | Parts |", "|---|---|---|---|"]
+    for paper in page.verdicts(path):
+        for claim in paper["claims"]:
+            each = [part["part_verdict"] for part in claim["parts"]]
+            parts = ", ".join(f"{each.count(verdict)} {verdict}" for verdict in claims.VERDICTS if verdict in each)
+            where = f"{claim['claim']} *{paper['name']}, {claim['section']}*"
+            lines.append(f"| {claim['id']} | {where} | **{claim['verdict']}** | {parts} |")
+    return lines
+
+
+def write(folder: Path, captions: Path, out: Path) -> None:
+    """Fill `out`; raises ValueError as `sections`."""
+    found = sections(folder)
+    text = [
+        "# Results of the last snapshot",
+        "Written by `make snapshot` from finished runs; do not edit. `make reproduce` makes the same, and a page with "
+        "every interval, setting and run, in `results/`.",
+        "\n".join(origin([run for runs in found.values() for run in runs])),
+        "## Claims of the papers",
+        "How a verdict comes about: [claims.md](../claims.md). Every part with its effect and interval: "
+        "[claims.csv](claims.csv).",
+        "\n".join(verdicts(folder / "claims.csv")),
+    ]
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    shutil.copy(folder / "claims.csv", temporary)
+    for name in found:
+        (temporary / name).mkdir()
+        for table in sorted((folder / name).glob("table*.md")):
+            text.append(lowered(table.read_text()))
+            shutil.copy(table.with_suffix(".csv"), temporary / name)
+        for figure in sorted((folder / name / "figures").glob("*.png"), key=style.figure_order):
+            text.append(f"![{page.caption(figure, captions)}]({name}/{figure.name})")
+            shutil.copy(figure, temporary / name)
+    (temporary / "README.md").write_text("\n\n".join(text) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    temporary.rename(out)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m leapwarp.snapshot", description="Copy results into the docs.")
+    parser.add_argument("--folder", required=True, type=Path, help="results of one size, such as results/quick")
+    parser.add_argument("--captions", required=True, type=Path, metavar="DIR", help="folder of <figure>.rst")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to write")
+    options = parser.parse_args(arguments)
+    with one_line(parser):
+        write(options.folder, options.captions, options.out)
+    print(f"{options.out / 'README.md'}: written")
+
+
+if __name__ == "__main__":
+    main()
