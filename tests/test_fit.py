@@ -1,5 +1,6 @@
 """The outer loop: what happens when a run is killed, damaged, edited or diverges."""
 
+import contextlib
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from cases import quadratic, quadratic_tasks, random_quadratics, small_warped
 
 from leapwarp import interrupt, results
 from leapwarp.evaluate import evaluate
+from leapwarp.experiments import omniglot_warp
 from leapwarp.fit import Fit, fit, load
 from leapwarp.learners import leap, scratch, warp_leap
 from leapwarp.optim import sgd
@@ -102,6 +104,7 @@ def watched():
     before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
     interrupt.watch()
     yield
+    interrupt.watch()  # forgets the signal
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -113,10 +116,54 @@ def test_a_signal_in_the_middle_of_a_meta_step_saves_the_last_whole_one(tmp_path
         meta_train(path, sample=interrupted_at(3, lambda: signal.raise_signal(number)))
     signal.raise_signal(number)  # a second one changes nothing
     assert load(path, {"lr": 0.1})["meta_step"] == 3  # later than the last checkpoint, which was after 2
+    interrupt.watch()  # as another process would
     resumed = meta_train(path)
     assert resumed.history == whole.history
     for key, leaf in leaves(whole.state).items():
         assert torch.equal(leaf, leaves(resumed.state)[key])
+
+
+def test_a_signal_that_a_library_makes_another_error_of_stops_the_run_all_the_same(tmp_path, watched):
+    path = tmp_path / "run.pt"
+
+    def replaced():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            raise RuntimeError("could not determine the shape of an object") from None
+
+    with pytest.raises(interrupt.Interrupted, match="SIGTERM"):
+        meta_train(path, sample=interrupted_at(3, replaced))
+    assert load(path, {"lr": 0.1})["meta_step"] == 3
+
+
+def test_a_signal_that_a_library_swallows_stops_the_run_after_the_meta_step(tmp_path, watched):
+    path, whole = tmp_path / "run.pt", meta_train(None)
+
+    def swallowed():
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(interrupt.Interrupted, match="SIGTERM"):
+        meta_train(path, sample=interrupted_at(3, swallowed))
+    assert load(path, {"lr": 0.1})["meta_step"] == 4
+    interrupt.watch()
+    assert meta_train(path).history == whole.history
+
+
+def test_the_command_leaves_with_the_exit_code_of_a_stop_whatever_the_error_is(tmp_path, watched, monkeypatch, capsys):
+    def load_data(path):
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        except BaseException:
+            raise ValueError("could not determine the shape of an object") from None
+
+    monkeypatch.setattr(omniglot_warp, "load", load_data)
+    arguments = ["--profile", "smoke", "--method", "leap", "--n-tasks", "1", "--seeds", "0", "--data", "none"]
+    with pytest.raises(SystemExit) as stop:
+        omniglot_warp.cli([*arguments, "--out", str(tmp_path / "rows.csv")])
+    assert stop.value.code == interrupt.EXIT_CODE
+    assert "stopped by SIGUSR1" in capsys.readouterr().out
 
 
 def test_a_signal_while_saving_leaves_a_whole_checkpoint(tmp_path, watched, monkeypatch):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from leapwarp.files import atomic
 from leapwarp.inner import first_bad
-from leapwarp.interrupt import Interrupted
+from leapwarp.interrupt import Interrupted, received
 from leapwarp.learners.base import Info, Learner, State
 from leapwarp.problem import Task
 from leapwarp.rng import generator
@@ -89,11 +89,15 @@ def fit(
             due = run["finished"] or run["meta_step"] % how.checkpoint_every == 0
             if how.checkpoint and (due or run["best_step"] == run["meta_step"]):
                 save(how.checkpoint, run, fingerprint)
-    except Interrupted:
+            if received():  # and swallowed on the way
+                raise Interrupted(received())
+    except BaseException as error:
+        if not received():
+            raise
         if how.checkpoint:
             save(how.checkpoint, run, fingerprint)
             print(f"{name}: meta-step {run['meta_step']} saved in {how.checkpoint}", flush=True)
-        raise
+        raise Interrupted(received()) from error
     progress.close()
     state = run["state"] if run["best"] is None else run["best"]
     return Fitted(state, run["history"], run["meta_step"], run["seconds"])

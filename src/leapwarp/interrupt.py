@@ -16,13 +16,24 @@ class Interrupted(BaseException):
     """The name of the signal. Not an Exception: nothing that handles errors on the way may take it for one."""
 
 
+_received: list[str] = []
+
+
 def watch() -> None:
     """From now on the first of SIGNALS raises `Interrupted` in the main thread; those after it are ignored."""
+    _received.clear()
     for number in SIGNALS:
         signal.signal(number, _stop)
+
+
+def received() -> str | None:
+    """The name of the signal, also where it was raised inside a library that swallowed `Interrupted` or made another
+    error of it, as those written in C do."""
+    return _received[0] if _received else None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
-    raise Interrupted(signal.Signals(number).name)
+    _received.append(signal.Signals(number).name)
+    raise Interrupted(_received[0])

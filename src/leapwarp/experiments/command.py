@@ -92,11 +92,14 @@ def main(
     try:
         with alone(options.out.with_name(f".{options.out.name}.lock")):
             _run_seeds(experiment, options, method, load, run)
-    except (ValueError, FloatingPointError, OSError) as error:
-        sys.exit(f"error: {name}: {error}")
-    except interrupt.Interrupted as signal:
-        print(f"{name}: stopped by {signal}; started again, it goes on from its checkpoint", flush=True)
-        sys.exit(interrupt.EXIT_CODE)
+    except BaseException as error:
+        signal = interrupt.received()
+        if signal:  # whatever else the error says: libraries may make another one of it
+            print(f"{name}: stopped by {signal}; started again, it goes on from its checkpoint", flush=True)
+            sys.exit(interrupt.EXIT_CODE)
+        if isinstance(error, ValueError | FloatingPointError | OSError):
+            sys.exit(f"error: {name}: {error}")
+        raise
 
 
 def _run_seeds(
