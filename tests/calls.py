@@ -53,16 +53,17 @@ def processes(folder):
     return found
 
 
-def caught(folder, parent, method):
-    """The run of `method` at one task, suspended while it is at work: it cannot end before a test is done with it."""
-    lock = folder / f"results/smoke/{NAME}/runs/{method}/tasks1/.seeds0-1.csv.lock"
-    deadline = time.monotonic() + 120
-    while not lock.exists():
+def caught(folder, parent, *methods):
+    """The runs of `methods` at one task, each suspended as soon as it is at work, in whatever order they begin."""
+    found, deadline = {}, time.monotonic() + 120
+    while len(found) < len(methods):
         assert time.monotonic() < deadline and parent.poll() is None, (folder / "snakemake.log").read_text()
+        for method in set(methods) - found.keys():
+            if (folder / f"results/smoke/{NAME}/runs/{method}/tasks1/.seeds0-1.csv.lock").exists():
+                found[method] = next(process for process in processes(folder) if method in process.cmdline())
+                found[method].suspend()
         time.sleep(0.005)
-    run = next(process for process in processes(folder) if method in process.cmdline())
-    run.suspend()
-    return run
+    return [found[method] for method in methods]
 
 
 def step_to(run, path):

@@ -60,7 +60,7 @@ def start(folder, *args):
     """snakemake in the background, until the run of leap holds its lock. -> snakemake, the run"""
     with open(folder / "snakemake.log", "w") as log:
         parent = subprocess.Popen(snakemake_command("--cores", "1", *args), cwd=folder, stdout=log, stderr=log)
-    return parent, caught(folder, parent, "leap")
+    return parent, caught(folder, parent, "leap")[0]
 
 
 def test_a_run_that_is_killed_is_resumed(fresh, finished):

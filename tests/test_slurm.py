@@ -111,7 +111,7 @@ def test_a_killed_job_and_one_whose_time_is_over_are_resumed(slurm, tmp_path, em
     with open(log, "w") as file:
         parent = subprocess.Popen(command, cwd=folder, stdout=file, stderr=file)
     # Both are stopped after their first meta-step: one by kill -9, one by SLURM, five minutes before its time is over.
-    over, killed = caught(folder, parent, "leap"), caught(folder, parent, "reptile")
+    over, killed = caught(folder, parent, "leap", "reptile")
     devices = {process.environ()["CUDA_VISIBLE_DEVICES"] for process in (over, killed)}
     jobs = [process.environ()["SLURM_JOB_ID"] for process in (over, killed)]
     assert len(devices) == 2 and devices <= set("0123") and len(set(jobs)) == 2
