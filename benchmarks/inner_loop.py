@@ -26,7 +26,7 @@ from leapwarp.experiments.omniglot import draw_batch
 from leapwarp.inner import adapt
 from leapwarp.learners.leap import leap_fold
 from leapwarp.learners.warpgrad import warp_gradient
-from leapwarp.models.convnet import convnet
+from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import sgd
 from leapwarp.problem import Model, Problem, Task, lift, map_tasks, supervised
 from leapwarp.trees import partition, repeat, zeros_like
@@ -133,7 +133,7 @@ def main() -> None:
             ("Leap step", leap_step, 3, False),
             ("warp update", warp_update, 10, True),
         ):
-            ours, plain = convnet(filters, warp=warp), lift(Plain(filters, warp))
+            ours, plain = convnet(filters, warp=Warp() if warp else None), lift(Plain(filters, warp))
             rows = [("ours, 5 tasks at a time", ours, 5), ("ours, one task at a time", ours, 1)]
             rows += [("plain layers, loop", plain, 1), ("plain layers, torch.vmap", plain, 5)]
             for name, model, size in rows:

@@ -24,7 +24,7 @@ from leapwarp.experiments.omniglot import Settings
 from leapwarp.inner import adapt
 from leapwarp.learners.leap import leap_fold
 from leapwarp.learners.warpgrad import warp_gradient
-from leapwarp.models.convnet import convnet
+from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import sgd
 from leapwarp.trees import partition, repeat, zeros_like
 
@@ -59,7 +59,7 @@ def _counted(run: Callable[[], object]) -> Cost:
 @cache
 def training_step(filters: int, n_tasks: int, batch: int, warp: bool) -> Cost:
     """One step of `n_tasks` tasks in one stack, with Leap's share: the difference of five steps and four."""
-    model = convnet(filters, warp=warp)
+    model = convnet(filters, warp=Warp() if warp else None)
     problem, tasks = leap_problem(model), made_up_tasks(n_tasks)
     params = model.init(torch.Generator().manual_seed(0))
     warps, params = partition(params, "warp") if warp else ({}, params)
@@ -77,7 +77,7 @@ def training_step(filters: int, n_tasks: int, batch: int, warp: bool) -> Cost:
 
 @cache
 def warp_update(filters: int) -> Cost:
-    model = convnet(filters, warp=True)
+    model = convnet(filters, warp=Warp())
     problem, tasks = leap_problem(model), made_up_tasks(1)
     warps, theta = partition(model.init(torch.Generator().manual_seed(0)), "warp")
     zero = torch.zeros(1, dtype=torch.long)

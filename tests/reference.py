@@ -37,6 +37,33 @@ def load(module: nn.Sequential, params: dict, warp: bool = False) -> nn.Sequenti
     return module
 
 
+def warp(h, params: dict, block: int, spec) -> torch.Tensor:
+    """A warp layer of `leapwarp.models.convnet.Warp` in training, for one task: h [batch, channel, height, width]."""
+
+    def layer(name: str, make) -> torch.Tensor:
+        module = make.double()
+        module.load_state_dict({n.removeprefix(f"{name}."): p for n, p in params.items() if n.startswith(f"{name}.")})
+        return module
+
+    if not spec.kernel:
+        weight, bias = params[f"warp.{block}.scale.weight"], params[f"warp.{block}.scale.bias"]
+        return h * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+    for i in range(spec.layers):
+        name, x = f"warp.{block}" + (f".{i}" if spec.layers > 1 else ""), h
+        wide, outputs = h.shape[1], len(params[f"{name}.conv.weight"])
+        if spec.norm:
+            h = layer(f"{name}.norm", nn.BatchNorm2d(wide, track_running_stats=False))(h)
+        h = layer(f"{name}.conv", nn.Conv2d(wide, outputs, spec.kernel, padding="same"))(h)
+        h = nn.functional.relu(h) if spec.relu else h
+        if spec.residual:
+            h = h + (x if wide == outputs else layer(f"{name}.skip", nn.Conv2d(wide, outputs, 1))(x))
+            h = layer(f"{name}.norm_out", nn.BatchNorm2d(outputs, track_running_stats=False))(h)
+        if spec.film and i == 0:
+            scale, shift = (params[f"embedding.{block}.{part}"].view(1, -1, 1, 1) for part in ("scale", "shift"))
+            h = h + scale * h + shift
+    return h
+
+
 def path(theta, loss_and_grad, rate, steps):
     """Points of plain gradient descent: [(theta_k, f_k, g_k)], k = 0..steps."""
     points = []

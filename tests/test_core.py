@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from leapwarp import optim, trees
 from leapwarp.inner import Stop, adapt, gradient
 from leapwarp.learners.leap import leap_fold
-from leapwarp.models.convnet import convnet
+from leapwarp.models.convnet import Warp, convnet
 from leapwarp.problem import lift, map_tasks, supervised
 
 
@@ -45,6 +45,7 @@ def test_trees_of_different_names_do_not_add():
     ("ours", "theirs"),
     [
         (optim.sgd(0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
+        (optim.momentum_sgd(0.1, 0.9), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)),
         (optim.adam(0.01), lambda p: torch.optim.Adam(p, lr=0.01)),
         (optim.adam(0.3, 0.5, 0.9, 1e-3), lambda p: torch.optim.Adam(p, lr=0.3, betas=(0.5, 0.9), eps=1e-3)),
     ],
@@ -142,7 +143,7 @@ def test_memory_of_leap_does_not_grow_with_steps():
 @pytest.mark.parametrize("n_tasks", [1, 3])
 def test_the_stacked_network_equals_pytorch_layers(warp, n_tasks):
     torch.manual_seed(0)
-    model = convnet(filters=4, classes=5, warp=warp)
+    model = convnet(filters=4, classes=5, warp=Warp() if warp else None)
     problem = supervised(model)
     each = [model.init(torch.Generator().manual_seed(t)) for t in range(n_tasks)]
     params = {name: torch.stack([p[name] for p in each]).double() for name in each[0]}
@@ -174,8 +175,41 @@ def test_the_initialisation_has_the_moments_of_pytorchs():
             name = "task.0.conv.weight" if leaf.shape[1] == 1 else "task.2.conv.weight"
             torch.testing.assert_close(bounds[name], leaf.abs().max(), rtol=0.05, atol=0)
     torch.testing.assert_close(bounds["head.weight"], theirs[-2].abs().max(), rtol=0.05, atol=0)
-    warped = convnet(filters=64, warp=True).init(torch.Generator().manual_seed(0))
+    warped = convnet(filters=64, warp=Warp()).init(torch.Generator().manual_seed(0))
     assert sum(leaf.numel() for name, leaf in warped.items() if name.startswith("warp")) == 147_712
+
+
+WARPS = {
+    "scaling": (Warp(kernel=0), 4 * 128),
+    "1x1": (Warp(kernel=1), 4 * (64 * 64 + 64)),
+    "relu": (Warp(relu=True), 147_712),
+    "norm": (Warp(norm=True), 147_712 + 4 * 128),
+    "residual": (Warp(norm=True, relu=True, residual=True), 147_712 + 8 * 128),
+    "two layers": (Warp(layers=2, norm=True, relu=True, residual=True), 659_968),  # the released code's
+    "embedded": (Warp(layers=2, norm=True, relu=True, residual=True, film=True), 659_968),
+}
+
+
+@pytest.mark.parametrize("name", WARPS)
+def test_warps_of_all_kinds_equal_pytorch_layers(name):
+    """A stack of two tasks with the same warp, against the layers written one after another for each task."""
+    warp, count = WARPS[name]
+    full = convnet(64, warp=warp).init(torch.Generator().manual_seed(0))
+    assert sum(leaf.numel() for n, leaf in full.items() if n.startswith("warp")) == count
+    model = convnet(3, 5, warp=warp)
+    each = [model.init(torch.Generator().manual_seed(t)) for t in range(2)]
+    stream = torch.Generator().manual_seed(7)
+    params = {n: torch.stack([p[n] for p in each]).double() for n in each[0]}
+    params = {n: p + 0.3 * torch.randn(p.shape, generator=stream, dtype=p.dtype) for n, p in params.items()}
+    stats = trees.repeat({n: s.double() for n, s in model.stats().items()}, 2)
+    tasks, seen = image_tasks(2, 2), {}
+    model.apply(params, stats, tasks.x, True, lambda layer, h, out: seen.update({layer: (h, out)}))
+    assert set(seen) == {"head", *(f"task.{b}.conv" for b in range(4)), *(f"warp.{b}" for b in range(4))}
+    for block in range(4):
+        before, after = (part.unflatten(1, (2, 3)) for part in seen[f"warp.{block}"])
+        for t in range(2):
+            mine = {n: p[t] for n, p in params.items()}
+            torch.testing.assert_close(after[:, t], reference.warp(before[:, t], mine, block, warp))
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
@@ -217,7 +251,7 @@ def test_a_lifted_module_under_vmap_equals_a_loop_and_the_stacked_network():
 
 
 def test_gradients_of_the_network_are_right_to_second_order():
-    model = convnet(filters=2, classes=3, warp=True)
+    model = convnet(filters=2, classes=3, warp=Warp())
     problem, tasks = supervised(model), image_tasks(2, 2, classes=3)
     params = trees.repeat({n: p.double() for n, p in model.init(torch.Generator().manual_seed(0)).items()}, 2)
     batch = problem.draw(tasks, torch.arange(2), torch.zeros(2, dtype=torch.long))

@@ -5,14 +5,15 @@ from itertools import pairwise
 import pytest
 import reference
 import torch
-from cases import DOUBLE, SmallWarped, quadratic, quadratic_tasks, random_quadratics, small_warped
+from cases import DOUBLE, SmallWarped, image_tasks, quadratic, quadratic_tasks, random_quadratics, small_warped
 from torch.func import functional_call
 
 from leapwarp import trees
 from leapwarp.inner import Step, adapt
-from leapwarp.learners import finetune, fomaml, leap, maml, reptile, scratch, warp_leap
+from leapwarp.learners import finetune, fomaml, leap, maml, reptile, scratch, warp_leap, warp_leap_online
 from leapwarp.learners.leap import leap_fold
-from leapwarp.learners.warpgrad import warp_gradient
+from leapwarp.learners.warpgrad import Rates, warp_gradient
+from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import sgd
 from leapwarp.problem import Batch, lift, supervised
 
@@ -25,6 +26,10 @@ BUILD = {
     "maml": lambda problem, size: maml(problem, sgd(0.1), sgd(0.5), STEPS, size),
     "leap": lambda problem, size: leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
     "warp_leap": lambda problem, size: warp_leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
+    "warp_leap_rates": lambda problem, size: warp_leap(
+        problem, sgd(0.1), sgd(0.1), STEPS, size, rates=Rates(0.1, 0.5, outer_lr=0.1)
+    ),
+    "warp_leap_online": lambda problem, size: warp_leap_online(problem, sgd(0.1), sgd(0.1), sgd(0.01), STEPS, size),
 }
 
 
@@ -260,7 +265,7 @@ def test_the_warp_gradient_is_that_of_equation_3_to_second_order():
     problem, theta, warp, task_batch, meta_batch = warp_parts()
     rate, step = 0.5, 1e-5
     _, ours = warp_gradient(problem, sgd(rate), theta, warp, task_batch, meta_batch)
-    _, first_order = warp_gradient(problem, sgd(rate), theta, warp, task_batch, meta_batch, exact=False)
+    _, first_order = warp_gradient(problem, sgd(rate), theta, warp, task_batch, meta_batch, order=1)
     for name, leaf in warp.items():
         exact, detached = torch.zeros_like(leaf), torch.zeros_like(leaf)
         for i in range(leaf.numel()):
@@ -274,6 +279,119 @@ def test_the_warp_gradient_is_that_of_equation_3_to_second_order():
         torch.testing.assert_close(first_order[name], detached, rtol=1e-6, atol=1e-8)
         # The released code's "full" objective leaves out the path through the inner gradient: ours must not.
         assert not torch.allclose(ours[name], detached, rtol=1e-2)
+
+
+def test_the_released_objective_is_the_one_to_first_order():
+    """The released code differentiates the inner loss with `create_graph` and then calls `backward` on the parameters
+    with that gradient, which puts its values, not its graph, into the step."""
+    problem, theta, warp, task_batch, meta_batch = warp_parts()
+    leaves, phi = ({n: p.detach().clone().requires_grad_() for n, p in tree.items()} for tree in (theta, warp))
+    inner = problem.loss(leaves | trees.repeat(phi, 3), {}, task_batch).loss.sum()
+    grads = torch.autograd.grad(inner, list(leaves.values()), create_graph=True)
+    for leaf, grad in zip(leaves.values(), grads, strict=True):
+        leaf.backward(grad)
+    stepped = {n: p.detach() - 0.5 * p.grad.detach() for n, p in leaves.items()}
+    outer = problem.loss(stepped | trees.repeat(phi, 3), {}, meta_batch).loss.sum()
+    expected = dict(zip(phi, torch.autograd.grad(outer, list(phi.values())), strict=True))
+    _, ours = warp_gradient(problem, sgd(0.5), theta, warp, task_batch, meta_batch, order=1)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_without_the_step_the_objective_is_the_loss_where_the_task_stands():
+    problem, theta, warp, task_batch, meta_batch = warp_parts()
+    loss, ours = warp_gradient(problem, sgd(0.5), theta, warp, task_batch, meta_batch, order=0)
+    phi = {n: p.detach().requires_grad_() for n, p in warp.items()}
+    there = problem.loss(theta | trees.repeat(phi, 3), {}, meta_batch).loss
+    torch.testing.assert_close(loss, there.detach())
+    torch.testing.assert_close(ours, dict(zip(phi, torch.autograd.grad(there.sum(), list(phi.values())), strict=True)))
+
+
+def test_learned_rates_have_the_gradients_of_equation_3_with_momentum():
+    problem, theta, warp, task_batch, meta_batch = warp_parts()
+    velocity = {n: torch.randn(p.shape, dtype=DOUBLE, generator=stream(7)) for n, p in theta.items()}
+    rates = {"learning_rate": torch.tensor(0.3, dtype=DOUBLE), "momentum": torch.tensor(0.6, dtype=DOUBLE)}
+
+    def value(rates, warp):
+        leaves = {n: p.detach().requires_grad_() for n, p in theta.items()}
+        inner = problem.loss(leaves | trees.repeat(warp, 3), {}, task_batch).loss.sum()
+        grads = dict(zip(leaves, torch.autograd.grad(inner, list(leaves.values())), strict=True))
+        stepped = {n: theta[n] - rates["learning_rate"] * (rates["momentum"] * velocity[n] + grads[n]) for n in theta}
+        return problem.loss(stepped | trees.repeat(warp, 3), {}, meta_batch).loss.sum().item()
+
+    _, ours = warp_gradient(problem, sgd(9), theta, warp, task_batch, meta_batch, rates=rates, velocity=velocity)
+    for name in rates:
+        plus, minus = (value(rates | {name: rates[name] + bump}, warp) for bump in (1e-5, -1e-5))
+        assert ours[name].item() == pytest.approx((plus - minus) / 2e-5, rel=1e-6)
+    direction = {n: torch.randn(p.shape, dtype=DOUBLE, generator=stream(8)) for n, p in warp.items()}
+    plus, minus = (value(rates, trees.add_scaled(warp, bump, direction)) for bump in (1e-5, -1e-5))
+    slope = sum((ours[n] * direction[n]).sum().item() for n in warp)
+    assert slope == pytest.approx((plus - minus) / 2e-5, rel=1e-6)
+
+
+def test_learned_rates_replay_the_momentum_of_each_point(monkeypatch):
+    """What reaches the objective from the buffer is the momentum that the optimizer had at that point."""
+    problem, params, tasks = small_warped()
+    rates = Rates(0.2, 0.7, outer_lr=0.5, clip=1e-3)
+    learner = warp_leap(problem, sgd(9), sgd(0.1), 4, eta=100, rates=rates)
+    seen = {}
+
+    def spy(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity):
+        seen.update(theta=theta, velocity=velocity)
+        return warp_gradient(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity)
+
+    monkeypatch.setattr("leapwarp.learners.warpgrad.warp_gradient", spy)
+    state = learner.init(params)
+    after, _ = learner.step(state, tasks, stream(3))
+    for i, point in enumerate(torch.randperm(12, generator=stream(3)).tolist()):
+        t, k = divmod(point, 4)
+        start, fixed = learner.start(state, tasks)
+        velocity, theta = trees.zeros_like(start), start
+        for j in range(k):
+            leaves = {n: p.detach().requires_grad_() for n, p in theta.items()}
+            batch = problem.draw(tasks, torch.arange(3), torch.full((3,), j))
+            value = problem.loss(leaves | fixed, {}, batch).loss.sum()
+            grads = dict(zip(leaves, torch.autograd.grad(value, list(leaves.values())), strict=True))
+            velocity = {n: 0.7 * velocity[n] + grads[n] for n in grads}
+            theta = {n: theta[n] - 0.2 * velocity[n] for n in theta}
+        for name in theta:
+            torch.testing.assert_close(seen["theta"][name][i], theta[name][t].detach(), rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(seen["velocity"][name][i], velocity[name][t], rtol=1e-9, atol=1e-12)
+    for name, first in (("learning_rate", 0.2), ("momentum", 0.7)):  # one update, clipped
+        assert abs(after["rates"][name].item() - first) == pytest.approx(0.5 * 1e-3)
+    leaf = torch.ones(2, dtype=DOUBLE)
+    moved, _ = learner.optimizer(after).update({"w": leaf}, {"w": leaf}, {"w": leaf})
+    expected = leaf - after["rates"]["learning_rate"] * (after["rates"]["momentum"] + 1)
+    torch.testing.assert_close(moved["w"], expected)
+
+
+def test_online_is_one_step_along_the_sum_over_all_points():
+    """Algorithm 1, and where it must agree with Algorithm 2: the same points, all in one update."""
+    problem, params, tasks = small_warped()
+    online = warp_leap_online(problem, sgd(0.2), sgd(0.3), sgd(0.01), 5)
+    offline = warp_leap(problem, sgd(0.2), sgd(0.3), 5, eta=10_000)
+    ours, info = online.step(online.init(params), tasks, stream(9))
+    theirs, replayed = offline.step(offline.init(params), tasks, stream(9))
+    torch.testing.assert_close(ours["params"], theirs["params"], rtol=1e-10, atol=1e-12)
+    for name, leaf in ours["warp"].items():
+        change = (params[name] - theirs["warp"][name]) / 0.3
+        torch.testing.assert_close(params[name] - leaf, 0.01 * change, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(info["replay_loss"].sort().values, replayed["replay_loss"].sort().values)
+
+
+def test_task_embeddings_are_adapted_and_begin_at_zero_for_ever():
+    warp = Warp(layers=2, norm=True, relu=True, residual=True, film=True)
+    model = convnet(2, 5, warp=warp)
+    problem, tasks = supervised(model), image_tasks(2, 10)
+    learner = warp_leap(problem, sgd(0.1), sgd(0.1), 3)
+    params = {n: p.double() for n, p in model.init(stream()).items()}
+    state, _ = learner.step(learner.init(params), tasks, stream())
+    embedding = {n: p for n, p in state["params"].items() if n.startswith("embedding")}
+    assert len(embedding) == 8 and all((leaf == 0).all() for leaf in embedding.values())
+    assert not torch.equal(state["params"]["task.0.conv.weight"], params["task.0.conv.weight"])
+    start, fixed = learner.start(state, tasks)
+    adapted = adapt(problem, sgd(0.1), start, fixed, tasks, 3)
+    assert all(adapted.params[name].abs().max() > 0 for name in embedding)
+    assert not [name for name in fixed if name.startswith("embedding")]
 
 
 def test_identity_warps_make_plain_gradient_descent():

@@ -61,8 +61,12 @@ def evaluate(
     every: int,
     stop: Stop | None = None,
 ) -> Evaluation:
-    """Adapt to `tasks` from where `learner` starts them, `steps` updates or until `stop`, and measure on the way."""
+    """Adapt to `tasks` from where `learner` starts them, `steps` updates or until `stop`, and measure on the way.
+
+    `optimizer` is the tasks', where the learner has not learnt one.
+    """
     at = points(steps, every)
+    optimizer = learner.optimizer(state) if learner.optimizer else optimizer
 
     def one(tasks: Task, part: slice) -> Evaluation:
         params, fixed = learner.start(state, tasks)

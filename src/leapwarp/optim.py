@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from leapwarp.trees import Params, add_scaled, map_tree, zeros_like
 
@@ -22,6 +23,19 @@ def sgd(learning_rate: float) -> Optimizer:
         return add_scaled(params, -learning_rate, grads), state
 
     return Optimizer(lambda params: {}, update)
+
+
+def momentum_sgd(learning_rate: float | Tensor, momentum: float | Tensor) -> Optimizer:
+    """Gradient descent with momentum: v <- momentum * v + g, p <- p - learning_rate * v; the state is v.
+
+    Both numbers may be tensors, [], and the update is differentiable in them.
+    """
+
+    def update(params: Params, grads: Params, state: Params) -> tuple[Params, Params]:
+        velocity = map_tree(lambda v, g: momentum * v + g, state, grads)
+        return map_tree(lambda p, v: p - learning_rate * v, params, velocity), velocity
+
+    return Optimizer(zeros_like, update)
 
 
 def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> Optimizer:

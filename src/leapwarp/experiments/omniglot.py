@@ -20,7 +20,7 @@ from leapwarp.fit import Fit, fit
 from leapwarp.inner import Stop, adapt
 from leapwarp.learners import Learner, finetune, scratch
 from leapwarp.learners.base import State
-from leapwarp.models.convnet import convnet
+from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import Optimizer, sgd
 from leapwarp.problem import Batch, Problem, Task, map_tasks, supervised
 from leapwarp.rng import generator
@@ -66,8 +66,8 @@ class Settings:
     """points of the replay buffer for each update of the warps"""
     leap_weight: float = 1.0
     """lambda, the weight of the Leap objective beside that of the warps"""
-    exact: bool = True
-    """the warp objective in full, or to first order"""
+    order: int = 2
+    """the warp objective in full (2), to first order (1) or without the inner step (0)"""
     released_pixels: bool = False
     """paper white, ink and rotated-in corners black, as in the authors' code"""
     tasks_at_a_time: int = 0
@@ -81,7 +81,7 @@ class Method(NamedTuple):
     settings: Settings
     learner: Callable[[Problem, Settings, int, Stop | None], Learner]
     """(problem, settings, number of training tasks, early stopping of task training) -> learner"""
-    warp: bool = False
+    warp: Warp | None = None
     pretrains: bool = True
 
 
@@ -238,7 +238,8 @@ def validation_error(
 
     def one(tasks: Task, part: slice) -> Tensor:
         start, fixed = learner.start(state, tasks)
-        adapted = adapt(problem, inner, start, fixed, tasks, settings.inner_steps, stop=stop)
+        optimizer = learner.optimizer(state) if learner.optimizer else inner
+        adapted = adapt(problem, optimizer, start, fixed, tasks, settings.inner_steps, stop=stop)
         check_adapted(adapted.loss, adapted.steps, part.start)
         return heldout(problem, {**adapted.params, **fixed}, adapted.stats, tasks)
 

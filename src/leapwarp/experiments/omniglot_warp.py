@@ -18,6 +18,7 @@ from leapwarp.experiments.command import main
 from leapwarp.experiments.omniglot import Method, Settings, finetune_learner, path_learner, run, scratch_learner
 from leapwarp.inner import Stop
 from leapwarp.learners import Learner, fomaml, leap, maml, reptile, warp_leap
+from leapwarp.models.convnet import Warp
 from leapwarp.optim import sgd
 from leapwarp.problem import Problem
 
@@ -67,7 +68,7 @@ def warp_leap_learner(problem: Problem, settings: Settings, n_tasks: int, stop: 
         settings.tasks_at_a_time,
         eta=settings.eta,
         scale=settings.leap_weight,
-        exact=settings.exact,
+        order=settings.order,
     )
 
 
@@ -87,8 +88,8 @@ def methods(settings: Settings) -> dict[str, Method]:
         "maml": Method(second_order, path_learner(maml)),
         "leap": Method(settings, path_learner(leap)),
         "leap_released_pixels": Method(replace(settings, released_pixels=True), path_learner(leap)),
-        "warp_leap": Method(settings, warp_leap_learner, warp=True),
-        "warp_leap_approx": Method(replace(settings, exact=False), warp_leap_learner, warp=True),
+        "warp_leap": Method(settings, warp_leap_learner, warp=Warp()),
+        "warp_leap_approx": Method(replace(settings, order=1), warp_leap_learner, warp=Warp()),
     }
 
 

@@ -9,6 +9,6 @@ from leapwarp.learners.leap import leap
 from leapwarp.learners.maml import maml
 from leapwarp.learners.reptile import fomaml, reptile
 from leapwarp.learners.scratch import scratch
-from leapwarp.learners.warpgrad import warp_leap
+from leapwarp.learners.warpgrad import warp_leap, warp_leap_online
 
-__all__ = ["Learner", "finetune", "fomaml", "leap", "maml", "reptile", "scratch", "warp_leap"]
+__all__ = ["Learner", "finetune", "fomaml", "leap", "maml", "reptile", "scratch", "warp_leap", "warp_leap_online"]

@@ -23,6 +23,8 @@ class Learner(NamedTuple):
     """Where adaptation to new tasks begins: stacks of adaptable and of fixed parameters."""
     draws: int = 1
     """Mini-batches that one meta-update needs of every task."""
+    optimizer: Callable[[State], Optimizer] | None = None
+    """The task optimizer that it has learnt; None where it learns none, and adaptation takes the one it was given."""
 
 
 def path_info(adapted: Adapted) -> Info:

@@ -1,6 +1,11 @@
-"""WarpGrad: warp layers that precondition every step of adaptation, learnt offline from a buffer of parameters."""
+"""WarpGrad: warp layers that precondition every step of adaptation, learnt along the paths of adaptation.
 
-from typing import Any
+`warp_leap` replays stored points of the paths (offline, Algorithm 2); `warp_leap_online` follows the paths once
+(Algorithm 1). Both learn the initialisation by Leap.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,9 +13,24 @@ from torch import Tensor
 from leapwarp.inner import Step, adapt, fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State, path_info
 from leapwarp.learners.leap import leap_fold
-from leapwarp.optim import Optimizer
+from leapwarp.optim import Optimizer, momentum_sgd, sgd
 from leapwarp.problem import Batch, Problem, Task, map_tasks
-from leapwarp.trees import Params, map_tree, mean_tasks, partition, repeat, take, zeros_like
+from leapwarp.trees import Params, add_scaled, map_tree, mean_tasks, partition, repeat, take, zeros_like
+
+Split = tuple[Params, Params]
+"""(task parameters, warp parameters)"""
+
+
+class Rates(NamedTuple):
+    """A task learning rate and momentum that are learnt with the warps, a scalar each (WarpGrad appendix G)."""
+
+    learning_rate: float
+    """the first"""
+    momentum: float = 0.0
+    """the first"""
+    outer_lr: float = 0.001
+    clip: float = 0.001
+    """bound on the absolute value of the meta-gradient of either"""
 
 
 def warp_gradient(
@@ -20,7 +40,9 @@ def warp_gradient(
     warp: Params,
     task_batch: Batch,
     meta_batch: Batch,
-    exact: bool = True,
+    order: int = 2,
+    rates: Params | None = None,
+    velocity: Params | None = None,
 ) -> tuple[Tensor, Params]:
     """The gradient of the warp objective at given task parameters (WarpGrad equation 3).
 
@@ -35,21 +57,47 @@ def warp_gradient(
         inner: the task optimizer whose first update is the step in the objective.
         params: stack of task parameters. warp: warp parameters of one task, shared by the stack.
         task_batch, meta_batch: batches for L_task and L_meta.
-        exact: False detaches the inner gradient, which leaves the path through the outer loss alone: the paper's
-            approximation (Sec. 2), and what the released code computes in either case.
+        order: 2 for the objective as it stands. 1 detaches the inner gradient, which leaves the path through the
+            outer loss alone: the paper's approximation (Sec. 2), and what the released code computes when it is asked
+            for the objective in full. 0 leaves out the step: L_meta(theta; phi), the released code's approximation.
+        rates: `learning_rate` and `momentum`, [] each, in place of `inner`; their gradients join the warps'.
+        velocity: with `rates`, the momentum that the task had gathered at `params`.
 
     Returns:
-        L_meta [task] after the step, and the gradient of their sum, shaped as `warp`.
+        L_meta [task] after the step, and the gradient of their sum, shaped as `warp` (and `rates`).
     """
     n_tasks, device = len(task_batch.y), task_batch.y.device
-    leaves = {name: leaf.detach().requires_grad_() for name, leaf in warp.items()}
+    leaves = {name: leaf.detach().requires_grad_() for name, leaf in (warp | (rates or {})).items()}
     theta = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
-    fixed, stats = repeat(leaves, n_tasks), fresh_stats(problem, n_tasks, device)
-    _, grads = gradient(problem, theta, fixed, stats, task_batch, differentiable=exact)
-    stepped, _ = inner.update(theta, grads, inner.init(theta))
+    fixed = repeat({name: leaves[name] for name in warp}, n_tasks)
+    stats = fresh_stats(problem, n_tasks, device)
+    stepped = theta
+    if order:
+        _, grads = gradient(problem, theta, fixed, stats, task_batch, differentiable=order == 2)
+        state: Any = inner.init(theta)
+        if rates is not None:
+            inner, state = momentum_sgd(leaves["learning_rate"], leaves["momentum"]), velocity or zeros_like(theta)
+        stepped, _ = inner.update(theta, grads, state)
     meta = problem.loss({**stepped, **fixed}, stats, meta_batch)
-    warp_grads = torch.autograd.grad(meta.loss.sum(), list(leaves.values()))
-    return meta.loss.detach(), dict(zip(leaves, warp_grads, strict=True))
+    grads = torch.autograd.grad(meta.loss.sum(), list(leaves.values()))
+    return meta.loss.detach(), dict(zip(leaves, grads, strict=True))
+
+
+def _split(params: Params) -> Split:
+    warp, theta = partition(params, "warp")
+    return theta, warp
+
+
+def _pull(outer: Optimizer, state: State, leap_grads: Params, scale: float) -> State:
+    """The initialisation after a step along Leap's gradient. Task embeddings begin at 0 on every task, for ever."""
+    grads = {n: torch.zeros_like(g) if n.split(".", 1)[0] == "embedding" else scale * g for n, g in leap_grads.items()}
+    params, outer_state = outer.update(state["params"], grads, state["outer"])
+    return {"params": params, "outer": outer_state}
+
+
+def _start(state: State, tasks: Task) -> Split:
+    n_tasks = len(tasks.index)
+    return repeat(state["params"], n_tasks), repeat(state["warp"], n_tasks)
 
 
 def warp_leap(
@@ -61,7 +109,8 @@ def warp_leap(
     eta: int = 1,
     points: int | None = None,
     scale: float = 1.0,
-    exact: bool = True,
+    order: int = 2,
+    rates: Rates | None = None,
 ) -> Learner:
     """Warp-Leap (WarpGrad Algorithm 2): offline meta-training of warps, and a Leap initialisation (Eqs. 9 and 12).
 
@@ -69,7 +118,8 @@ def warp_leap(
     buffer, and then goes through the buffer in random order: after each `eta` points, the warps take one step along
     the sum of their exact gradients. Last, the initialisation takes one step along the Leap gradient of the paths.
 
-    The warps are the parameters named `warp.*`.
+    The warps are the parameters named `warp.*`. Those named `embedding.*` are adapted with the others on each task,
+    but always begin at the value they were initialised with.
 
     Args:
         problem, inner, outer: as in `leap`; `outer` moves both warps and initialisation, each with its own state.
@@ -79,62 +129,135 @@ def warp_leap(
         points: how many points of the buffer to replay, drawn without replacement; all of them where None. What is
             left when `eta` does not divide them makes a smaller last step.
         scale: lambda, the weight of the Leap objective: it multiplies the gradient of the initialisation.
-        exact: see `warp_gradient`.
+        order: see `warp_gradient`.
+        rates: learn the task optimizer's learning rate and momentum too, in place of `inner`; the buffer then holds
+            the momentum beside each theta_k. The learner's `optimizer` is what has been learnt.
     """
     if eta < 1 or (points is not None and points < 1):
         raise ValueError(f"the replay needs eta and points of at least 1, got {eta} and {points}.")
+    if order not in (0, 1, 2) or (rates and not order):
+        raise ValueError(f"order is {order}, needed 2, 1 or 0, and with learned rates 2 or 1.")
     fold = leap_fold()
+    rates_outer = sgd(rates.outer_lr) if rates else outer
 
     def init(params: Params) -> State:
-        warp, theta = partition(params, "warp")
-        return {"params": theta, "warp": warp, "outer": outer.init(theta), "warp_outer": outer.init(warp)}
+        theta, warp = _split(params)
+        state = {"params": theta, "warp": warp, "outer": outer.init(theta), "warp_outer": outer.init(warp)}
+        if rates:
+            like = next(iter(theta.values()))
+            first = {"learning_rate": rates.learning_rate, "momentum": rates.momentum}
+            state["rates"] = {name: like.new_tensor(value) for name, value in first.items()}
+        return state
 
-    def collect(theta: Params, warp: Params, tasks: Task) -> tuple[Params, Params, Info]:
-        """Leap's gradient, and the buffer: one preallocated tensor a parameter, [task, step, ...]."""
-        n_tasks = len(tasks.index)
+    def optimizer(state: State) -> Optimizer:
+        return momentum_sgd(**state["rates"]) if rates else inner
+
+    def collect(state: State, tasks: Task) -> tuple[Params, Params, Params, Info]:
+        """Leap's gradient, and the buffer of parameters and momenta: a preallocated tensor each, [task, step, ...]."""
+        n_tasks, theta = len(tasks.index), state["params"]
         buffer = map_tree(lambda leaf: leaf.new_empty(n_tasks, steps, *leaf.shape), theta)
+        momenta = map_tree(torch.zeros_like, buffer) if rates else {}
 
         def one(tasks: Task, part: slice) -> tuple[Params, Info]:
-            mine = take(buffer, part)
+            mine, velocity = take(buffer, part), take(momenta, part)
 
             def keep(total: Params, before: Step, after: Step) -> Params:
+                k = before.number
                 for name, leaf in before.params.items():
-                    mine[name][:, before.number] = leaf
+                    mine[name][:, k] = leaf
+                    if rates and k + 1 < steps:
+                        velocity[name][:, k + 1] = (
+                            state["rates"]["momentum"] * velocity[name][:, k] + before.grads[name]
+                        )
                 return fold(total, before, after)
 
-            n = len(tasks.index)
-            start = repeat(theta, n)
-            adapted = adapt(problem, inner, start, repeat(warp, n), tasks, steps, keep, zeros_like(start))
+            start, fixed = _start(state, tasks)
+            adapted = adapt(problem, optimizer(state), start, fixed, tasks, steps, keep, zeros_like(start))
             return adapted.total, path_info(adapted)
 
         total, info = map_tasks(one, tasks, size)
-        return mean_tasks(total), buffer, info
+        return mean_tasks(total), buffer, momenta, info
 
-    def replay(warp: Params, state: Any, buffer: Params, tasks: Task, order: Tensor) -> tuple[Params, Any, Tensor]:
-        """Update the warps on points of the buffer, `eta` at a time. -> and the meta-losses [point]"""
-        losses = []
-        for chosen in order.split(eta):
+    def replay(state: State, buffer: Params, momenta: Params, tasks: Task, order_of: Tensor) -> tuple[State, Tensor]:
+        """Update the warps on points of the buffer, `eta` at a time. -> what changed, and the meta-losses [point]"""
+        warp, outer_state, learnt, losses = state["warp"], state["warp_outer"], state.get("rates"), []
+        for chosen in order_of.split(eta):
             who, k = chosen // steps, chosen % steps
-            theta = {name: leaf[who, k] for name, leaf in buffer.items()}
+            theta, velocity = ({name: leaf[who, k] for name, leaf in tree.items()} for tree in (buffer, momenta))
             task_batch = problem.draw(tasks, who, steps + 1 + 2 * k)
             meta_batch = problem.draw(tasks, who, steps + 2 + 2 * k)
-            loss, grads = warp_gradient(problem, inner, theta, warp, task_batch, meta_batch, exact)
-            warp, state = outer.update(warp, grads, state)
+            loss, grads = warp_gradient(
+                problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity if rates else None
+            )
+            warp, outer_state = outer.update(warp, {name: grads[name] for name in warp}, outer_state)
+            if rates and learnt:
+                bounded = {name: grads[name].clamp(-rates.clip, rates.clip) for name in learnt}
+                learnt, _ = rates_outer.update(learnt, bounded, rates_outer.init(learnt))
             losses.append(loss)
-        return warp, state, torch.cat(losses)
+        changed = {"warp": warp, "warp_outer": outer_state} | ({"rates": learnt} if learnt else {})
+        return changed, torch.cat(losses)
 
     def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
-        leap_grads, buffer, info = collect(state["params"], state["warp"], tasks)
+        leap_grads, buffer, momenta, info = collect(state, tasks)
         everything = len(tasks.index) * steps
-        order = torch.randperm(everything, generator=generator)[: points or everything].to(tasks.x.device)
-        warp, warp_outer, meta_loss = replay(state["warp"], state["warp_outer"], buffer, tasks, order)
-        grads = map_tree(lambda leaf: scale * leaf, leap_grads)
-        theta, outer_state = outer.update(state["params"], grads, state["outer"])
-        state = {"params": theta, "warp": warp, "outer": outer_state, "warp_outer": warp_outer}
-        return state, info | {"replay_loss": meta_loss}
+        order_of = torch.randperm(everything, generator=generator)[: points or everything].to(tasks.x.device)
+        changed, meta_loss = replay(state, buffer, momenta, tasks, order_of)
+        return changed | _pull(outer, state, leap_grads, scale), info | {"replay_loss": meta_loss}
 
-    def start(state: State, tasks: Task) -> tuple[Params, Params]:
-        n_tasks = len(tasks.index)
-        return repeat(state["params"], n_tasks), repeat(state["warp"], n_tasks)
+    return Learner(init, step, _start, draws=3 * steps + 1, optimizer=optimizer if rates else None)
 
-    return Learner(init, step, start, draws=3 * steps + 1)
+
+def warp_leap_online(
+    problem: Problem,
+    inner: Optimizer,
+    outer: Optimizer,
+    warp_outer: Optimizer,
+    steps: int,
+    size: int = 5,
+    scale: float = 1.0,
+    order: int = 2,
+) -> Learner:
+    """Warp-Leap with online meta-training (WarpGrad Algorithm 1): one update of the warps for a meta-batch.
+
+    At every theta_k, k < steps, of every task, the gradient of the warp objective is added up on the way, in constant
+    memory; the warps then take one step along the sum, as the algorithm prints it, so that `warp_outer`'s rate goes
+    with the number of tasks and steps. The initialisation moves as in `warp_leap`.
+
+    Args:
+        warp_outer: the optimizer of the warps. The others: see `warp_leap`.
+    """
+    fold = leap_fold()
+
+    def init(params: Params) -> State:
+        theta, warp = _split(params)
+        return {"params": theta, "warp": warp, "outer": outer.init(theta), "warp_outer": warp_outer.init(warp)}
+
+    def walk(state: State) -> Callable[[Task, slice], tuple[Params, Params, Tensor, Info]]:
+        def one(tasks: Task, part: slice) -> tuple[Params, Params, Tensor, Info]:
+            who, losses = torch.arange(len(tasks.index), device=tasks.x.device), []
+
+            def both(total: tuple[Params, Params], before: Step, after: Step) -> tuple[Params, Params]:
+                batches = (
+                    problem.draw(tasks, who, torch.full_like(who, steps + i + 2 * before.number)) for i in (1, 2)
+                )
+                loss, grads = warp_gradient(problem, inner, before.params, state["warp"], *batches, order=order)
+                losses.append(loss)
+                return fold(total[0], before, after), add_scaled(total[1], 1.0, grads)
+
+            start, fixed = _start(state, tasks)
+            first = zeros_like(start), zeros_like(state["warp"])
+            adapted = adapt(problem, inner, start, fixed, tasks, steps, both, first)
+            leap_total, warp_total = adapted.total
+            one_row = {name: leaf[None] for name, leaf in warp_total.items()}  # the sum of these tasks
+            return leap_total, one_row, torch.stack(losses, 1), path_info(adapted)
+
+        return one
+
+    def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
+        leap_total, warp_total, losses, info = map_tasks(walk(state), tasks, size)
+        summed = {name: leaf.sum(0) for name, leaf in warp_total.items()}
+        warp, warp_state = warp_outer.update(state["warp"], summed, state["warp_outer"])
+        pulled = _pull(outer, state, mean_tasks(leap_total), scale)
+        return pulled | {"warp": warp, "warp_outer": warp_state}, info | {"replay_loss": losses.flatten()}
+
+    return Learner(init, step, _start, draws=3 * steps + 1)
