@@ -46,7 +46,6 @@ localrules:
     prepare,
     gather,
     table,
-    figures_omniglot,
     claims,
     all_claims,
     page,

@@ -25,12 +25,14 @@ def snakemake(folder, *args):
 
 def experiments(output):
     """(method, number of tasks, seeds) of each run that snakemake started or would start, from what it printed."""
+
+    def option(line, name):
+        rest = line[line.index(name) + 1 :]
+        return rest[: next(i for i, word in enumerate(rest) if word.startswith("-"))]
+
     lines = [line.split() for line in output.splitlines() if RUNS in line]
-    between = [(line[line.index("--method") + 1], int(line[line.index("--n-tasks") + 1]), line) for line in lines]
-    return sorted(
-        (method, n_tasks, " ".join(line[line.index("--seeds") + 1 : line.index("--data")]))
-        for method, n_tasks, line in between
-    )
+    found = [[option(line, name) for name in ("--method", "--n-tasks", "--seeds")] for line in lines]
+    return sorted((method, int(n_tasks), " ".join(seeds)) for (method,), (n_tasks,), seeds in found)
 
 
 def rows_of(path):

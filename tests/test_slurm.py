@@ -30,13 +30,18 @@ def test_each_run_of_paper_asks_for_what_it_needs(tmp_path):
     config = yaml.safe_load((REPO / "config.yaml").read_text())["experiments"]
     for name, block in config.items():
         size = block["paper"]
-        n_runs = len(block["baselines"]) + len(block["methods"]) * len(size["n_tasks"]) * size["seeds"]
-        assert size["gpu"] == 1
+        n_runs = len(block["methods"]) * len(size.get("n_tasks", [0])) * size["seeds"] // size["seeds_per_job"]
+        n_runs += len(block.get("baselines", []))
         pattern = rf"experiment={name}, method=.*\n(?: +priority: .*\n)? +resources: (.*)\n"
         found = re.findall(pattern, result.stdout)
         assert len(found) == n_runs
         for resources in found:
-            for asked in (f"mem_mb={size['mem_mb']}", f"runtime={size['runtime']}", "gpu=1", "slurm_partition=gpu"):
+            for asked in (
+                f"mem_mb={size['mem_mb']}",
+                f"runtime={size['runtime']}",
+                f"gpu={size['gpu']}",
+                "slurm_partition=gpu",
+            ):
                 assert asked in resources.split(", ")
             assert "slurm_extra=--signal=TERM@300" in resources
 
@@ -84,15 +89,15 @@ def submitted(output):
 
 @pytest.mark.slurm
 def test_the_smoke_profile_on_slurm(slurm, tmp_path):
-    """All runs, in two jobs; results as complete as at home."""
+    """All runs, in few jobs; results as complete as at home."""
     config = yaml.safe_load((REPO / "config.yaml").read_text()) | {"profile": "smoke"}
     if "LEAPWARP_DATA" not in os.environ:
         config["data"] = {"source": "glyphs", "dir": ""}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    result = snakemake(tmp_path, *PROFILE, *QUICKLY, "--group-components", "smoke=12")
+    result = snakemake(tmp_path, *PROFILE, *QUICKLY, "--group-components", "smoke=40")
     assert result.returncode == 0, result.stdout[-5000:]
-    assert len(set(submitted(result.stdout))) == 2
-    for rule in ("prepare", "gather", "table", "figures_omniglot"):  # seconds: not worth a job
+    assert 1 < len(set(submitted(result.stdout))) < 8
+    for rule in ("prepare", "gather", "table", "figures_omniglot_leap"):  # seconds: not worth a job
         assert f"localrule {rule}:" in result.stdout
     for name in config["experiments"]:
         assert (tmp_path / f"results/smoke/{name}/rows.csv").exists()

@@ -12,6 +12,7 @@ import pytest
 
 from leapwarp import results, tables
 from leapwarp.figures import omniglot, style
+from leapwarp.figures.draw import caption, curve
 from leapwarp.tables import omniglot_leap, omniglot_warp
 
 PAPER = Path(__file__).parents[1] / "paper"
@@ -206,14 +207,14 @@ def test_places_without_a_number_are_kept_and_explained():
                 "Profile: `quick`: fewer filters",
                 "compare the order",
                 "the Omniglot images",
-                "Seeds: 2 seeds.",
+                "Seeds: 2.",
             ],
         ),
-        ({"profile": "paper"}, (0, 1, 2), ["the published settings", "Seeds: 3 seeds."]),
+        ({"profile": "paper"}, (0, 1, 2), ["the published settings", "Seeds: 3."]),
         (
             {"profile": "smoke", "data_source": "glyphs"},
             (0,),
-            ["say nothing", "not Omniglot", "Seeds: 1 seed."],
+            ["say nothing", "not Omniglot", "Seeds: 1."],
         ),
     ],
 )
@@ -229,7 +230,7 @@ def test_one_seed_has_no_spread_and_uneven_seeds_are_said():
     assert lines["ours_std"].isna().all()
     assert "| 40.0 / 49.5 ± 7.8" in text
     _, text = omniglot_warp.build(pd.concat([warp_rows((0, 1)), run("leap", 25, 0, [0.5, 0.5])]), WARP)
-    assert "Seeds: 1 to 2 seeds" in text
+    assert "Seeds: 1 to 2 (the CSV says which)" in text
 
 
 @pytest.mark.parametrize("column", ["profile", "data_source", "data_checksum"])
@@ -345,7 +346,7 @@ def test_by_tasks_draws_ours_and_the_paper():
 
 
 def test_captions_say_where_the_numbers_come_from():
-    text = omniglot.caption(warp_rows(), "omniglot_warp")
+    text = caption(warp_rows(), "omniglot_warp")
     for part in (
         "profile quick",
         "data omniglot",
@@ -354,7 +355,7 @@ def test_captions_say_where_the_numbers_come_from():
         "± 1 standard deviation",
     ):
         assert part in text
-    text = omniglot.caption(warp_rows((0,), profile="paper", data_source="glyphs"), "omniglot_warp")
+    text = caption(warp_rows((0,), profile="paper", data_source="glyphs"), "omniglot_warp")
     assert "1 seed " in text
     assert "no shading" in text
     assert "not Omniglot" in text
@@ -364,9 +365,9 @@ def test_captions_say_where_the_numbers_come_from():
 def test_a_curve_averages_the_same_runs_at_every_step():
     long = run("leap", 25, 0, [0.8], steps=4)  # held-out accuracy 0.2, 0.4, 0.6, 0.8
     short = run("leap", 25, 1, [0.4], steps=2)  # 0.2, 0.4, then stopped
-    lines, early = omniglot.curve(pd.concat([long, short]), "heldout_accuracy")
+    lines, early = curve(pd.concat([long, short]), "heldout_accuracy")
     assert early
-    assert lines["mean"].tolist() == pytest.approx([20, 40, 50, 60])
-    assert lines["std"].tolist() == pytest.approx([0, 0, 20 / math.sqrt(2), 40 / math.sqrt(2)])
-    _, early = omniglot.curve(long, "heldout_accuracy")
+    assert lines["mean"].tolist() == pytest.approx([0.2, 0.4, 0.5, 0.6])
+    assert lines["std"].tolist() == pytest.approx([0, 0, 0.2 / math.sqrt(2), 0.4 / math.sqrt(2)])
+    _, early = curve(long, "heldout_accuracy")
     assert not early

@@ -58,6 +58,8 @@ class Part(NamedTuple):
     weights: Weights
     logarithm: bool = False
     """of ratios: the contrast is taken of logarithms, to base 2"""
+    constant: float = 0.0
+    """added to the weighted sum"""
 
 
 # ---------------------------------------------------------------- kinds of statistics
@@ -82,7 +84,7 @@ def _pair(spec: dict[str, Any], run: Sequence[int], sign: str, logarithm: bool) 
     names = [style.method(spec[key]).name for key in ("more", "less")]
     return [
         Part(
-            f"{names[0]} {sign} {names[1]}, {count} task{'s' * (count != 1)}",
+            f"{names[0]} {sign} {names[1]}" + (f", {count} task{'s' * (count != 1)}" if count else ""),
             {_cell(spec["more"], count): 1.0, _cell(spec["less"], count): -1.0},
             logarithm,
         )
@@ -121,6 +123,26 @@ def slope(spec: dict[str, Any], run: Sequence[int]) -> list[Part]:
     return [Part(name, {(spec["method"], count): -float(w) for count, w in zip(run, x / (x**2).sum(), strict=True)})]
 
 
+def trend(spec: dict[str, Any], run: Sequence[int]) -> list[Part]:
+    """What the metric rises by from one of `methods` to the next, in their order: least squares over all of them."""
+    names, rank = spec["methods"], np.arange(len(spec["methods"])) - (len(spec["methods"]) - 1) / 2
+    return [
+        Part(
+            f"rise per place from {style.method(names[0]).name} to {style.method(names[-1]).name}",
+            {_cell(name, count): float(w) for name, w in zip(names, rank / (rank**2).sum(), strict=True)},
+        )
+        for count in _counts(spec["at"], run)
+    ]
+
+
+def bound(spec: dict[str, Any], run: Sequence[int]) -> list[Part]:
+    """By how much `method` stays below `at_most`, or above `at_least`, at the largest number of tasks."""
+    upper = "at_most" in spec
+    limit, sign = spec["at_most" if upper else "at_least"], 1.0 if upper else -1.0
+    name = f"{style.method(spec['method']).name}, {'at most' if upper else 'at least'} {limit:g}"
+    return [Part(name, {_cell(spec["method"], run[-1] if run else 0): -sign}, constant=sign * limit)]
+
+
 class Kind(NamedTuple):
     parts: Callable[[dict[str, Any], Sequence[int]], list[Part]]
     needs: dict[str, Any]
@@ -133,6 +155,10 @@ KINDS = {
     "ratio": Kind(ratio, {"more": _METHOD, "less": _METHOD, "at": _COUNTS}),
     "gain": Kind(gain, {"method": _METHOD}, {"than": _METHOD}),
     "slope": Kind(slope, {"method": _METHOD}),
+    "trend": Kind(
+        trend, {"methods": {"type": "array", "minItems": 3, "uniqueItems": True, "items": _METHOD}, "at": _COUNTS}
+    ),
+    "bound": Kind(bound, {"method": _METHOD}, {"at_most": {"type": "number"}, "at_least": {"type": "number"}}),
 }
 
 
@@ -146,7 +172,8 @@ def schema() -> dict[str, Any]:
         keys = {"kind": {"const": name}, "metric": {"enum": sorted(tables.QUANTITIES)}, "within": {"type": "number"}}
         needed = ["kind", "metric", *kind.needs]
         keys |= kind.needs | kind.may
-        kinds.append({"type": "object", "additionalProperties": False, "required": needed, "properties": keys})
+        either = {"oneOf": [{"required": ["at_most"]}, {"required": ["at_least"]}]} if name == "bound" else {}
+        kinds.append({"type": "object", "additionalProperties": False, "required": needed, "properties": keys} | either)
     by_kind = [
         {"if": {"properties": {"kind": {"const": name}}, "required": ["kind"]}, "then": then}
         for name, then in zip(KINDS, kinds, strict=True)
@@ -197,7 +224,7 @@ def contrast(frame: pd.DataFrame, part: Part, metric: str) -> tuple[list[np.ndar
     missing = [cell for cell, values in cells.items() if values.empty]
     if missing or not cells:
         return [], missing
-    joined = pd.concat(cells, axis=1, join="inner").sum(axis=1).sort_index()
+    joined = pd.concat(cells, axis=1, join="inner").sum(axis=1).sort_index() + part.constant
     return [group.to_numpy() for _, group in joined.groupby(level="seed")], []
 
 
@@ -228,7 +255,7 @@ def decide_part(frame: pd.DataFrame, part: Part, spec: dict[str, Any], n_parts: 
     """The columns of one part. `obstacle` is why no verdict may be given, or "". `n_parts` are tested together."""
     values, missing = contrast(frame, part, spec["metric"])
     unit = (
-        "times" if part.logarithm else tables.QUANTITIES[spec["metric"]][2].split(",")[0].replace("percent", "points")
+        "times" if part.logarithm else tables.QUANTITIES[spec["metric"]].unit.split(",")[0].replace("percent", "points")
     )
     line: dict[str, Any] = {"part": f"{spec['metric']}: {part.name}", "part_verdict": UNDECIDED, "unit": unit}
     line |= {"effect": math.nan, "low": math.nan, "high": math.nan, "n_seeds": len(values), "reason": obstacle}
@@ -236,7 +263,7 @@ def decide_part(frame: pd.DataFrame, part: Part, spec: dict[str, Any], n_parts: 
     if not part.weights:
         return line | {"reason": obstacle or "too few numbers of tasks were run"}
     if missing:
-        names = ", ".join(f"{style.method(method).name} with {count} tasks" for method, count in missing)
+        names = ", ".join(style.method(name).name + f" with {count} tasks" * (count > 0) for name, count in missing)
         return line | {"reason": obstacle or f"not run: {names}"}
     if len(values) < 2:
         effect = float(values[0].mean()) if values else math.nan
@@ -279,7 +306,7 @@ def decide(claims: Sequence[dict[str, Any]], frames: dict[str, pd.DataFrame], pr
             obstacle = f"{profile} is too small: {why}"
         elif source != claim["data"]:
             obstacle = f"the data are {source}, not {claim['data']}"
-        run = sorted({int(count) for count in frame["n_tasks"]} - {0})
+        run = sorted({int(count) for count in frame["n_tasks"]} - {0}) or [0]  # 0 where tasks are not counted
         parts = [(part, spec) for spec in claim["parts"] for part in KINDS[spec["kind"]].parts(spec, run)]
         if not parts:  # all of `at: each` where nothing was run
             parts = [(Part("", {}), claim["parts"][0])]

@@ -24,14 +24,6 @@ from leapwarp import claims, tables
 from leapwarp.figures import style
 from leapwarp.files import atomic, one_line
 
-LOWER_IS_BETTER = {"error", "adapt_seconds"}
-METRICS = {
-    "accuracy": "Held-out accuracy [%]",
-    "error": "Held-out error [%]",
-    "auc": "Area under the training-accuracy curve [0 to 1]",
-}
-
-
 # ---------------------------------------------------------------- tables
 
 
@@ -43,7 +35,8 @@ def comparison(lines: pd.DataFrame) -> list[dict[str, Any]]:
     """One block a metric of a table "ours | paper": for each number of tasks a row of cells, one a method."""
     blocks = []
     for metric, mine in lines.groupby("metric", sort=False):
-        decimals, better = tables.QUANTITIES[str(metric)][3], -1 if metric in LOWER_IS_BETTER else 1
+        about = tables.QUANTITIES[str(metric)]
+        decimals, better = about.decimals, -1 if about.lower else 1
         methods, rows = list(dict.fromkeys(mine["method"])), []
         for count, group in mine.groupby("n_tasks"):
             best = {name: (better * group[name]).max() for name in ("ours_mean", "paper")}
@@ -62,8 +55,8 @@ def comparison(lines: pd.DataFrame) -> list[dict[str, Any]]:
             rows.append({"count": count, "cells": [cells[method] for method in methods]})
         blocks.append(
             {
-                "title": METRICS.get(str(metric), str(metric)),
-                "lower": metric in LOWER_IS_BETTER,
+                "title": f"{about.title} [{about.unit}]",
+                "lower": about.lower,
                 "published": bool(mine["paper"].notna().any()),
                 "methods": [style.method(method).name for method in methods],
                 "rows": rows,

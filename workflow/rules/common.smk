@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jsonschema
 import yaml
@@ -36,13 +37,28 @@ with open(workflow.source_path("../schemas/config.schema.yaml")) as file:
     check_config(config, yaml.safe_load(file))
 
 EXPERIMENTS = config["experiments"]
-PAPER = {"omniglot_leap": "leap", "omniglot_warp": "warpgrad"}
 CHECKOUT = Path(os.path.relpath(workflow.basedir))
 PROFILES = ("smoke", "quick", "paper")
-DATA = "results/data/alphabets.safetensors"
-TABLES = {"omniglot_leap": "table1", "omniglot_warp": "table2"}
+ALPHABETS = "results/data/alphabets.safetensors"
 OMNIGLOT_FIGURES = ("by_tasks", "auc_by_tasks", "heldout_curves", "meta_curves")
-FIGURES = {"omniglot_leap": OMNIGLOT_FIGURES, "omniglot_warp": OMNIGLOT_FIGURES}
+
+
+class Experiment(NamedTuple):
+    """What an experiment reads and leaves, beside the rows of its runs."""
+
+    paper: str  # its numbers: paper/<paper>.csv
+    table: str
+    figures: tuple
+    data: str | None = ALPHABETS  # None where code makes the tasks
+    script: str | None = None  # of the figures, where it is not named as the experiment
+
+
+CATALOGUE = {
+    "omniglot_warp": Experiment("warpgrad", "table2", OMNIGLOT_FIGURES, script="omniglot"),
+    "omniglot_leap": Experiment("leap", "table1", OMNIGLOT_FIGURES, script="omniglot"),
+    "leap_ablation": Experiment("leap", "table_leap_ablation", ("leap_ablation", "leap_ablation_heldout")),
+    "warp_ablation": Experiment("warpgrad", "table3", ("warp_ablation", "warp_ablation_curves")),
+}
 
 
 def any_of(names):
@@ -52,11 +68,13 @@ def any_of(names):
 wildcard_constraints:
     profile=any_of(PROFILES),
     experiment=any_of(EXPERIMENTS),
-    method=any_of(name for block in EXPERIMENTS.values() for name in block["baselines"] + block["methods"]),
+    method=any_of(
+        name for block in EXPERIMENTS.values() for name in block.get("baselines", []) + block["methods"]
+    ),
     n_tasks=r"\d+",
     first=r"\d+",
     last=r"\d+",
-    table=any_of(TABLES.values()),
+    table=any_of(about.table for about in CATALOGUE.values()),
 
 
 def size(wildcards):
@@ -72,15 +90,16 @@ def seed_chunks(seeds, per_job):
 def run_files(wildcards):
     """The CSV of every run of one experiment at one size.
 
-    Without pretraining, n_tasks is 0, each method is run once, and all its seeds, which take seconds, share a job.
+    Without pretraining, n_tasks is 0 and each method is run once; all seeds of a baseline, which take seconds, share a
+    job. Where an experiment does not count tasks, n_tasks is 0 for all its methods.
     """
     block = EXPERIMENTS[wildcards.experiment]
     chosen = size(wildcards)
-    jobs = [(method, 0, chosen["seeds"]) for method in block["baselines"]]
+    jobs = [(method, 0, chosen["seeds"]) for method in block.get("baselines", [])]
     jobs += [
         (method, n_tasks, chosen["seeds_per_job"])
         for method in block["methods"]
-        for n_tasks in chosen["n_tasks"]
+        for n_tasks in chosen.get("n_tasks", [0])
     ]
     return [
         f"results/{wildcards.profile}/{wildcards.experiment}/runs/{method}/tasks{n_tasks}/seeds{first}-{last}.csv"
@@ -90,17 +109,30 @@ def run_files(wildcards):
 
 
 def outputs(experiment, profile):
-    """What one experiment leaves at one size: tidy rows, their provenance, tables, figures."""
-    folder = f"results/{profile}/{experiment}"
-    files = [f"{folder}/rows.csv", f"{folder}/runs.json"]
-    if experiment in TABLES:
-        files += [f"{folder}/{TABLES[experiment]}.{kind}" for kind in ("csv", "md")]
-    return files + [f"{folder}/figures/{name}.png" for name in FIGURES.get(experiment, ())]
+    """What one experiment leaves at one size: tidy rows, their provenance, a table, figures."""
+    folder, about = f"results/{profile}/{experiment}", CATALOGUE[experiment]
+    files = [
+        f"{folder}/rows.csv",
+        f"{folder}/runs.json",
+        f"{folder}/{about.table}.csv",
+        f"{folder}/{about.table}.md",
+    ]
+    return files + [f"{folder}/figures/{name}.png" for name in about.figures]
 
 
-def paper_numbers(wildcards):
+def data_file(wildcards):
+    """The images that an experiment reads, where it reads any."""
+    found = CATALOGUE[wildcards.experiment].data
+    return [found] if found else []
+
+
+def data_option(wildcards, input):
+    return ["--data", *input.data] if input.data else []
+
+
+def paper_numbers(experiment):
     """The numbers printed in the paper that the experiment is from."""
-    return (CHECKOUT / "paper" / f"{PAPER[wildcards.experiment]}.csv").as_posix()
+    return (CHECKOUT / "paper" / f"{CATALOGUE[experiment].paper}.csv").as_posix()
 
 
 def output_folder(wildcards, output):

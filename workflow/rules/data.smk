@@ -1,7 +1,7 @@
 rule prepare:
     """All images of one source in one file, checked and with a checksum; says which source it took."""
     output:
-        DATA,
+        ALPHABETS,
     log:
         "results/data/prepare.log",
     priority: 200

@@ -25,7 +25,7 @@ rule table:
     """Ours beside the paper's numbers: mean, standard deviation, number of seeds."""
     input:
         rows="results/{profile}/{experiment}/rows.csv",
-        paper=paper_numbers,
+        paper=lambda wildcards: paper_numbers(wildcards.experiment),
     output:
         csv=report(
             "results/{profile}/{experiment}/{table}.csv",
@@ -52,35 +52,39 @@ rule table:
         " > {log:q} 2>&1"
 
 
-rule figures_omniglot:
-    """Accuracy and area under the curve against the number of tasks; held-out and meta-training curves."""
-    input:
-        rows="results/{profile}/{experiment}/rows.csv",
-        paper=paper_numbers,
-    output:
-        [
-            report(
-                f"results/{{profile}}/{{experiment}}/figures/{name}.png",
-                caption=f"../report/{name}.rst",
-                category="{experiment}",
-                subcategory="figures",
-                labels={"file": name, "size": "{profile}"},
-            )
-            for name in OMNIGLOT_FIGURES
-        ],
-    log:
-        "results/{profile}/{experiment}/logs/figures.log",
-    wildcard_constraints:
-        experiment="omniglot_warp|omniglot_leap",
-    priority: 100
-    conda:
-        "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        folder=output_folder,
-    shell:
-        "python -m leapwarp.figures.omniglot --experiment {wildcards.experiment} --rows {input.rows:q}"
-        " --paper {input.paper:q} --out-dir {params.folder:q} > {log:q} 2>&1"
+for name in EXPERIMENTS:
+
+    rule:
+        name:
+            f"figures_{name}"
+        input:
+            rows=f"results/{{profile}}/{name}/rows.csv",
+            paper=paper_numbers(name),
+        output:
+            [
+                report(
+                    f"results/{{profile}}/{name}/figures/{figure}.png",
+                    caption=f"../report/{figure}.rst",
+                    category=name,
+                    subcategory="figures",
+                    labels={"file": figure, "size": "{profile}"},
+                )
+                for figure in CATALOGUE[name].figures
+            ],
+        log:
+            f"results/{{profile}}/{name}/logs/figures.log",
+        priority: 100
+        localrule: True
+        conda:
+            "../envs/leapwarp.yaml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime=10,
+        params:
+            script=CATALOGUE[name].script or name,
+            experiment=name,
+            folder=output_folder,
+        shell:
+            "python -m leapwarp.figures.{params.script} --experiment {params.experiment} --rows {input.rows:q}"
+            " --paper {input.paper:q} --out-dir {params.folder:q} > {log:q} 2>&1"

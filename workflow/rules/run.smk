@@ -6,7 +6,7 @@
 rule run:
     """Meta-train and evaluate one method with one number of tasks, for a few seeds: one CSV and where it came from."""
     input:
-        data=DATA,
+        data=data_file,
     output:
         rows="results/{profile}/{experiment}/runs/{method}/tasks{n_tasks}/seeds{first}-{last}.csv",
         origin="results/{profile}/{experiment}/runs/{method}/tasks{n_tasks}/seeds{first}-{last}.json",
@@ -25,11 +25,12 @@ rule run:
         gpu=lambda wildcards: size(wildcards)["gpu"],
         device=config["device"],
     params:
+        data=data_option,
         seeds=lambda wildcards: list(range(int(wildcards.first), int(wildcards.last) + 1)),
         checkpoints="results/{profile}/{experiment}/checkpoints/{method}/tasks{n_tasks}",
     shell:
         "exec python -m leapwarp.experiments.{wildcards.experiment} --profile {wildcards.profile}"
-        " --method {wildcards.method} --n-tasks {wildcards.n_tasks} --seeds {params.seeds} --data {input.data:q}"
+        " --method {wildcards.method} --n-tasks {wildcards.n_tasks} --seeds {params.seeds} {params.data:q}"
         " --out {output.rows:q} --checkpoints {params.checkpoints:q} --device {resources.device} > {log:q} 2>&1"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -22,6 +22,16 @@ from leapwarp.files import alone, atomic
 
 # Settings that a run may change on its way without changing what it learns.
 NOT_RESULTS = {"checkpoint_every", "curve_every", "tasks_at_a_time"}
+
+
+class Simulated(NamedTuple):
+    """Stands where data stand in an experiment whose tasks are made by its own code from the seed."""
+
+    source: str = "simulated"
+    checksum: str = "none"
+
+
+SIMULATED = Simulated()
 
 Record = tuple[str, int | None, str, float]
 """(held-out task or "", step or None, metric, value)"""
@@ -51,7 +61,7 @@ def main(
     document: str | None,
     profiles: dict[str, Any],
     methods: Callable[[Any], dict[str, Any]],
-    load: Callable[[Path], Any],
+    load: Callable[[Path], Any] | None,
     run: Callable[..., tuple[list[Record], float]],
     arguments: Sequence[str] | None = None,
 ) -> None:
@@ -60,7 +70,7 @@ def main(
     Args:
         profiles: settings (a dataclass) by size.
         methods: settings -> the methods by name, each with `settings` and whether it `pretrains`.
-        load: path -> data with `source` and `checksum`.
+        load: path -> data with `source` and `checksum`; None where code makes the tasks: the data are then `SIMULATED`.
         run: (data, method, its name, number of tasks, seed, device, folder of checkpoints or None, identity: whatever
             the result depends on) -> records, seconds that it took, those of interrupted processes included.
     """
@@ -74,7 +84,8 @@ def main(
     parser.add_argument("--method", choices=names, required=True)
     parser.add_argument("--n-tasks", type=int, required=True, help="pretraining tasks; 0 for methods without")
     parser.add_argument("--seeds", type=seed_number, nargs="+", required=True, help="one run each, one after the other")
-    parser.add_argument("--data", type=Path, required=True, help="what `python -m leapwarp.data.prepare` made")
+    if load:
+        parser.add_argument("--data", type=Path, required=True, help="what `python -m leapwarp.data.prepare` made")
     parser.add_argument("--out", type=Path, required=True, help="CSV of result rows to write; provenance beside it")
     parser.add_argument("--checkpoints", type=Path, help="folder to keep checkpoints in, and to resume from")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -106,12 +117,12 @@ def _run_seeds(
     experiment: str,
     options: argparse.Namespace,
     method: Any,
-    load: Callable[[Path], Any],
+    load: Callable[[Path], Any] | None,
     run: Callable[..., tuple[list[Record], float]],
 ) -> None:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     device = pick_device(options.device)
-    data = load(options.data)
+    data = load(options.data) if load else SIMULATED
     settings = asdict(method.settings)
     numbers = {key: value for key, value in settings.items() if key not in NOT_RESULTS}
     identity = {

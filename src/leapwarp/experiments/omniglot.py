@@ -319,11 +319,13 @@ def run(
         records += [("", None, "meta_steps", fitted.meta_steps), ("", None, "meta_seconds", fitted.seconds)]
     records.append(("", None, "adapt_seconds", seconds / len(parts.test)))
     at, auc = points(settings.eval_steps, every), area(result.accuracy_curve)
+    mean_loss = area(result.loss_curve)
     for i, task in enumerate(parts.test):
         steps = int(result.steps[i])
         records += [
             (task, None, "accuracy", float(result.accuracy[i])),
             (task, None, "auc", float(auc[i])),
+            (task, None, "mean_loss", float(mean_loss[i])),
             (task, None, "steps", steps),
         ]
         records += [(task, k, "heldout_accuracy", float(v)) for k, v in zip(at, result.heldout_curve[i], strict=True)]

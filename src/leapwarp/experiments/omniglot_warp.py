@@ -18,6 +18,7 @@ from leapwarp.experiments.command import main
 from leapwarp.experiments.omniglot import Method, Settings, finetune_learner, path_learner, run, scratch_learner
 from leapwarp.inner import Stop
 from leapwarp.learners import Learner, fomaml, leap, maml, reptile, warp_leap
+from leapwarp.learners.warpgrad import Rates
 from leapwarp.models.convnet import Warp
 from leapwarp.optim import sgd
 from leapwarp.problem import Problem
@@ -57,7 +58,9 @@ SMOKE = replace(
 PROFILES = {"smoke": SMOKE, "quick": QUICK, "paper": PAPER}
 
 
-def warp_leap_learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None) -> Learner:
+def warp_leap_learner(
+    problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None, rates: Rates | None = None
+) -> Learner:
     """Warp-Leap takes all steps of every task: its buffer holds as many points of each, so `stop` is not used."""
     inner, outer = sgd(settings.inner_lr), sgd(settings.outer_lr)
     return warp_leap(
@@ -69,6 +72,7 @@ def warp_leap_learner(problem: Problem, settings: Settings, n_tasks: int, stop: 
         eta=settings.eta,
         scale=settings.leap_weight,
         order=settings.order,
+        rates=rates,
     )
 
 

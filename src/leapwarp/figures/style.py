@@ -24,6 +24,23 @@ METHODS = {
     "warp_leap_approx": Method("Warp-Leap (first-order)", "#882255", ">"),
     "leap": Method("Leap", "#0072B2", "s"),
     "leap_released_pixels": Method("Leap (ink 0 on paper 1)", "#44AA99", "<"),
+    "leap_energy": Method("Energy, parameters only", "#E69F00", "D"),
+    "leap_energy_loss": Method("Energy, with loss", "#56B4E9", "P"),
+    "leap_energy_stabiliser": Method("Energy, loss, stabiliser", "#0072B2", "v"),
+    "leap_length": Method("Length, parameters only", "#CC79A7", "X"),
+    "leap_length_loss": Method("Length, with loss", "#D55E00", "<"),
+    "leap_length_stabiliser": Method("Length, loss, stabiliser (Leap)", "#882255", "o"),
+    "warp_leap_no_step": Method("Warp-Leap (no inner step)", "#44AA99", "<"),
+    "warp_leap_online": Method("Warp-Leap (online)", "#56B4E9", "v"),
+    "warp_leap_rates": Method("Warp-Leap (learned rate)", "#CC79A7", "P"),
+    "warp_scaling": Method("Scaling", "#999933", "h"),
+    "warp_1x1": Method("1×1 conv", "#8C510A", "s"),
+    "warp_relu": Method("3×3 conv + ReLU", "#E69F00", "D"),
+    "warp_norm": Method("3×3 conv + BN", "#117733", "^"),
+    "warp_norm_relu": Method("3×3 conv + BN + ReLU", "#332288", "X"),
+    "warp_residual": Method("3×3 conv + BN + residual + ReLU", "#AA4499", "p"),
+    "warp_two_layers": Method("2 layers + BN + residual", "#000000", "*"),
+    "warp_embedding": Method("2 layers + BN + residual + task embeddings", "#7F7F7F", "d"),
     "reptile": Method("Reptile", "#009E73", "^"),
     "finetune": Method("Finetuning (multi-head)", "#E69F00", "D"),
     "maml": Method("MAML", "#CC79A7", "v"),
@@ -34,7 +51,16 @@ METHODS = {
 }
 PAPERS = {"leap": "Leap paper", "warpgrad": "WarpGrad paper"}  # by file of paper/
 
-FIGURES = ("by_tasks", "auc_by_tasks", "heldout_curves", "meta_curves")  # in the order of a page
+FIGURES = (  # in the order of a page
+    "by_tasks",
+    "auc_by_tasks",
+    "heldout_curves",
+    "meta_curves",
+    "leap_ablation",
+    "leap_ablation_heldout",
+    "warp_ablation",
+    "warp_ablation_curves",
+)
 
 
 def figure_order(path: Path) -> tuple[int, str]:

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import pandas as pd
 from leapwarp import results
 from leapwarp.figures import style
 from leapwarp.files import atomic, one_line
+from leapwarp.tables import curves
 
 PAPER_DTYPES = {
     "paper": "str",
@@ -32,12 +33,41 @@ COLUMNS = [
     "unit", "profile", "data_source",
 ]  # fmt: skip
 
-# name of a quantity: metric of the rows it comes from, how, unit, decimals shown
-QUANTITIES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray], str, int]] = {
-    "accuracy": ("accuracy", lambda value: 100 * value, "percent", 1),
-    "error": ("accuracy", lambda value: 100 * (1 - value), "percent", 1),
-    "auc": ("auc", lambda value: value, "area, 0 to 1", 3),
-    "adapt_seconds": ("adapt_seconds", lambda value: value, "seconds a task", 3),
+
+def _final(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return frame.loc[(frame["metric"] == metric) & frame["step"].isna()]
+
+
+class Quantity(NamedTuple):
+    """What tables, figures and claims speak about."""
+
+    metric: str
+    """of the rows it comes from"""
+    title: str
+    unit: str
+    decimals: int
+    """shown"""
+    lower: bool = False
+    """lower is better"""
+    convert: Callable[[np.ndarray], np.ndarray] = lambda value: value
+    """from the values of rows to the unit"""
+    select: Callable[[pd.DataFrame, str], pd.DataFrame] = _final
+    """(all rows, metric) -> one row for each run, or for each held-out task of a run"""
+
+
+QUANTITIES = {
+    "accuracy": Quantity("accuracy", "Held-out accuracy", "percent", 1, convert=lambda value: 100 * value),
+    "error": Quantity("accuracy", "Held-out error", "percent", 1, True, lambda value: 100 * (1 - value)),
+    "auc": Quantity("auc", "Area under the training-accuracy curve", "area, 0 to 1", 3),
+    "mean_loss": Quantity("mean_loss", "Mean training loss along a held-out task", "nats", 3, True),
+    "final_meta_loss": Quantity("meta_loss", "Loss at the end", "nats", 3, True, select=curves.end),
+    "half_way": Quantity(
+        "meta_loss", "Half-way", "percent of meta-training", 0, True, lambda value: 100 * value, curves.half_way
+    ),
+    "steps_to_median": Quantity(
+        "meta_loss", "Steps to the median's end", "meta-steps", 0, True, select=curves.to_median
+    ),
+    "adapt_seconds": Quantity("adapt_seconds", "Time to adapt", "seconds a task", 3, True),
 }
 PROFILES = {
     "smoke": "the smallest size, to see that everything runs: its numbers say nothing about the methods",
@@ -45,9 +75,10 @@ PROFILES = {
     "the methods with the paper's, not the level of the numbers",
     "paper": "the published settings as far as the paper states them; docs/deviations.md lists departures",
 }
-REAL = {"omniglot"}  # sources of data that the papers used
+REAL = {"omniglot", "simulated"}  # sources of data that the papers used
 SOURCES = {
     "omniglot": "the Omniglot images",
+    "simulated": "tasks made by code from the seed",
     "glyphs": "a procedural stand-in, not Omniglot: the numbers cannot be compared with the paper's",
 }
 
@@ -76,10 +107,10 @@ def default_paper(name: str) -> Path:
 
 
 def quantity(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The final rows of a key of QUANTITIES, one a held-out task, in its unit."""
-    metric, convert, _, _ = QUANTITIES[name]
-    final = frame.loc[(frame["metric"] == metric) & frame["step"].isna()]
-    return final.assign(metric=name, value=convert(final["value"].to_numpy()))
+    """The rows of a key of QUANTITIES, one a run or one a held-out task of a run, in its unit."""
+    about = QUANTITIES[name]
+    final = about.select(frame, about.metric)
+    return final.assign(metric=name, value=about.convert(final["value"].to_numpy()))
 
 
 def by_tasks(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -115,7 +146,7 @@ def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None, exper
     profile, data_source = results.provenance(frame, experiment)
     ours = by_tasks(frame, name)
     if ours.empty:
-        raise ValueError(f"found metrics {sorted(set(frame['metric']))}, needed {QUANTITIES[name][0]!r}.")
+        raise ValueError(f"found metrics {sorted(set(frame['metric']))}, needed {QUANTITIES[name].metric!r}.")
     mine = by_key(ours)
     theirs = by_key(paper) if paper is not None else {}
     counts = sorted({count for _, count in mine if count > 0}) or sorted({count for _, count in theirs})
@@ -128,7 +159,7 @@ def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None, exper
             their = theirs.get((method, count), {})
             lines.append([
                 count, method, name, our.get("mean"), our.get("std"), our["n_seeds"],
-                their.get("value"), their.get("std"), QUANTITIES[name][2], profile, data_source,
+                their.get("value"), their.get("std"), QUANTITIES[name].unit, profile, data_source,
             ])  # fmt: skip
     numbers = dict.fromkeys(["ours_mean", "ours_std", "paper", "paper_std"], "float64")
     return pd.DataFrame(lines, columns=COLUMNS).astype({"n_tasks": "int64", "n_seeds": "int64", **numbers})
@@ -143,7 +174,7 @@ def number(mean: float, std: float, decimals: int) -> str:
 
 def block(lines: pd.DataFrame) -> str:
     """A markdown table of `comparison` with counts as rows and methods as columns, 'ours ± std / paper'."""
-    decimals = QUANTITIES[lines["metric"].iloc[0]][3]
+    decimals = QUANTITIES[lines["metric"].iloc[0]].decimals
     published = bool(np.isfinite(lines["paper"].to_numpy()).any())
     methods = list(dict.fromkeys(lines["method"]))
     text = [["Pretraining tasks", *(style.method(method).name for method in methods)]]
@@ -163,24 +194,43 @@ def block(lines: pd.DataFrame) -> str:
     return "\n".join([padded[0], rule, *padded[1:]])
 
 
-def seeds(lines: pd.DataFrame) -> str:
-    """The number of seeds behind the cells: '2 seeds', or '1 to 2 seeds' where cells differ."""
-    found = sorted(set(lines.loc[lines["n_seeds"] > 0, "n_seeds"]))
-    if len(found) > 1:
-        return f"{found[0]} to {found[-1]} seeds (the CSV says which)"
-    return "1 seed" if found == [1] else f"{found[0]} seeds"
+def listing(lines: pd.DataFrame) -> str:
+    """A markdown table of `comparison` at one number of tasks, a method a row: ours, the paper's, the difference."""
+    about = QUANTITIES[lines["metric"].iloc[0]]
+    text = ["| Method | Ours | Paper | Difference |", "|---|---|---|---|"]
+    for line in lines.to_dict("records"):
+        difference = line["ours_mean"] - line["paper"]
+        cells = [
+            style.method(line["method"]).name,
+            number(line["ours_mean"], line["ours_std"], about.decimals),
+            number(line["paper"], line["paper_std"], about.decimals),
+            "–" if math.isnan(difference) else f"{difference:+.{about.decimals}f}",
+        ]
+        text.append("| " + " | ".join(cells) + " |")
+    return "\n".join(text)
+
+
+def origin(frame: pd.DataFrame) -> str:
+    """The lines that say which profile, data and code made the rows, and from how many seeds."""
+    profile, data_source = frame["profile"].iloc[0], frame["data_source"].iloc[0]
+    counts = sorted(set(frame.groupby(["method", "n_tasks"])["seed"].nunique()))
+    n_seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} (the CSV says which)"
+    return "\n".join(
+        [
+            f"- Profile: `{profile}`: {PROFILES.get(profile, 'not one of the known sizes')}.",
+            f"- Data: `{data_source}`: {SOURCES.get(data_source, 'not one of the known sources')}.",
+            f"- Seeds: {n_seeds}. Code version: {', '.join(sorted(set(frame['version'])))}.",
+        ]
+    )
 
 
 def preamble(frame: pd.DataFrame, lines: pd.DataFrame, paper: pd.DataFrame) -> str:
-    """The lines every table opens with: profile, data, seeds, what ± means, and what was not run."""
-    profile, data_source = lines["profile"].iloc[0], lines["data_source"].iloc[0]
+    """The lines every table by number of tasks opens with: `origin`, what ± means, and what was not run."""
     missing = sorted(set(paper["n_tasks"]) - set(lines["n_tasks"]))
     printed = bool(np.isfinite(paper["std"].to_numpy()).any())
     spread = "the paper's ± is its standard deviation" if printed else "the paper prints no spread"
     text = [
-        f"- Profile: `{profile}`: {PROFILES.get(profile, 'not one of the known sizes')}.",
-        f"- Data: `{data_source}`: {SOURCES.get(data_source, 'not one of the known sources')}.",
-        f"- Seeds: {seeds(lines)}. Code version: {', '.join(sorted(set(frame['version'])))}.",
+        origin(frame),
         "- Cells are *ours ± std / paper*. Ours is the mean over seeds of the mean over held-out tasks; ± is "
         f"the sample standard deviation over seeds (none with one seed); {spread}. – is a missing number.",
         "- Methods without pretraining do not depend on the number of tasks: ours are run once per seed and "
@@ -197,10 +247,19 @@ def main(
     module: str,
     description: str,
     paper: str,
-    table: str,
+    table: str | None = None,
+    name: str | None = None,
     arguments: Sequence[str] | None = None,
 ) -> None:
-    """The command line of one table: writes table<table>.csv and .md, or ends with one line of error."""
+    """The command line of one table: writes <name>.csv and .md, or ends with one line of error.
+
+    Args:
+        build: (rows, the paper's numbers) -> lines of the CSV, text.
+        paper: which file of paper/. table: which of its tables; None where the paper prints no numbers, so that
+            `build` gets an empty frame.
+        name: of the files; that of the paper's table where None.
+    """
+    name = name or f"table{table}"
     parser = argparse.ArgumentParser(prog=f"python -m leapwarp.tables.{module}", description=description)
     parser.add_argument("--rows", required=True, metavar="CSV", help="gathered rows of this experiment")
     help_paper = f"the paper's numbers (default: paper/{paper}.csv)"
@@ -208,9 +267,10 @@ def main(
     parser.add_argument("--out-dir", required=True, type=Path, metavar="DIR", help="folder of the two files")
     options = parser.parse_args(arguments)
     with one_line(parser):
-        lines, text = build(results.read(options.rows), read_paper(options.paper, table))
-        with atomic(options.out_dir / f"table{table}.csv") as path:
+        printed = read_paper(options.paper, table) if table else pd.DataFrame(columns=PAPER_COLUMNS)
+        lines, text = build(results.read(options.rows), printed)
+        with atomic(options.out_dir / f"{name}.csv") as path:
             lines.to_csv(path, index=False, lineterminator="\n")
-        with atomic(options.out_dir / f"table{table}.md") as path:
+        with atomic(options.out_dir / f"{name}.md") as path:
             path.write_text(text, encoding="utf-8")
-    print(f"{options.out_dir / f'table{table}.md'}: {len(lines)} lines")
+    print(f"{options.out_dir / f'{name}.md'}: {len(lines)} lines")

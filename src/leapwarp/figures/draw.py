@@ -1,0 +1,144 @@
+"""What the figures share: captions, lines with their spread over seeds, legends, files."""
+
+import argparse
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from leapwarp import results, tables
+from leapwarp.figures import style
+from leapwarp.files import atomic, one_line
+
+PAPER_LINE: dict[str, Any] = {
+    "linestyle": (0, (3, 2)),
+    "linewidth": 1.0,
+    "markersize": 5,
+    "markerfacecolor": "white",
+}
+
+
+def smaller(profile: str, data_source: str) -> str:
+    """What a reader must know before comparing with the paper, or ""."""
+    text = [] if profile == "paper" else ["sizes smaller than published"]
+    return "; ".join(text + ([] if data_source in tables.REAL else ["stand-in data, not Omniglot"]))
+
+
+def caption(frame: pd.DataFrame, experiment: str, extra: str = "", spread: str = "shading") -> str:
+    """Two lines: profile, data and seeds; then what shows the spread over seeds, and `extra`."""
+    profile, data_source = results.provenance(frame, experiment)
+    counts = sorted(set(frame.groupby(["method", "n_tasks"])["seed"].nunique()))
+    n_seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    warning = smaller(profile, data_source)
+    first = f"profile {profile}, data {data_source}, {n_seeds} seed{'' if counts == [1] else 's'}"
+    shading = f"one seed: no {spread}" if counts == [1] else f"{spread}: ± 1 standard deviation over seeds"
+    return first + (f" ({warning})" if warning else "") + "\n" + "; ".join(filter(None, [shading, extra]))
+
+
+def title(figure: Figure, heading: str, text: str) -> None:
+    """A bold heading at the top left and the caption at the bottom left."""
+    figure.suptitle(heading, fontsize=11, fontweight="bold", x=0.01, ha="left")
+    width = int(14 * figure.get_figwidth())  # characters of this size that fit into a line
+    text = "\n".join(textwrap.fill(line, width) for line in text.splitlines())
+    figure.supxlabel(text, fontsize=8, color="0.3", x=0.01, ha="left")
+
+
+def shaded(axes: Axes, lines: pd.DataFrame, x: str, key: str, **options) -> None:
+    """One line of mean against column `x`, with ± std where there is one, in the colours of method `key`."""
+    look = style.method(key)
+    lines = lines.sort_values(x)
+    position, mean, std = (lines[column].to_numpy(dtype=float) for column in (x, "mean", "std"))
+    axes.plot(position, mean, color=look.colour, **options)
+    axes.fill_between(position, mean - std, mean + std, color=look.colour, alpha=0.15, linewidth=0)
+
+
+def empty(axes: Axes, text: str) -> None:
+    """An empty panel that says why."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.4")
+
+
+def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    figure.legend(handles=handles, loc="outside right center", frameon=False, handlelength=2.6, fontsize=8.5)
+
+
+def handle(key: str, marker: bool = True) -> Line2D:
+    look = style.method(key)
+    dashes = "-" if look.pretrained else "-."
+    shown = look.marker if marker and look.pretrained else ""
+    return Line2D([], [], color=look.colour, marker=shown, linestyle=dashes, label=look.name)
+
+
+def curve(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, bool]:
+    """Mean and std over seeds at each step (columns method, step, mean, std), and whether a run ended early.
+
+    A run that stopped before the others of its method keeps its last value, so that the mean is over the same
+    tasks and seeds at every step; between two measurements of a run the line is straight.
+    """
+    rows = frame.loc[(frame["metric"] == metric) & frame["step"].notna()]
+    parts, early = [], False
+    for key, mine in rows.groupby("method"):
+        mine = mine.astype({"step": "int64"})
+        wide = mine.pivot(index="step", columns=["seed", "task"], values="value").sort_index()
+        early = early or bool(np.isnan(wide.to_numpy()[-1]).any())
+        whole = wide.interpolate(method="index", limit_area="inside").ffill()
+        per_seed = whole.T.groupby(level="seed").mean().T
+        lines = pd.DataFrame({"mean": per_seed.mean(axis=1), "std": per_seed.std(axis=1)})
+        parts.append(lines.assign(method=key))
+    if not parts:
+        return pd.DataFrame(columns=["method", "step", "mean", "std"]), False
+    result = pd.concat(parts).rename_axis("step").reset_index()
+    return result, early
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG atomically, the same bytes for the same rows."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
+class Numbers(NamedTuple):
+    """Where the numbers of a figure stand in print."""
+
+    paper: str
+    """which file of paper/"""
+    table: str | None = None
+    """which table of it; None where the paper prints no numbers"""
+
+
+def main(
+    build: Callable[[pd.DataFrame, pd.DataFrame, str], dict[str, Figure]],
+    experiments: dict[str, Numbers],
+    module: str,
+    description: str,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """The command line of the figures of some experiments: one PNG each, or one line of error.
+
+    Args:
+        build: (rows, the paper's numbers, experiment) -> figures by name; the numbers are empty where none are printed.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m leapwarp.figures.{module}", description=description)
+    parser.add_argument("--experiment", required=True, choices=sorted(experiments))
+    parser.add_argument("--rows", required=True, metavar="CSV", help="gathered rows of the experiment")
+    parser.add_argument("--paper", metavar="CSV", help="the paper's numbers (default: in paper/)")
+    parser.add_argument("--out-dir", required=True, type=Path, metavar="DIR", help="folder of the figures")
+    options = parser.parse_args(arguments)
+    numbers = experiments[options.experiment]
+    matplotlib.use("Agg")
+    with one_line(parser), matplotlib.style.context("default"):
+        matplotlib.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
+        printed = pd.DataFrame(columns=tables.PAPER_COLUMNS)
+        if numbers.table:
+            printed = tables.read_paper(options.paper or tables.default_paper(numbers.paper), numbers.table)
+        for stem, figure in build(results.read(options.rows), printed, options.experiment).items():
+            save(figure, options.out_dir / f"{stem}.png")
+            print(options.out_dir / f"{stem}.png")

@@ -1,0 +1,68 @@
+"""Numbers read off the curves of meta-training: where a run ends, and how soon it gets there.
+
+Each function makes one row a run of all rows, in the form of result rows without a step. Curves are smoothed by a
+trailing mean over a tenth of their length, since a point of them is the mean over one meta-batch only.
+"""
+
+import numpy as np
+import pandas as pd
+
+from leapwarp import results
+
+RUN = ["method", "n_tasks", "seed"]
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Mean of each point and those before it, as many as a tenth of the curve."""
+    width = max(1, len(values) // 10)
+    return np.asarray(pd.Series(values).rolling(width, min_periods=1).mean())
+
+
+def runs(frame: pd.DataFrame, metric: str) -> list[tuple[pd.DataFrame, np.ndarray]]:
+    """(one row without a step, smoothed curve) of each run that has the metric."""
+    rows = frame.loc[(frame["metric"] == metric) & frame["step"].notna()].sort_values("step")
+    return [
+        (mine.iloc[[0]].assign(step=pd.array([pd.NA], dtype="Int64")), _smoothed(mine["value"].to_numpy()))
+        for _, mine in rows.groupby(RUN, sort=True)
+    ]
+
+
+def _joined(frame: pd.DataFrame, lines: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(lines, ignore_index=True) if lines else frame.iloc[:0]
+
+
+def first_at(curve: np.ndarray, level: float) -> int:
+    """Number of meta-steps until a curve is at `level` or below; the length of the curve where it never is."""
+    below = np.nonzero(curve <= level)[0]
+    return int(below[0]) + 1 if len(below) else len(curve)
+
+
+def end(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The last value of each run's smoothed curve."""
+    return _joined(frame, [line.assign(value=curve[-1]) for line, curve in runs(frame, metric)])
+
+
+def half_way(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The share of meta-training after which a run's curve has fallen half as far as it ever does, 0 to 1."""
+    return _joined(
+        frame,
+        [
+            line.assign(value=first_at(curve, (curve[0] + curve.min()) / 2) / len(curve))
+            for line, curve in runs(frame, metric)
+        ],
+    )
+
+
+def median_end(frame: pd.DataFrame, metric: str) -> float:
+    """The median over methods of the mean over seeds of where curves end."""
+    means = results.summary(end(frame, metric), ["method", "n_tasks", "metric"])["mean"]
+    return float(np.median(means.to_numpy()))
+
+
+def to_median(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Meta-steps until a run is where the median method ends; all of its meta-steps where it never is.
+
+    Reptile, which stands beside one of the configurations as its equal, has no part in the median.
+    """
+    level = median_end(frame.loc[frame["method"] != "reptile"], metric)
+    return _joined(frame, [line.assign(value=first_at(curve, level)) for line, curve in runs(frame, metric)])
