@@ -118,7 +118,7 @@ def test_the_simplest_leap_is_reptile_exactly():
     simplest = leap(problem, sgd(0.1), sgd(1.0), STEPS, length=False, loss=False, stabiliser=False)
     of_leap = unit_step(simplest, params, tasks)
     of_reptile = unit_step(reptile(problem, sgd(0.1), sgd(1.0), STEPS), params, tasks)
-    torch.testing.assert_close(of_leap, of_reptile, rtol=0, atol=1e-15)
+    torch.testing.assert_close(of_leap, of_reptile, rtol=0, atol=0)
 
 
 def pull_forward(start, matrices, centres, rate, steps):

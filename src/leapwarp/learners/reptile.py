@@ -9,8 +9,8 @@ from leapwarp.trees import Params, map_tree
 
 
 def displacement(total: Params, before: Step, after: Step) -> Params:
-    """Sums up to theta_0 - theta_K."""
-    return map_tree(lambda t, b, a: t + b - a, total, before.params, after.params)
+    """Sums up to theta_0 - theta_K, in the order of the Leap fold, which equals it to the last bit without the loss."""
+    return map_tree(lambda t, b, a: t - (a - b), total, before.params, after.params)
 
 
 def last_gradient(total: Params, before: Step, after: Step) -> Params:

@@ -64,5 +64,6 @@ def to_median(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     Reptile, which stands beside one of the configurations as its equal, has no part in the median.
     """
-    level = median_end(frame.loc[frame["method"] != "reptile"], metric)
-    return _joined(frame, [line.assign(value=first_at(curve, level)) for line, curve in runs(frame, metric)])
+    found = runs(frame, metric)
+    level = median_end(frame.loc[frame["method"] != "reptile"], metric) if found else 0.0
+    return _joined(frame, [line.assign(value=first_at(curve, level)) for line, curve in found])
