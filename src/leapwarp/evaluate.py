@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from leapwarp.inner import Stop, adapt, first_bad
+from leapwarp.inner import Gradient, Stop, adapt, first_bad, gradient
 from leapwarp.learners.base import Learner, State
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Batch, Problem, Task, map_tasks
@@ -60,6 +60,7 @@ def evaluate(
     size: int,
     every: int,
     stop: Stop | None = None,
+    gradient: Gradient = gradient,
 ) -> Evaluation:
     """Adapt to `tasks` from where `learner` starts them, `steps` updates or until `stop`, and measure on the way.
 
@@ -76,7 +77,7 @@ def evaluate(
             if step in at:
                 curve.append(heldout(problem, {**params, **fixed}, stats, tasks))
 
-        adapted = adapt(problem, optimizer, params, fixed, tasks, steps, stop=stop, observe=observe)
+        adapted = adapt(problem, optimizer, params, fixed, tasks, steps, stop=stop, observe=observe, gradient=gradient)
         check_adapted(adapted.loss, adapted.steps, part.start)
         accuracy = heldout(problem, {**adapted.params, **fixed}, adapted.stats, tasks)
         curve += [accuracy] * (len(at) - len(curve))  # all tasks stopped early: they stay where they are

@@ -25,6 +25,10 @@ Fold = Callable[[Any, Step, Step], Any]
 """(total, before, after) -> total, over consecutive steps; `total` is a stack."""
 
 
+Gradient = Callable[[Problem, Params, Params, Params, Batch, bool], tuple[Loss, Params]]
+"""(problem, params, fixed, statistics, batch, differentiable) -> loss, direction of descent; as `gradient`"""
+
+
 class Stop(NamedTuple):
     """Early stopping of task training: once a task has been learnt for `patience` steps on end."""
 
@@ -96,6 +100,7 @@ def adapt(
     stop: Stop | None = None,
     observe: Callable[[int, Params, Params], None] | None = None,
     differentiable: bool = False,
+    gradient: Gradient = gradient,
 ) -> Adapted:
     """Train a stack of `params` for `steps` updates, with `fixed` held.
 
@@ -108,6 +113,7 @@ def adapt(
         stop: a task that it stops keeps its parameters, statistics and total.
         observe: called with (step, parameters, statistics) before the first update and after each.
         differentiable: keep the graph through all updates (MAML).
+        gradient: what the optimizer is given; `leapwarp.kfac` has another.
 
     Raises:
         ValueError: too few draws for the steps.
