@@ -76,8 +76,9 @@ class Model(NamedTuple):
     """A fresh set of parameters, of one task."""
     stats: Callable[[], Params]
     """Fresh running statistics (batch norm's averages), of one task; empty where the model has none."""
-    apply: Callable[[Params, Params, Tensor, bool], tuple[Tensor, Params]]
-    """(parameters, statistics, x, train) -> (outputs [task, batch, *], statistics), all of them stacks."""
+    apply: Callable[..., tuple[Tensor, Params]]
+    """(parameters, statistics, x, train) -> (outputs [task, batch, *], statistics), all of them stacks. A model whose
+    layers can be watched (`models.convnet`) takes a fifth argument."""
 
 
 class Loss(NamedTuple):

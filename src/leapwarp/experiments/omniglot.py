@@ -16,13 +16,14 @@ from torch import Tensor
 from leapwarp.data import augment
 from leapwarp.data.alphabets import Alphabets
 from leapwarp.evaluate import area, check_adapted, error_below, evaluate, heldout, points
+from leapwarp.experiments.command import Record
 from leapwarp.fit import Fit, fit
-from leapwarp.inner import Stop, adapt
+from leapwarp.inner import Gradient, Stop, adapt, gradient
 from leapwarp.learners import Learner, finetune, scratch
 from leapwarp.learners.base import State
 from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import Optimizer, sgd
-from leapwarp.problem import Batch, Problem, Task, map_tasks, supervised
+from leapwarp.problem import Batch, Model, Problem, Task, map_tasks, supervised
 from leapwarp.rng import generator
 
 CLASSES = 20  # characters of a task; alphabets with fewer are dropped (both papers)
@@ -70,6 +71,10 @@ class Settings:
     """the warp objective in full (2), to first order (1) or without the inner step (0)"""
     released_pixels: bool = False
     """paper white, ink and rotated-in corners black, as in the authors' code"""
+    dampings: tuple[float, ...] = ()
+    """KFAC's: the one of the best validation accuracy is taken"""
+    damping_tasks: int = 0
+    """validation alphabets for that choice"""
     tasks_at_a_time: int = 0
     """tasks adapted in one stack: time and memory, not results; 0 for what `stack_size` says"""
     checkpoint_every: int = 10
@@ -83,6 +88,23 @@ class Method(NamedTuple):
     """(problem, settings, number of training tasks, early stopping of task training) -> learner"""
     warp: Warp | None = None
     pretrains: bool = True
+    natural: Callable[[Model, float], Gradient] | None = None
+    """(model, damping) -> what held-out tasks follow instead of the plain gradient; for methods that do not pretrain"""
+    measure: "Callable[[Subject], list[Record]] | None" = None
+    """further records, after the evaluation"""
+
+
+class Subject(NamedTuple):
+    """What a run has learnt and on whom it is judged."""
+
+    settings: Settings
+    model: Model
+    problem: Problem
+    learner: Learner
+    state: State
+    names: list[str]
+    tasks: Task
+    """held out, with their `names`"""
 
 
 def stack_size(device: torch.device, settings: Settings) -> int:
@@ -233,17 +255,39 @@ def validation_error(
     settings: Settings,
     stop: Stop | None,
     state: State,
+    gradient: Gradient = gradient,
 ) -> float:
     """Mean held-out error on validation tasks, adapted as training tasks are."""
 
     def one(tasks: Task, part: slice) -> Tensor:
         start, fixed = learner.start(state, tasks)
         optimizer = learner.optimizer(state) if learner.optimizer else inner
-        adapted = adapt(problem, optimizer, start, fixed, tasks, settings.inner_steps, stop=stop)
+        adapted = adapt(problem, optimizer, start, fixed, tasks, settings.inner_steps, stop=stop, gradient=gradient)
         check_adapted(adapted.loss, adapted.steps, part.start)
         return heldout(problem, {**adapted.params, **fixed}, adapted.stats, tasks)
 
     return 1 - float(map_tasks(one, tasks, settings.tasks_at_a_time).mean())
+
+
+def choose_damping(dampings: Sequence[float], error: Callable[[float], float]) -> tuple[float, list[Record]]:
+    """The damping with the least validation error (the first of equals), and the rows that say so.
+
+    One with which training stops being finite counts as an error of 1; raises FloatingPointError where all do.
+    """
+    errors = {}
+    for damping in dampings:
+        try:
+            errors[damping] = error(damping)
+        except FloatingPointError as diverged:
+            print(f"damping {damping:g}: {diverged}", flush=True)
+            errors[damping] = 1.0
+    best = min(errors, key=lambda damping: errors[damping])
+    if errors[best] == 1.0:
+        raise FloatingPointError(
+            f"no damping of {', '.join(map(str, dampings))} keeps training finite: add larger ones."
+        )
+    records: list[Record] = [("", None, "damping", best)]
+    return best, records + [("", None, f"validation_accuracy.{d:g}", 1 - error) for d, error in errors.items()]
 
 
 def run(
@@ -255,14 +299,14 @@ def run(
     device: torch.device,
     checkpoints: Path | None,
     identity: dict[str, Any],
-) -> tuple[list[tuple[str, int | None, str, float]], float]:
+) -> tuple[list[Record], float]:
     """One run: meta-train on `n_tasks` alphabets, then adapt to the held-out ones. -> records, seconds
 
     Args:
         checkpoints: folder for checkpoints, or None to keep none.
         identity: whatever else the result depends on, as JSON values: a checkpoint of another one is refused.
     """
-    began, settings = time.monotonic(), method.settings
+    settings = method.settings
     if not settings.tasks_at_a_time:
         settings = replace(settings, tasks_at_a_time=stack_size(device, settings))
     parts = split(alphabets, seed, n_tasks, settings.n_test, settings.n_validation)
@@ -307,13 +351,24 @@ def run(
         fitted = fit(learner, params, sample, how, seed, title, identity)
     state = fitted.state if fitted else learner.init(params)
 
+    records: list[Record] = []
+    follow, began = gradient, time.monotonic()
+    if method.natural:
+        few = held(parts.validation[: settings.damping_tasks], "validation")
+        natural = partial(method.natural, model)
+        damping, records = choose_damping(
+            settings.dampings,
+            lambda damping: validation_error(learner, problem, inner, few, settings, stop, state, natural(damping)),
+        )
+        follow = natural(damping)
+    search_seconds = time.monotonic() - began
+
     tasks = held(parts.test, "test")
     began = time.monotonic()
     size, every = settings.tasks_at_a_time, settings.curve_every
-    result = evaluate(learner, state, problem, inner, tasks, settings.eval_steps, size, every, stop)
+    result = evaluate(learner, state, problem, inner, tasks, settings.eval_steps, size, every, stop, follow)
     seconds = time.monotonic() - began
 
-    records: list[tuple[str, int | None, str, float]] = []
     if fitted:
         records += [("", step, metric, value) for step, metric, value in fitted.history]
         records += [("", None, "meta_steps", fitted.meta_steps), ("", None, "meta_seconds", fitted.seconds)]
@@ -332,4 +387,8 @@ def run(
         for k in range(0, steps, every):
             records.append((task, k, "train_loss", float(result.loss_curve[i, k])))
             records.append((task, k, "train_accuracy", float(result.accuracy_curve[i, k])))
+    began = time.monotonic()
+    if method.measure:
+        records += method.measure(Subject(settings, model, problem, learner, state, parts.test, tasks))
+    seconds += search_seconds + time.monotonic() - began
     return records, seconds + (fitted.seconds if fitted else 0.0)
