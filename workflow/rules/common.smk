@@ -58,6 +58,7 @@ CATALOGUE = {
     "omniglot_leap": Experiment("leap", "table1", OMNIGLOT_FIGURES, script="omniglot"),
     "leap_ablation": Experiment("leap", "table_leap_ablation", ("leap_ablation", "leap_ablation_heldout")),
     "warp_ablation": Experiment("warpgrad", "table3", ("warp_ablation", "warp_ablation_curves")),
+    "natural_gradient": Experiment("warpgrad", "table4", ("natural_gradient", "activations")),
 }
 
 

@@ -45,7 +45,11 @@ METHODS = {
     "finetune": Method("Finetuning (multi-head)", "#E69F00", "D"),
     "maml": Method("MAML", "#CC79A7", "v"),
     "fomaml": Method("MAML (first-order)", "#56B4E9", "P"),
-    "kfac": Method("KFAC (10× batch, rate)", "#8C510A", "X", pretrained=False),
+    "warp_linear": Method("Linear warps (3×3 conv)", "#D55E00", "o"),
+    "warp_nonlinear": Method("Non-linear warps (2 layers)", "#AA4499", "p"),
+    "kfac": Method("KFAC", "#8C510A", "X", pretrained=False),
+    "kfac_exact": Method("KFAC (exact Fisher)", "#E69F00", "P", pretrained=False),
+    "sgd": Method("SGD", "#000000", "*", pretrained=False),
     "sgd10x": Method("SGD (10× batch, rate)", "#000000", "*", pretrained=False),
     "scratch": Method("No pretraining", "#7F7F7F", "h", pretrained=False),
 }
@@ -60,6 +64,8 @@ FIGURES = (  # in the order of a page
     "leap_ablation_heldout",
     "warp_ablation",
     "warp_ablation_curves",
+    "natural_gradient",
+    "activations",
 )
 
 

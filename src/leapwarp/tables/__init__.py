@@ -13,7 +13,7 @@ import pandas as pd
 from leapwarp import results
 from leapwarp.figures import style
 from leapwarp.files import atomic, one_line
-from leapwarp.tables import curves
+from leapwarp.tables import activations, curves
 
 PAPER_DTYPES = {
     "paper": "str",
@@ -67,6 +67,11 @@ QUANTITIES = {
     "steps_to_median": Quantity(
         "meta_loss", "Steps to the median's end", "meta-steps", 0, True, select=curves.to_median
     ),
+    "offset_pre": Quantity("pre", "Offset before warps", "of the root mean square", 3, select=activations.offset),
+    "offset_post": Quantity(
+        "post", "Offset after warps", "of the root mean square", 3, True, select=activations.offset
+    ),
+    "excess_post": Quantity("post", "Distance from I beyond the control's", "norm", 2, True, select=activations.excess),
     "adapt_seconds": Quantity("adapt_seconds", "Time to adapt", "seconds a task", 3, True),
 }
 PROFILES = {

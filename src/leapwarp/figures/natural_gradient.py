@@ -1,0 +1,126 @@
+"""WarpGrad against natural gradient descent as figures: Table 4 as a picture, and Figure 6 of the WarpGrad paper.
+
+    python -m leapwarp.figures.natural_gradient --experiment natural_gradient --paper paper/warpgrad.csv \
+        --rows results/quick/natural_gradient/rows.csv --out-dir results/quick/natural_gradient/figures
+
+natural_gradient.png   held-out accuracy of each row, ours and the paper's; learning held-out tasks
+activations.png        mean and covariance of the activations before and after each warp layer
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from leapwarp import results, tables
+from leapwarp.figures import draw, style
+from leapwarp.tables.activations import by_layer
+from leapwarp.tables.natural_gradient import ROWS
+
+SIDES = {  # name, colour, marker, place beside the others of a layer
+    "pre": ("before the warp", "#0072B2", "s", -0.12),
+    "post": ("after the warp", "#D55E00", "o", 0.0),
+    "white": ("after it, whitened by training images", "#7F7F7F", "d", 0.12),
+}
+
+
+def dots(axes: Axes, frame: pd.DataFrame, paper: pd.DataFrame, names: Sequence[str]) -> None:
+    """Each row of Table 4: mean, standard deviation and seeds of ours; the paper's likewise, hollow."""
+    final = tables.quantity(frame, "accuracy")
+    ours, theirs = results.summary(final, ["method"]).set_index("method"), paper.set_index("method")
+    for place, name in enumerate(reversed(names)):
+        colour = style.method(name).colour
+        mean, std = ours.loc[name, ["mean", "std"]].astype(float)
+        seeds = final.loc[final["method"] == name].groupby("seed")["value"].mean()
+        axes.errorbar(mean, place + 0.12, xerr=None if np.isnan(std) else std, color=colour, marker="o", capsize=3)
+        axes.plot(seeds, [place + 0.12] * len(seeds), "|", color=colour, markersize=11, alpha=0.7)
+        if name in theirs.index:
+            value, spread = theirs.loc[name, ["value", "std"]].astype(float)
+            look = {"color": "0.45", "marker": "o", "markerfacecolor": "white", "capsize": 3}
+            axes.errorbar(value, place - 0.16, xerr=spread, **look)
+    axes.set_yticks(range(len(names)), [style.method(name).name for name in reversed(names)])
+    axes.set_xlabel("held-out accuracy after the last step [%]")
+    axes.set_xlim(left=0)
+    axes.axvline(5, color="0.6", linewidth=0.9, linestyle=":")
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
+    handles = [
+        Line2D([], [], color="0.2", marker="o", label="ours"),
+        Line2D([], [], color="0.45", marker="o", markerfacecolor="white", label="WarpGrad paper, Table 4 (25 tasks)"),
+    ]
+    axes.legend(handles=handles, frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+
+def table(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """Table 4 on the left, how the same methods learn held-out tasks on the right."""
+    frame = frame.loc[frame["method"].isin(ROWS)]
+    names = [name for name in ROWS if name in set(frame["method"])]
+    figure = Figure(figsize=(11.0, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
+    dots(left, frame, paper, names)
+    lines, _ = draw.curve(frame, "train_accuracy")
+    for name in names:
+        mine = lines.loc[lines["method"] == name]
+        draw.shaded(right, mine.assign(mean=100 * mine["mean"], std=100 * mine["std"]), "step", name)
+    right.axhline(5, color="0.6", linewidth=0.9, linestyle=":")
+    right.set_xlabel("gradient steps on a held-out task")
+    right.set_ylabel("training-batch accuracy [%]")
+    handles = [Line2D([], [], color=style.method(name).colour, label=style.method(name).name) for name in names]
+    right.legend(handles=handles, frameon=False, fontsize=8, loc="upper left")
+    text = draw.caption(frame, "natural_gradient", "strokes: seeds; dotted: chance", spread="bars and bands")
+    draw.title(figure, "Warps and natural gradient from a random initialisation, Omniglot", text)
+    return figure
+
+
+def activations(frame: pd.DataFrame) -> Figure:
+    """Figure 6: means on the left, distances from the identity on the right, before and after each warp."""
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    frame = frame.loc[frame["method"] == "warp_leap"]
+    labels = {
+        "mean": "mean activation $E[h(x)]$",
+        "cov": r"Schatten-1 norm of $\mathrm{Cov}(h(x), h(x)) - I$",
+    }
+    for axes, (what, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
+        for side, (name, colour, marker, shift) in SIDES.items():
+            values = by_layer(frame, f"{what}_{side}")
+            if values.empty:
+                draw.empty(axes, f"the rows hold no\n{what}_{side}")
+                break
+            means = values.groupby("seed").agg("mean").to_numpy()  # [seed, layer]
+            place = np.arange(means.shape[1]) + 1
+            spread = means.std(0, ddof=1) if len(means) > 1 else None
+            look = {"color": colour, "marker": marker, "capsize": 3, "linestyle": "none", "label": name}
+            axes.errorbar(place + shift, means.mean(0), yerr=spread, **look)
+            axes.set_xticks(place)
+        axes.set_xlabel("block, from the image on")
+        axes.set_ylabel(label)
+        axes.axhline(0, color="0.6", linewidth=0.9, zorder=0)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, names, loc="outside upper right", ncols=3, frameon=False, fontsize=8)
+    extra = (
+        "on held-out images of held-out tasks, averaged over five points of adaptation; "
+        "the paper shows a plot and prints no numbers"
+    )
+    heading = "Activations around the warps of Warp-Leap, Omniglot"
+    text = draw.caption(frame, "natural_gradient", extra, spread="bars") if len(frame) else extra
+    draw.title(figure, heading, text)
+    return figure
+
+
+def build(frame: pd.DataFrame, paper: pd.DataFrame, experiment: str) -> dict[str, Figure]:
+    count = int(frame["n_tasks"].to_numpy().max())
+    frame = frame.loc[frame["n_tasks"].isin([0, count])]
+    return {"natural_gradient": table(frame, paper), "activations": activations(frame)}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    numbers = {"natural_gradient": draw.Numbers("warpgrad", "4")}
+    draw.main(build, numbers, "natural_gradient", "Draw Table 4 and Figure 6 of the WarpGrad paper.", arguments)
+
+
+if __name__ == "__main__":
+    main()
