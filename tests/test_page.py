@@ -222,7 +222,7 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     figures = {f"omniglot_warp/{path.name}" for path in (made / "omniglot_warp/figures").iterdir()}
     assert names == {"README.md", "claims.csv", "omniglot_warp/table2.csv"} | figures
     text = (out / "README.md").read_text()
-    assert "0.1.0+gabc" in text and "begun 2026-01-02" in text and "CPU <fast> & co" in text
+    assert "| 0.1.0+gabc | 2026-01-02 | 10 |" in text and "CPU <fast> & co" in text
     assert "## WarpGrad, Table 2" in text and "### Area under" in text
     verdict = pd.read_csv(made / "claims.csv").set_index("id")["verdict"]["W1"].iloc[0]
     assert f"| **{verdict}** |" in next(line for line in text.splitlines() if line.startswith("| W1 |"))

@@ -19,7 +19,7 @@ from leapwarp.files import one_line
 
 
 def sections(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The runs of each experiment in a folder of results; raises ValueError where it is no finished, single version."""
+    """The runs of each experiment in a folder; raises ValueError where one is unfinished or of two versions."""
     found = {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/runs.json"))}
     missing = [name for name in ("claims.csv", "index.html") if not (folder / name).exists()]
     missing += [f"{name}/table*.md" for name in found if not list((folder / name).glob("table*.md"))]
@@ -27,12 +27,13 @@ def sections(folder: Path) -> dict[str, list[dict[str, Any]]]:
         raise ValueError(
             f"{folder}: found no {', '.join(missing or ['*/runs.json'])}, needed all. Run snakemake first."
         )
-    versions = sorted({run["version"] for runs in found.values() for run in runs})
-    if len(versions) > 1:
-        raise ValueError(
-            f"{folder}: found results of the versions {', '.join(versions)}, needed one: readers must be able to make "
-            "them again. Remove the folder and run snakemake."
-        )
+    for name, runs in found.items():
+        versions = sorted({run["version"] for run in runs})
+        if len(versions) > 1:
+            raise ValueError(
+                f"{folder / name}: found results of the versions {', '.join(versions)}, needed one for an experiment: "
+                "readers must be able to make them again. Remove the folder and run snakemake."
+            )
     return found
 
 
@@ -41,19 +42,27 @@ def lowered(text: str) -> str:
     return "\n".join(f"#{line}" if line.startswith("#") else line for line in text.strip().splitlines())
 
 
-def origin(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Lines of a table: size, data, code, machine, day and time of all runs."""
-    found = page.provenance(runs)
-    return [
+def origin(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Lines of tables: size, machine and packages of all runs; data, code, day and time of each experiment's."""
+    everything = page.provenance([run for runs in found.values() for run in runs])
+    lines = [
         "| | |",
         "|---|---|",
-        f"| Size | `{runs[0]['profile']}` |",
-        f"| Data | {', '.join(found['sources'])}, checksum `{', '.join(found['checksums'])}` |",
-        f"| Code | {', '.join(found['versions'])} (the part after +g is the commit) |",
-        f"| Machine | {'; '.join(found['machines'])} |",
-        f"| Packages | {', '.join(found['packages'])} |",
-        f"| Runs | {found['n_runs']}, begun {found['first'][:10]}, {found['hours']:.1f} hours of one core together |",
+        f"| Size | `{next(iter(found.values()))[0]['profile']}` |",
+        f"| Machine | {'; '.join(everything['machines'])} |",
+        f"| Packages | {', '.join(everything['packages'])} |",
+        f"| Runs | {everything['n_runs']}, {everything['hours']:.1f} hours of one core together |",
+        "",
+        "| Experiment | Data, checksum | Code (the part after +g is the commit) | Begun | Runs | Hours of a core |",
+        "|---|---|---|---|---|---|",
     ]
+    for name, runs in found.items():
+        mine = page.provenance(runs)
+        lines.append(
+            f"| `{name}` | {', '.join(mine['sources'])}, `{', '.join(mine['checksums'])}` "
+            f"| {', '.join(mine['versions'])} | {mine['first'][:10]} | {mine['n_runs']} | {mine['hours']:.2f} |"
+        )
+    return lines
 
 
 def verdicts(path: Path) -> list[str]:
@@ -74,7 +83,7 @@ def write(folder: Path, captions: Path, out: Path) -> None:
         "# Results of the last snapshot",
         "Written by `make snapshot` from finished runs; do not edit. `make reproduce` makes the same, and a page with "
         "every interval, setting and run, in `results/`.",
-        "\n".join(origin([run for runs in found.values() for run in runs])),
+        "\n".join(origin(found)),
         "## Claims of the papers",
         "How a verdict comes about: [claims.md](../claims.md). Every part with its effect and interval: "
         "[claims.csv](claims.csv).",
