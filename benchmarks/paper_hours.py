@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from leapwarp import host
-from leapwarp.experiments import omniglot_leap, omniglot_warp
+from leapwarp.experiments import leap_ablation, natural_gradient, omniglot_leap, omniglot_warp, warp_ablation
 from leapwarp.experiments.omniglot import Settings
 from leapwarp.inner import adapt
 from leapwarp.learners.leap import leap_fold
@@ -57,9 +57,9 @@ def _counted(run: Callable[[], object]) -> Cost:
 
 
 @cache
-def training_step(filters: int, n_tasks: int, batch: int, warp: bool) -> Cost:
+def training_step(filters: int, n_tasks: int, batch: int, warp: Warp | None) -> Cost:
     """One step of `n_tasks` tasks in one stack, with Leap's share: the difference of five steps and four."""
-    model = convnet(filters, warp=Warp() if warp else None)
+    model = convnet(filters, warp=warp)
     problem, tasks = leap_problem(model), made_up_tasks(n_tasks)
     params = model.init(torch.Generator().manual_seed(0))
     warps, params = partition(params, "warp") if warp else ({}, params)
@@ -76,16 +76,17 @@ def training_step(filters: int, n_tasks: int, batch: int, warp: bool) -> Cost:
 
 
 @cache
-def warp_update(filters: int) -> Cost:
-    model = convnet(filters, warp=Warp())
+def warp_update(filters: int, warp: Warp, order: int) -> Cost:
+    """One update of the warps, from one point of the buffer."""
+    model = convnet(filters, warp=warp)
     problem, tasks = leap_problem(model), made_up_tasks(1)
     warps, theta = partition(model.init(torch.Generator().manual_seed(0)), "warp")
     zero = torch.zeros(1, dtype=torch.long)
     batches = [problem.draw(tasks, zero, torch.full_like(zero, k)) for k in (0, 1)]
-    return _counted(lambda: warp_gradient(problem, sgd(0.1), repeat(theta, 1), warps, *batches))
+    return _counted(lambda: warp_gradient(problem, sgd(0.1), repeat(theta, 1), warps, *batches, order))
 
 
-def steps_of(name: str, settings: Settings, warp: bool, meta_steps: int) -> Iterator[tuple[float, Cost]]:
+def steps_of(name: str, settings: Settings, warp: Warp | None, meta_steps: int) -> Iterator[tuple[float, Cost]]:
     """(how often, cost) of each kind of step in one run."""
     s = settings
     looks = 1 + 100 / 20 / 3 if s.stop_error else 1.0  # a stop looks at the 100 held-out images after every step
@@ -96,7 +97,10 @@ def steps_of(name: str, settings: Settings, warp: bool, meta_steps: int) -> Iter
         factor = 3 if name == "maml" else looks
         yield factor * meta_steps * s.inner_steps, training_step(s.filters, s.meta_batch, s.batch, warp)
     if warp:
-        yield meta_steps * s.inner_steps * s.meta_batch / s.eta, warp_update(s.filters)
+        # Offline, one point after the other; online, all tasks of a meta-batch at once: in fewer operations.
+        each = warp_update(s.filters, warp, s.order)
+        at_once = s.meta_batch if name == "warp_leap_online" else s.eta
+        yield meta_steps * s.inner_steps * s.meta_batch / at_once, Cost(each.operations, at_once * each.flops)
     if meta_steps and s.validate_every:
         each = training_step(s.filters, s.n_validation, s.batch, warp)
         yield looks * meta_steps / s.validate_every * s.inner_steps, each
@@ -114,19 +118,21 @@ def main() -> None:
         print(f"GPU, {speed}: {start * 1e6:.0f} us to start an operation, {flops / 1e12:.0f} TFLOP/s")
     print(f"core: {CORE / 1e9:.0f} GFLOP/s")
     for title, cost in (
-        ("step of 20 tasks", training_step(64, 20, 20, False)),
-        ("step of one task", training_step(64, 1, 20, False)),
-        ("update of the warps", warp_update(64)),
+        ("step of 20 tasks", training_step(64, 20, 20, None)),
+        ("step of one task", training_step(64, 1, 20, None)),
+        ("update of the warps", warp_update(64, Warp(), 2)),
     ):
         print(f"{title}: {cost.operations} operations, {cost.flops / 1e9:.1f} GFLOP")
     print(f"omniglot_leap stops after {STOPPED['fast']} meta-steps (fast) or {STOPPED['slow']} (slow, and core).\n")
     print("| experiment | method | runs | jobs | GPU hours a run | GPU hours, all | core hours a run |")
     print("|---|---|---|---|---|---|---|")
-    for module in (omniglot_warp, omniglot_leap):
+    for module in (omniglot_warp, omniglot_leap, leap_ablation, warp_ablation, natural_gradient):
         experiment = module.__name__.split(".")[-1]
         block = config[experiment]
         size, total, jobs_total, runs_total = block["paper"], [0.0, 0.0], 0, 0
         for name in block["baselines"] + block["methods"]:
+            if name.startswith("kfac"):  # its factors and their inverses are not counted here
+                continue
             method = module.methods(module.PAPER)[name]
             counts = len(size["n_tasks"]) if method.pretrains else 1
             runs = counts * size["seeds"]
