@@ -1,18 +1,26 @@
-"""The statistics of activations, and the choice of KFAC's damping."""
+"""The statistics of activations, the choice of KFAC's damping; Table 4 and its figures from made-up rows."""
+
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import reference
 import torch
 from cases import DOUBLE
 
+from leapwarp import results, tables
 from leapwarp.data import glyphs
 from leapwarp.experiments import natural_gradient, omniglot
 from leapwarp.experiments.natural_gradient import distance, layer_rows, whiten
 from leapwarp.experiments.omniglot import Subject, choose_damping
+from leapwarp.figures import natural_gradient as figures
 from leapwarp.models.convnet import Warp, convnet
+from leapwarp.tables import activations, omniglot_warp
+from leapwarp.tables import natural_gradient as table
 
 CPU = torch.device("cpu")
+PAPER = Path(__file__).parents[1] / "paper" / "warpgrad.csv"
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +143,113 @@ def test_activations_are_measured_before_and_after_each_warp(drawn):
                 of = {task: value for task, _, metric, value in records if metric == f"{what}_{side}.{block}"}
                 assert of.keys() == tasks and all(value >= 0 for value in of.values() if what != "mean")
                 assert side != "pre" or all(value >= 0 for value in of.values())  # after a ReLU
+
+
+# Table and figures.
+
+
+def made_up(experiment="natural_gradient", seeds=(0, 1)):
+    """Two held-out tasks a seed; the activations of layer l are l + 1 times those of layer 0."""
+    fixed = {
+        "experiment": experiment,
+        "profile": "quick",
+        "data_source": "omniglot",
+        "data_checksum": "0a1b2c",
+        "settings": "3d4e5f",
+        "version": "0.1.0",
+        "device": "cpu",
+        "seconds": 1.0,
+    }
+    accuracy = {
+        "sgd": 0.3,
+        "kfac": 0.4,
+        "kfac_exact": 0.45,
+        "warp_linear": 0.6,
+        "warp_nonlinear": 0.7,
+        "warp_leap": 0.8,
+    }
+    if experiment == "omniglot_warp":
+        accuracy = {"sgd10x": 0.3, "kfac": 0.4, "warp_leap": 0.8}
+    frames = []
+    for method, value in accuracy.items():
+        for seed in seeds:
+            records = [("", None, "adapt_seconds", 0.5 if method == "warp_leap" else 1.0)]
+            if method.startswith("kfac"):
+                records[0] = ("", None, "adapt_seconds", 2.0)
+                records += [("", None, "damping", 0.1), ("", None, "validation_accuracy.0.1", 0.25)]
+                records += [("", None, "validation_accuracy.1", 0.125)]
+            for task in ("A", "B"):
+                records += [(task, None, "accuracy", value + 0.1 * seed), (task, None, "auc", value / 2)]
+                records += [(task, step, "train_accuracy", value * step / 10) for step in (0, 5)]
+                if method == "warp_leap" and experiment == "natural_gradient":
+                    for layer in range(4):
+                        for side, mean, rms, cov in (("pre", 3, 4, 5), ("post", -1, 8, 7), ("white", 0, 1, 2)):
+                            for metric, number in (("mean", mean), ("rms", rms), ("cov", cov)):
+                                scale = layer + 1 if metric != "cov" else 1 + layer * (side == "post")
+                                records.append((task, None, f"{metric}_{side}.{layer}", float(number * scale)))
+            count = 10 if method.startswith("warp") else 0
+            frames.append(results.rows(records, method=method, n_tasks=count, seed=seed, **fixed))
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_table_4_is_complete_and_as_printed():
+    paper = tables.read_paper(PAPER, "4").set_index("method")
+    assert paper["value"].to_dict() == {"sgd": 40.1, "kfac": 58.2, "warp_linear": 68.0, "warp_nonlinear": 81.3}
+    assert paper["std"].to_dict() == {"sgd": 6.1, "kfac": 3.2, "warp_linear": 4.4, "warp_nonlinear": 4.0}
+
+
+def test_table_4_sets_ours_beside_the_papers_and_says_how_dampings_were_chosen():
+    lines, text = table.build(made_up(), tables.read_paper(PAPER, "4"))
+    ours = lines.loc[lines["metric"] == "accuracy"].set_index("method")
+    assert ours["ours_mean"].to_dict() == pytest.approx(
+        {"sgd": 35, "kfac": 45, "kfac_exact": 50, "warp_linear": 65, "warp_nonlinear": 75}
+    )
+    assert ours.loc["kfac", "paper"] == 58.2 and np.isnan(ours.loc["kfac_exact", "paper"])
+    assert "| KFAC | 45.0 ± 7.1 | 58.2 ± 3.2 | -13.2 |" in text
+    assert "| KFAC (exact Fisher) | 1 | 25.0 | 12.5 | 0.1 |" in text
+    assert "| KFAC | 2.000 ± 0.000 | 2.0 |" in text
+    assert "too little to decide the order" in text
+    for part in text.split("\n\n"):
+        if part.startswith("|"):
+            assert len({row.count("|") for row in part.splitlines()}) == 1
+
+
+def test_table_2_sets_the_times_of_kfac_and_sgd_beside_warp_leaps():
+    _, text = omniglot_warp.build(made_up("omniglot_warp"), tables.read_paper(PAPER, "2"))
+    assert "| SGD (10× batch, rate) | 1.000 ± 0.000 | 2.0 |" in text
+    assert "| KFAC | 2.000 ± 0.000 | 4.0 |" in text
+    assert "| KFAC | 0 | 25.0 | 12.5 | 0.1 |" in text
+
+
+def test_quantities_of_activations_average_over_layers():
+    frame = made_up()
+    offset = tables.quantity(frame, "offset_pre")
+    assert len(offset) == 4 and offset["value"].tolist() == pytest.approx([0.75] * 4)
+    assert tables.quantity(frame, "offset_post")["value"].tolist() == pytest.approx([0.125] * 4)
+    excess = tables.quantity(frame, "excess_post")  # 7, 14, 21, 28 less 2 each
+    assert excess["value"].tolist() == pytest.approx([15.5] * 4)
+    assert set(zip(excess["seed"], excess["task"], strict=True)) == {(s, t) for s in (0, 1) for t in "AB"}
+    silent = frame.assign(value=frame["value"].where(~frame["metric"].isin(["mean_pre.3", "rms_pre.3"]), 0.0))
+    assert activations.offset(silent, "pre")["value"].tolist() == pytest.approx([0.75] * 4)
+    assert tables.quantity(frame.loc[frame["method"] == "sgd"], "offset_pre").empty
+
+
+def test_figures_show_what_the_rows_say(tmp_path):
+    paper, frame = tables.read_paper(PAPER, "4"), made_up()
+    mean, cov = figures.activations(frame).axes
+    drawn = {c.get_label(): c.lines[0].get_ydata().tolist() for c in cov.containers}
+    assert drawn["before the warp"] == pytest.approx([5, 5, 5, 5])
+    assert drawn["after the warp"] == pytest.approx([7, 14, 21, 28])
+    assert drawn["after it, whitened by training images"] == pytest.approx([2, 2, 2, 2])
+    assert [c.lines[0].get_ydata().tolist() for c in mean.containers][1] == pytest.approx([-1, -2, -3, -4])
+    left, _ = figures.table(frame, paper).axes
+    assert [label.get_text() for label in left.get_yticklabels()][-1] == "SGD"
+    points = [c.lines[0].get_xdata().tolist() for c in left.containers]
+    assert points == [pytest.approx([x]) for x in (75, 81.3, 65, 68.0, 50, 45, 58.2, 35, 40.1)]
+    results.write(tmp_path / "rows.csv", frame)
+    rows = ["--experiment", "natural_gradient", "--rows", str(tmp_path / "rows.csv"), "--paper", str(PAPER)]
+    figures.main([*rows, "--out-dir", str(tmp_path)])
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"natural_gradient", "activations"}
+    only = made_up(seeds=(0,))
+    results.write(tmp_path / "rows.csv", only.loc[only["method"].isin(["sgd", "warp_linear"])])
+    figures.main([*rows, "--out-dir", str(tmp_path)])

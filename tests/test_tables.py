@@ -183,7 +183,7 @@ def test_places_without_a_number_are_kept_and_explained():
     assert kfac["n_seeds"] == 0
     assert kfac["paper"] == 56.0
     assert "– / 56.0" in text
-    assert "KFAC comes in a later version" in text
+    assert "damping chosen on validation alphabets" not in text
     assert math.isnan(find(lines, 1, "fomaml")["ours_mean"])  # not run at 1
     extra = find(lines, 25, "fomaml")
     assert extra["ours_mean"] == pytest.approx(30)

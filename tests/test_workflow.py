@@ -30,14 +30,22 @@ LEAVES = {
         "figures/warp_ablation.png",
         "figures/warp_ablation_curves.png",
     ],
+    "natural_gradient": [
+        "rows.csv",
+        "table4.csv",
+        "table4.md",
+        "figures/natural_gradient.png",
+        "figures/activations.png",
+    ],
 }
 PAPER_COUNTS = {
     "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
     "omniglot_warp": [1, 3, 5, 10, 15, 20, 25],  # WarpGrad, Table 2
     "leap_ablation": [30],  # Leap, appendix E
     "warp_ablation": [25],  # WarpGrad, appendix G
+    "natural_gradient": [25],  # WarpGrad, appendix H
 }
-PAPER_SEEDS = {"warp_ablation": 4}  # WarpGrad, Table 3; elsewhere 10
+PAPER_SEEDS = {"warp_ablation": 4, "natural_gradient": 4}  # WarpGrad, Tables 3 and 4; elsewhere 10
 
 
 @pytest.fixture
@@ -110,7 +118,7 @@ def test_seeds_share_a_job(folder):
             ["experiments", "omniglot_lep"],
             {},
             "unknown key 'experiments.omniglot_lep' (value {}). Allowed here: omniglot_warp, omniglot_leap,"
-            " leap_ablation, warp_ablation.",
+            " leap_ablation, warp_ablation, natural_gradient.",
         ),
         (
             ["experiments", "omniglot_leap", "quick", "sedes"],
