@@ -101,7 +101,7 @@ def test_the_error_of_equation_6_falls_by_four_when_the_rate_halves():
 
 
 def test_the_error_of_equation_6_has_the_second_derivative_of_the_warp_as_its_leading_term():
-    # Omega(theta - a D) = gamma - a G^-1 grad L + a^2 / 2 D^2 Omega[D, D]: the error is a^2 / 2 grad L . D^2 Omega[D, D]
+    # Omega(theta - a D) = gamma - a G^-1 grad L + a^2 / 2 B, B = D^2 Omega[D, D]: the error is a^2 / 2 grad L . B
     step = torch.func.grad(lambda theta: uneven(curved(theta)))(THETA)
     bend = torch.func.hessian(curved)(THETA) @ step @ step
     leading = 0.5 * torch.func.grad(uneven)(curved(THETA)) @ bend

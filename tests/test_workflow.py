@@ -37,6 +37,21 @@ LEAVES = {
         "figures/natural_gradient.png",
         "figures/activations.png",
     ],
+    "jacobian": [
+        "rows.csv",
+        "table_jacobian.csv",
+        "table_jacobian.md",
+        "figures/jacobian.png",
+        "figures/jacobian_layers.png",
+    ],
+    "theorem1": [
+        "rows.csv",
+        "table_theorem1.csv",
+        "table_theorem1.md",
+        "figures/theorem1.png",
+        "figures/theorem1_variants.png",
+    ],
+    "geometry": ["rows.csv", "table_geometry.csv", "table_geometry.md", "figures/geometry.png"],
 }
 PAPER_COUNTS = {
     "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
@@ -118,7 +133,7 @@ def test_seeds_share_a_job(folder):
             ["experiments", "omniglot_lep"],
             {},
             "unknown key 'experiments.omniglot_lep' (value {}). Allowed here: omniglot_warp, omniglot_leap,"
-            " leap_ablation, warp_ablation, natural_gradient.",
+            " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry.",
         ),
         (
             ["experiments", "omniglot_leap", "quick", "sedes"],

@@ -34,8 +34,8 @@ def metric(warp: Warp, theta: Tensor) -> Tensor:
     smallest = float(values[-1]) if columns >= rows else 0.0
     if smallest <= max(rows, columns) * torch.finfo(slope.dtype).eps * float(values[0]):
         raise ValueError(
-            f"the warp is degenerate here: D Omega, {rows} x {columns}, has singular values from {float(values[0]):.3g} "
-            f"down to {smallest:.3g}, and a metric needs rank {rows}."
+            f"the warp is degenerate here: D Omega, {rows} x {columns}, has singular values from "
+            f"{float(values[0]):.3g} down to {smallest:.3g}, and a metric needs rank {rows}."
         )
     back = torch.linalg.pinv(slope)  # G = (D D^T)^-1, with the condition number of D rather than its square
     return back.mT @ back
@@ -47,7 +47,7 @@ class Descent(NamedTuple):
     warped: Tensor
     """(L o Omega)(theta - alpha Delta theta), the step that a WarpGrad optimiser takes"""
     preconditioned: Tensor
-    """L(gamma - alpha G^-1 grad L(gamma)), descent under the metric; its mean is WarpGrad's canonical objective, Eq. 7"""
+    """L(gamma - alpha G^-1 grad L(gamma)), descent under the metric; its mean is what Eq. 7 minimises over warps"""
 
 
 def descend(loss: Loss, warp: Warp, theta: Tensor, rate: float) -> Descent:

@@ -59,6 +59,9 @@ CATALOGUE = {
     "leap_ablation": Experiment("leap", "table_leap_ablation", ("leap_ablation", "leap_ablation_heldout")),
     "warp_ablation": Experiment("warpgrad", "table3", ("warp_ablation", "warp_ablation_curves")),
     "natural_gradient": Experiment("warpgrad", "table4", ("natural_gradient", "activations")),
+    "jacobian": Experiment("leap", "table_jacobian", ("jacobian", "jacobian_layers")),
+    "theorem1": Experiment("leap", "table_theorem1", ("theorem1", "theorem1_variants"), data=None),
+    "geometry": Experiment("warpgrad", "table_geometry", ("geometry",), data=None),
 }
 
 

@@ -1,6 +1,7 @@
 """How near gradient warping is to descent under the metric it stands for: Equations 4 to 7 of WarpGrad (appendix B).
 
-    python -m leapwarp.experiments.geometry --profile quick --method residual --n-tasks 0 --seeds 0 1 --out residual.csv
+    python -m leapwarp.experiments.geometry --profile quick --method residual_tanh --n-tasks 0 --seeds 0 1 \\
+        --out rows.csv
 
 Random smooth losses are descended by one step in the parameters under a random warp, and by one step of G^-1 grad L in
 the warped space. The two ends have the same loss up to O(alpha^2): the difference must fall by four whenever the rate
@@ -55,15 +56,15 @@ SMOKE = replace(PAPER, draws=5)
 PROFILES = {"smoke": SMOKE, "quick": QUICK, "paper": PAPER}
 
 
-def linear(theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def linear_warp(theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return theta + first @ theta
 
 
-def residual(theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def residual_tanh(theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return theta + second @ torch.tanh(first @ theta)
 
 
-def two_layer(theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def two_layer_tanh(theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return second @ torch.tanh(first @ theta)
 
 
@@ -76,9 +77,9 @@ def uneven(gamma: Tensor, curvature: Tensor, centre: Tensor) -> Tensor:
 def methods(settings: Settings) -> dict[str, Method]:
     """A method is a kind of warp."""
     return {
-        "linear": Method(settings, linear),
-        "residual": Method(settings, residual),
-        "two_layer": Method(settings, two_layer),
+        "linear_warp": Method(settings, linear_warp),
+        "residual_tanh": Method(settings, residual_tanh),
+        "two_layer_tanh": Method(settings, two_layer_tanh),
     }
 
 
@@ -108,14 +109,17 @@ def run(
 
     def one(theta: Tensor, centre: Tensor, root: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
         loss = partial(uneven, curvature=root @ root.mT, centre=centre)
-        warp = partial(method.warp, first=first, second=second)
+
+        def warp(point: Tensor) -> Tensor:
+            return method.warp(point, first, second)
+
         ends = [descend(loss, warp, theta, rate) for rate in rates.tolist()]
         errors = torch.stack([(end.warped - end.preconditioned).abs() for end in ends])
         eigenvalues = torch.linalg.eigvalsh(inverse_metric(warp, theta))
         return errors, errors / loss(warp(theta)), eigenvalues[0] / eigenvalues[-1]
 
     errors, relative, definite = (part.cpu() for part in vmap(one)(*vectors, *matrices))
-    records: list[Record] = []
+    records: list[Record] = [("", k, "rate", rate) for k, rate in enumerate(rates.tolist())]
     for draw, (row, share, ratio) in enumerate(zip(errors, relative, definite, strict=True)):
         task = f"draw {draw}"
         records += [(task, k, "error", value) for k, value in enumerate(row.tolist())]

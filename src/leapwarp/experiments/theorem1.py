@@ -1,4 +1,4 @@
-"""Does pulling forward never lengthen the gradient path, and do tasks end where they did? Theorem 1 of Leap (appendix B).
+"""Does pulling forward never lengthen the gradient path, and keep the tasks' ends? Theorem 1 of Leap (appendix B).
 
     python -m leapwarp.experiments.theorem1 --profile quick --method beta_0.01 --n-tasks 0 --seeds 0 1 --out beta.csv
 
@@ -12,13 +12,15 @@ with one basin for the small ripple and several for the large one. The update is
 length of the path with its far ends frozen (Equations 4 and 8), all Jacobians in it unless the method says otherwise.
 With a mini-batch, a task takes a few of its points at each step; what is measured is always the path on all of them.
 
-One run takes, on a core: smoke and quick, TIME; paper, TIME. In float64, as rises are told from rounding. To expect:
-EXPECT
+One run takes, on a core: smoke, a second; quick, two; paper, twelve. In float64, as rises are told from rounding. To
+expect: paths that fall to a fifth of their length, and creep up by up to a percent where they are about shortest,
+however small beta is; limit points that stay in one basin, and leave where there are several.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,7 +89,7 @@ QUICK = replace(PAPER, inner_steps=30, meta_steps=80)
 SMOKE = replace(PAPER, inner_steps=10, meta_steps=6, limit_every=3)
 PROFILES = {"smoke": SMOKE, "quick": QUICK, "paper": PAPER}
 BETAS = (0.003, 0.01, 0.03, 0.1, 0.3)
-ALPHAS = (0.5, 1.0)
+ALPHAS = (0.02, 1.0)
 
 
 def methods(settings: Settings) -> dict[str, Method]:
@@ -97,7 +99,7 @@ def methods(settings: Settings) -> dict[str, Method]:
     changes |= {
         "energy": {"length": False},
         "identity": {"exact": False},
-        "many_basins": {"ripple": 0.6},
+        "many_basins": {"ripple": 0.6},  # a curvature of down to -3.75, against 1.5 at most
         "batch_8": {"batch": 8},
         "batch_1": {"batch": 1},
     }
@@ -162,7 +164,7 @@ def walk(problem: Problem, start: Params, tasks: Task, rate: float, steps: int) 
 
 
 def distance(near: Sequence[Step], far: Sequence[Step], length: bool) -> Tensor:
-    """Sum over steps of |far - near|^p on the loss surfaces, averaged over tasks: p = 1 for the length, 2 for the energy.
+    """Sum over steps of |far - near|^p on the loss surfaces, mean over tasks; p = 1 for the length, 2 for the energy.
 
     With both from one path, this is what the meta-update shortens; with `near` from another path, it is the theorem's
     objective with `far` frozen.
@@ -227,7 +229,10 @@ def run(
     """
     began, settings = time.monotonic(), method.settings
     problem, tasks, start = family(settings, seed, device)
-    fold, (alpha, steps) = leap_fold(settings.length, True, settings.stabiliser), (settings.inner_lr, settings.inner_steps)
+    fold, (alpha, steps) = (
+        leap_fold(settings.length, True, settings.stabiliser),
+        (settings.inner_lr, settings.inner_steps),
+    )
     records: list[Record] = []
     own: list[float] = []  # of the objective that the method shortens
     moved: list[Tensor] = []  # distance of limit points from the first ones, [task]
@@ -257,7 +262,7 @@ def run(
         slope = meta_gradient(problem, path, drawn, alpha, fold, settings.exact)
         start = {"theta": start["theta"] - settings.outer_lr * slope["theta"]}
     missing = settings.meta_steps + 1 - len(own)  # after divergence
-    rises = sum(b > a * (1 + ROUNDING) for a, b in zip(own, own[1:], strict=False)) + missing
+    rises = sum(b > a * (1 + ROUNDING) for a, b in pairwise(own)) + missing
     records += [
         ("", None, "rises", rises),
         ("", None, "rise_share", rises / settings.meta_steps),

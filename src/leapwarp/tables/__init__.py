@@ -72,6 +72,21 @@ QUANTITIES = {
         "post", "Offset after warps", "of the root mean square", 3, True, select=activations.offset
     ),
     "excess_post": Quantity("post", "Distance from I beyond the control's", "norm", 2, True, select=activations.excess),
+    "rho_5": Quantity("rho_5", "ρ after 5 steps", "relative error", 4, True),
+    "rho_20": Quantity("rho_20", "ρ after 20 steps", "relative error", 4, True),
+    "rho_growth": Quantity("rho_growth", "Growth of ρ from 5 to 20 steps", "times", 2, True),
+    "rho_late_growth": Quantity("rho_late_growth", "Growth of ρ from 20 steps to the last", "times", 2, True),
+    "rho_spread_5": Quantity("rho_spread_5", "Largest over least ρ of all layers after 5 steps", "times", 1, True),
+    "rho_spread_20": Quantity("rho_spread_20", "Largest over least ρ of all layers after 20 steps", "times", 1, True),
+    "shortening": Quantity("shortening", "Last path", "of the first", 3, True),
+    "overshoot": Quantity("overshoot", "Last path above the shortest", "percent", 3, True, lambda value: 100 * value),
+    "rises": Quantity("rises", "Longer than before", "meta-steps", 1, True),
+    "criterion_broken": Quantity("criterion_broken", "Frozen objective rose", "meta-steps", 1, True),
+    "half_steps": Quantity("half_steps", "Above half of the first path", "meta-steps", 1, True),
+    "limit_distance": Quantity("limit_distance", "Limit points moved, at most", "units of the plane", 4, True),
+    "order": Quantity("order", "Order of the error", "power of the rate", 3),
+    "largest_error": Quantity("largest_error", "Largest error", "of the loss", 3, True),
+    "definite": Quantity("definite", "Least over largest eigenvalue of the metric", "ratio", 4),
     "adapt_seconds": Quantity("adapt_seconds", "Time to adapt", "seconds a task", 3, True),
 }
 PROFILES = {

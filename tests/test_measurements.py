@@ -1,0 +1,203 @@
+"""The experiments `jacobian` and `geometry` at their smallest, and tables and figures of all measurements."""
+
+import math
+from dataclasses import replace
+from itertools import product
+
+import matplotlib.image
+import pandas as pd
+import pytest
+import torch
+
+from leapwarp import results
+from leapwarp.data import glyphs
+from leapwarp.experiments import geometry, jacobian
+from leapwarp.figures import geometry as geometry_figures
+from leapwarp.figures import jacobian as jacobian_figures
+from leapwarp.figures import theorem1 as theorem1_figures
+from leapwarp.tables import geometry as geometry_table
+from leapwarp.tables import jacobian as jacobian_table
+from leapwarp.tables import theorem1 as theorem1_table
+
+CPU = torch.device("cpu")
+FIXED = {"n_tasks": 0, "profile": "quick", "data_checksum": "0a1b2c", "settings": "3d4e5f"}
+FIXED |= {"version": "0.1.0", "device": "cpu", "seconds": 1.0}
+
+
+# ---------------------------------------------------------------- jacobian
+
+
+@pytest.fixture(scope="module")
+def alphabets():
+    return glyphs.make(2)
+
+
+def measured(alphabets, name, **changes):
+    method = jacobian.methods(replace(jacobian.SMOKE, **changes))[name]
+    records, _ = jacobian.run(alphabets, method, name, 0, 0, CPU, None, {})
+    return {(task, step, metric): value for task, step, metric, value in records}
+
+
+@pytest.mark.slow
+def test_precision_at_a_rate_of_nearly_nought_is_proportional_to_it(alphabets):
+    # rho = rate * |sum of Hessians| / n to first order, and the start and the batches are the same at every rate
+    found = []
+    for rate in (2e-5, 1e-5):
+        method = jacobian.methods(jacobian.SMOKE)["rate_0.1"]
+        slow = method._replace(settings=replace(method.settings, inner_lr=rate))
+        records, _ = jacobian.run(alphabets, slow, "rate_0.1", 0, 0, CPU, None, {})
+        found.append({metric: value for task, step, metric, value in records if step is None})
+    assert found[0]["rho_5"] / found[1]["rho_5"] == pytest.approx(2, rel=0.03)
+    assert found[1]["rho_growth"] == pytest.approx(found[1]["rho_20"] / found[1]["rho_5"])
+
+
+@pytest.mark.slow
+def test_the_first_layer_alone_and_among_all_are_the_same(alphabets):
+    one, all_layers = measured(alphabets, "rate_0.1", filters=1), measured(alphabets, "layers", narrow=1)
+    (task,) = {task for task, *_ in one}
+    assert one[task, 5, "rho"] == pytest.approx(all_layers[task, 5, "rho.task.0.conv"], rel=1e-4)
+    layers = {metric for _, step, metric in all_layers if metric.startswith("rho.") and step == 5}
+    assert len(layers) == 4 * 2 + 1  # convolution and batch norm of each block, and the head
+    weighty = [
+        value for (_, step, name), value in all_layers.items() if step == 5 and name in layers and "norm" not in name
+    ]
+    assert all_layers[task, None, "rho_spread_5"] == pytest.approx(max(weighty) / min(weighty))
+
+
+def test_without_batch_norm_next_to_nothing_changes(alphabets):
+    name, found = "unnormalised_0.5", {}
+    for changes in ({}, {"batch_norm": True}):
+        method = jacobian.methods(jacobian.SMOKE)[name]
+        settings = replace(method.settings, at=(5, 20), **changes)
+        records, _ = jacobian.run(alphabets, method._replace(settings=settings), name, 0, 0, CPU, None, {})
+        found[bool(changes)] = next(value for _, _, metric, value in records if metric == "rho_5")
+    assert found[False] < 0.01 * found[True]
+
+
+# ---------------------------------------------------------------- geometry
+
+
+@pytest.mark.parametrize("name", ["residual_tanh", "two_layer_tanh"])
+def test_the_order_of_curved_warps_is_two(name):
+    records, _ = geometry.run(None, geometry.methods(geometry.SMOKE)[name], name, 0, 0, CPU, None, {})
+    orders = [value for _, _, metric, value in records if metric == "order"]
+    assert len(orders) == geometry.SMOKE.draws and all(1.95 < order < 2.05 for order in orders)
+    assert all(value > 0 for _, _, metric, value in records if metric == "definite")
+
+
+def test_a_linear_warp_has_rounding_and_no_order():
+    method = geometry.methods(geometry.SMOKE)["linear_warp"]
+    records, _ = geometry.run(None, method, "linear_warp", 0, 0, CPU, None, {})
+    assert not [value for _, _, metric, value in records if metric == "order"]
+    assert max(value for _, _, metric, value in records if metric == "largest_error") < 1e-14
+
+
+def test_order_of_a_power_is_its_exponent():
+    rates = 0.1 * 0.5 ** torch.arange(6, dtype=torch.float64)
+    errors = 3 * rates**2.5
+    errors[0] = 1.0  # before the tail
+    assert geometry.order(rates, errors, 5).item() == pytest.approx(2.5)
+
+
+# ---------------------------------------------------------------- tables and figures, from made-up rows
+
+
+def rows(experiment, data_source, records_of, methods, seeds=(0, 1)):
+    return pd.concat(
+        [
+            results.rows(
+                records_of(name, seed), experiment=experiment, method=name, seed=seed, data_source=data_source, **FIXED
+            )
+            for name, seed in product(methods, seeds)
+        ],
+        ignore_index=True,
+    )
+
+
+def jacobian_rows(seeds=(0, 1)):
+    def records(name, seed):
+        metrics = ["rho.task.0.conv", "rho.task.0.norm", "rho.head"] if name == "layers" else ["rho"]
+        curve = [("A", k, metric, 0.01 * k * (1 + seed)) for k in (5, 20, 100) for metric in metrics]
+        return [*curve, ("A", None, "rho_5", 0.05)]
+
+    return rows("jacobian", "omniglot", records, ["rate_0.01", "rate_0.5", "layers"], seeds)
+
+
+def theorem1_rows(seeds=(0, 1)):
+    def records(name, seed):
+        found = [("", k, "path_length", 8.0 / (1 + k * (1 + seed))) for k in range(4)]
+        summaries = ("shortening", "overshoot", "rises", "criterion_broken", "half_steps")
+        found += [("", None, metric, 2.0 + seed) for metric in summaries]
+        return found + [(f"task {t}", None, "limit_distance", float(t)) for t in range(2)]
+
+    return rows("theorem1", "simulated", records, ["beta_0.01", "beta_0.3", "many_basins", "batch_1"], seeds)
+
+
+def geometry_rows(seeds=(0, 1)):
+    def records(name, seed):
+        found = [("", k, "rate", 0.1 / 2**k) for k in range(4)]
+        for draw in range(3):
+            found += [(f"draw {draw}", k, "error", (1 + draw) * 4.0**-k * (name != "linear_warp")) for k in range(4)]
+            found += [(f"draw {draw}", None, metric, 1.5 + seed) for metric in ("largest_error", "definite")]
+            found += [(f"draw {draw}", None, "order", 2.0 + seed)] if name != "linear_warp" else []
+        return found
+
+    return rows("geometry", "simulated", records, ["linear_warp", "residual_tanh"], seeds)
+
+
+def test_tables_hold_the_hand_computed_numbers():
+    lines, text = jacobian_table.build(jacobian_rows(), None)
+    assert "| α = 0.5 | 0.0750 ± 0.0354 | 0.3000 ± 0.1414 | 1.5000 ± 0.7071 |" in text
+    assert text.index("`task.0.conv`") < text.index("`task.0.norm`") < text.index("`head`")
+    assert set(lines["metric"]) == {"rho", "rho.task.0.conv", "rho.task.0.norm", "rho.head"}
+    _, text = theorem1_table.build(theorem1_rows(), None)
+    half = 1 / math.sqrt(2)
+    assert (
+        f"| β = 0.3 | 2.500 ± {half:.3f} | 250.000 ± 70.711 | 2.5 ± 0.7 | 2.5 ± 0.7 | 2.5 ± 0.7 | 0.5000 ± 0.0000 |"
+        in text
+    )
+    assert "over 3\n  meta-steps" in text
+    lines, text = geometry_table.build(geometry_rows(), None)
+    assert "| linear | – | 2.000 ± 0.707 |" in text and "| residual tanh | 2.500 ± 0.707 |" in text
+    assert "3\n  draws a seed" in text
+    for build, frame in ((theorem1_table.build, jacobian_rows()), (geometry_table.build, jacobian_rows())):
+        with pytest.raises(ValueError, match="jacobian"):
+            build(frame, None)
+
+
+CASES = {
+    "jacobian": (jacobian_figures, jacobian_rows, ["jacobian", "jacobian_layers"]),
+    "theorem1": (theorem1_figures, theorem1_rows, ["theorem1", "theorem1_variants"]),
+    "geometry": (geometry_figures, geometry_rows, ["geometry"]),
+}
+
+
+@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_figures_draw(tmp_path, name, seeds):
+    module, made_up, figures = CASES[name]
+    results.write(tmp_path / "rows.csv", made_up(seeds))
+    command = ["--experiment", name, "--rows", str(tmp_path / "rows.csv"), "--out-dir", str(tmp_path / "figures")]
+    module.main(command)
+    assert sorted(path.stem for path in (tmp_path / "figures").iterdir()) == figures
+    before = {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
+    module.main(command)
+    for path, content in before.items():
+        assert path.read_bytes() == content
+        assert (matplotlib.image.imread(path)[..., :3] < 0.99).any(axis=-1).mean() > 0.02
+
+
+def test_figures_of_some_methods_only():
+    frame = jacobian_rows()
+    jacobian_figures.build(frame[frame["method"] != "layers"], None, "jacobian")
+    jacobian_figures.build(frame[frame["method"] == "layers"], None, "jacobian")
+    frame = theorem1_rows()
+    theorem1_figures.build(frame[frame["method"] == "batch_1"], None, "theorem1")
+    theorem1_figures.build(frame[frame["method"] == "beta_0.01"], None, "theorem1")
+
+
+def test_the_figure_by_rate_shows_means_and_what_the_paper_states():
+    axes = jacobian_figures.by_rate(jacobian_rows()).axes[0]
+    lines = {tuple(line.get_xdata()): list(line.get_ydata()) for line in axes.lines}
+    assert lines[5, 20, 100] == pytest.approx([0.075, 0.3, 1.5])
+    assert {1e-3, 1e-2} <= {line.get_ydata()[0] for line in axes.lines if list(line.get_xdata()) == [5, 20]}

@@ -1,0 +1,104 @@
+"""The experiment on Leap's Theorem 1: its meta-gradient against slow references, its tasks, and its counts; float64."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import DOUBLE
+
+from leapwarp.experiments import theorem1
+from leapwarp.experiments.theorem1 import SMOKE, distance, family, hessians, limits, meta_gradient, walk
+from leapwarp.learners.leap import leap_fold
+
+CPU = torch.device("cpu")
+SMALL = replace(SMOKE, n_tasks=3, points=5, inner_steps=6, ripple=0.3)
+
+
+def objective(settings, theta, far, length):
+    """The length or energy to the frozen far ends, by plain steps that autograd can follow."""
+    problem, tasks, _ = family(settings, 0, CPU)
+    who, total = torch.arange(settings.n_tasks), torch.zeros((), dtype=DOUBLE)
+    point = theta.expand(settings.n_tasks, 2)
+    for k, end in enumerate(far):
+        batch = problem.draw(tasks, who, torch.full_like(who, k))
+        loss = problem.loss({"theta": point}, {}, batch).loss
+        (slope,) = torch.autograd.grad(loss.sum(), point, create_graph=True)
+        gap = torch.cat([end.params["theta"] - point, (end.loss - loss)[:, None]], 1)
+        total = total + (gap.norm(dim=1) if length else gap.square().sum(1)).sum()
+        point = point - settings.inner_lr * slope
+    return total / settings.n_tasks
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_exact_meta_gradient_equals_autograd_through_all_steps(length):
+    problem, tasks, start = family(SMALL, 0, CPU)
+    path = walk(problem, start, tasks, SMALL.inner_lr, SMALL.inner_steps)
+    theta = start["theta"].clone().requires_grad_()
+    value = objective(SMALL, theta, [after for _, after in path], length)
+    (expected,) = torch.autograd.grad(value, theta)
+    fold = leap_fold(length, True, False)
+    ours = meta_gradient(problem, path, tasks, SMALL.inner_lr, fold, exact=True)["theta"]
+    constant = 1 if length else 2  # the fold leaves the energy's factor to the meta learning rate
+    torch.testing.assert_close(constant * ours, expected, rtol=1e-11, atol=1e-12)
+    identity = meta_gradient(problem, path, tasks, SMALL.inner_lr, fold, exact=False)["theta"]
+    assert (identity - ours).norm() > 0.01 * ours.norm()
+    near = [before for before, _ in path]
+    torch.testing.assert_close(distance(near, [after for _, after in path], length), value.detach())
+
+
+def test_hessians_equal_those_of_autograd():
+    problem, tasks, start = family(SMALL, 0, CPU)
+    path = walk(problem, start, tasks, SMALL.inner_lr, SMALL.inner_steps)
+    ours = hessians(problem, path, tasks)
+    for step, task in ((0, 0), (4, 2)):
+        who, number = torch.tensor([task]), torch.tensor([step])
+        batch = problem.draw(tasks, who, number)
+        expected = torch.autograd.functional.hessian(
+            lambda theta, batch=batch: problem.loss({"theta": theta[None]}, {}, batch).loss.sum(),
+            path[step].before.params["theta"][task],
+        )
+        torch.testing.assert_close(ours[step, task], expected, rtol=1e-12, atol=1e-13)
+
+
+def test_one_basin_is_convex_and_its_limit_point_a_minimum():
+    settings = replace(theorem1.PAPER, inner_steps=5)
+    problem, tasks, start = family(settings, 0, CPU)
+    path = walk(problem, start, tasks, settings.inner_lr, settings.inner_steps)
+    assert torch.linalg.eigvalsh(hessians(problem, path, tasks)).min() > 0.15  # 0.5 less the ripple's 0.31
+    ends = limits(problem, path, tasks, settings)
+    there = walk(problem, start, tasks, settings.inner_lr, 1)[0].before._replace(params={"theta": ends})
+    still = problem.loss({"theta": ends.requires_grad_()}, {}, problem.draw(tasks, tasks.index, 0 * tasks.index)).loss
+    (slope,) = torch.autograd.grad(still.sum(), ends)
+    assert slope.abs().max() < 1e-6 and there.params["theta"] is ends
+    wavy = replace(settings, ripple=theorem1.methods(settings)["many_basins"].settings.ripple)
+    problem, tasks, start = family(wavy, 0, CPU)
+    path = walk(problem, start, tasks, settings.inner_lr, settings.inner_steps)
+    assert torch.linalg.eigvalsh(hessians(problem, path, tasks)).min() < -0.5
+
+
+def summary(name, seed=0, **changes):
+    method = theorem1.methods(replace(SMOKE, **changes))[name]
+    records, _ = theorem1.run(None, method, name, 0, seed, CPU, None, {})
+    return records, {metric: value for task, step, metric, value in records if step is None and not task}
+
+
+def test_small_steps_shorten_the_path_at_first_and_large_ones_lengthen_it():
+    _, small = summary("beta_0.003", meta_steps=10, inner_steps=20)
+    assert small["rises"] == small["criterion_broken"] == 0 and small["shortening"] < 0.9
+    records, large = summary("beta_0.3", meta_steps=10, inner_steps=20, outer_lr=5.0)
+    assert large["criterion_broken"] > 0
+    method = theorem1.methods(replace(SMOKE, meta_steps=20))["beta_0.3"]
+    wild = method._replace(settings=replace(method.settings, outer_lr=50.0))
+    records, _ = theorem1.run(None, wild, "beta_0.3", 0, 0, CPU, None, {})
+    found = {metric: value for task, step, metric, value in records if step is None and not task}
+    assert found["rises"] >= 19 and found["rise_share"] <= 1  # what diverged counts to the end
+    assert all(value == value and abs(value) != float("inf") for *_, value in records)
+
+
+def test_runs_repeat_and_batches_change_only_the_update():
+    (first, _), (again, _) = summary("beta_0.01"), summary("beta_0.01")
+    assert first == again
+    noisy, _ = summary("batch_1")
+    lengths = [[value for _, step, metric, value in records if metric == "path_length"] for records in (first, noisy)]
+    assert lengths[0][0] == lengths[1][0] and lengths[0][1] != lengths[1][1]
+    assert len(lengths[0]) == SMOKE.meta_steps + 1
