@@ -240,7 +240,7 @@ def test_figures_show_what_the_rows_say(tmp_path):
     drawn = {c.get_label(): c.lines[0].get_ydata().tolist() for c in cov.containers}
     assert drawn["before the warp"] == pytest.approx([5, 5, 5, 5])
     assert drawn["after the warp"] == pytest.approx([7, 14, 21, 28])
-    assert drawn["after it, whitened by training images"] == pytest.approx([2, 2, 2, 2])
+    assert drawn["after it, whitened by\ntraining images"] == pytest.approx([2, 2, 2, 2])
     assert [c.lines[0].get_ydata().tolist() for c in mean.containers][1] == pytest.approx([-1, -2, -3, -4])
     left, _ = figures.table(frame, paper).axes
     assert [label.get_text() for label in left.get_yticklabels()][-1] == "SGD"

@@ -6,6 +6,9 @@
 From a random initialisation that nothing moves, tasks are learnt by gradient descent, by natural gradient descent in
 two versions of KFAC, and by gradient descent through warp layers that were meta-learnt for that initialisation. And
 the activations before and after the warp layers of the main Warp-Leap configuration are measured.
+
+One run takes, on a core: smoke, a second; quick, sgd 2 s, kfac 10, kfac_exact 40, warp_linear 20, warp_nonlinear 50,
+warp_leap 20. To expect: KFAC above SGD; in the paper, warps above both, for which quick trains them too little.
 """
 
 from collections.abc import Sequence
@@ -85,12 +88,13 @@ def distance(rows: Tensor) -> Tensor:
 def whiten(rows: Tensor, by: Tensor) -> Tensor:
     """`rows` moved and rotated so that the rows of `by` would have mean 0 and covariance I. [task, row, channel] each
 
-    A direction in which those of `by` do not differ is left out: its covariance stays 0.
+    A direction with less than a thousandth of the largest variance of `by` is left out: its covariance stays 0. The
+    channels that hardly ever fire would otherwise decide everything.
     """
     mean = by.mean(1, keepdim=True).double()
     centred = by - mean
     values, vectors = torch.linalg.eigh(centred.mT @ centred / by.shape[1])
-    scale = torch.where(values > 1e-6 * values[:, -1:], values.clamp_min(0).rsqrt(), 0.0)
+    scale = torch.where(values > 1e-3 * values[:, -1:], values.clamp_min(0).rsqrt(), 0.0)
     return (rows - mean) @ (vectors * scale[:, None, :])
 
 

@@ -23,7 +23,7 @@ from leapwarp.tables.natural_gradient import ROWS
 SIDES = {  # name, colour, marker, place beside the others of a layer
     "pre": ("before the warp", "#0072B2", "s", -0.12),
     "post": ("after the warp", "#D55E00", "o", 0.0),
-    "white": ("after it, whitened by training images", "#7F7F7F", "d", 0.12),
+    "white": ("after it, whitened by\ntraining images", "#7F7F7F", "d", 0.12),
 }
 
 
@@ -66,6 +66,7 @@ def table(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         mine = lines.loc[lines["method"] == name]
         draw.shaded(right, mine.assign(mean=100 * mine["mean"], std=100 * mine["std"]), "step", name)
     right.axhline(5, color="0.6", linewidth=0.9, linestyle=":")
+    right.set_ylim(0, 1.35 * right.get_ylim()[1])  # room for the legend
     right.set_xlabel("gradient steps on a held-out task")
     right.set_ylabel("training-batch accuracy [%]")
     handles = [Line2D([], [], color=style.method(name).colour, label=style.method(name).name) for name in names]
@@ -77,7 +78,7 @@ def table(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 
 def activations(frame: pd.DataFrame) -> Figure:
     """Figure 6: means on the left, distances from the identity on the right, before and after each warp."""
-    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(11.0, 4.2), layout="constrained")
     frame = frame.loc[frame["method"] == "warp_leap"]
     labels = {
         "mean": "mean activation $E[h(x)]$",
@@ -98,9 +99,13 @@ def activations(frame: pd.DataFrame) -> Figure:
         axes.set_xlabel("block, from the image on")
         axes.set_ylabel(label)
         axes.axhline(0, color="0.6", linewidth=0.9, zorder=0)
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, names, loc="outside upper right", ncols=3, frameon=False, fontsize=8)
+    draw.legend(
+        figure,
+        [
+            Line2D([], [], color=colour, marker=marker, linestyle="none", label=name)
+            for name, colour, marker, _ in SIDES.values()
+        ],
+    )
     extra = (
         "on held-out images of held-out tasks, averaged over five points of adaptation; "
         "the paper shows a plot and prints no numbers"
