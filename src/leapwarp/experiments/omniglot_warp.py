@@ -46,7 +46,7 @@ QUICK = replace(
     meta_batch=3,
     meta_steps=60,
     eta=3,  # the sum of three gradients is one stack, two fifths cheaper than three in turn
-    dampings=(0.1, 1.0),
+    dampings=(0.1, 0.3, 1.0),
     damping_tasks=2,
 )
 SMOKE = replace(
