@@ -31,7 +31,7 @@ def _label(name: str) -> str:
 
 def dots(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """Each row of Table 3: ours as mean, standard deviation and seeds; the paper's likewise, hollow."""
-    figure = Figure(figsize=(8.4, 5.2), layout="constrained")
+    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
     axes = figure.add_subplot()
     final, names = tables.quantity(frame, "accuracy"), _order(frame)
     ours = results.summary(final, ["method"]).set_index("method")
@@ -53,13 +53,13 @@ def dots(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     axes.axvline(5, color="0.6", linewidth=0.9, linestyle=":")
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
-    bars = "bars: ± 1 standard deviation over seeds, strokes: seeds; dotted: chance"
+    bars = "strokes: seeds; dotted: chance"
     draw.title(figure, f"{TITLE}: held-out accuracy", draw.caption(final, "warp_ablation", bars, spread="bars"))
     handles = [
         Line2D([], [], color="0.2", marker="o", label="ours"),
-        Line2D([], [], color="0.45", marker="o", markerfacecolor="white", label="WarpGrad paper, Table 3 (25 tasks)"),
+        Line2D([], [], color="0.45", marker="o", markerfacecolor="white", label="WarpGrad paper,\nTable 3 (25 tasks)"),
     ]
-    axes.legend(handles=handles, loc="lower right", frameon=True, framealpha=0.9)
+    draw.legend(figure, handles)
     return figure
 
 
