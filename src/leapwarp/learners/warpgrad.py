@@ -43,6 +43,7 @@ def warp_gradient(
     order: int = 2,
     rates: Params | None = None,
     velocity: Params | None = None,
+    share: Callable[[Params, int], Params] = repeat,
 ) -> tuple[Tensor, Params]:
     """The gradient of the warp objective at given task parameters (WarpGrad equation 3).
 
@@ -62,6 +63,7 @@ def warp_gradient(
             for the objective in full. 0 leaves out the step: L_meta(theta; phi), the released code's approximation.
         rates: `learning_rate` and `momentum`, [] each, in place of `inner`; their gradients join the warps'.
         velocity: with `rates`, the momentum that the task had gathered at `params`.
+        share: gives each of so many tasks its warps.
 
     Returns:
         L_meta [task] after the step, and the gradient of their sum, shaped as `warp` (and `rates`).
@@ -69,7 +71,7 @@ def warp_gradient(
     n_tasks, device = len(task_batch.y), task_batch.y.device
     leaves = {name: leaf.detach().requires_grad_() for name, leaf in (warp | (rates or {})).items()}
     theta = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
-    fixed = repeat({name: leaves[name] for name in warp}, n_tasks)
+    fixed = share({name: leaves[name] for name in warp}, n_tasks)
     stats = fresh_stats(problem, n_tasks, device)
     stepped = theta
     if order:

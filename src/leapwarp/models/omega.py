@@ -1,0 +1,80 @@
+"""The explicit warp of WarpGrad appendix E: a network from the plane, where a learner moves, to the plane of the task.
+
+omega(theta) = skip * theta + W_1 tanh(W_0 theta + b_0) + b_1, with parameters `warp.0.*` and `warp.1.*`. With the skip
+(a residual warp), every point of the plane is the image of some theta, since what is added to theta is bounded; without
+it, the image is bounded, and a learner may be unable to start where it should.
+"""
+
+import torch
+from torch import Tensor
+
+from leapwarp.trees import Params
+
+
+def init(kind: str, stream: torch.Generator, hidden: int = 30) -> Params:
+    """Warp parameters, of one task.
+
+    Args:
+        kind: "identity", a residual warp whose last layer is zero; "residual", one of PyTorch's default layers; "plain",
+            default layers without the skip.
+    """
+    params: Params = {}
+    for layer, (inputs, outputs) in enumerate([(2, hidden), (hidden, 2)]):
+        bound = inputs**-0.5
+        for name, shape in (("weight", (outputs, inputs)), ("bias", (outputs,))):
+            params[f"warp.{layer}.{name}"] = bound * (2 * torch.rand(shape, generator=stream) - 1)
+    if kind == "identity":
+        params |= {name: torch.zeros_like(leaf) for name, leaf in params.items() if name.startswith("warp.1.")}
+    return params
+
+
+def omega(params: Params, theta: Tensor, skip: bool = True) -> Tensor:
+    """Where the warp takes `theta`. Stacks; theta [task, 2] or [task, point, 2] -> the same shape"""
+    points = theta if theta.dim() == 3 else theta.unsqueeze(1)
+    hidden = torch.tanh(_linear(params, 0, points))
+    image = _linear(params, 1, hidden) + (points if skip else 0)
+    return image.view(theta.shape)
+
+
+def jacobian(params: Params, theta: Tensor, skip: bool = True) -> Tensor:
+    """D omega / D theta. Stacks; theta [task, 2] -> [task, 2, 2]"""
+    slope = 1 - torch.tanh(_linear(params, 0, theta.unsqueeze(1))) ** 2  # [task, 1, hidden]
+    product = (params["warp.1.weight"] * slope) @ params["warp.0.weight"]
+    return product + torch.eye(2, dtype=theta.dtype, device=theta.device) if skip else product
+
+
+@torch.no_grad()
+def preimage(params: Params, x: Tensor, skip: bool = True, lattice: Tensor | None = None, steps: int = 40) -> Tensor:
+    """A theta that the warp takes to `x`, or as near as it gets. Stacks; x [task, 2] -> [task, 2]
+
+    Damped Gauss-Newton (Levenberg and Marquardt) from x itself and from the point of `lattice` [point, 2] whose image is
+    nearest; of the two ends, the first is taken unless the second is nearer.
+    """
+    if lattice is None:
+        return _descend(params, x, x, skip, steps)
+    images = omega(params, lattice.expand(len(x), *lattice.shape), skip)
+    nearest = (images - x[:, None]).square().sum(-1).argmin(1)
+    ends = [_descend(params, x, begin, skip, steps) for begin in (x, lattice[nearest])]
+    first, second = ((omega(params, end, skip) - x).norm(dim=1) for end in ends)
+    return torch.where((second < first - 1e-3)[:, None], ends[1], ends[0])
+
+
+def _descend(params: Params, x: Tensor, theta: Tensor, skip: bool, steps: int) -> Tensor:
+    damping = torch.full_like(x[:, :1], 1e-2)
+    gap = omega(params, theta, skip) - x
+    for _ in range(steps):
+        slope = jacobian(params, theta, skip)
+        normal, right = slope.mT @ slope, (slope.mT @ gap[..., None])[..., 0]
+        a, b, d = normal[:, :1, 0] + damping, normal[:, :1, 1], normal[:, 1:, 1] + damping
+        r1, r2 = right[:, :1], right[:, 1:]
+        tried = theta - torch.cat([d * r1 - b * r2, a * r2 - b * r1], 1) / (a * d - b * b).clamp_min(1e-20)
+        new_gap = omega(params, tried, skip) - x
+        better = new_gap.norm(dim=1, keepdim=True) < gap.norm(dim=1, keepdim=True)
+        theta, gap = torch.where(better, tried, theta), torch.where(better, new_gap, gap)
+        damping = torch.where(better, damping / 4, damping * 4).clamp(1e-9, 1e6)
+    return theta
+
+
+def _linear(params: Params, layer: int, points: Tensor) -> Tensor:
+    weight, bias = params[f"warp.{layer}.weight"], params[f"warp.{layer}.bias"]
+    return torch.baddbmm(bias.unsqueeze(1), points, weight.mT)

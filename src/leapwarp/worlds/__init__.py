@@ -1,0 +1,1 @@
+"""Simulated tasks: drawn from a seed, without any data."""
