@@ -43,9 +43,7 @@ def online_warp(
     def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
         path: list[Params] = []
         theta, warp = start(state, tasks)
-        adapted = adapt(
-            problem, inner, theta, warp, tasks, steps, observe=lambda k, params, stats: path.append(params)
-        )
+        adapted = adapt(problem, inner, theta, warp, tasks, steps, observe=lambda k, params, stats: path.append(params))
         points = {name: torch.stack([at[name] for at in path[:-1]], 1).flatten(0, 1) for name in theta}
         who = torch.arange(len(tasks.index), device=tasks.x.device).repeat_interleave(steps)
         k = torch.arange(steps, device=tasks.x.device).repeat(len(tasks.index))

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from leapwarp.trees import Params
 
+TRIES = 4  # points of the lattice that a search for a preimage begins from
+
 
 def init(kind: str, stream: torch.Generator, hidden: int = 30) -> Params:
     """Warp parameters, of one task.
@@ -44,19 +46,28 @@ def jacobian(params: Params, theta: Tensor, skip: bool = True) -> Tensor:
 
 
 @torch.no_grad()
-def preimage(params: Params, x: Tensor, skip: bool = True, lattice: Tensor | None = None, steps: int = 40) -> Tensor:
+def preimage(params: Params, x: Tensor, skip: bool = True, steps: int = 40, points: int = 41) -> Tensor:
     """A theta that the warp takes to `x`, or as near as it gets. Stacks; x [task, 2] -> [task, 2]
 
-    Damped Gauss-Newton (Levenberg and Marquardt) from x itself and from the point of `lattice` [point, 2] whose image is
-    nearest; of the two ends, the first is taken unless the second is nearer.
+    Damped Gauss-Newton (Levenberg and Marquardt) from x itself; where that does not arrive, from those points of a
+    lattice around x whose images are nearest. With the skip, the lattice covers all that can be a preimage.
     """
-    if lattice is None:
-        return _descend(params, x, x, skip, steps)
-    images = omega(params, lattice.expand(len(x), *lattice.shape), skip)
-    nearest = (images - x[:, None]).square().sum(-1).argmin(1)
-    ends = [_descend(params, x, begin, skip, steps) for begin in (x, lattice[nearest])]
-    first, second = ((omega(params, end, skip) - x).norm(dim=1) for end in ends)
-    return torch.where((second < first - 1e-3)[:, None], ends[1], ends[0])
+    theta = _descend(params, x, x, skip, steps)
+    missed = (omega(params, theta, skip) - x).norm(dim=1) > 1e-4
+    if missed.any():
+        mine, target = {name: leaf[missed] for name, leaf in params.items()}, x[missed]
+        reach = (mine["warp.1.weight"].abs().sum(2) + mine["warp.1.bias"].abs()).amax(1)  # of what is added to theta
+        line = torch.linspace(-1, 1, points, dtype=x.dtype, device=x.device)
+        around = target[:, None] + reach[:, None, None] * torch.cartesian_prod(line, line)
+        distance = (omega(mine, around, skip) - target[:, None]).norm(dim=2)
+        nearest = distance.topk(TRIES, dim=1, largest=False).indices  # [missed, try]
+        begin = around.gather(1, nearest[..., None].expand(-1, -1, 2)).flatten(0, 1)
+        again = {name: leaf.repeat_interleave(TRIES, 0) for name, leaf in mine.items()}
+        goal = target.repeat_interleave(TRIES, 0)
+        end = _descend(again, goal, begin, skip, steps)
+        best = (omega(again, end, skip) - goal).norm(dim=1).view(-1, TRIES).argmin(1)
+        theta[missed] = end.view(-1, TRIES, 2)[torch.arange(len(best)), best]
+    return theta
 
 
 def _descend(params: Params, x: Tensor, theta: Tensor, skip: bool, steps: int) -> Tensor:

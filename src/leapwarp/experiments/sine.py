@@ -1,0 +1,290 @@
+"""WarpGrad's continual learning experiment (appendix K, Figures 9 and 10): five parts of a function, one after another.
+
+    python -m leapwarp.experiments.sine --profile quick --method warpgrad --n-tasks 0 --seeds 0 1 --out warpgrad.csv
+
+A task is a function on five intervals. A learner sees each interval for 20 steps of gradient descent on five fresh points,
+and must not forget those before. Warps are meta-trained for this; the initialisation is random and fixed. Learners are
+judged on new functions, with the intervals from left to right as in meta-training and in another order.
+
+One run takes, on a core: TIMES
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from leapwarp.fit import Fit, fit
+from leapwarp.inner import adapt
+from leapwarp.learners import Learner
+from leapwarp.learners.continual import Losses, at_point, continual_warp
+from leapwarp.models.warped_mlp import after_step, forward, warped_mlp
+from leapwarp.optim import adam, sgd
+from leapwarp.problem import Batch, Problem, Task, mean_square, supervised
+from leapwarp.rng import generator
+from leapwarp.trees import Params, repeat
+from leapwarp.worlds import sine
+from leapwarp.worlds.sine import SUBTASKS
+
+ORDERS = {"": [0, 1, 2, 3, 4], "_shuffled": [1, 3, 4, 2, 0]}  # suffix of metrics: order of sub-tasks (WarpGrad Fig. 9)
+SEEN = ORDERS[""]
+CURVE_POINTS = 200  # of the curves of meta-training
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers of one method at one size."""
+
+    layers: int = 4  # WarpGrad App. K
+    hidden: int = 200  # WarpGrad App. K
+    warp_hidden: int = 100  # WarpGrad App. K
+    batch: int = 5  # WarpGrad App. K
+    steps: int = 20  # gradient steps on each of the five sub-tasks: WarpGrad App. K
+    inner_lr: float = 0.001  # WarpGrad App. K
+    outer_lr: float = 0.001  # of Adam: WarpGrad App. K
+    meta_batch: int = 5  # WarpGrad App. K
+    meta_steps: int = 20_000  # WarpGrad App. K
+    n_validation: int = 5  # held-out points of a sub-task in the meta-objective; the paper is silent, so a batch
+    n_test: int = 100  # functions held out: WarpGrad App. K
+    n_points: int = 20  # on which the loss of a sub-task is measured
+    n_tuning: int = 100  # functions on which a learning rate is chosen
+    rates: tuple[float, ...] = ()
+    """task learning rates to choose from; `inner_lr` where there are none"""
+    chosen_by: str = "final_loss"
+    """the measure that the chosen rate has the least of: `final_loss` of all sub-tasks at the end, or `learnt_loss`"""
+    every: bool = False
+    """each step sees a batch of every sub-task: the upper bound"""
+    replay: int = 0
+    """points of earlier batches in every step"""
+    printed_weights: bool = False
+    """the other reading of equation 18, see `learners.continual`"""
+    inner_step: bool = True
+    """the meta-objective is taken after a step (equation 3), or where the path is (as equation 14 prints it)"""
+    n_examples: int = 3
+    """functions of seed 0 whose predictions are kept for Figure 10"""
+    lattice: int = 101
+    checkpoint_every: int = 20
+
+
+PAPER = Settings()
+QUICK = replace(PAPER, hidden=64, warp_hidden=32, meta_steps=1000)
+SMOKE = replace(
+    PAPER, hidden=8, warp_hidden=4, steps=3, meta_batch=2, meta_steps=3, n_test=4, n_tuning=4, n_points=4, lattice=11
+)
+PROFILES = {"smoke": SMOKE, "quick": QUICK, "paper": PAPER}
+
+
+class Method(NamedTuple):
+    settings: Settings
+    warp: bool = True
+    trains: bool = False
+    """whether the warps are meta-trained"""
+    pretrains: bool = False  # on functions without number, so that there is no count of tasks to report
+
+
+def methods(settings: Settings) -> dict[str, Method]:
+    """The learners that are compared, each with what sets it apart from `settings`."""
+    tuned = replace(settings, rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3))
+    return {
+        "warpgrad": Method(settings, trains=True),
+        "warpgrad_printed": Method(replace(settings, printed_weights=True), trains=True),
+        "warpgrad_no_step": Method(replace(settings, inner_step=False), trains=True),
+        "untrained_warp": Method(settings),
+        "no_warp": Method(settings, warp=False),
+        "no_warp_fast": Method(replace(tuned, chosen_by="learnt_loss"), warp=False),
+        "no_warp_tuned": Method(tuned, warp=False),
+        "replay": Method(replace(tuned, replay=settings.batch), warp=False),
+        "multitask": Method(replace(tuned, every=True), warp=False),
+    }
+
+
+def fast_losses(rate: float) -> Losses:
+    """`learners.continual.after_step` for gradient descent on this network."""
+
+    def losses(theta: Params, warp: Params, batch: Batch, held_out: Batch) -> Tensor:
+        outputs = after_step({**theta, **warp}, batch, rate, held_out.x.flatten(1, 2)).view(held_out.y.shape)
+        return 0.5 * (outputs - held_out.y).square().mean((2, 3))
+
+    return losses
+
+
+def meta_learner(problem: Problem, settings: Settings) -> Learner:
+    losses = fast_losses(settings.inner_lr) if settings.inner_step else at_point(problem)
+    inner, outer = sgd(settings.inner_lr), adam(settings.outer_lr)
+    return continual_warp(problem, inner, outer, SUBTASKS, settings.steps, losses, settings.printed_weights)
+
+
+class Curves(NamedTuple):
+    """Learning a stack of functions."""
+
+    loss: Tensor
+    """[task, step, subtask] held-out losses before the first step and after each; sub-tasks from left to right"""
+    predictions: Tensor
+    """[task, position in the order, point] on a lattice, after each sub-task, of the first tasks"""
+
+
+def learn(
+    problem: Problem, theta: Params, warp: Params, tasks: Task, rate: float, n_examples: int, lattice: Tensor
+) -> Curves:
+    """Adapt to every sequence from `theta` with `warp` held (of one task, both)."""
+    n_tasks, everything = tasks.order.shape[:2]
+    start, fixed = repeat(theta, n_tasks), repeat(warp, n_tasks)
+    loss, predictions = [], []
+    points = lattice.expand(n_examples, -1)[..., None]
+
+    @torch.no_grad()
+    def observe(k: int, params: Params, stats: Params) -> None:
+        error = forward({**params, **warp}, tasks.x_test) - tasks.y_test
+        loss.append(0.5 * error.square().unflatten(1, (SUBTASKS, -1)).mean((2, 3)))
+        if k and k % (everything // SUBTASKS) == 0:
+            shown = {name: leaf[:n_examples] for name, leaf in params.items()}
+            predictions.append(forward({**shown, **warp}, points)[..., 0])
+
+    adapt(problem, sgd(rate), start, fixed, tasks, everything, observe=observe)
+    return Curves(torch.stack(loss, 1), torch.stack(predictions, 1))
+
+
+def measures(loss: Tensor, order: Sequence[int]) -> dict[str, Tensor]:
+    """What is kept, lost and won back, of each task. loss [task, step, subtask] -> [task] each
+
+    With R_t the held-out loss of a sub-task after the t-th sub-task of the order, of which it is the s-th, and T sub-tasks:
+
+    final_loss      mean over sub-tasks of R_T
+    learnt_loss     mean of R_s
+    forgetting      mean over the first T - 1 of R_T - min_{s <= t < T} R_t
+    transfer        mean over the first T - 1 of R_s - R_T: backward transfer, positive where later sub-tasks helped
+    log_gain        mean of log(R_{s - 1} / R_s): what training on a sub-task does to its loss
+    log_forgetting  mean over the first T - 1 of log(R_T / R_s)
+    log_spike       mean over sub-tasks and later t of log(loss in the first half of t / R_{t - 1})
+    log_recovery    the same of log(loss in the first half of t / R_t); halves are means of logarithms over the steps
+    """
+    steps = (loss.shape[1] - 1) // SUBTASKS
+    ordered = loss[:, :, list(order)]
+    ends = ordered[:, ::steps]  # [task, t, s]: R_t, R_0 before all
+    s = torch.arange(SUBTASKS)
+    own = ends[:, s + 1, s]
+    last, first = ends[:, -1], own[:, :-1]
+    best = torch.stack([ends[:, i + 1 : SUBTASKS, i].amin(1) for i in range(SUBTASKS - 1)], 1)
+    logs, log_ends = ordered.log(), ends.log()
+    pairs = [(i, t) for i in range(SUBTASKS) for t in range(i + 1, SUBTASKS)]
+    half = [logs[:, t * steps + 1 : t * steps + 1 + steps // 2, i].mean(1) for i, t in pairs]
+    before, after = ([log_ends[:, t + shift, i] for i, t in pairs] for shift in (0, 1))
+    return {
+        "final_loss": last.mean(1),
+        "learnt_loss": own.mean(1),
+        "forgetting": (last[:, :-1] - best).mean(1),
+        "transfer": (first - last[:, :-1]).mean(1),
+        "log_gain": (log_ends[:, s, s] - own.log()).mean(1),
+        "log_forgetting": (last[:, :-1].log() - first.log()).mean(1),
+        "log_spike": (torch.stack(half) - torch.stack(before)).mean(0),
+        "log_recovery": (torch.stack(half) - torch.stack(after)).mean(0),
+    }
+
+
+def draw_tasks(seed: int, name: str, n: int, settings: Settings, device: torch.device, order: list[int]) -> Task:
+    """`n` functions; their held-out points are the same for every order and method."""
+    function = sine.draw(n, generator(seed, name))
+    stream = generator(seed, name, "points", *order)
+    tasks = sine.tasks(
+        function, stream, settings.batch, settings.steps, order, settings.n_points, settings.every, settings.replay
+    )
+    x, y = sine.held_out(function, settings.n_points, generator(seed, name, "held-out"))
+    return on(device, tasks._replace(x_test=x, y_test=y))
+
+
+def run(
+    data: Any,
+    method: Method,
+    name: str,
+    n_tasks: int,
+    seed: int,
+    device: torch.device,
+    checkpoints: Path | None,
+    identity: dict[str, Any],
+) -> tuple[list[tuple[str, int | None, str, float]], float]:
+    """One run: meta-train the warps or choose a rate, where the method does, then learn the held-out functions."""
+    settings, earlier = method.settings, 0.0
+    model = warped_mlp(settings.hidden, settings.warp_hidden, settings.layers, method.warp)
+    problem = supervised(model, mean_square)
+    params = {k: leaf.to(device) for k, leaf in model.init(generator(seed, "init")).items()}
+    records: list[tuple[str, int | None, str, float]] = []
+    if method.trains:
+        learner = meta_learner(problem, settings)
+        checkpoint = checkpoints / f"seed{seed}.pt" if checkpoints else None
+        how = Fit(settings.meta_steps, checkpoint=checkpoint, checkpoint_every=settings.checkpoint_every)
+
+        def sample(k: int) -> Task:
+            stream = generator(seed, "meta", k)
+            function = sine.draw(settings.meta_batch, stream)
+            return on(device, sine.tasks(function, stream, settings.batch, settings.steps, SEEN, settings.n_validation))
+
+        fitted = fit(learner, params, sample, how, seed, f"{name}, seed {seed}", identity)
+        params, earlier = {**fitted.state["params"], **fitted.state["warp"]}, fitted.seconds
+        records += thinned(fitted.history, settings.meta_steps)
+        records += [("", None, "meta_steps", fitted.meta_steps), ("", None, "meta_seconds", fitted.seconds)]
+
+    began = time.monotonic()
+    warp = {k: leaf for k, leaf in params.items() if k.startswith("warp.")}
+    theta = {k: leaf for k, leaf in params.items() if k not in warp}
+    lattice = torch.linspace(sine.LOW, sine.HIGH, settings.lattice, device=device)
+    rate = settings.inner_lr
+    if settings.rates:
+        tuning = draw_tasks(seed, "tuning", settings.n_tuning, settings, device, SEEN)
+        found = {r: measures(learn(problem, theta, warp, tuning, r, 0, lattice).loss, SEEN) for r in settings.rates}
+        losses = {r: float(measured[settings.chosen_by].mean()) for r, measured in found.items()}
+        losses = {r: loss for r, loss in losses.items() if math.isfinite(loss)}
+        records += [(f"rate {r:g}", None, "sweep_loss", loss) for r, loss in losses.items()]
+        rate = min(losses, key=losses.__getitem__)
+    records.append(("", None, "rate", rate))
+
+    n_examples = settings.n_examples if seed == 0 else 0
+    for suffix, order in ORDERS.items():
+        tasks = draw_tasks(seed, "test", settings.n_test, settings, device, order)
+        curves = learn(problem, theta, warp, tasks, rate, n_examples, lattice)
+        check(curves.loss, rate)
+        for i in range(SUBTASKS):
+            means = curves.loss[:, :, i].log().mean(0)
+            records += [(f"subtask{i}", k, f"log_loss{suffix}", float(v)) for k, v in enumerate(means)]
+        for metric, of_tasks in measures(curves.loss, order).items():
+            records += [(f"function{i:03d}", None, metric + suffix, float(v)) for i, v in enumerate(of_tasks)]
+        for i in range(n_examples):
+            for t in range(SUBTASKS):
+                values = enumerate(curves.predictions[i, t])
+                records += [(f"function{i:03d}", j, f"prediction{t}{suffix}", float(v)) for j, v in values]
+    if n_examples:
+        function = sine.draw(settings.n_test, generator(seed, "test"))[:n_examples]
+        target = sine.value(function, lattice.cpu().expand(n_examples, -1))
+        records += [
+            (f"function{i:03d}", j, "target", float(v)) for i in range(n_examples) for j, v in enumerate(target[i])
+        ]
+    return records, earlier + time.monotonic() - began
+
+
+def check(loss: Tensor, rate: float) -> None:
+    """Raise FloatingPointError where a held-out loss, [task, step, subtask], is not finite."""
+    bad = (~loss.isfinite()).nonzero()
+    if len(bad):
+        task, step, subtask = bad[bad[:, 1].argmin()].tolist()
+        raise FloatingPointError(
+            f"the loss of sub-task {subtask} of held-out function {task} is {float(loss[task, step, subtask])} at step "
+            f"{step}. Needed finite losses: lower the task learning rate, {rate:g}."
+        )
+
+
+def thinned(history: Sequence[tuple[int, str, float]], meta_steps: int) -> list[tuple[str, int | None, str, float]]:
+    """The losses of meta-training as at most CURVE_POINTS means, each at the first of its meta-steps."""
+    every = -(-meta_steps // CURVE_POINTS)
+    parts: dict[tuple[int, str], list[float]] = {}
+    for k, metric, value in history:
+        if metric != "meta_accuracy":  # there is none
+            parts.setdefault((k - k % every, metric), []).append(value)
+    return [("", k, metric, sum(values) / len(values)) for (k, metric), values in parts.items()]
+
+
+def on(device: torch.device, tasks: Task) -> Task:
+    return tasks._replace(**{name: part.to(device) for name, part in tasks._asdict().items() if part is not None})

@@ -1,0 +1,102 @@
+"""The network of WarpGrad appendix K: a multilayer perceptron with residual warp blocks, for a stack of tasks at a time.
+
+Four linear layers of 200 hidden units with ReLUs between them; after each ReLU a warp block h + W_1 tanh(W_0 h + b_0) + b_1
+of 100 hidden units. Parameters are `task.<layer>.*` and `warp.<block>.<layer>.*`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from leapwarp.problem import Batch, Model, mean_square
+from leapwarp.trees import Params
+
+Change = Callable[[int, Tensor, Tensor], Tensor]
+"""(layer, its input, its output) -> the output to go on with"""
+
+
+def warped_mlp(hidden: int = 200, warp_hidden: int = 100, layers: int = 4, warp: bool = True) -> Model:
+    """The network as a `Model` over inputs [task, batch, 1], with outputs of the same shape; PyTorch's default weights.
+
+    Task layers are drawn before the warps, so that the networks with and without start at the same ones.
+    """
+    widths = [1, *[hidden] * (layers - 1), 1]
+
+    def init(generator: torch.Generator) -> Params:
+        params: Params = {}
+        for layer, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            params |= _layer(f"task.{layer}", inputs, outputs, generator)
+        for block in range(layers - 1 if warp else 0):
+            params |= _layer(f"warp.{block}.0", hidden, warp_hidden, generator)
+            params |= _layer(f"warp.{block}.1", warp_hidden, hidden, generator)
+        return params
+
+    def apply(params: Params, stats: Params, x: Tensor, train: bool) -> tuple[Tensor, Params]:
+        return forward(params, x), stats
+
+    return Model(init, dict, apply)
+
+
+def forward(params: Params, x: Tensor, change: Change | None = None) -> Tensor:
+    """Outputs of the network. Stacks; warps may be of one task and are then shared. x [task, batch, 1] -> the same
+
+    Args:
+        change: what is done to the output of each task layer.
+    """
+    layers = sum(name.startswith("task.") for name in params) // 2
+    h = x
+    for layer in range(layers):
+        z = _linear(params, f"task.{layer}", h)
+        z = change(layer, h, z) if change else z
+        if layer == layers - 1:
+            return z
+        h = torch.relu(z)
+        if f"warp.{layer}.0.weight" in params:
+            h = h + _linear(params, f"warp.{layer}.1", torch.tanh(_linear(params, f"warp.{layer}.0", h)))
+    raise ValueError("the network has no layers named task.<number>.")
+
+
+def after_step(params: Params, batch: Batch, rate: float, x: Tensor) -> Tensor:
+    """Outputs at `x` after one step of gradient descent on half the mean square error, differentiable in the warps.
+
+    The gradient of a layer is a sum over the batch's points of (gradient at its output) x (its input, and 1 for the
+    bias). So after the step the layer adds
+
+        -rate * sum_j (h . h_j + 1) delta_j
+
+    to its output at h. With five points a step this is a tenth of the layer's own work. Neither the gradient nor the
+    parameters after the step are ever written down: over all points of a path, they would take most of the time and of the
+    memory. The deltas are the gradients of probes that are added to the layers' outputs.
+
+    Args:
+        params: stack of task parameters, constants; warps of one task, shared by the stack.
+        batch: the step's, of each task. x: [task, point, 1].
+    """
+    inputs: list[Tensor] = []
+    probes: list[Tensor] = []
+
+    def probe(layer: int, h: Tensor, z: Tensor) -> Tensor:
+        inputs.append(h)
+        probes.append(torch.zeros_like(z).requires_grad_())
+        return z + probes[-1]
+
+    loss, _ = mean_square(forward(params, batch.x, probe), batch.y)
+    deltas = torch.autograd.grad(loss.sum(), probes, create_graph=True)
+
+    def stepped(layer: int, h: Tensor, z: Tensor) -> Tensor:
+        return torch.baddbmm(z, h @ inputs[layer].mT + 1, deltas[layer], alpha=-rate)
+
+    return forward(params, x, stepped)
+
+
+def _layer(name: str, inputs: int, outputs: int, generator: torch.Generator) -> Params:
+    draw = lambda *size: (2 * torch.rand(*size, generator=generator) - 1) * inputs**-0.5  # noqa: E731
+    return {f"{name}.weight": draw(outputs, inputs), f"{name}.bias": draw(outputs)}
+
+
+def _linear(params: Params, name: str, h: Tensor) -> Tensor:
+    weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
+    if weight.dim() == 2:
+        return torch.nn.functional.linear(h, weight, bias)
+    return torch.baddbmm(bias.unsqueeze(1), h, weight.mT)
