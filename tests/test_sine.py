@@ -1,6 +1,7 @@
 """Continual sine regression: the world, the network, the meta-objective of equations 14 and 18, what is measured."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -82,7 +83,7 @@ class Plain(nn.Module):
     def __init__(self, hidden, warp_hidden, params):
         super().__init__()
         widths = [1, hidden, hidden, hidden, 1]
-        self.task = nn.ModuleList([nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)])
+        self.task = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(widths)])
         block = lambda: nn.Sequential(nn.Linear(hidden, warp_hidden), nn.Tanh(), nn.Linear(warp_hidden, hidden))  # noqa: E731
         self.warp = nn.ModuleList([block() for _ in range(3)])
         self.load_state_dict({name: params[rename(name)] for name in self.state_dict()})
@@ -224,8 +225,8 @@ def test_the_meta_gradient_of_many_tasks_is_the_mean_of_those_of_each():
 
 
 def test_measures_of_a_hand_worked_curve():
-    """Two steps a sub-task. Sub-task i falls from e to 1 while it is learnt, doubles in the first half of the next and is
-    back to 1.5 at its end, and stays there."""
+    """Two steps a sub-task. Each falls from e to 1 while it is learnt, doubles in the first half of the next, and is
+    back at 1.5 by its end, where it stays."""
     loss = torch.full((1, 11, 5), math.e, dtype=DOUBLE)
     for i in range(5):
         loss[0, 2 * i + 2 :, i] = 1.0

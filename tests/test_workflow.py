@@ -52,6 +52,22 @@ LEAVES = {
         "figures/theorem1_variants.png",
     ],
     "geometry": ["rows.csv", "table_geometry.csv", "table_geometry.md", "figures/geometry.png"],
+    "surfaces": [
+        "rows.csv",
+        "table_surfaces.csv",
+        "table_surfaces.md",
+        "figures/surfaces_paths.png",
+        "figures/surfaces_curves.png",
+        "figures/surfaces_sweep.png",
+    ],
+    "sine": [
+        "rows.csv",
+        "table_sine.csv",
+        "table_sine.md",
+        "figures/sine_losses.png",
+        "figures/sine_predictions.png",
+        "figures/sine_meta.png",
+    ],
 }
 PAPER_COUNTS = {
     "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
@@ -134,6 +150,7 @@ def test_seeds_share_a_job(folder):
             {},
             "unknown key 'experiments.omniglot_lep' (value {}). Allowed here: omniglot_warp, omniglot_leap,"
             " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry.",
+            " leap_ablation, warp_ablation, surfaces, sine.",
         ),
         (
             ["experiments", "omniglot_leap", "quick", "sedes"],

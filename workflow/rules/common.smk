@@ -62,6 +62,10 @@ CATALOGUE = {
     "jacobian": Experiment("leap", "table_jacobian", ("jacobian", "jacobian_layers")),
     "theorem1": Experiment("leap", "table_theorem1", ("theorem1", "theorem1_variants"), data=None),
     "geometry": Experiment("warpgrad", "table_geometry", ("geometry",), data=None),
+    "surfaces": Experiment(
+        "warpgrad", "table_surfaces", ("surfaces_paths", "surfaces_curves", "surfaces_sweep"), data=None
+    ),
+    "sine": Experiment("warpgrad", "table_sine", ("sine_losses", "sine_predictions", "sine_meta"), data=None),
 }
 
 

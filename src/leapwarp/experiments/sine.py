@@ -2,9 +2,9 @@
 
     python -m leapwarp.experiments.sine --profile quick --method warpgrad --n-tasks 0 --seeds 0 1 --out warpgrad.csv
 
-A task is a function on five intervals. A learner sees each interval for 20 steps of gradient descent on five fresh points,
-and must not forget those before. Warps are meta-trained for this; the initialisation is random and fixed. Learners are
-judged on new functions, with the intervals from left to right as in meta-training and in another order.
+A task is a function on five intervals. A learner sees each interval for 20 steps of gradient descent on five fresh
+points, and must not forget those before. Warps are meta-trained for this; the initialisation is random and fixed.
+Learners are judged on new functions, with the intervals from left to right as in meta-training and in another order.
 
 One run takes, on a core: TIMES
 """
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from leapwarp.experiments.command import Record, main
 from leapwarp.fit import Fit, fit
 from leapwarp.inner import adapt
 from leapwarp.learners import Learner
@@ -72,7 +73,7 @@ class Settings:
 
 
 PAPER = Settings()
-QUICK = replace(PAPER, hidden=64, warp_hidden=32, meta_steps=1000)
+QUICK = replace(PAPER, hidden=64, warp_hidden=32, meta_steps=400)
 SMOKE = replace(
     PAPER, hidden=8, warp_hidden=4, steps=3, meta_batch=2, meta_steps=3, n_test=4, n_tuning=4, n_points=4, lattice=11
 )
@@ -152,7 +153,7 @@ def learn(
 def measures(loss: Tensor, order: Sequence[int]) -> dict[str, Tensor]:
     """What is kept, lost and won back, of each task. loss [task, step, subtask] -> [task] each
 
-    With R_t the held-out loss of a sub-task after the t-th sub-task of the order, of which it is the s-th, and T sub-tasks:
+    With T sub-tasks, and R_t the held-out loss of the s-th sub-task of the order after the t-th:
 
     final_loss      mean over sub-tasks of R_T
     learnt_loss     mean of R_s
@@ -206,13 +207,13 @@ def run(
     device: torch.device,
     checkpoints: Path | None,
     identity: dict[str, Any],
-) -> tuple[list[tuple[str, int | None, str, float]], float]:
+) -> tuple[list[Record], float]:
     """One run: meta-train the warps or choose a rate, where the method does, then learn the held-out functions."""
     settings, earlier = method.settings, 0.0
     model = warped_mlp(settings.hidden, settings.warp_hidden, settings.layers, method.warp)
     problem = supervised(model, mean_square)
     params = {k: leaf.to(device) for k, leaf in model.init(generator(seed, "init")).items()}
-    records: list[tuple[str, int | None, str, float]] = []
+    records: list[Record] = []
     if method.trains:
         learner = meta_learner(problem, settings)
         checkpoint = checkpoints / f"seed{seed}.pt" if checkpoints else None
@@ -276,7 +277,7 @@ def check(loss: Tensor, rate: float) -> None:
         )
 
 
-def thinned(history: Sequence[tuple[int, str, float]], meta_steps: int) -> list[tuple[str, int | None, str, float]]:
+def thinned(history: Sequence[tuple[int, str, float]], meta_steps: int) -> list[Record]:
     """The losses of meta-training as at most CURVE_POINTS means, each at the first of its meta-steps."""
     every = -(-meta_steps // CURVE_POINTS)
     parts: dict[tuple[int, str], list[float]] = {}
@@ -288,3 +289,11 @@ def thinned(history: Sequence[tuple[int, str, float]], meta_steps: int) -> list[
 
 def on(device: torch.device, tasks: Task) -> Task:
     return tasks._replace(**{name: part.to(device) for name, part in tasks._asdict().items() if part is not None})
+
+
+def cli(arguments: Sequence[str] | None = None) -> None:
+    main("sine", __doc__, PROFILES, methods, None, run, arguments)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,11 +1,11 @@
-"""WarpGrad's synthetic experiment (appendix E, Figure 4): a warp of the plane that makes random surfaces easy to descend.
+"""WarpGrad's synthetic experiment (appendix E, Figure 4): a warp of the plane that makes surfaces easy to descend.
 
-    python -m leapwarp.experiments.surfaces --profile quick --method warpgrad --n-tasks 0 --seeds 0 1 --out warpgrad.csv
+    python -m leapwarp.experiments.surfaces --profile quick --method warpgrad --n-tasks 0 --seeds 0 1 --out rows.csv
 
-A task is a random surface and a random start. The paper states neither how the warp is initialised nor its learning rate,
-and they matter: every method has a list of rates, of which the one with the smallest area on validation surfaces, drawn
-apart from the held-out ones, is taken, and how each rate did is in the rows. All methods start at the same points of the
-surfaces: a warped learner begins where the warp takes it there.
+A task is a random surface and a random start. The paper says neither how the warp is initialised nor at which rate it
+is learnt, and both matter. So every method has a list of rates, of which the one with the smallest area on validation
+surfaces, drawn apart from the held-out ones, is taken; how each rate did there is in the rows, and methods differ in
+the initial warp. All start at the same points of the surfaces: a warped learner begins where its warp leads there.
 
 One run takes, on a core: TIMES
 """
@@ -13,7 +13,6 @@ One run takes, on a core: TIMES
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +20,9 @@ import torch
 from torch import Tensor
 
 from leapwarp.evaluate import area
+from leapwarp.experiments.command import Record, main
 from leapwarp.fit import Fit, fit
 from leapwarp.inner import adapt
-from leapwarp.learners.base import State
 from leapwarp.learners.online import online_warp
 from leapwarp.models.omega import init, omega, preimage
 from leapwarp.optim import Optimizer, adam, sgd
@@ -61,7 +60,7 @@ class Settings:
 
 
 PAPER = Settings()
-QUICK = PAPER
+QUICK = PAPER  # seconds a run; with fewer seeds
 SMOKE = replace(PAPER, meta_steps=3, starts=3, steps=10, n_test=20, n_validation=20, lattice=11)
 PROFILES = {"smoke": SMOKE, "quick": QUICK, "paper": PAPER}
 
@@ -75,7 +74,7 @@ class Method(NamedTuple):
 
 def methods(settings: Settings) -> dict[str, Method]:
     """The learners of the table, each with what sets it apart from `settings`; `_peaks` is the other reading."""
-    task_rates = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+    task_rates = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
     warped = replace(settings, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1))
     shown = replace(warped, n_examples=4)
     found = {
@@ -131,21 +130,6 @@ class Paths(NamedTuple):
     """[task, point]"""
 
 
-def descend(problem: Problem, optimizer: Optimizer, begin: Tensor, warp: Params, tasks: Task, method: Method) -> Paths:
-    """Adapt to all of `tasks` from `begin` [task, 2], with the warp (of one task; empty for none) held."""
-    settings, own, place = method.settings, [], []
-    fixed = repeat(warp, len(begin))
-
-    def observe(step: int, params: Params, stats: Params) -> None:
-        own.append(params["x"].detach())
-        place.append(omega(fixed, own[-1], settings.warp != "plain") if warp else own[-1])
-
-    adapt(problem, optimizer, {"x": begin}, fixed, tasks, settings.steps, observe=observe)
-    places = torch.stack(place, 1).detach()
-    height = surfaces.height(places, tasks.y[:, None], settings.peaks)
-    return Paths(torch.stack(own, 1), places, height)
-
-
 def gaps(paths: Paths, tasks: Task, peaks: bool) -> Tensor:
     """Heights between 0, the lowest point of the domain, and 1, the highest; 0 on a flat surface. -> [task, point]"""
     low, high = surfaces.extremes(tasks.y, peaks)
@@ -159,33 +143,61 @@ def draw_tasks(n: int, seed: int, name: str, settings: Settings, device: torch.d
     return surfaces.tasks(surface.to(device), start.to(device), settings.steps)
 
 
-def meta_train(
-    problem: Problem,
-    settings: Settings,
-    begin: Callable[[Params, Task], Params],
-    seed: int,
-    device: torch.device,
-    checkpoints: Path | None,
-    name: str,
-    identity: dict[str, Any],
-) -> tuple[State, float]:
-    """One warp for each meta learning rate, all from the same initial warp and on the same tasks. -> warps, seconds"""
-    n = len(settings.rates)
-    outer = each_at_its_rate(adam(1.0), torch.tensor(settings.rates, device=device))
-    learner = online_warp(problem, sgd(settings.inner_lr), outer, settings.steps, begin, share)
-    first = {k: leaf.to(device) for k, leaf in init(settings.warp, generator(seed, "warp"), settings.hidden).items()}
+class Learners(NamedTuple):
+    """What a run chooses from: one way to learn for each of the rates."""
+
+    problem: Problem
+    optimizers: list[Optimizer]
+    warps: list[Params]
+    """of one task each; empty for a learner on the surface as it is"""
+    seconds: float
+    """of meta-training"""
+
+    def learn(self, which: int, tasks: Task, settings: Settings) -> Paths:
+        """Adapt to all of `tasks`, from where they start."""
+        skip, optimizer = settings.warp != "plain", self.optimizers[which]
+        fixed, own, place = repeat(self.warps[which], len(tasks.x)), [], []
+
+        def observe(step: int, params: Params, stats: Params) -> None:
+            own.append(params["x"])
+            place.append(omega(fixed, own[-1], skip) if fixed else own[-1])
+
+        begin = preimage(fixed, tasks.x, skip) if fixed else tasks.x
+        adapt(self.problem, optimizer, {"x": begin}, fixed, tasks, settings.steps, observe=observe)
+        places = torch.stack(place, 1)
+        return Paths(torch.stack(own, 1), places, surfaces.height(places, tasks.y[:, None], settings.peaks))
+
+
+def build(
+    method: Method, name: str, seed: int, device: torch.device, checkpoints: Path | None, identity: dict[str, Any]
+) -> Learners:
+    """A learner for each rate of the method; the warps, where it has any, are meta-trained."""
+    settings = method.settings
+    if method.optimizer:
+        optimizers = [method.optimizer(rate) for rate in settings.rates]
+        return Learners(surfaces.problem(settings.peaks), optimizers, [{} for _ in optimizers], 0.0)
+    n, skip = len(settings.rates), settings.warp != "plain"
+    problem = surfaces.problem(settings.peaks, lambda params: omega(params, params["x"], skip))
+    inner, outer = sgd(settings.inner_lr), each_at_its_rate(adam(1.0), torch.tensor(settings.rates, device=device))
+
+    def begin(warp: Params, tasks: Task) -> Params:
+        return {"x": preimage(warp, tasks.x, skip)}
 
     def sample(k: int) -> Task:
+        """The surface and the starts of meta-step k, once for each warp."""
         stream = generator(seed, "meta", k)
         surface = surfaces.draw(1, stream).expand(settings.starts, -1)
         start = surfaces.starts(settings.starts, stream)
         return surfaces.tasks(surface.repeat(n, 1).to(device), start.repeat(n, 1).to(device), settings.steps)
 
+    learner = online_warp(problem, inner, outer, settings.steps, begin, share)
+    first = init(settings.warp, generator(seed, "warp"), settings.hidden)
+    stacked = map_tree(lambda leaf: leaf.expand(n, *leaf.shape).clone().to(device), first)
     checkpoint = checkpoints / f"seed{seed}.pt" if checkpoints else None
     how = Fit(settings.meta_steps, checkpoint=checkpoint, checkpoint_every=settings.checkpoint_every)
-    stacked = map_tree(torch.clone, repeat(first, n))
     fitted = fit(learner, stacked, sample, how, seed, f"{name}, seed {seed}", identity)
-    return fitted.state["warp"], fitted.seconds
+    warps = [{key: leaf[i] for key, leaf in fitted.state["warp"].items()} for i in range(n)]
+    return Learners(problem, [inner] * n, warps, fitted.seconds)
 
 
 def run(
@@ -197,59 +209,26 @@ def run(
     device: torch.device,
     checkpoints: Path | None,
     identity: dict[str, Any],
-) -> tuple[list[tuple[str, int | None, str, float]], float]:
+) -> tuple[list[Record], float]:
     """One run: meta-train where there is a warp, choose the rate on validation surfaces, learn the held-out ones."""
-    began, settings = time.monotonic(), method.settings
-    skip, earlier = settings.warp != "plain", 0.0
-    if method.optimizer is None:
-
-        def start(warp: Params, x: Tensor) -> Tensor:
-            return preimage(warp, x, skip)
-
-        problem = surfaces.problem(settings.peaks, lambda params: omega(params, params["x"], skip))
-        warps, seconds = meta_train(
-            problem,
-            settings,
-            lambda warp, tasks: {"x": start(warp, tasks.x)},
-            seed,
-            device,
-            checkpoints,
-            name,
-            identity,
-        )
-        earlier = seconds
-        began = time.monotonic()
-        choices = [
-            (sgd(settings.inner_lr), {k: leaf[i] for k, leaf in warps.items()}) for i in range(len(settings.rates))
-        ]
-    else:
-        problem = surfaces.problem(settings.peaks)
-        choices = [(method.optimizer(rate), {}) for rate in settings.rates]
-
-        def start(warp: Params, x: Tensor) -> Tensor:
-            return x
-
-    def learn(choice: tuple[Optimizer, Params], tasks: Task) -> Paths:
-        optimizer, warp = choice
-        begin = start(repeat(warp, len(tasks.x)), tasks.x)
-        return descend(problem, optimizer, begin, warp, tasks, method)
-
-    records: list[tuple[str, int | None, str, float]] = []
+    settings = method.settings
+    learners = build(method, name, seed, device, checkpoints, identity)
+    began = time.monotonic()
+    records: list[Record] = []
     validation = draw_tasks(settings.n_validation, seed, "validation", settings, device)
     found = []
-    for rate, choice in zip(settings.rates, choices, strict=True):
-        paths = learn(choice, validation)
+    for i, rate in enumerate(settings.rates):
+        paths = learners.learn(i, validation, settings)
         mean_area, arrived = float(area(gaps(paths, validation, settings.peaks)).mean()), reached(paths, validation)
         found.append((arrived < ENOUGH, mean_area))
         values = {"sweep_area": mean_area, "sweep_left": float(left(paths).mean()), "sweep_reached": arrived}
         records += [(f"rate {rate:g}", None, metric, value) for metric, value in values.items()]
     best = min(range(len(found)), key=found.__getitem__)
-    records.append(("", None, "rate", settings.rates[best]))
 
     test = draw_tasks(settings.n_test, seed, "test", settings, device)
-    paths = learn(choices[best], test)
+    paths = learners.learn(best, test, settings)
     gap = gaps(paths, test, settings.peaks)
-    records.append(("", None, "reached", reached(paths, test)))
+    records += [("", None, "rate", settings.rates[best]), ("", None, "reached", reached(paths, test))]
     records += [("", k, "gap", float(v)) for k, v in enumerate(gap.mean(0))]
     values = {
         "final_height": paths.height[:, -1],
@@ -261,8 +240,8 @@ def run(
     for metric, of_tasks in values.items():
         records += [(f"surface{i:04d}", None, metric, float(v)) for i, v in enumerate(of_tasks)]
     if settings.n_examples and seed == 0:
-        records += examples(choices[best][1], test, paths, gap, method)
-    return records, earlier + time.monotonic() - began
+        records += examples(learners.warps[best], paths, test, settings)
+    return records, learners.seconds + time.monotonic() - began
 
 
 def reached(paths: Paths, tasks: Task) -> float:
@@ -275,5 +254,59 @@ def left(paths: Paths) -> Tensor:
     return (paths.place[:, -1].abs().amax(1) > EDGE).float()
 
 
+def struggles(paths: Paths, tasks: Task, settings: Settings) -> list[int]:
+    """Tasks that are hard for gradient descent, in the domain: a half of them where it ends highest although it has
+    moved by more than 1, and a half where it has come the longest way. What a warp does there has no part in it.
+    """
+    way = (paths.place[:, 1:] - paths.place[:, :-1]).norm(dim=2).sum(1)
+    inside = paths.place.abs().amax((1, 2)) <= EDGE
+    gap = gaps(paths, tasks, settings.peaks)[:, -1]
+    first = settings.n_examples // 2
+    chosen = torch.where(inside & (way > 1), gap, -1.0).argsort(descending=True)[:first].tolist()
+    longest = torch.where(inside, way, -1.0).argsort(descending=True).tolist()
+    return chosen + [i for i in longest if i not in chosen][: settings.n_examples - first]
+
+
+def examples(warp: Params, paths: Paths, tasks: Task, settings: Settings) -> list[Record]:
+    """What Figure 4 draws: both learners' paths and the heights around them, on the surface and under the warp.
+
+    A value's step is the step of a path, or the number of a point of a lattice whose centre and half-width are rows.
+    """
+    plain = Learners(surfaces.problem(settings.peaks), [sgd(settings.inner_lr)], [{}], 0.0)
+    native = plain.learn(0, tasks, settings)
+    lattice = surfaces.grid(settings.lattice).to(tasks.x)
+    domains = {"native": lattice, "warped": preimage(repeat(warp, len(lattice)), lattice)}
+    records: list[Record] = []
+    for i in struggles(native, tasks, settings):
+        many = repeat(warp, settings.steps + 1)
+        shown = {
+            "native_gd": native.place[i],
+            "native_warp": paths.place[i],
+            "warped_gd": preimage(many, native.place[i]),
+            "warped_warp": paths.own[i],
+        }
+        task = f"surface{i:04d}"
+        for metric, path in shown.items():
+            records += [
+                (task, k, f"{metric}_{axis + 1}", float(v)) for axis in (0, 1) for k, v in enumerate(path[:, axis])
+            ]
+        for space in ("native", "warped"):
+            domain = domains[space]
+            everything = torch.cat([shown[f"{space}_gd"], shown[f"{space}_warp"], domain])
+            centre = (domain.amax(0) + domain.amin(0)) / 2
+            half = 1.05 * float((everything - centre).abs().max())
+            points = centre + half / EDGE * lattice
+            place = omega(repeat(warp, len(points)), points) if space == "warped" else points
+            height = surfaces.height(place, tasks.y[i], settings.peaks)
+            records += [(task, k, f"{space}_height", float(v)) for k, v in enumerate(height)]
+            records += [(task, None, f"{space}_centre_{axis + 1}", float(centre[axis])) for axis in (0, 1)]
+            records.append((task, None, f"{space}_half_width", half))
+    return records
+
+
+def cli(arguments: Sequence[str] | None = None) -> None:
+    main("surfaces", __doc__, PROFILES, methods, None, run, arguments)
+
+
 if __name__ == "__main__":
-    pass
+    cli()

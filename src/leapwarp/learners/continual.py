@@ -12,16 +12,16 @@ from leapwarp.problem import Batch, Problem, Task
 from leapwarp.trees import Params, add_scaled, map_tree, partition, repeat, zeros_like
 
 Losses = Callable[[Params, Params, Batch, Batch], Tensor]
-"""(task parameters [point, ...], warps of one task, mini-batches [point, batch, *], held-out data [point, subtask, n, *])
--> the meta-losses [point, subtask], differentiable in the warps"""
+"""(task parameters [point, ...], warps of one task, mini-batches [point, batch, *], held-out data
+[point, subtask, n, *]) -> the meta-losses [point, subtask], differentiable in the warps"""
 
 
 def weights(subtasks: int, steps: int, printed: bool = False) -> Tensor:
     """What the loss of sub-task i counts at a point of sub-task t of the sequence, for `steps` points each. -> [t, i]
 
-    1 / (n (T - i + 1)) for i <= t, with i from 1: sub-task i is met at n (T - i + 1) points, and so weighs 1 in all, as the
-    text below equation 18 explains it. `printed` has t for i, as the equation does: the first sub-task then weighs 1 + 1/2 +
-    ... + 1/T and the last 1.
+    1 / (n (T - i + 1)) for i <= t, with i from 1: sub-task i is met at n (T - i + 1) points, and so weighs 1 in all, as
+    the text below equation 18 explains it. `printed` has t for i, as the equation does: the first sub-task then weighs
+    1 + 1/2 + ... + 1/T and the last 1.
     """
     remaining = subtasks - torch.arange(subtasks, dtype=torch.float64)
     table = (1 / (steps * remaining)).expand(subtasks, subtasks)
@@ -62,17 +62,17 @@ def continual_warp(
     losses: Losses,
     printed_weights: bool = False,
 ) -> Learner:
-    """Warps that are learnt for sequences of sub-tasks, from an initialisation that is not (WarpGrad equations 14 and 18).
+    """Warps learnt for sequences of sub-tasks, from an initialisation that is not learnt (WarpGrad equations 14, 18).
 
     A task is a sequence: mini-batch k is of its sub-task number k // steps, and `x_test` and `y_test` hold equally many
     points of each sub-task in that order. The path theta_0, ..., theta_K of ordinary gradient descent goes through all
-    sub-tasks; at each of its points, the warps are to lower the losses of the current sub-task and of all before it. The
-    warps take one step for a meta-batch, along the mean over tasks of
+    sub-tasks; at each of its points, the warps are to lower the losses of the current sub-task and of all before it.
+    The warps take one step for a meta-batch, along the mean over tasks of
 
         sum_t sum_{k in t} sum_{i <= t} w_i L_i(theta_k),
 
-    where L_i is measured after a step from theta_k on its own mini-batch, or at theta_k: `losses` decides. All points of a
-    sub-task, of all tasks, go through the network at once.
+    where L_i is measured after a step from theta_k on its own mini-batch, or at theta_k: `losses` decides. All points
+    of a sub-task, of all tasks, go through the network at once.
 
     Args:
         steps: gradient steps on each sub-task, n.

@@ -22,8 +22,8 @@ def online_warp(
 ) -> Learner:
     """WarpGrad Algorithm 1: one update of the warps a meta-batch, along the sum of all tasks' and steps' gradients.
 
-    The warps stay as they are while the meta-batch is learnt. So the gradients, which the algorithm adds up step by step,
-    are taken for all points of all paths at once when they are complete; the sum is the same.
+    The warps stay as they are while the meta-batch is learnt. So the gradients, which the algorithm adds up step by
+    step, are taken for all points of all paths at once when these are complete; the sum is the same.
 
     Args:
         problem, inner, outer: what to learn, and the optimizers of the tasks and of the warps.

@@ -17,8 +17,8 @@ def init(kind: str, stream: torch.Generator, hidden: int = 30) -> Params:
     """Warp parameters, of one task.
 
     Args:
-        kind: "identity", a residual warp whose last layer is zero; "residual", one of PyTorch's default layers; "plain",
-            default layers without the skip.
+        kind: "identity", a residual warp whose last layer is zero; "residual", one of PyTorch's default layers;
+            "plain", default layers without the skip.
     """
     params: Params = {}
     for layer, (inputs, outputs) in enumerate([(2, hidden), (hidden, 2)]):

@@ -1,10 +1,11 @@
-"""The network of WarpGrad appendix K: a multilayer perceptron with residual warp blocks, for a stack of tasks at a time.
+"""The network of WarpGrad appendix K: a multilayer perceptron with residual warp blocks, for stacks of tasks.
 
-Four linear layers of 200 hidden units with ReLUs between them; after each ReLU a warp block h + W_1 tanh(W_0 h + b_0) + b_1
-of 100 hidden units. Parameters are `task.<layer>.*` and `warp.<block>.<layer>.*`.
+Four linear layers of 200 hidden units with ReLUs between them; after each ReLU a warp block
+h + W_1 tanh(W_0 h + b_0) + b_1 of 100 hidden units. Parameters are `task.<layer>.*` and `warp.<block>.<layer>.*`.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ def warped_mlp(hidden: int = 200, warp_hidden: int = 100, layers: int = 4, warp:
 
     def init(generator: torch.Generator) -> Params:
         params: Params = {}
-        for layer, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for layer, (inputs, outputs) in enumerate(pairwise(widths)):
             params |= _layer(f"task.{layer}", inputs, outputs, generator)
         for block in range(layers - 1 if warp else 0):
             params |= _layer(f"warp.{block}.0", hidden, warp_hidden, generator)
@@ -66,7 +67,7 @@ def after_step(params: Params, batch: Batch, rate: float, x: Tensor) -> Tensor:
         -rate * sum_j (h . h_j + 1) delta_j
 
     to its output at h. With five points a step this is a tenth of the layer's own work. Neither the gradient nor the
-    parameters after the step are ever written down: over all points of a path, they would take most of the time and of the
+    parameters after the step are ever written down: over all points of a path, they would take most of the time and
     memory. The deltas are the gradients of probes that are added to the layers' outputs.
 
     Args:

@@ -87,7 +87,29 @@ QUANTITIES = {
     "order": Quantity("order", "Order of the error", "power of the rate", 3),
     "largest_error": Quantity("largest_error", "Largest error", "of the loss", 3, True),
     "definite": Quantity("definite", "Least over largest eigenvalue of the metric", "ratio", 4),
+    "final_height": Quantity("final_height", "Final height", "height", 3, True),
+    "height_area": Quantity("height_area", "Area of heights", "height", 3, True),
+    "final_gap": Quantity("final_gap", "Final gap", "0 to 1", 3, True),
+    "gap_area": Quantity("gap_area", "Area of gaps", "0 to 1", 3, True),
+    "gap_area_struggling": Quantity(
+        "gap_area", "Area of gaps, struggling", "0 to 1", 3, True, select=curves.where_descent_struggles
+    ),
+    "left": Quantity("left", "Outside the domain at the end", "percent", 1, True, lambda value: 100 * value),
+    "final_loss": Quantity("final_loss", "Loss on all sub-tasks at the end", "half squared error", 3, True),
+    "learnt_loss": Quantity("learnt_loss", "Loss on each when it was learnt", "half squared error", 3, True),
+    "forgetting": Quantity("forgetting", "Forgetting", "half squared error", 3, True),
+    "transfer": Quantity("transfer", "Backward transfer", "half squared error", 3),
+    "log_gain": Quantity("log_gain", "Gain on the current sub-task", "nats", 2),
+    "log_forgetting": Quantity("log_forgetting", "Relative forgetting", "nats", 2, True),
+    "log_spike": Quantity("log_spike", "Spike after a switch", "nats", 2, True),
+    "log_recovery": Quantity("log_recovery", "Recovery after the spike", "nats", 2),
     "adapt_seconds": Quantity("adapt_seconds", "Time to adapt", "seconds a task", 3, True),
+}
+SHUFFLED = "_shuffled"  # measured where sub-tasks come in an order not seen in meta-training
+QUANTITIES |= {
+    name + SHUFFLED: about._replace(metric=name + SHUFFLED, title=f"{about.title}, other order")
+    for name, about in QUANTITIES.items()
+    if name in ("final_loss", "learnt_loss", "forgetting", "transfer") or name.startswith("log_")
 }
 PROFILES = {
     "smoke": "the smallest size, to see that everything runs: its numbers say nothing about the methods",

@@ -67,3 +67,22 @@ def to_median(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     found = runs(frame, metric)
     level = median_end(frame.loc[frame["method"] != "reptile"], metric) if found else 0.0
     return _joined(frame, [line.assign(value=first_at(curve, level)) for line, curve in found])
+    level = median_end(frame.loc[frame["method"] != "reptile"], metric)
+    return _joined(frame, [line.assign(value=first_at(curve, level)) for line, curve in runs(frame, metric)])
+
+
+def where_descent_struggles(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The final rows of the third of the surfaces where gradient descent has the largest area of gaps, seed by seed.
+
+    `_peaks` methods learn other surfaces, and gradient descent is chosen by there on its own.
+    """
+    final = frame.loc[frame["step"].isna()]
+    parts = []
+    for other in (False, True):
+        rows = final.loc[final["method"].str.endswith("_peaks") == other]
+        plain = rows.loc[(rows["method"] == ("gd_peaks" if other else "gd")) & (rows["metric"] == "gap_area")]
+        rank = plain.groupby("seed")["value"].rank(ascending=False, method="first")
+        size = plain.groupby("seed")["value"].transform("size")
+        hard = plain.loc[rank <= size / 3, ["seed", "task"]]
+        parts.append(rows.loc[rows["metric"] == metric].merge(hard, on=["seed", "task"]))
+    return pd.concat(parts, ignore_index=True)

@@ -1,4 +1,4 @@
-"""Continual sine regression (WarpGrad appendix K): one function, learnt on five intervals that come one after another."""
+"""Continual sine regression (WarpGrad appendix K): one function on five intervals that come one after another."""
 
 import math
 

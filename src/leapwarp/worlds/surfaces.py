@@ -57,7 +57,7 @@ def extremes(surface: Tensor, peaks: bool, points: int = 121) -> tuple[Tensor, T
 
 
 def tasks(surface: Tensor, start: Tensor, steps: int) -> Task:
-    """Surfaces [n, 7] with where a learner starts on them [n, 2]. Every one of the draws, one a step, is the surface."""
+    """Surfaces [n, 7] and where a learner starts on them [n, 2]. Each of the draws, one a step, is the surface."""
     n = len(surface)
     order = torch.zeros(1, dtype=torch.long, device=surface.device).expand(n, steps, 1)
     return Task(torch.arange(n, device=surface.device), start, surface, order, start, surface)
