@@ -7,7 +7,11 @@ ROOT = Path(__file__).parents[1] / "src" / "leapwarp"
 ORDER = ["files", "host", "interrupt", "provenance", "rng", "trees", "optim", "problem", "inner", "kfac"]
 ORDER += ["learners", "fit", "evaluate", "jacobian", "geometry", "experiments"]
 # For experiments only, and they know only what is below them.
-ALLOWED = {"models": {"trees", "problem", "models"}, "data": {"files", "rng", "data"}}
+ALLOWED = {
+    "models": {"trees", "problem", "models"},
+    "data": {"files", "rng", "data"},
+    "worlds": {"trees", "problem", "worlds"},
+}
 REPORT = {"results", "tables", "figures", "claims", "page", "snapshot"}  # read rows; no torch, nothing of the library
 
 

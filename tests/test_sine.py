@@ -257,3 +257,10 @@ def test_a_learner_that_does_not_move_forgets_nothing():
     found = experiment.measures(loss, experiment.SEEN)
     for name in ("forgetting", "transfer", "log_gain", "log_forgetting", "log_spike", "log_recovery"):
         torch.testing.assert_close(found[name], torch.zeros(3, dtype=DOUBLE), rtol=0, atol=1e-14)
+
+
+def test_forgetting_is_negative_where_the_last_subtask_helps():
+    loss = torch.ones(1, 11, 5, dtype=DOUBLE)
+    loss[0, -1] = 0.25
+    found = experiment.measures(loss, experiment.SEEN)
+    assert found["forgetting"].item() == pytest.approx(-0.75) and found["transfer"].item() == pytest.approx(0.75)

@@ -104,10 +104,7 @@ def predictions(frame: pd.DataFrame) -> Figure:
             predicted = of_method.loc[of_method["metric"] == f"prediction{t}{suffix}"].sort_values("step")["value"]
             axes.plot(x, target, color="0.4", linestyle="--", linewidth=1.2)
             axes.plot(x, predicted.to_numpy(), color=style.method(key).colour, linewidth=1.6)
-            if row in (0, 1):
-                axes.set_title(f"after sub-task {subtask}", fontsize=9)
-            if row % 2 and row > 1:
-                axes.set_title(f"after sub-task {subtask}", fontsize=9)
+            axes.set_title(f"after sub-task {subtask}", fontsize=9)
             if row == len(lines) - 1:
                 axes.set_xlabel("x")
         short = "seen order" if not suffix else "other order"

@@ -35,10 +35,8 @@ def panel(axes: Axes, mine: pd.DataFrame, space: str, levels: np.ndarray) -> Non
     height = _values(mine, f"{space}_height")
     size = round(len(height) ** 0.5)
     lines = [np.linspace(middle - half, middle + half, size) for middle in centre]
-    shades = axes.contourf(*lines, height.reshape(size, size), levels=levels, cmap="viridis", extend="both")
-    axes.contour(
-        *lines, height.reshape(size, size), levels=shades.levels[::2], colors="white", linewidths=0.3, alpha=0.6
-    )
+    axes.contourf(*lines, height.reshape(size, size), levels=levels, cmap="viridis", extend="both")
+    axes.contour(*lines, height.reshape(size, size), levels=levels[::2], colors="white", linewidths=0.3, alpha=0.6)
     if space == "native":
         axes.add_patch(Rectangle((-EDGE, -EDGE), 2 * EDGE, 2 * EDGE, fill=False, edgecolor="white", linestyle=":"))
     for name, key in PATHS.items():
@@ -62,8 +60,8 @@ def paths(frame: pd.DataFrame) -> Figure:
     heading = "WarpGrad, Figure 4: surfaces on which gradient descent struggles"
     note = (
         "seed 0; chosen by gradient descent alone, in the domain (dotted): left half, where it ends highest although it"
-        " has moved by more than 1; right half, where it comes the longest way. Dark is low; both rows of a column share"
-        " levels"
+        " has moved by more than 1; right half, where it comes the longest way. Dark is low; the levels of a column are"
+        " the same above and below"
     )
     draw.title(figure, heading, caption(frame, "").splitlines()[0] + "\n" + note)
     if not shown:
@@ -159,8 +157,8 @@ def _over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _gain(plain: pd.Series, warped: pd.Series) -> pd.DataFrame:
     """Columns rate, mean, std of gradient descent's area less the warps', seed by seed."""
-    gain = plain.reindex(warped.index.get_level_values("seed")).to_numpy() - warped
-    return _over_seeds(gain.rename("value").reset_index())
+    rows = warped.rename("value").reset_index()
+    return _over_seeds(rows.assign(value=plain.reindex(rows["seed"]).to_numpy() - rows["value"]))
 
 
 def build(frame: pd.DataFrame, paper: pd.DataFrame, experiment: str) -> dict[str, Figure]:

@@ -37,7 +37,7 @@ def interval(values: list[np.ndarray]) -> tuple[float, float, float]:
     n, effect = len(means), float(means.mean())
     if n < 2:
         return effect, float("nan"), float("nan")
-    errors = np.array([value.std(ddof=1) / len(value) ** 0.5 for value in values])
+    errors = np.array([value.std(ddof=1) / len(value) ** 0.5 if len(value) > 1 else 0.0 for value in values])
     stream = np.random.default_rng(0)
     seeds = stream.integers(n, size=(DRAWS, n))
     samples = (means[seeds] + errors[seeds] * stream.standard_normal((DRAWS, n))).mean(1)

@@ -1,0 +1,216 @@
+"""The experiments on simulated worlds as runs: their rows, resuming, tables and figures."""
+
+import math
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from leapwarp import results, tables
+from leapwarp.experiments import sine, surfaces
+from leapwarp.figures import sine as sine_figures
+from leapwarp.figures import surfaces as surface_figures
+from leapwarp.tables import sine as sine_table
+from leapwarp.tables import surfaces as surface_table
+
+CPU = torch.device("cpu")
+FIXED = {
+    "profile": "quick",
+    "data_source": "simulated",
+    "data_checksum": "none",
+    "settings": "3d4e5f",
+    "version": "0.1.0",
+    "device": "cpu",
+    "seconds": 1.0,
+    "n_tasks": 0,
+}
+SMOKE = {"surfaces": surfaces, "sine": sine}
+LEARNS = [("surfaces", "warpgrad"), ("sine", "warpgrad")]
+
+
+def records(experiment, name, seed=0, checkpoints=None, **changes):
+    module = SMOKE[experiment]
+    method = module.methods(module.SMOKE)[name]
+    if changes:
+        method = method._replace(settings=replace(method.settings, **changes))
+    return module.run(None, method, name, 0, seed, CPU, checkpoints, {})[0]
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    """All methods of both experiments at smoke, one seed: experiment -> rows."""
+    frames = {}
+    for experiment, module in SMOKE.items():
+        parts = [
+            results.rows(records(experiment, name), experiment=experiment, method=name, seed=0, **FIXED)
+            for name in module.methods(module.SMOKE)
+        ]
+        frames[experiment] = results.ordered(pd.concat(parts, ignore_index=True), experiment)  # no row twice
+    return frames
+
+
+def without_times(found):
+    return [record for record in found if not record[2].endswith("seconds")]
+
+
+@pytest.mark.parametrize(("experiment", "name"), LEARNS)
+def test_an_interrupted_run_ends_as_one_that_was_not(experiment, name, tmp_path):
+    whole = records(experiment, name)
+    records(experiment, name, checkpoints=tmp_path, meta_steps=2)
+    assert list(tmp_path.glob("seed0*"))
+    resumed = records(experiment, name, checkpoints=tmp_path)
+    assert without_times(resumed) == without_times(whole)
+    assert without_times(records(experiment, name, seed=1)) != without_times(whole)
+
+
+@pytest.mark.parametrize("name", ["no_warp_fast", "warpgrad"])
+def test_both_orders_are_of_the_same_functions_and_held_out_points(name):
+    found = {(task, step, metric): value for task, step, metric, value in records("sine", name)}
+    for i in range(sine.SUBTASKS):  # the loss before the first step, when nothing but these has come in
+        assert found[f"subtask{i}", 0, "log_loss"] == found[f"subtask{i}", 0, "log_loss_shuffled"]
+
+
+def test_all_learners_begin_at_the_same_points_of_the_same_surfaces():
+    gaps = {}
+    for name in ("gd", "adam", "warpgrad", "warpgrad_residual"):
+        gaps[name] = next(value for _, step, metric, value in records("surfaces", name) if (metric, step) == ("gap", 0))
+    assert gaps["adam"] == gaps["gd"]
+    assert gaps["warpgrad"] == pytest.approx(gaps["gd"], abs=1e-4)
+    assert gaps["warpgrad_residual"] == pytest.approx(gaps["gd"], abs=1e-4)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def surface_rows(method, seed, gaps, final, left=0.0, sweep=((0.1, 0.5),)):
+    """One run on as many surfaces as there are gaps."""
+    found = [("", None, "rate", sweep[0][0]), ("", 0, "gap", 0.5), ("", 1, "gap", 0.4)]
+    for i, (area, end) in enumerate(zip(gaps, final, strict=True)):
+        task = f"surface{i}"
+        found += [(task, None, "gap_area", area), (task, None, "final_gap", end), (task, None, "left", left)]
+        found += [(task, None, "height_area", 10 * area), (task, None, "final_height", 10 * end)]
+    for rate, area in sweep:
+        label = f"rate {rate:g}"
+        found += [
+            (label, None, "sweep_area", area),
+            (label, None, "sweep_left", 0.1),
+            (label, None, "sweep_reached", 1.0),
+        ]
+    return results.rows(found, experiment="surfaces", method=method, seed=seed, **FIXED)
+
+
+def made_up_surfaces():
+    parts = []
+    for seed in (0, 1):
+        parts.append(surface_rows("gd", seed, [0.1, 0.2, 0.9], [0.1, 0.2, 0.8]))
+        won = surface_rows("warpgrad", seed, [0.1, 0.2, 0.6], [0.1, 0.195, 0.4 + 0.1 * seed], left=1.0,
+                           sweep=((0.001, 0.45), (0.01, 0.6)))  # fmt: skip
+        parts.append(won)
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_the_table_of_surfaces_compares_with_gradient_descent_surface_by_surface():
+    lines, text = surface_table.build(made_up_surfaces(), pd.DataFrame())
+    found = {(line["method"], line["metric"]): line for line in lines.to_dict("records")}
+    assert found["warpgrad", "gap_area"]["mean"] == pytest.approx(0.3)
+    assert found["warpgrad", "gap_area"]["below_gd"] == pytest.approx(0.1)
+    # of three surfaces a seed, gradient descent struggles on the last
+    assert found["gd", "gap_area_struggling"]["mean"] == pytest.approx(0.9)
+    assert found["warpgrad", "gap_area_struggling"]["below_gd"] == pytest.approx(0.3)
+    assert found["warpgrad", "left"]["mean"] == pytest.approx(100)
+    # a gap lower by 0.005 is no win; the other surface is one, outside the domain
+    assert surface_table.wins(made_up_surfaces(), "warpgrad") == pytest.approx((100 / 3, 100))
+    assert "| 0.001 | +0.0500 ± 0.0000 (10, 100) |" in text and "| 0.01 | -0.1000" in text
+    with pytest.raises(ValueError, match="found no rows of gd, needed gradient descent"):
+        surface_table.build(made_up_surfaces().loc[lambda rows: rows["method"] != "gd"], pd.DataFrame())
+
+
+def test_the_interval_is_that_of_the_bootstrap_and_holds_the_spread_over_seeds():
+    stream = torch.Generator().manual_seed(0)
+    values = [torch.randn(1000, generator=stream, dtype=torch.float64).numpy() + shift for shift in (0, 0.5, 1)]
+    effect, low, high = surface_table.interval(values)
+    assert effect == pytest.approx(0.5, abs=0.1)
+    assert high - low > 1  # the seeds are half a unit apart, and their means known to 0.03
+    same = surface_table.interval([value - value.mean() for value in values])
+    assert same[2] - same[1] == pytest.approx(2 * 1.96 * math.sqrt(1 / 1000 / 3) * math.sqrt(3 / 2), rel=0.1)
+    assert all(math.isnan(bound) for bound in surface_table.interval(values[:1])[1:])
+
+
+def sine_rows(method, seed, losses, rate=0.001):
+    """One run on two functions, all quantities alike."""
+    found = [("", None, "rate", rate)]
+    for suffix in sine_table.ORDERS:
+        for name in sine_table.SHOWN:
+            found += [(f"function{i}", None, name + suffix, loss) for i, loss in enumerate(losses)]
+    return results.rows(found, experiment="sine", method=method, seed=seed, **FIXED)
+
+
+def test_the_table_of_sines_has_both_orders_and_the_rates_that_were_chosen():
+    frame = pd.concat([sine_rows("warpgrad", 0, [1, 2]), sine_rows("warpgrad", 1, [2, 3])])
+    frame = pd.concat([frame, sine_rows("replay", 0, [4, 4], 0.1), sine_rows("replay", 1, [5, 5], 0.03)])
+    lines, text = sine_table.build(frame, pd.DataFrame())
+    assert len(lines) == 2 * 2 * len(sine_table.SHOWN)
+    found = {(line["method"], line["metric"]): line for line in lines.to_dict("records")}
+    assert found["warpgrad", "forgetting_shuffled"]["mean"] == pytest.approx(2.0)
+    assert found["warpgrad", "forgetting_shuffled"]["std"] == pytest.approx(math.sqrt(0.5))
+    assert text.count("| WarpGrad | 0.001 | 2.000 ± 0.707 |") == 2
+    assert text.count("| Experience replay | 0.03, 0.1 | 4.500 ± 0.707 |") == 2
+
+
+def test_every_quantity_of_these_experiments_is_measured(smoke):
+    for experiment, names in (
+        ("surfaces", surface_table.SHOWN),
+        ("sine", [name + suffix for name in sine_table.SHOWN for suffix in sine_table.ORDERS]),
+    ):
+        for name in names:
+            assert len(tables.quantity(smoke[experiment], name)), name
+
+
+# ---------------------------------------------------------------- figures
+
+
+def test_figure_4_draws_both_paths_from_one_start_and_in_both_spaces(smoke):
+    figure = surface_figures.build(smoke["surfaces"], pd.DataFrame(), "surfaces")["surfaces_paths"]
+    n = surfaces.methods(surfaces.SMOKE)["warpgrad"].settings.n_examples
+    assert len(figure.axes) == 2 * n
+    for axes in figure.axes:
+        starts = [line.get_xydata()[0] for line in axes.lines if len(line.get_xydata()) == surfaces.SMOKE.steps + 1]
+        assert len(starts) == 4  # two learners, each line with its outline
+        assert all(start == pytest.approx(starts[0], abs=1e-2) for start in starts)
+        (low, high), _ = axes.get_xlim(), axes.get_ylim()
+        assert low <= starts[0][0] <= high
+
+
+def test_figures_draw_every_method_and_say_where_numbers_are_missing(smoke, tmp_path):
+    drawn = surface_figures.build(smoke["surfaces"], pd.DataFrame(), "surfaces")
+    drawn |= sine_figures.build(smoke["sine"], pd.DataFrame(), "sine")
+    assert set(drawn) == {
+        "surfaces_paths", "surfaces_curves", "surfaces_sweep", "sine_losses", "sine_predictions", "sine_meta"
+    }  # fmt: skip
+    curves = [len(axes.lines) for axes in drawn["surfaces_curves"].axes]
+    assert curves == [6, 4]
+    losses = drawn["sine_losses"].axes
+    assert len(losses) == 2 * len(sine_figures.LINES) and all(len(axes.lines) == 5 for axes in losses)
+    assert len(drawn["sine_predictions"].axes) == 4 * 5
+    bare = smoke["surfaces"].loc[lambda rows: ~rows["metric"].str.startswith(("native", "warped"))]
+    empty = surface_figures.paths(bare)
+    assert "hold no paths" in empty.axes[0].texts[0].get_text()
+    missing = sine_figures.predictions(smoke["sine"].assign(seed=1))
+    assert "hold no predictions" in missing.axes[0].texts[0].get_text()
+
+
+def test_sine_curves_are_means_over_seeds():
+    rows = []
+    for seed, level in ((0, 1.0), (1, 3.0)):
+        found = [
+            (f"subtask{i}", k, f"log_loss{suffix}", level + i)
+            for i in range(5)
+            for k in range(11)
+            for suffix in ("", "_shuffled")
+        ]
+        rows.append(results.rows(found, experiment="sine", method="warpgrad", seed=seed, **FIXED))
+    figure = sine_figures.losses(pd.concat(rows))
+    for axes in figure.axes:
+        assert [line.get_ydata()[4] for line in axes.lines] == pytest.approx([2, 3, 4, 5, 6])
+        assert [text.get_text() for text in axes.texts] in ([*"01234"], [*"13420"])
