@@ -149,8 +149,7 @@ def test_seeds_share_a_job(folder):
             ["experiments", "omniglot_lep"],
             {},
             "unknown key 'experiments.omniglot_lep' (value {}). Allowed here: omniglot_warp, omniglot_leap,"
-            " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry.",
-            " leap_ablation, warp_ablation, surfaces, sine.",
+            " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry, surfaces, sine.",
         ),
         (
             ["experiments", "omniglot_leap", "quick", "sedes"],

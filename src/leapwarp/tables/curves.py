@@ -67,8 +67,6 @@ def to_median(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     found = runs(frame, metric)
     level = median_end(frame.loc[frame["method"] != "reptile"], metric) if found else 0.0
     return _joined(frame, [line.assign(value=first_at(curve, level)) for line, curve in found])
-    level = median_end(frame.loc[frame["method"] != "reptile"], metric)
-    return _joined(frame, [line.assign(value=first_at(curve, level)) for line, curve in runs(frame, metric)])
 
 
 def where_descent_struggles(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
