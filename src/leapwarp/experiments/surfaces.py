@@ -130,11 +130,16 @@ class Paths(NamedTuple):
     """[task, point]"""
 
 
-def gaps(paths: Paths, tasks: Task, peaks: bool) -> Tensor:
-    """Heights between 0, the lowest point of the domain, and 1, the highest; 0 on a flat surface. -> [task, point]"""
-    low, high = surfaces.extremes(tasks.y, peaks)
-    span = torch.where(high > low, high - low, 1.0)
-    return (paths.height - low[:, None]) / span[:, None]
+class Range(NamedTuple):
+    """The lowest and the highest point of each surface in the domain, [task] each."""
+
+    low: Tensor
+    high: Tensor
+
+    def gap(self, height: Tensor) -> Tensor:
+        """Heights [task, point] between 0, the lowest, and 1, the highest; 0 on a flat surface."""
+        span = torch.where(self.high > self.low, self.high - self.low, 1.0)
+        return (height - self.low[:, None]) / span[:, None]
 
 
 def draw_tasks(n: int, seed: int, name: str, settings: Settings, device: torch.device) -> Task:
@@ -216,10 +221,11 @@ def run(
     began = time.monotonic()
     records: list[Record] = []
     validation = draw_tasks(settings.n_validation, seed, "validation", settings, device)
+    span = Range(*surfaces.extremes(validation.y, settings.peaks))
     found = []
     for i, rate in enumerate(settings.rates):
         paths = learners.learn(i, validation, settings)
-        mean_area, arrived = float(area(gaps(paths, validation, settings.peaks)).mean()), reached(paths, validation)
+        mean_area, arrived = float(area(span.gap(paths.height)).mean()), reached(paths, validation)
         found.append((arrived < ENOUGH, mean_area))
         values = {"sweep_area": mean_area, "sweep_left": float(left(paths).mean()), "sweep_reached": arrived}
         records += [(f"rate {rate:g}", None, metric, value) for metric, value in values.items()]
@@ -227,7 +233,8 @@ def run(
 
     test = draw_tasks(settings.n_test, seed, "test", settings, device)
     paths = learners.learn(best, test, settings)
-    gap = gaps(paths, test, settings.peaks)
+    span = Range(*surfaces.extremes(test.y, settings.peaks))
+    gap = span.gap(paths.height)
     records += [("", None, "rate", settings.rates[best]), ("", None, "reached", reached(paths, test))]
     records += [("", k, "gap", float(v)) for k, v in enumerate(gap.mean(0))]
     values = {
@@ -240,7 +247,7 @@ def run(
     for metric, of_tasks in values.items():
         records += [(f"surface{i:04d}", None, metric, float(v)) for i, v in enumerate(of_tasks)]
     if settings.n_examples and seed == 0:
-        records += examples(learners.warps[best], paths, test, settings)
+        records += examples(learners.warps[best], paths, test, span, settings)
     return records, learners.seconds + time.monotonic() - began
 
 
@@ -254,20 +261,20 @@ def left(paths: Paths) -> Tensor:
     return (paths.place[:, -1].abs().amax(1) > EDGE).float()
 
 
-def struggles(paths: Paths, tasks: Task, settings: Settings) -> list[int]:
+def struggles(paths: Paths, span: Range, settings: Settings) -> list[int]:
     """Tasks that are hard for gradient descent, in the domain: a half of them where it ends highest although it has
     moved by more than 1, and a half where it has come the longest way. What a warp does there has no part in it.
     """
     way = (paths.place[:, 1:] - paths.place[:, :-1]).norm(dim=2).sum(1)
     inside = paths.place.abs().amax((1, 2)) <= EDGE
-    gap = gaps(paths, tasks, settings.peaks)[:, -1]
+    gap = span.gap(paths.height)[:, -1]
     first = settings.n_examples // 2
     chosen = torch.where(inside & (way > 1), gap, -1.0).argsort(descending=True)[:first].tolist()
     longest = torch.where(inside, way, -1.0).argsort(descending=True).tolist()
     return chosen + [i for i in longest if i not in chosen][: settings.n_examples - first]
 
 
-def examples(warp: Params, paths: Paths, tasks: Task, settings: Settings) -> list[Record]:
+def examples(warp: Params, paths: Paths, tasks: Task, span: Range, settings: Settings) -> list[Record]:
     """What Figure 4 draws: both learners' paths and the heights around them, on the surface and under the warp.
 
     A value's step is the step of a path, or the number of a point of a lattice whose centre and half-width are rows.
@@ -277,7 +284,7 @@ def examples(warp: Params, paths: Paths, tasks: Task, settings: Settings) -> lis
     lattice = surfaces.grid(settings.lattice).to(tasks.x)
     domains = {"native": lattice, "warped": preimage(repeat(warp, len(lattice)), lattice)}
     records: list[Record] = []
-    for i in struggles(native, tasks, settings):
+    for i in struggles(native, span, settings):
         many = repeat(warp, settings.steps + 1)
         shown = {
             "native_gd": native.place[i],
