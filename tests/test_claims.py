@@ -9,7 +9,7 @@ import pytest
 import yaml
 from calls import REPO
 
-from leapwarp import claims, results
+from leapwarp import claims, results, tables
 
 TASKS = [f"alphabet {i} & <co>" for i in range(10)]
 SPEC = {"kind": "difference", "metric": "accuracy", "more": "warp_leap", "less": "leap", "at": "each"}
@@ -213,3 +213,8 @@ def test_the_claims_of_the_repository_are_well_formed_and_on_what_the_workflow_r
     config = yaml.safe_load((REPO / "config.yaml").read_text())["experiments"]
     assert {claim["id"] for claim in found} >= {"L1", "L2", "L3", "L4", "W1", "W2", "W3", "W4", "W5", "W7"}
     assert {claim["experiment"] for claim in found} <= set(config)
+
+
+def test_times_is_the_unit_of_ratios_alone():
+    """The page draws what is in `times` on a logarithmic scale: a quantity with that unit could be below zero there."""
+    assert not [name for name, about in tables.QUANTITIES.items() if about.unit == "times"]
