@@ -1,11 +1,12 @@
 """Jacobians of training: how the parameters after i steps move with those before the first.
 
 Leap leaves these Jacobians out and appendix D asks what that costs. There they are computed backwards, and memory ends
-the measurement at 20 steps. Here a column goes forward along with the training, by the derivative of the update itself,
+the measurement at 20 steps. Here the columns of J go forward along with the training, by the derivative of the update,
 
-    V <- V - alpha H(theta_i) V,
+    J <- J - alpha H(theta_i) J,
 
-so that memory does not depend on the number of steps, and columns can be taken a few at a time.
+so that memory does not depend on the number of steps, and columns can be taken a few at a time. What is kept is J - I:
+beside the ones of the identity, float32 would lose all that is smaller than a ten-millionth.
 """
 
 from collections.abc import Sequence
@@ -16,13 +17,13 @@ from torch.func import grad, jvp, vmap
 
 from leapwarp.inner import fresh_stats
 from leapwarp.problem import Problem, Task
-from leapwarp.trees import Params, add_scaled
+from leapwarp.trees import Params, add_scaled, map_tree
 
 
-def block_jacobians(
+def departures(
     problem: Problem, params: Params, task: Task, names: Sequence[str], rate: float, at: Sequence[int], chunk: int
 ) -> Tensor:
-    """d theta^i / d theta^0 for gradient descent on one task, of the parameters `names` with respect to themselves.
+    """J - I, J = d theta^i / d theta^0, for gradient descent on one task; of `names` with respect to themselves.
 
     All parameters are trained, and a change in the block reaches it again through all of them; only the diagonal block
     of the whole Jacobian is kept.
@@ -48,11 +49,11 @@ def block_jacobians(
     size = sum(params[name].numel() for name in names)
     parts = [slice(first, min(first + chunk, size)) for first in range(0, size, chunk)]
     columns = [_columns(problem, params, task, names, rate, at, part, size) for part in parts]
-    jacobians = torch.cat(columns, 1).mT  # [point, n, n]
-    if not jacobians.isfinite().all():
-        step = at[int((~jacobians.isfinite()).flatten(1).any(1).nonzero()[0, 0])]
+    found = torch.cat(columns, 1).mT  # [point, n, n]
+    if not found.isfinite().all():
+        step = at[int((~found.isfinite()).flatten(1).any(1).nonzero()[0, 0])]
         raise FloatingPointError(f"the Jacobian after {step} steps is not finite: lower the learning rate {rate}.")
-    return jacobians
+    return found
 
 
 def _columns(
@@ -65,23 +66,24 @@ def _columns(
     part: slice,
     size: int,
 ) -> Tensor:
-    """The columns `part` of the block's Jacobians, as rows. -> [point, column, n]"""
+    """The columns `part` of the block's J - I, as rows. -> [point, column, n]"""
     who = torch.zeros(1, dtype=torch.long, device=task.x.device)
     stats = fresh_stats(problem, 1, task.x.device)  # the training loss does not read them
-    tangents = _unit(params, names, part, size)
+    unit = _unit(params, names, part, size)
+    moved = map_tree(torch.zeros_like, unit)  # J - I
     seen = []
     for k in range(at[-1]):
         batch = problem.draw(task, who, who + k)
 
-        def update(params: Params, batch=batch) -> Params:
-            slope = grad(lambda point: problem.loss(point, stats, batch).loss.sum())
-            return add_scaled(params, -rate, slope(params))
+        def loss(params: Params, batch=batch) -> Tensor:
+            return problem.loss(params, stats, batch).loss.sum()
 
         # The point is the same for all columns, so that vmap stacks the tangents alone.
-        push = vmap(lambda tangent, params=params, update=update: jvp(update, (params,), (tangent,))[1])
-        params, tangents = update(params), push(tangents)
+        curve = vmap(lambda tangent, params=params, loss=loss: jvp(grad(loss), (params,), (tangent,))[1])
+        moved = add_scaled(moved, -rate, curve(add_scaled(unit, 1, moved)))
+        params = add_scaled(params, -rate, grad(loss)(params))
         if k + 1 in at:
-            seen.append(torch.cat([tangents[name].flatten(1) for name in names], 1))
+            seen.append(torch.cat([moved[name].flatten(1) for name in names], 1))
     return torch.stack(seen)
 
 
@@ -98,8 +100,12 @@ def _unit(params: Params, names: Sequence[str], part: slice, size: int) -> Param
     }
 
 
-def relative_precision(jacobians: Tensor) -> Tensor:
-    """rho = |I - J| / |J| in the Schatten 1-norm, the sum of singular values (Leap appendix D). [*, n, n] -> [*]"""
-    exact = jacobians.double()  # singular values near zero add up
-    gap = torch.eye(exact.shape[-1], dtype=exact.dtype, device=exact.device) - exact
-    return torch.linalg.matrix_norm(gap, "nuc") / torch.linalg.matrix_norm(exact, "nuc")
+def relative_precision(departure: Tensor) -> Tensor:
+    """rho = |I - J| / |J| in the Schatten 1-norm, the sum of singular values (Leap appendix D).
+
+    Args:
+        departure: J - I, [*, n, n]. -> [*]
+    """
+    gap = departure.double()  # singular values near zero add up
+    eye = torch.eye(gap.shape[-1], dtype=gap.dtype, device=gap.device)
+    return torch.linalg.matrix_norm(gap, "nuc") / torch.linalg.matrix_norm(eye + gap, "nuc")

@@ -26,7 +26,7 @@ from leapwarp.experiments import omniglot_leap
 from leapwarp.experiments.command import Record, main
 from leapwarp.experiments.omniglot import CLASSES, draw_batch, draw_tasks, images, split
 from leapwarp.inner import adapt
-from leapwarp.jacobian import block_jacobians, relative_precision
+from leapwarp.jacobian import departures, relative_precision
 from leapwarp.models.convnet import convnet
 from leapwarp.optim import sgd
 from leapwarp.problem import supervised
@@ -121,10 +121,8 @@ def run(
         rho: dict[str, dict[int, float]] = {}
         for layer in layers:
             block = [key for key in params if key.rsplit(".", 1)[0] == layer]
-            jacobians = block_jacobians(
-                problem, params, task, block, settings.inner_lr, settings.at, settings.tasks_at_a_time
-            )
-            rho[layer] = dict(zip(settings.at, relative_precision(jacobians).tolist(), strict=True))
+            found = departures(problem, params, task, block, settings.inner_lr, settings.at, settings.tasks_at_a_time)
+            rho[layer] = dict(zip(settings.at, relative_precision(found).tolist(), strict=True))
             metric = f"rho.{layer}" if settings.every_layer else "rho"
             records += [(alphabet, k, metric, value) for k, value in rho[layer].items()]
         if settings.every_layer:
@@ -136,8 +134,9 @@ def run(
         else:
             first = rho[FIRST_LAYER]
             records += [(alphabet, None, f"rho_{k}", first[k]) for k in (5, 20, settings.at[-1])]
-            records.append((alphabet, None, "rho_growth", first[20] / first[5]))
-            records.append((alphabet, None, "rho_late_growth", first[settings.at[-1]] / first[20]))
+            if first[5]:  # nought where no signal comes through
+                records.append((alphabet, None, "rho_growth", first[20] / first[5]))
+                records.append((alphabet, None, "rho_late_growth", first[settings.at[-1]] / first[20]))
     return records, time.monotonic() - began
 
 
