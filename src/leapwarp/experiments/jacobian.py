@@ -74,7 +74,7 @@ PAPER = Settings(
     n_test=5,  # App. D
 )
 QUICK = replace(PAPER, filters=6, narrow=4, narrow_at=(5, 10, 15, 20), n_test=2)
-SMOKE = replace(PAPER, filters=2, narrow=2, n_test=1, at=(5, 20), narrow_at=(5, 20))
+SMOKE = replace(PAPER, filters=2, narrow=1, n_test=1, at=(5, 20), narrow_at=(5, 20))
 PROFILES = {"smoke": SMOKE, "quick": QUICK, "paper": PAPER}
 
 
@@ -133,7 +133,7 @@ def run(
                 records.append((alphabet, None, f"rho_spread_{k}", spread))
         else:
             first = rho[FIRST_LAYER]
-            records += [(alphabet, None, f"rho_{k}", first[k]) for k in (5, 20, settings.at[-1])]
+            records += [(alphabet, None, f"rho_{k}", first[k]) for k in sorted({5, 20, settings.at[-1]})]
             if first[5]:  # nought where no signal comes through
                 records.append((alphabet, None, "rho_growth", first[20] / first[5]))
                 records.append((alphabet, None, "rho_late_growth", first[settings.at[-1]] / first[20]))
