@@ -6,7 +6,9 @@ A task is a function on five intervals. A learner sees each interval for 20 step
 points, and must not forget those before. Warps are meta-trained for this; the initialisation is random and fixed.
 Learners are judged on new functions, with the intervals from left to right as in meta-training and in another order.
 
-One run takes, on a core: TIMES
+One run takes, on a core: smoke, a second; quick, 40 s where warps are trained and 3 to 8 s elsewhere; paper, about
+three hours and a minute (benchmarks/continual.py). To expect: with the warp a sixth of the loss that the network
+without it has at the end, in both orders.
 """
 
 import math

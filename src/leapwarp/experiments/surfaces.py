@@ -7,7 +7,9 @@ is learnt, and both matter. So every method has a list of rates, of which the on
 surfaces, drawn apart from the held-out ones, is taken; how each rate did there is in the rows, and methods differ in
 the initial warp. All start at the same points of the surfaces: a warped learner begins where its warp leads there.
 
-One run takes, on a core: TIMES
+One run takes, on a core: smoke, a second; quick and paper, 4 to 12 s for a warp and 2 s for the others. To expect:
+WarpGrad hardly better than gradient descent at its best meta learning rate, worse from 0.003 upwards, and no better
+where gradient descent struggles; Adam far better than both.
 """
 
 import time
