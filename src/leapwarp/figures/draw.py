@@ -99,6 +99,34 @@ def curve(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, bool]:
     return result, early
 
 
+def dots(axes: Axes, final: pd.DataFrame, paper: pd.DataFrame, names: dict[str, str], table: str) -> list[Line2D]:
+    """A method a row: mean, standard deviation and seeds of ours, the paper's likewise and hollow. -> for a legend
+
+    Args:
+        final: one row a held-out task, as `tables.quantity` has them. names: labels by method, from the top.
+        table: what the legend calls the paper's.
+    """
+    ours, theirs = results.summary(final, ["method"]).set_index("method"), paper.set_index("method")
+    for place, name in enumerate(reversed(names)):
+        colour = style.method(name).colour
+        mean, std = ours.loc[name, ["mean", "std"]].astype(float)
+        seeds = final.loc[final["method"] == name].groupby("seed")["value"].mean()
+        axes.errorbar(mean, place + 0.12, xerr=None if np.isnan(std) else std, color=colour, marker="o", capsize=3)
+        axes.plot(seeds, [place + 0.12] * len(seeds), "|", color=colour, markersize=11, alpha=0.7)
+        if name in theirs.index:
+            value, spread = theirs.loc[name, ["value", "std"]].astype(float)
+            look = {"color": "0.45", "marker": "o", "markerfacecolor": "white", "capsize": 3}
+            axes.errorbar(value, place - 0.16, xerr=spread, **look)
+    axes.set_yticks(range(len(names)), list(reversed(names.values())))
+    axes.set_xlim(left=0)
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
+    return [
+        Line2D([], [], color="0.2", marker="o", label="ours"),
+        Line2D([], [], color="0.45", marker="o", markerfacecolor="white", label=table),
+    ]
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG atomically, the same bytes for the same rows."""
     with atomic(path) as temporary:

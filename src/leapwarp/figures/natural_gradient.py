@@ -11,11 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from leapwarp import results, tables
+from leapwarp import tables
 from leapwarp.figures import draw, style
 from leapwarp.tables.activations import by_layer
 from leapwarp.tables.natural_gradient import ROWS
@@ -27,40 +26,18 @@ SIDES = {  # name, colour, marker, place beside the others of a layer
 }
 
 
-def dots(axes: Axes, frame: pd.DataFrame, paper: pd.DataFrame, names: Sequence[str]) -> None:
-    """Each row of Table 4: mean, standard deviation and seeds of ours; the paper's likewise, hollow."""
-    final = tables.quantity(frame, "accuracy")
-    ours, theirs = results.summary(final, ["method"]).set_index("method"), paper.set_index("method")
-    for place, name in enumerate(reversed(names)):
-        colour = style.method(name).colour
-        mean, std = ours.loc[name, ["mean", "std"]].astype(float)
-        seeds = final.loc[final["method"] == name].groupby("seed")["value"].mean()
-        axes.errorbar(mean, place + 0.12, xerr=None if np.isnan(std) else std, color=colour, marker="o", capsize=3)
-        axes.plot(seeds, [place + 0.12] * len(seeds), "|", color=colour, markersize=11, alpha=0.7)
-        if name in theirs.index:
-            value, spread = theirs.loc[name, ["value", "std"]].astype(float)
-            look = {"color": "0.45", "marker": "o", "markerfacecolor": "white", "capsize": 3}
-            axes.errorbar(value, place - 0.16, xerr=spread, **look)
-    axes.set_yticks(range(len(names)), [style.method(name).name for name in reversed(names)])
-    axes.set_xlabel("held-out accuracy after the last step [%]")
-    axes.set_xlim(left=0)
-    axes.axvline(5, color="0.6", linewidth=0.9, linestyle=":")
-    axes.grid(axis="y", color="0.92")
-    axes.set_axisbelow(True)
-    handles = [
-        Line2D([], [], color="0.2", marker="o", label="ours"),
-        Line2D([], [], color="0.45", marker="o", markerfacecolor="white", label="WarpGrad paper, Table 4 (25 tasks)"),
-    ]
-    axes.legend(handles=handles, frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-
-
 def table(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     """Table 4 on the left, how the same methods learn held-out tasks on the right."""
     frame = frame.loc[frame["method"].isin(ROWS)]
     names = [name for name in ROWS if name in set(frame["method"])]
     figure = Figure(figsize=(11.0, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
-    dots(left, frame, paper, names)
+    labels = {name: style.method(name).name for name in names}
+    final = tables.quantity(frame, "accuracy")
+    handles = draw.dots(left, final, paper, labels, "WarpGrad paper, Table 4 (25 tasks)")
+    left.set_xlabel("held-out accuracy after the last step [%]")
+    left.axvline(5, color="0.6", linewidth=0.9, linestyle=":")
+    left.legend(handles=handles, frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     lines, _ = draw.curve(frame, "train_accuracy")
     for name in names:
         mine = lines.loc[lines["method"] == name]

@@ -9,12 +9,11 @@ warp_ablation_curves.png   held-out accuracy over the steps of a held-out task
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from leapwarp import results, tables
+from leapwarp import tables
 from leapwarp.figures import draw, style
 from leapwarp.tables.warp_ablation import ROWS
 
@@ -29,36 +28,17 @@ def _label(name: str) -> str:
     return style.method(name).name if name.startswith(("leap", "warp_leap")) else ROWS[name][0]
 
 
-def dots(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
-    """Each row of Table 3: ours as mean, standard deviation and seeds; the paper's likewise, hollow."""
+def table(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+    """Table 3 as a picture."""
     figure = Figure(figsize=(9.6, 5.2), layout="constrained")
     axes = figure.add_subplot()
-    final, names = tables.quantity(frame, "accuracy"), _order(frame)
-    ours = results.summary(final, ["method"]).set_index("method")
-    theirs = paper.set_index("method")
-    for place, name in enumerate(reversed(names)):
-        look = style.method(name)
-        mean, std = ours.loc[name, ["mean", "std"]].astype(float)
-        seeds = final.loc[final["method"] == name].groupby("seed")["value"].mean()
-        axes.errorbar(mean, place + 0.12, xerr=None if np.isnan(std) else std, color=look.colour, marker="o", capsize=3)
-        axes.plot(seeds, [place + 0.12] * len(seeds), "|", color=look.colour, markersize=11, alpha=0.7)
-        if name in theirs.index:
-            value, spread = theirs.loc[name, ["value", "std"]].astype(float)
-            axes.errorbar(
-                value, place - 0.16, xerr=spread, color="0.45", marker="o", markerfacecolor="white", capsize=3
-            )
-    axes.set_yticks(range(len(names)), [_label(name) for name in reversed(names)])
-    axes.set_xlabel("held-out accuracy after 100 steps [%]" if frame["profile"].iloc[0] != "smoke" else "accuracy [%]")
-    axes.set_xlim(left=0)
+    final = tables.quantity(frame, "accuracy")
+    names = {name: _label(name) for name in _order(frame)}
+    handles = draw.dots(axes, final, paper, names, "WarpGrad paper,\nTable 3 (25 tasks)")
+    axes.set_xlabel("held-out accuracy after the last step [%]")
     axes.axvline(5, color="0.6", linewidth=0.9, linestyle=":")
-    axes.grid(axis="y", color="0.92")
-    axes.set_axisbelow(True)
-    bars = "strokes: seeds; dotted: chance"
-    draw.title(figure, f"{TITLE}: held-out accuracy", draw.caption(final, "warp_ablation", bars, spread="bars"))
-    handles = [
-        Line2D([], [], color="0.2", marker="o", label="ours"),
-        Line2D([], [], color="0.45", marker="o", markerfacecolor="white", label="WarpGrad paper,\nTable 3 (25 tasks)"),
-    ]
+    extra = "strokes: seeds; dotted: chance"
+    draw.title(figure, f"{TITLE}: held-out accuracy", draw.caption(final, "warp_ablation", extra, spread="bars"))
     draw.legend(figure, handles)
     return figure
 
@@ -86,7 +66,7 @@ def curves(frame: pd.DataFrame) -> Figure:
 
 
 def build(frame: pd.DataFrame, paper: pd.DataFrame, experiment: str) -> dict[str, Figure]:
-    return {"warp_ablation": dots(frame, paper), "warp_ablation_curves": curves(frame)}
+    return {"warp_ablation": table(frame, paper), "warp_ablation_curves": curves(frame)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
