@@ -174,6 +174,9 @@ def test_figure_4_draws_both_paths_from_one_start_and_in_both_spaces(smoke):
     figure = surface_figures.build(smoke["surfaces"], pd.DataFrame(), "surfaces")["surfaces_paths"]
     n = surfaces.methods(surfaces.SMOKE)["warpgrad"].settings.n_examples
     assert len(figure.axes) == 2 * n
+    rows = smoke["surfaces"].loc[lambda rows: (rows["metric"] == "example") & (rows["method"] == "warpgrad")]
+    places = [int(axes.get_title().removeprefix("surface ")) for axes in figure.axes[:n]]
+    assert places == [int(task.removeprefix("surface")) for task in rows.sort_values("value")["task"]]
     for axes in figure.axes:
         starts = [line.get_xydata()[0] for line in axes.lines if len(line.get_xydata()) == surfaces.SMOKE.steps + 1]
         assert len(starts) == 4  # two learners, each line with its outline
@@ -193,7 +196,7 @@ def test_figures_draw_every_method_and_say_where_numbers_are_missing(smoke, tmp_
     losses = drawn["sine_losses"].axes
     assert len(losses) == 2 * len(sine_figures.LINES) and all(len(axes.lines) == 5 for axes in losses)
     assert len(drawn["sine_predictions"].axes) == 4 * 5
-    bare = smoke["surfaces"].loc[lambda rows: ~rows["metric"].str.startswith(("native", "warped"))]
+    bare = smoke["surfaces"].loc[lambda rows: ~rows["metric"].str.startswith(("native", "warped", "example"))]
     empty = surface_figures.paths(bare)
     assert "hold no paths" in empty.axes[0].texts[0].get_text()
     missing = sine_figures.predictions(smoke["sine"].assign(seed=1))

@@ -286,7 +286,7 @@ def examples(warp: Params, paths: Paths, tasks: Task, span: Range, settings: Set
     lattice = surfaces.grid(settings.lattice).to(tasks.x)
     domains = {"native": lattice, "warped": preimage(repeat(warp, len(lattice)), lattice)}
     records: list[Record] = []
-    for i in struggles(native, span, settings):
+    for rank, i in enumerate(struggles(native, span, settings)):
         many = repeat(warp, settings.steps + 1)
         shown = {
             "native_gd": native.place[i],
@@ -295,6 +295,7 @@ def examples(warp: Params, paths: Paths, tasks: Task, span: Range, settings: Set
             "warped_warp": paths.own[i],
         }
         task = f"surface{i:04d}"
+        records.append((task, None, "example", rank))
         for metric, path in shown.items():
             records += [
                 (task, k, f"{metric}_{axis + 1}", float(v)) for axis in (0, 1) for k, v in enumerate(path[:, axis])

@@ -55,7 +55,7 @@ def caption(frame: pd.DataFrame, extra: str) -> str:
 
 def paths(frame: pd.DataFrame) -> Figure:
     rows = frame.loc[(frame["method"] == "warpgrad") & (frame["seed"] == 0)]
-    shown = list(rows.loc[rows["metric"] == "native_half_width", "task"])
+    shown = list(rows.loc[rows["metric"] == "example"].sort_values("value")["task"])
     figure = Figure(figsize=(2.7 * max(len(shown), 2) + 2.2, 6.6), layout="constrained")
     heading = "WarpGrad, Figure 4: surfaces on which gradient descent struggles"
     note = (
