@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from leapwarp import claims, page
 from leapwarp.figures import style
 from leapwarp.files import one_line
@@ -100,7 +102,9 @@ def write(folder: Path, captions: Path, out: Path) -> None:
             shutil.copy(table.with_suffix(".csv"), temporary / name)
         for figure in sorted((folder / name / "figures").glob("*.png"), key=style.figure_order):
             text.append(f"![{page.caption(figure, captions)}]({name}/{figure.name})")
-            shutil.copy(figure, temporary / name)
+            # 256 colours are enough to look at, in a third of the bytes: git keeps every snapshot for ever.
+            with Image.open(figure) as picture:
+                picture.convert("RGB").quantize(256).save(temporary / name / figure.name, optimize=True)
     (temporary / "README.md").write_text("\n\n".join(text) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
