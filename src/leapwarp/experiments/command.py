@@ -106,7 +106,9 @@ def main(
     except BaseException as error:
         signal = interrupt.received()
         if signal:  # whatever else the error says: libraries may make another one of it
-            print(f"{name}: stopped by {signal}; started again, it goes on from its checkpoint, if it has one", flush=True)
+            print(
+                f"{name}: stopped by {signal}; started again, it goes on from its checkpoint, if it has one", flush=True
+            )
             sys.exit(interrupt.EXIT_CODE)
         if isinstance(error, ValueError | FloatingPointError | OSError):
             sys.exit(f"error: {name}: {error}")
