@@ -66,10 +66,9 @@ def test_one_basin_is_convex_and_its_limit_point_a_minimum():
     path = walk(problem, start, tasks, settings.inner_lr, settings.inner_steps)
     assert torch.linalg.eigvalsh(hessians(problem, path, tasks)).min() > 0.15  # 0.5 less the ripple's 0.31
     ends = limits(problem, path, tasks, settings)
-    there = walk(problem, start, tasks, settings.inner_lr, 1)[0].before._replace(params={"theta": ends})
     still = problem.loss({"theta": ends.requires_grad_()}, {}, problem.draw(tasks, tasks.index, 0 * tasks.index)).loss
     (slope,) = torch.autograd.grad(still.sum(), ends)
-    assert slope.abs().max() < 1e-6 and there.params["theta"] is ends
+    assert slope.abs().max() < 1e-6
     wavy = replace(settings, ripple=theorem1.methods(settings)["many_basins"].settings.ripple)
     problem, tasks, start = family(wavy, 0, CPU)
     path = walk(problem, start, tasks, settings.inner_lr, settings.inner_steps)
@@ -85,8 +84,8 @@ def summary(name, seed=0, **changes):
 def test_small_steps_shorten_the_path_at_first_and_large_ones_lengthen_it():
     _, small = summary("beta_0.003", meta_steps=10, inner_steps=20)
     assert small["rises"] == small["criterion_broken"] == 0 and small["shortening"] < 0.9
-    records, large = summary("beta_0.3", meta_steps=10, inner_steps=20, outer_lr=5.0)
-    assert large["criterion_broken"] > 0
+    records, large = summary("beta_0.3", meta_steps=10, inner_steps=20)
+    assert large["criterion_broken"] > 0 and large["rises"] > 0
     method = theorem1.methods(replace(SMOKE, meta_steps=20))["beta_0.3"]
     wild = method._replace(settings=replace(method.settings, outer_lr=50.0))
     records, _ = theorem1.run(None, wild, "beta_0.3", 0, 0, CPU, None, {})

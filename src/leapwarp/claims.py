@@ -278,6 +278,8 @@ def decide_part(frame: pd.DataFrame, part: Part, spec: dict[str, Any], n_parts: 
     if margin is None:
         supported, contradicted = low > 0, wide_high < 0
         leaning = f"the interval holds zero; it leans {'towards' if effect > 0 else 'against'} the claim"
+        if high < 0:
+            leaning = f"below zero, but not once corrected for the claim's {n_parts} parts"
     else:
         supported, contradicted = -margin < low and high < margin, wide_low > margin or wide_high < -margin
         leaning = f"the interval is neither inside ±{margin:g} nor outside"

@@ -61,7 +61,7 @@ class Settings:
     chosen_by: str = "final_loss"
     """the measure that the chosen rate has the least of: `final_loss` of all sub-tasks at the end, or `learnt_loss`"""
     every: bool = False
-    """each step sees a batch of every sub-task: the upper bound"""
+    """each step sees a batch of every sub-task"""
     replay: int = 0
     """points of earlier batches in every step"""
     printed_weights: bool = False

@@ -9,7 +9,8 @@ the initial warp. All start at the same points of the surfaces: a warped learner
 
 One run takes, on a core: smoke, a second; quick and paper, 4 to 12 s for a warp and 2 s for the others. To expect:
 WarpGrad hardly better than gradient descent at its best meta learning rate, worse from 0.003 upwards, and no better
-where gradient descent struggles; Adam far better than both.
+where gradient descent struggles; Adam far lower than both, but outside the
+domain in half of its runs.
 """
 
 import time

@@ -4,6 +4,8 @@
         --rows results/quick/leap_ablation/rows.csv --out-dir results/quick/leap_ablation
 """
 
+from itertools import combinations
+
 import pandas as pd
 
 from leapwarp import results, tables
@@ -11,6 +13,17 @@ from leapwarp.figures import style
 from leapwarp.tables import curves
 
 SHOWN = ["final_meta_loss", "half_way", "steps_to_median", "mean_loss", "error"]
+
+
+def too_close(lines: pd.DataFrame) -> str:
+    """The pairs of configurations that the loss at the end does not tell apart: their standard deviations overlap."""
+    ends = lines.loc[(lines["metric"] == "final_meta_loss") & (lines["method"] != "reptile")].sort_values("mean")
+    pairs = [
+        f"{style.method(a['method']).name} and {style.method(b['method']).name}"
+        for a, b in combinations(ends.to_dict("records"), 2)
+        if not b["mean"] - a["mean"] > a["std"] + b["std"]
+    ]
+    return "; ".join(pairs) or "none"
 
 
 def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -51,6 +64,8 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
   last tenth of {n_steps} meta-steps. *Half-way* is the share of meta-training after which it has fallen half as
   far as it ever does. *Steps to the median's end* are meta-steps until it is {level:.3f}, where the median
   configuration ends; a run that never is counts with all its steps.
+- Pairs that the loss at the end does not tell apart at this budget (standard deviations overlap, or there is one seed):
+  {too_close(lines)}.
 - *Mean loss* and *error* are those of held-out alphabets, along their training and at its end.
 - Energy in parameter space alone is Reptile: the two rows must be equal.
 

@@ -15,8 +15,8 @@ ROWS = ("sgd", "kfac", "kfac_exact", "warp_linear", "warp_nonlinear")
 SIZES = {
     "smoke": "Nothing can be read from this size.",
     "quick": "Here batches are of 50 and the rate is 0.25, in the published proportion of 200 and 1.0, and the warps "
-    "learn on a dozen trajectories where the published ones learn on some 20,000: that is too little to decide the "
-    "order of warps and KFAC.",
+    "learn on a dozen trajectories where the published ones learn on some 20,000: what comes out for the order of "
+    "warps and KFAC is about this size alone.",
     "paper": "Batches of 200 and a rate of 1.0, as published.",
 }
 

@@ -11,6 +11,23 @@ from leapwarp.tables.summaries import markdown, summaries
 SHOWN = ["shortening", "overshoot", "rises", "criterion_broken", "half_steps", "limit_distance"]
 
 
+def breaking(frame: pd.DataFrame) -> str:
+    """The swept meta step sizes up to which nothing rises and from which on something does, a sentence each."""
+    sweep = frame.loc[frame["method"].str.startswith("beta_") & frame["step"].isna()]
+    sentences = []
+    for metric, what in (("criterion_broken", "the frozen objective"), ("rises", "the path")):
+        worst = sweep.loc[sweep["metric"] == metric].groupby("method")["value"].max()
+        rates = {float(name.removeprefix("beta_")): value for name, value in worst.items()}
+        first = min((rate for rate, value in rates.items() if value > 0), default=None)
+        if first is None:
+            sentences.append(f"in no seed does {what} ever rise")
+        else:
+            below = max((rate for rate in rates if rate < first), default=None)
+            quiet = f", at {below:g} in none" if below is not None else ""
+            sentences.append(f"{what} rises in some seed from β = {first:g} on{quiet}")
+    return "; ".join(sentences)
+
+
 def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """One line a method and quantity, and the text; raises ValueError where rows are of several sizes."""
     results.provenance(frame, "theorem1")
@@ -26,6 +43,7 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 - The theorem (claim L13): with small enough steps no path is *longer than before* and no *limit point moves*. What it
   asks of β is that the objective with frozen far ends falls: *frozen objective rose* counts where it did not. After a
   divergence every meta-step counts as a rise.
+- Where the guarantee breaks, of the swept β at α = 0.1: {breaking(frame)}.
 - *Last path above the shortest*: how far it has crept back up. Limit points: the furthest that a task's path ever ended
   from where it first did, as a mean over tasks.
 
