@@ -131,7 +131,7 @@ def check_finite(info: Info, state: State, tasks: Task, name: str) -> dict[str, 
     """The numbers of one meta-step that a curve shows; raises where any loss or parameter is not finite."""
     if not info:
         return {}
-    loss, accuracy = info["loss"], info["accuracy"]
+    loss = info["loss"]
     bad = first_bad(loss, info["steps"])
     if bad:
         task, step = bad
@@ -151,7 +151,11 @@ def check_finite(info: Info, state: State, tasks: Task, name: str) -> dict[str, 
                 f"{name}: {path} is no longer finite after the meta-update, though the task losses were. "
                 "Lower the meta learning rate."
             )
-    summary = {"meta_loss": float(loss.nanmean()), "meta_accuracy": float(accuracy.nanmean())}
+    summary = {"meta_loss": float(loss.nanmean())}
+    if "accuracy" in info:
+        summary["meta_accuracy"] = float(info["accuracy"].nanmean())
+    if "return" in info:
+        summary["return"] = float(info["return"].mean())
     if "replay_loss" in info:
         summary["replay_loss"] = float(info["replay_loss"].mean())
     return summary

@@ -1,0 +1,82 @@
+"""WarpGrad in a stream of tasks (Algorithm 3): task parameters and warps learn from one and the same batches."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from leapwarp.learners.base import Info, State
+from leapwarp.optim import Optimizer
+from leapwarp.trees import Params, add_scaled, map_tree, zeros_like
+
+Gradient = Callable[[Params, object], tuple[Tensor, Params, Tensor]]
+"""(parameters, draws of a batch) -> losses [episode], gradient, rewards [episode]"""
+Clip = Callable[[Params], Params]
+
+
+class Stream(NamedTuple):
+    """A `Learner` of a stream of batches; there is no task to adapt to, hence no `start`."""
+
+    init: Callable[[Params], State]
+    step: Callable[[State, object, torch.Generator], tuple[State, Info]]
+
+
+class Block(NamedTuple):
+    """Consecutive batches."""
+
+    index: Tensor
+    """[1] number of the block"""
+    batches: list
+
+
+def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int, clip: Clip) -> Stream:
+    """Continual meta-training (WarpGrad Algorithm 3), and plain training where no parameter is named `warp.*`.
+
+    Every batch moves the task parameters along the gradient of C, and adds the gradient of L in the warps, at the
+    same parameters, to a sum. After `eta` batches the warps move along the mean of these, and the sum begins anew.
+    L and C are both the task loss, and L is taken where the task parameters are, without the step in equation 3
+    (equation 13), so that one gradient serves both. With `eta` = 1 the warps are parameters like all others.
+
+    Args:
+        clip: applied to either gradient before it is followed.
+
+    One step of the learner is one `Block` of batches.
+    """
+    if eta < 1:
+        raise ValueError(f"the warps move after eta = {eta} batches, needed at least 1.")
+
+    def init(params: Params) -> State:
+        warp = {name: leaf for name, leaf in params.items() if name.startswith("warp.")}
+        theta = {name: leaf for name, leaf in params.items() if name not in warp}
+        state = {"params": theta, "warp": warp, "outer": outer.init(theta), "warp_outer": warp_outer.init(warp)}
+        return state | {"sum": zeros_like(warp), "count": 0}
+
+    def update(state: State, draws: object) -> tuple[State, Tensor, Tensor]:
+        warp = state["warp"]
+        loss, grads, reward = gradient({**state["params"], **warp}, draws)
+        params, outer_state = outer.update(
+            state["params"], clip({name: grads[name] for name in state["params"]}), state["outer"]
+        )
+        after = state | {"params": params, "outer": outer_state}
+        if not warp:
+            return after, loss, reward
+        total, count = add_scaled(state["sum"], 1.0, {name: grads[name] for name in warp}), state["count"] + 1
+        if count == eta:
+            mean = clip(map_tree(lambda leaf: leaf / eta, total))
+            after["warp"], after["warp_outer"] = warp_outer.update(warp, mean, state["warp_outer"])
+            total, count = zeros_like(warp), 0
+        return after | {"sum": total, "count": count}, loss, reward
+
+    def step(state: State, tasks: object, generator: torch.Generator) -> tuple[State, Info]:
+        assert isinstance(tasks, Block)
+        losses, rewards = [], []
+        for draws in tasks.batches:
+            state, loss, reward = update(state, draws)
+            losses.append(loss.mean())
+            rewards.append(reward.mean())
+        loss = torch.stack(losses)[None]
+        steps = torch.tensor([loss.shape[1]], device=loss.device)
+        return state, {"loss": loss, "steps": steps, "return": torch.stack(rewards)}
+
+    return Stream(init, step)

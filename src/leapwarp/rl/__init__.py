@@ -1,0 +1,1 @@
+"""Reinforcement learning: returns, the actor-critic loss, and rollouts of recurrent agents."""

@@ -1,0 +1,42 @@
+"""The advantage actor-critic loss on whole episodes."""
+
+import torch
+from torch import Tensor
+
+
+def a2c_loss(
+    outputs: Tensor,
+    action: Tensor,
+    found: Tensor,
+    value_weight: float,
+    entropy_weight: float,
+    first_baseline: bool = False,
+) -> Tensor:
+    """Loss of each episode, averaged over its steps. -> [batch]
+
+        1/T sum_t [ -log pi(a_t) sg(R_t - V_t) + c_v (R_t - V_t)^2 + c_e sum_a pi(a)^2 ]
+
+    The last term keeps policies from becoming deterministic: the quadratic (Simpson, Tsallis) entropy up to a constant.
+
+    Args:
+        outputs: [time, batch, action + 1] logits and, last, values.
+        action: [time, batch]. found: [time, batch] returns.
+        value_weight, entropy_weight: c_v and c_e.
+        first_baseline: all episodes take the values of the first for their own, as in the released code.
+    """
+    log_policy = outputs[..., :-1].log_softmax(-1)
+    value = outputs[..., -1]
+    if first_baseline:
+        value = value[:, :1]
+    advantage = found - value
+    chosen = log_policy.gather(-1, action[..., None])[..., 0]
+    spread = log_policy.exp().square().sum(-1)
+    losses = value_weight * advantage.square() - chosen * advantage.detach() + entropy_weight * spread
+    return losses.mean(0)
+
+
+def clip(grads: dict[str, Tensor], norm: float) -> dict[str, Tensor]:
+    """Gradients scaled so that all together are no longer than `norm`."""
+    length = torch.stack([grad.square().sum() for grad in grads.values()]).sum().sqrt()
+    scale = (norm / (length + 1e-6)).clamp(max=1.0)
+    return {name: scale * grad for name, grad in grads.items()}

@@ -1,0 +1,138 @@
+"""A maze with pillars and a hidden goal (WarpGrad appendix J), for a batch of episodes that are stepped at once.
+
+The maze is fixed: a square with a wall around it and a pillar wherever row and column are both even, save at its
+centre. An episode has a goal that the agent does not see. Whoever steps on it is rewarded and sent to a random cell.
+Cells are numbered row by row, the walls included. All randomness of an episode is drawn beforehand, as `Draws`.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right: (row, column)
+N_ACTIONS = len(MOVES)
+N_INPUTS = 17
+BIAS, TIME, REWARD, LAST_ACTION = 10, 11, 12, 13  # places in an observation; 0 to 8 are the neighbourhood, 9 is unused
+
+
+class Maze(NamedTuple):
+    """The fixed maze as tables."""
+
+    side: int
+    """cells in a row, walls included"""
+    walls: Tensor
+    """[side, side], bool"""
+    free: Tensor
+    """[n_free] numbers of the cells without wall"""
+    rank: Tensor
+    """[cell] where a free cell stands in `free`; 0 for walls"""
+    move: Tensor
+    """[cell * action] where an action leads from a cell: a wall is not entered"""
+    views: Tensor
+    """[code, 17] observations by `code` of the state, their time 0"""
+    reward: float
+    teleport_into_pillars: bool
+
+
+class Draws(NamedTuple):
+    """What is random about a batch of episodes, policy included."""
+
+    goal: Tensor
+    """[batch] cells"""
+    landing: Tensor
+    """[time, batch] the cell to be sent to if the goal is found at that step"""
+    gumbel: Tensor
+    """[time, batch, action] noise that makes the largest logit a sample of the policy"""
+
+
+class State(NamedTuple):
+    """Before a step; [batch] each."""
+
+    cell: Tensor
+    code: Tensor
+    """row of `Maze.views`: the cell, the last action (none at first) and whether it found the goal"""
+
+
+def maze(
+    interior: int, reward: float = 10.0, teleport_into_pillars: bool = False, device: torch.device | str = "cpu"
+) -> Maze:
+    """The maze of `interior` x `interior` cells.
+
+    Args:
+        reward: for finding the goal. It is also seen, in the observation after.
+        teleport_into_pillars: as the released code does it, which draws from all cells inside the outer wall.
+
+    Raises:
+        ValueError: the interior has no centre, or no room for a goal beside it.
+    """
+    if interior < 3 or interior % 2 == 0:
+        raise ValueError(f"the interior is {interior} cells wide, needed an odd number of at least 3.")
+    side = interior + 2
+    line = torch.arange(side)
+    pillar = (line % 2 == 0)[:, None] & (line % 2 == 0)
+    edge = (line == 0) | (line == side - 1)
+    walls = pillar | edge[:, None] | edge
+    walls[side // 2, side // 2] = False
+    free = (~walls).flatten().nonzero()[:, 0]
+    rank = torch.zeros(side * side, dtype=torch.int64)
+    rank[free] = torch.arange(len(free))
+    cells = torch.arange(side * side)
+    inside = (~edge[:, None] & ~edge).flatten()
+    steps = torch.tensor([rows * side + columns for rows, columns in MOVES])
+    target = torch.where(inside[:, None], cells[:, None] + steps, cells[:, None])
+    move = torch.where(walls.flatten()[target], cells[:, None], target).flatten()
+
+    padded = torch.nn.functional.pad(walls.float(), (1, 1, 1, 1), value=1.0)
+    patches = padded.unfold(0, 3, 1).unfold(1, 3, 1).reshape(-1, 1, 9)
+    views = torch.zeros(side * side, 2 * (N_ACTIONS + 1), N_INPUTS)
+    views[..., :9] = patches
+    views[..., BIAS] = 1.0
+    views[:, 1::2, REWARD] = reward
+    for action in range(N_ACTIONS):
+        views[:, 2 * (action + 1) : 2 * (action + 1) + 2, LAST_ACTION + action] = 1.0
+    tables = (walls, free, rank, move, views.flatten(0, 1))
+    return Maze(side, *(table.to(device) for table in tables), reward, teleport_into_pillars)
+
+
+def centre(world: Maze) -> int:
+    return (world.side // 2) * world.side + world.side // 2
+
+
+def draw(world: Maze, batch: int, steps: int, stream: torch.Generator) -> Draws:
+    """Goals on any free cell but the centre; landings on any free cell but the goal."""
+    device, free = world.free.device, world.free.cpu()
+    n_free = len(free)
+    place = torch.randint(n_free - 1, (batch,), generator=stream)
+    place = place + (place >= world.rank[centre(world)].cpu())
+    if world.teleport_into_pillars:
+        line = torch.randint(1, world.side - 1, (2, steps, batch), generator=stream)
+        landing = line[0] * world.side + line[1]
+    else:
+        landing = torch.randint(n_free - 1, (steps, batch), generator=stream)
+        landing = free[landing + (landing >= place)]
+    noise = -torch.empty(steps, batch, N_ACTIONS).exponential_(generator=stream).log()
+    return Draws(*(part.to(device) for part in (free[place], landing, noise)))
+
+
+def start(world: Maze, batch: int) -> State:
+    cell = torch.full((batch,), centre(world), device=world.free.device)
+    return State(cell, cell * (2 * (N_ACTIONS + 1)))
+
+
+def step(world: Maze, state: State, action: Tensor, goal: Tensor, landing: Tensor) -> tuple[State, Tensor]:
+    """One move of every episode -> the state after it, and whether it found the goal; [batch] each."""
+    reached = world.move[state.cell * N_ACTIONS + action]
+    found = reached == goal
+    cell = torch.where(found, landing, reached)
+    return State(cell, (cell * (N_ACTIONS + 1) + action + 1) * 2 + found), found
+
+
+def observe(world: Maze, state: State, time: float) -> Tensor:
+    """What the agents see: [batch, 17]. time: share of the episode that has passed.
+
+    The walls of the 3 x 3 cells around it, nothing, 1, the time, the last reward, and the last action (one of four).
+    """
+    view = world.views[state.code]
+    view[:, TIME] = time
+    return view
