@@ -11,6 +11,7 @@ ALLOWED = {
     "models": {"trees", "problem", "models"},
     "data": {"files", "rng", "data"},
     "worlds": {"trees", "problem", "worlds"},
+    "rl": {"trees", "worlds", "models", "rl"},
 }
 REPORT = {"results", "tables", "figures", "claims", "page", "snapshot"}  # read rows; no torch, nothing of the library
 

@@ -69,7 +69,7 @@ LEAVES = {
         "figures/sine_meta.png",
     ],
 }
-SIMULATED = {"theorem1", "geometry", "surfaces", "sine"}  # they read no data
+SIMULATED = {"theorem1", "geometry", "surfaces", "sine", "maze"}  # they read no data
 PAPER_COUNTS = {
     "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
     "omniglot_warp": [1, 3, 5, 10, 15, 20, 25],  # WarpGrad, Table 2
@@ -151,7 +151,7 @@ def test_seeds_share_a_job(folder):
             ["experiments", "omniglot_lep"],
             {},
             "unknown key 'experiments.omniglot_lep' (value {}). Allowed here: omniglot_warp, omniglot_leap,"
-            " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry, surfaces, sine.",
+            " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry, surfaces, sine, maze.",
         ),
         (
             ["experiments", "omniglot_leap", "quick", "sedes"],

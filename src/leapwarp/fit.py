@@ -15,7 +15,6 @@ from leapwarp.files import atomic
 from leapwarp.inner import first_bad
 from leapwarp.interrupt import Interrupted, received
 from leapwarp.learners.base import Info, Learner, State
-from leapwarp.problem import Task
 from leapwarp.rng import generator
 from leapwarp.trees import Params, leaves
 
@@ -50,7 +49,7 @@ class Fit(NamedTuple):
 def fit(
     learner: Learner,
     params: Params,
-    sample: Callable[[int], Task],
+    sample: Callable[[int], Any],
     how: Fit,
     seed: int,
     name: str,
@@ -104,7 +103,7 @@ def fit(
 
 
 def meta_step(
-    learner: Learner, run: dict[str, Any], sample: Callable[[int], Task], how: Fit, seed: int, name: str
+    learner: Learner, run: dict[str, Any], sample: Callable[[int], Any], how: Fit, seed: int, name: str
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """One step of meta-training from `run`, which stays as it is. -> the run after it, the numbers of the step"""
     k = run["meta_step"]
@@ -127,7 +126,7 @@ def is_finished(run: dict[str, Any], how: Fit) -> bool:
     return run["meta_step"] >= how.meta_steps or (exhausted and run["meta_step"] - run["best_step"] >= how.patience)
 
 
-def check_finite(info: Info, state: State, tasks: Task, name: str) -> dict[str, float]:
+def check_finite(info: Info, state: State, tasks: Any, name: str) -> dict[str, float]:
     """The numbers of one meta-step that a curve shows; raises where any loss or parameter is not finite."""
     if not info:
         return {}

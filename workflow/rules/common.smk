@@ -65,6 +65,7 @@ CATALOGUE = {
     "surfaces": Experiment(
         "warpgrad", "table_surfaces", ("surfaces_paths", "surfaces_curves", "surfaces_sweep"), data=None
     ),
+    "maze": Experiment("warpgrad", "table_maze", ("maze_return", "maze_picture"), data=None),
     "sine": Experiment("warpgrad", "table_sine", ("sine_losses", "sine_predictions", "sine_meta"), data=None),
 }
 

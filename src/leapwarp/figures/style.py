@@ -89,6 +89,18 @@ METHODS = {
     "kfac_exact": Method("KFAC (exact Fisher)", "#E69F00", "P", pretrained=False),
     "sgd": Method("SGD", "#000000", "*", pretrained=False),
     "sgd10x": Method("SGD (10× batch, rate)", "#000000", "*", pretrained=False),
+    "warp_rnn": Method("Warp-RNN", "#D55E00", "o"),
+    "hyper_rnn": Method("HyperRNN", "#CC79A7", "v"),
+    "hebbian": Method("Hebbian, simple modulation", "#009E73", "^"),
+    "hebbian_retroactive": Method("Hebbian, retroactive modulation", "#56B4E9", ">"),
+    "rnn": Method("RNN (L2RL)", "#0072B2", "s"),
+    "tnets_rnn": Method("T-Nets-RNN", "#E69F00", "D"),
+    "rnn_shifted": Method("RNN, rewards a step late", "#332288", "X"),
+    "rnn_first_baseline": Method("RNN, first episode's baseline", "#44AA99", "d"),
+    "rnn_pillars": Method("RNN, teleport into pillars", "#8C510A", "P"),
+    "rnn_no_clip": Method("RNN, no clipping", "#999933", "h"),
+    "rnn_epsilon": Method("RNN, Adam's epsilon 1e-8", "#AA4499", "p"),
+    "random": Method("Random policy", "#7F7F7F", "*", pretrained=False),
     "scratch": Method("No pretraining", "#7F7F7F", "h", pretrained=False),
 }
 PAPERS = {"leap": "Leap paper", "warpgrad": "WarpGrad paper"}  # by file of paper/
@@ -115,6 +127,8 @@ FIGURES = (  # in the order of a page
     "sine_losses",
     "sine_predictions",
     "sine_meta",
+    "maze_return",
+    "maze_picture",
 )
 
 

@@ -1,36 +1,29 @@
 """WarpGrad in a stream of tasks (Algorithm 3): task parameters and warps learn from one and the same batches."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from leapwarp.learners.base import Info, State
+from leapwarp.learners.base import Info, Learner, State
 from leapwarp.optim import Optimizer
 from leapwarp.trees import Params, add_scaled, map_tree, zeros_like
 
-Gradient = Callable[[Params, object], tuple[Tensor, Params, Tensor]]
+Gradient = Callable[[Params, Any], tuple[Tensor, Params, Tensor]]
 """(parameters, draws of a batch) -> losses [episode], gradient, rewards [episode]"""
 Clip = Callable[[Params], Params]
 
 
-class Stream(NamedTuple):
-    """A `Learner` of a stream of batches; there is no task to adapt to, hence no `start`."""
-
-    init: Callable[[Params], State]
-    step: Callable[[State, object, torch.Generator], tuple[State, Info]]
-
-
 class Block(NamedTuple):
-    """Consecutive batches."""
+    """Consecutive batches, which take the place of a `Task`."""
 
     index: Tensor
     """[1] number of the block"""
     batches: list
 
 
-def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int, clip: Clip) -> Stream:
+def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int, clip: Clip) -> Learner:
     """Continual meta-training (WarpGrad Algorithm 3), and plain training where no parameter is named `warp.*`.
 
     Every batch moves the task parameters along the gradient of C, and adds the gradient of L in the warps, at the
@@ -41,7 +34,8 @@ def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int
     Args:
         clip: applied to either gradient before it is followed.
 
-    One step of the learner is one `Block` of batches.
+    One step of the learner is one `Block` of batches, and its `start` gives the parameters as they are: what adapts to
+    a task is the hidden state.
     """
     if eta < 1:
         raise ValueError(f"the warps move after eta = {eta} batches, needed at least 1.")
@@ -52,7 +46,7 @@ def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int
         state = {"params": theta, "warp": warp, "outer": outer.init(theta), "warp_outer": warp_outer.init(warp)}
         return state | {"sum": zeros_like(warp), "count": 0}
 
-    def update(state: State, draws: object) -> tuple[State, Tensor, Tensor]:
+    def update(state: State, draws: Any) -> tuple[State, Tensor, Tensor]:
         warp = state["warp"]
         loss, grads, reward = gradient({**state["params"], **warp}, draws)
         params, outer_state = outer.update(
@@ -68,8 +62,7 @@ def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int
             total, count = zeros_like(warp), 0
         return after | {"sum": total, "count": count}, loss, reward
 
-    def step(state: State, tasks: object, generator: torch.Generator) -> tuple[State, Info]:
-        assert isinstance(tasks, Block)
+    def step(state: State, tasks: Any, generator: torch.Generator) -> tuple[State, Info]:
         losses, rewards = [], []
         for draws in tasks.batches:
             state, loss, reward = update(state, draws)
@@ -79,4 +72,7 @@ def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int
         steps = torch.tensor([loss.shape[1]], device=loss.device)
         return state, {"loss": loss, "steps": steps, "return": torch.stack(rewards)}
 
-    return Stream(init, step)
+    def start(state: State, tasks: Any) -> tuple[Params, Params]:
+        return state["params"], state["warp"]
+
+    return Learner(init, step, start)

@@ -221,7 +221,7 @@ class WarpTape:
         self._scaled, self._products = empty(n + m), empty(2 * m)  # u1 * [x, h]; W u1_x x and V u1_h h
 
     def step(self, x: Tensor) -> Tensor:
-        t, m, n, k = self._t, self._m, self._n, self._k
+        t, m, n = self._t, self._m, self._n
         seen, after, minus_one = self._seen[t], self._seen[t + 1], -self._one
         seen[:, :n] = x
         gates = torch.addmm(self._lstm_bias, seen, self._lstm, out=self._gates[t]).sigmoid_()

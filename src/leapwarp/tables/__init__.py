@@ -105,6 +105,15 @@ QUANTITIES = {
     "log_recovery": Quantity("log_recovery", "Recovery after the spike", "nats", 2),
     "adapt_seconds": Quantity("adapt_seconds", "Time to adapt", "seconds a task", 3, True),
 }
+QUANTITIES |= {
+    "final_return": Quantity("return", "Return at the end", "reward an episode", 1, select=curves.end),
+    "return_height": Quantity("return", "Mean return over training", "reward an episode", 1, select=curves.height),
+    "return_spread": Quantity(
+        "return", "That, off the median of seeds", "reward an episode", 1, True, select=curves.off_median
+    ),
+    "task_parameters": Quantity("task_parameters", "Task parameters", "numbers", 0),
+    "warp_parameters": Quantity("warp_parameters", "Warp parameters", "numbers", 0),
+}
 SHUFFLED = "_shuffled"  # measured where sub-tasks come in an order not seen in meta-training
 QUANTITIES |= {
     name + SHUFFLED: about._replace(metric=name + SHUFFLED, title=f"{about.title}, other order")

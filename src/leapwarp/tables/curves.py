@@ -84,3 +84,28 @@ def where_descent_struggles(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
         hard = plain.loc[rank <= size / 3, ["seed", "task"]]
         parts.append(rows.loc[rows["metric"] == metric].merge(hard, on=["seed", "task"]))
     return pd.concat(parts, ignore_index=True)
+
+
+def height(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The mean of each run's curve: the area under it, divided by its length."""
+    rows = frame.loc[(frame["metric"] == metric) & frame["step"].notna()]
+    lines = [
+        mine.iloc[[0]].assign(step=pd.array([pd.NA], dtype="Int64"), value=mine["value"].mean())
+        for _, mine in rows.groupby(RUN, sort=True)
+    ]
+    return _joined(frame, lines)
+
+
+def off_median(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """How far each run's `height` is from the median over the seeds of its method."""
+    found = height(frame, metric)
+    median = found.groupby(["method", "n_tasks"])["value"].transform("median")
+    return found.assign(value=(found["value"] - median).abs())
+
+
+def quartile_width(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The inter-quartile range over seeds, averaged over the curve: columns method, width."""
+    rows = frame.loc[(frame["metric"] == metric) & frame["step"].notna()]
+    quartiles = rows.groupby(["method", "step"])["value"].quantile([0.25, 0.75]).unstack()
+    width = (quartiles[0.75] - quartiles[0.25]).groupby(level="method").mean()
+    return width.rename("width").reset_index()

@@ -91,8 +91,8 @@ def maze(
     views[:, 1::2, REWARD] = reward
     for action in range(N_ACTIONS):
         views[:, 2 * (action + 1) : 2 * (action + 1) + 2, LAST_ACTION + action] = 1.0
-    tables = (walls, free, rank, move, views.flatten(0, 1))
-    return Maze(side, *(table.to(device) for table in tables), reward, teleport_into_pillars)
+    walls, free, rank, move = (table.to(device) for table in (walls, free, rank, move))
+    return Maze(side, walls, free, rank, move, views.flatten(0, 1).to(device), reward, teleport_into_pillars)
 
 
 def centre(world: Maze) -> int:

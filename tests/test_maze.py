@@ -1,0 +1,376 @@
+"""The maze, its agents and how they learn: worked by hand, slow references in float64, the same answer two ways."""
+
+import gymnasium
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from torch import nn
+
+from leapwarp.experiments import maze as experiment
+from leapwarp.learners.recurrent import Block, stream
+from leapwarp.models import recurrent
+from leapwarp.optim import sgd
+from leapwarp.rl.a2c import a2c_loss, clip
+from leapwarp.rl.returns import returns, shifted
+from leapwarp.rl.rollout import Choices, actor_critic, play
+from leapwarp.rng import generator
+from leapwarp.worlds import maze, maze_gym
+
+INPUTS, ACTIONS = maze.N_INPUTS, maze.N_ACTIONS
+UP, DOWN, LEFT, RIGHT = range(ACTIONS)
+CHOICES = Choices(discount=0.9, value_weight=0.1, entropy_weight=0.03)
+PICTURE_5 = ["#######", "#.....#", "#.#.#.#", "#.....#", "#.#.#.#", "#.....#", "#######"]
+
+
+@pytest.fixture
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def wide(world, draws):
+    """The same in float64."""
+    return world._replace(views=world.views.double()), draws._replace(gumbel=draws.gumbel.double())
+
+
+# ---------------------------------------------------------------- world
+
+
+def test_the_maze_is_the_one_drawn():
+    drawn = torch.tensor([[letter == "#" for letter in line] for line in PICTURE_5])
+    assert torch.equal(maze.maze(5).walls, drawn)
+    assert len(maze.maze(11).free) == 97  # 121 - 25 pillars, and the centre free although row and column are even
+    with pytest.raises(ValueError, match="is 4 cells"):
+        maze.maze(4)
+
+
+def test_moves_rewards_teleports_and_observations_by_hand():
+    world = maze.maze(5)  # numbered in rows of 7; the centre is 24
+    state, goal, landing = maze.start(world, 1), torch.tensor([23]), torch.tensor([8])
+    first = maze.observe(world, state, 0.0)[0]
+    assert first.tolist() == [1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0]  # pillars at the four corners
+    state, found = maze.step(world, state, torch.tensor([UP]), goal, landing)
+    assert (int(state.cell), bool(found)) == (17, False)
+    state, found = maze.step(world, state, torch.tensor([LEFT]), goal, landing)
+    assert (int(state.cell), bool(found)) == (17, False)  # a pillar: it stays
+    state, _ = maze.step(world, state, torch.tensor([DOWN]), goal, landing)
+    state, found = maze.step(world, state, torch.tensor([LEFT]), goal, landing)
+    assert (int(state.cell), bool(found)) == (8, True)  # found the goal at 23, and was sent to the corner
+    seen = maze.observe(world, state, 0.25)[0]
+    assert seen.tolist() == [1, 1, 1, 1, 0, 0, 1, 0, 1, 0, 1, 0.25, 10, 0, 0, 1, 0]
+    assert float(world.views[:, maze.TIME].abs().max()) == 0  # observing leaves the tables as they are
+
+
+def naive_episode(world, draws, e, actions):
+    """One episode in plain Python: cells and rewards."""
+    walls, side = world.walls.tolist(), world.side
+    row = column = side // 2
+    cells, found = [], []
+    for t, action in enumerate(actions):
+        cells.append(row * side + column)
+        to = (row + maze.MOVES[action][0], column + maze.MOVES[action][1])
+        if not walls[to[0]][to[1]]:
+            row, column = to
+        found.append(row * side + column == int(draws.goal[e]))
+        if found[-1]:
+            row, column = divmod(int(draws.landing[t, e]), side)
+    return cells, found
+
+
+def test_a_batch_of_episodes_is_single_episodes_in_plain_python():
+    world = maze.maze(5)
+    draws = maze.draw(world, 40, 300, generator(0))
+    nothing = torch.zeros(ACTIONS)
+    played = play(world, None, nothing, nothing, draws)
+    assert played.found.any()
+    for e in range(40):
+        cells, found = naive_episode(world, draws, e, played.action[:, e].tolist())
+        assert played.cell[:, e].tolist() == cells
+        assert played.found[:, e].tolist() == found
+
+
+@pytest.mark.parametrize("interior", [3, 5, 11])
+def test_nobody_is_ever_inside_a_wall_and_goals_and_landings_are_fair(interior):
+    world = maze.maze(interior)
+    draws = maze.draw(world, 2000, 100, generator(1))
+    played = play(world, None, torch.zeros(ACTIONS), torch.zeros(ACTIONS), draws)
+    walls = world.walls.flatten()
+    for cells in (draws.goal, draws.landing, played.cell):
+        assert not walls[cells].any()
+    assert not (draws.goal == maze.centre(world)).any() and not (draws.landing == draws.goal).any()
+    assert len(draws.goal.unique()) == len(world.free) - 1
+    share = torch.bincount(draws.landing.flatten(), minlength=len(walls))[world.free] / draws.landing.numel()
+    assert share.tolist() == pytest.approx([1 / len(world.free)] * len(world.free), rel=0.25)
+
+
+def test_the_released_teleport_lands_in_pillars_a_fifth_of_the_time():
+    world = maze.maze(11, teleport_into_pillars=True)
+    landing = maze.draw(world, 100, 1000, generator(0)).landing
+    assert float(world.walls.flatten()[landing].double().mean()) == pytest.approx(24 / 121, abs=0.005)
+
+
+def test_noise_makes_samples_of_the_policy():
+    draws = maze.draw(maze.maze(3), 100, 1000, generator(0))
+    logits = torch.tensor([0.0, 1.0, -1.0, 0.5])
+    share = torch.bincount((logits + draws.gumbel).argmax(-1).flatten(), minlength=4) / 1e5
+    assert share.tolist() == pytest.approx(logits.softmax(0).tolist(), abs=0.005)
+
+
+def test_the_gymnasium_environment_passes_its_checker_and_agrees_with_the_batch():
+    env = gymnasium.make(maze_gym.NAME, interior=5, steps=30).unwrapped
+    check_env(env, skip_render_check=True)
+    env.reset(seed=3)
+    world, actions = maze.maze(5), torch.randint(4, (30,), generator=generator(0)).tolist()
+    cells, found = naive_episode(world, env.draws, 0, actions)
+    for t, action in enumerate(actions):
+        assert int(env.state.cell) == cells[t]
+        seen, reward, terminated, truncated, _ = env.step(action)
+        assert (reward, terminated, truncated) == (10.0 * found[t], False, t == 29)
+        assert seen[maze.REWARD] == reward and seen[maze.LAST_ACTION + action] == 1
+
+
+# ---------------------------------------------------------------- actor-critic
+
+
+def test_returns_credit_the_action_that_was_rewarded():
+    reward = torch.tensor([[0.0, 1.0], [2.0, 0.0], [4.0, 0.0]])
+    assert returns(reward, 0.5).tolist() == [[2.0, 1.0], [4.0, 0.0], [4.0, 0.0]]
+    assert returns(shifted(reward), 0.5).tolist() == [[0.5, 0.5], [1.0, 1.0], [2.0, 0.0]]
+
+
+def test_the_loss_of_two_steps_by_hand(double):
+    outputs = torch.tensor([[[0.0, 0.0, 1.0]], [[0.0, 0.0, 3.0]]])  # probabilities of a half, values 1 and 3
+    loss = a2c_loss(outputs, torch.tensor([[0], [1]]), torch.tensor([[2.0], [1.0]]), 0.1, 0.03)
+    log_half = torch.log(torch.tensor(0.5))
+    expected = ((-log_half * 1 + 0.1 * 1) + (-log_half * -2 + 0.1 * 4)) / 2 + 0.03 * 0.5
+    assert torch.allclose(loss, expected[None])
+
+
+def test_each_episode_has_its_own_baseline_and_the_first_ones_only_as_released(double):
+    outputs = torch.zeros(1, 2, 3)
+    outputs[0, :, -1] = torch.tensor([1.0, 5.0])
+    value = outputs.requires_grad_()
+    arguments = torch.zeros(1, 2, dtype=torch.int64), torch.tensor([[1.0, 5.0]]), 1.0, 0.0
+    assert a2c_loss(value, *arguments).tolist() == [0.0, 0.0]
+    log_two = 0.6931471805599453
+    assert a2c_loss(value, *arguments, first_baseline=True).tolist() == pytest.approx([0.0, 16 + 4 * log_two])
+
+
+def test_the_actor_does_not_move_the_value_through_the_advantage(double):
+    outputs = torch.randn(3, 2, 5, generator=generator(0), dtype=torch.float64).requires_grad_()
+    a2c_loss(outputs, torch.ones(3, 2, dtype=torch.int64), torch.ones(3, 2), 0.0, 0.03).sum().backward()
+    assert float(outputs.grad[..., -1].abs().max()) == 0
+
+
+def test_clipping_keeps_short_gradients_and_shortens_long_ones():
+    grads = {"a": torch.tensor([3.0]), "b": torch.tensor([4.0])}
+    assert clip(grads, 10.0)["a"].item() == 3.0
+    assert clip(grads, 1.0)["b"].item() == pytest.approx(0.8, rel=1e-5)
+    assert clip(grads, float("inf"))["b"].item() == 4.0
+
+
+# ---------------------------------------------------------------- agents
+
+PLAIN = {
+    "rnn": (recurrent.rnn_step, 0),
+    "tnets_rnn": (recurrent.tnets_step, 0),
+    "warp_rnn": (recurrent.warp_step, 2),
+}
+
+
+def cell_of(name, hidden=6, warp_hidden=5):
+    settings = experiment.Settings(hidden=hidden, warp_hidden=warp_hidden)
+    return experiment.methods(settings)[name].cell(settings)
+
+
+def some_params(cell):
+    """Away from the first ones, where some are zero."""
+    stream_ = generator(0, "noise")
+    params = cell.init(generator(0))
+    return {name: leaf + 0.3 * torch.randn(leaf.shape, generator=stream_) for name, leaf in params.items()}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_tapes_equal_the_plain_equations_under_autograd(double, name):
+    cell, (plain, n_more) = cell_of(name), PLAIN[name]
+
+    def tape(params, steps, batch):
+        memory = (torch.zeros(batch, 6), *[torch.zeros(batch, 5) for _ in range(n_more)])
+        return recurrent.Recorded(plain, params, memory)
+
+    world, draws = wide(maze.maze(3), maze.draw(maze.maze(3), 4, 15, generator(2)))
+    params = some_params(cell)
+    fast = actor_critic(world, cell, CHOICES)(params, draws)
+    slow = actor_critic(world, cell._replace(tape=tape), CHOICES)(params, draws)
+    assert fast[2].tolist() == slow[2].tolist() and fast[2].sum() > 0
+    assert torch.allclose(fast[0], slow[0], rtol=1e-12)
+    for key, grad in slow[1].items():
+        assert float(grad.abs().max()) > 0
+        assert torch.allclose(fast[1][key], grad, rtol=1e-10, atol=1e-13), key
+
+
+@pytest.mark.parametrize("name", ["rnn", "hebbian", "hebbian_retroactive", "hyper_rnn", "tnets_rnn"])
+def test_gradients_are_finite_differences(double, name):
+    """Actions and the advantage in front of their log-probability are held, as the estimator holds them."""
+    cell = cell_of(name)
+    world, draws = wide(maze.maze(3), maze.draw(maze.maze(3), 3, 10, generator(4)))
+    params = some_params(cell)
+    _, grads, _ = actor_critic(world, cell, CHOICES)(params, draws)
+
+    def outputs(params):
+        body = {key: leaf for key, leaf in params.items() if "head" not in key}
+        tape, state, hidden = cell.tape(body, 10, 3), maze.start(world, 3), []
+        for t in range(10):
+            hidden.append(tape.step(maze.observe(world, state, t / 10)).clone())
+            state, _ = maze.step(world, state, action[t], draws.goal, draws.landing[t])
+        return torch.stack(hidden) @ params["task.head.weight"].T + params["task.head.bias"]
+
+    body = {key: leaf for key, leaf in params.items() if "head" not in key}
+    head = params["task.head.weight"][:-1], params["task.head.bias"][:-1]
+    played = play(world, cell.tape(body, 10, 3), *head, draws)
+    action = played.action
+    found = returns(10.0 * played.found.double(), 0.9)
+    held = found - outputs(params)[..., -1]
+
+    def loss(params):
+        out = outputs(params)
+        log_policy = out[..., :-1].log_softmax(-1)
+        chosen = log_policy.gather(-1, action[..., None])[..., 0]
+        entropy = log_policy.exp().square().sum(-1)
+        return float((0.1 * (found - out[..., -1]).square() - chosen * held + 0.03 * entropy).mean())
+
+    for key, leaf in params.items():
+        direction = torch.randn(leaf.shape, generator=generator(5, key), dtype=torch.float64)
+        moved = [loss({**params, key: leaf + sign * 1e-5 * direction}) for sign in (1, -1)]
+        assert (moved[0] - moved[1]) / 2e-5 == pytest.approx(float((grads[key] * direction).sum()), rel=1e-5, abs=1e-8)
+
+
+def test_equation_15_with_the_lstm_of_pytorch(double):
+    """One step of `warp_step` written with diagonal matrices, nn.LSTMCell and one episode."""
+    params = some_params(cell_of("warp_rnn"))
+    lstm = nn.LSTMCell(INPUTS + 6, 5)
+    with torch.no_grad():
+        lstm.weight_ih.copy_(params["warp.lstm.weight"][:, : INPUTS + 6])
+        lstm.weight_hh.copy_(params["warp.lstm.weight"][:, INPUTS + 6 :])
+        lstm.bias_ih.copy_(params["warp.lstm.bias"])
+        lstm.bias_hh.zero_()
+    x, h, z, c = (torch.randn(1, n, generator=generator(6, n)).double() for n in (INPUTS, 6, 5, 5))
+    new = recurrent.warp_step(params, x, (h, z, c))
+    z1, c1 = lstm(torch.cat([x, h], 1), (z, c))
+    blocks = params["warp.project"].split([INPUTS, 6, 6, 6, 6])
+    u1_x, u1_h, u2_x, u2_h, u_b = (torch.diag((block @ z1[0]).tanh()) for block in blocks)
+    a = u2_h @ params["task.v"] @ u1_h @ h[0] + u2_x @ params["task.w"] @ u1_x @ x[0] + u_b @ params["task.b"]
+    assert torch.allclose(new[0][0], a.tanh()) and torch.allclose(new[1], z1) and torch.allclose(new[2], c1)
+
+
+def test_retroactive_modulation_acts_on_what_was_before(double):
+    """Plastic weights take in the trace first, and only then does the trace take in the present."""
+    params = some_params(cell_of("hebbian_retroactive"))
+    h, zero = torch.rand(1, 6, generator=generator(7)).double(), torch.zeros(1, 6, 6)
+    x = torch.ones(1, INPUTS)
+    new, plastic, trace = recurrent.retroactive_step(params, x, (h, zero, zero))
+    assert float(plastic.abs().max()) == 0
+    eta, outer = params["task.eta"], new[0][:, None] * h[0][None, :]
+    assert torch.allclose(trace[0], eta * outer)
+    newer, plastic, _ = recurrent.retroactive_step(params, x, (new, plastic, trace))
+    m = (newer[0] @ params["task.modulation.weight"] + params["task.modulation.bias"]).tanh()
+    assert torch.allclose(plastic[0], m * trace[0])
+    _, simple = recurrent.hebbian_step(params, x, (h, zero))
+    m = (new[0] @ params["task.modulation.weight"] + params["task.modulation.bias"]).tanh()
+    assert torch.allclose(simple[0], m * outer)
+    _, full = recurrent.hebbian_step(params, x, (h, torch.ones(1, 6, 6)))
+    assert float(full.abs().max()) <= 1
+
+
+def test_tnets_begin_as_the_plain_rnn():
+    world = maze.maze(5)
+    draws = maze.draw(world, 5, 20, generator(0))
+    plain, linear = cell_of("rnn"), cell_of("tnets_rnn")
+    loss, grads, _ = actor_critic(world, plain, CHOICES)(plain.init(generator(1)), draws)
+    warped, of_warped, _ = actor_critic(world, linear, CHOICES)(linear.init(generator(1)), draws)
+    assert torch.allclose(loss, warped)
+    assert torch.allclose(grads["task.v"], of_warped["task.v"], atol=1e-6)
+
+
+def test_all_agents_of_a_seed_begin_at_the_same_task_parameters():
+    plain = cell_of("rnn").init(generator(0))
+    for name in ("hebbian", "hebbian_retroactive", "hyper_rnn", "tnets_rnn", "warp_rnn"):
+        params = cell_of(name).init(generator(0))
+        assert all(torch.equal(params[key], leaf) for key, leaf in plain.items())
+
+
+# ---------------------------------------------------------------- Algorithm 3
+
+
+def test_algorithm_3_written_out(double):
+    """theta moves after every batch, phi after `eta` along the mean at the thetas and phi of each."""
+
+    def gradient(params, target):  # of (theta + phi - target)^2 / 2 in both
+        error = params["task"] + params["warp.p"] - target
+        return error.square() / 2, {"task": error, "warp.p": error}, error
+
+    learner = stream(gradient, sgd(0.1), sgd(0.5), 3, lambda grads: grads)
+    state = learner.init({"task": torch.zeros(1), "warp.p": torch.ones(1)})
+    targets = [torch.tensor([float(k)]) for k in range(7)]
+    theta, phi, total = 0.0, 1.0, 0.0
+    for k in range(7):
+        error = theta + phi - k
+        theta, total = theta - 0.1 * error, total + error
+        if k % 3 == 2:
+            phi, total = phi - 0.5 * total / 3, 0.0
+    for block in (targets[:2], targets[2:5], targets[5:]):  # blocks do not matter
+        state, _ = learner.step(state, Block(torch.tensor([0]), block), torch.Generator())
+    assert float(state["params"]["task"]) == pytest.approx(theta)
+    assert float(state["warp"]["warp.p"]) == pytest.approx(phi)
+    assert float(state["sum"]["warp.p"]) == pytest.approx(total) and state["count"] == 1
+
+
+def test_with_eta_1_warps_are_parameters_like_others():
+    settings = experiment.SMOKE
+    method = experiment.methods(settings)["hyper_rnn"]
+    world, cell = experiment.world_of(settings, torch.device("cpu")), method.cell(settings)
+    learner = experiment.learner(world, cell, method.settings)
+    before = learner.init(cell.init(generator(0)))
+    after, _ = learner.step(before, experiment.block(world, settings, 0, 0), generator(0))
+    frozen = experiment.learner(world, cell, experiment.replace(settings, eta=30))
+    held, _ = frozen.step(before, experiment.block(world, settings, 0, 0), generator(0))
+    for name, leaf in before["warp"].items():
+        assert not torch.equal(after["warp"][name], leaf) and torch.equal(held["warp"][name], leaf)
+
+
+# ---------------------------------------------------------------- the experiment
+
+
+def test_an_interrupted_run_goes_on_to_the_same_rows(tmp_path, monkeypatch):
+    method = experiment.methods(experiment.SMOKE)["warp_rnn"]
+
+    def run(folder):
+        records, _ = experiment.run(None, method, "warp_rnn", 0, 0, torch.device("cpu"), folder, {})
+        return [record for record in records if record[2] != "train_seconds"]
+
+    whole = run(None)
+    real, seen = experiment.block, []
+
+    def stopped(world, settings, seed, k):
+        seen.append(k)
+        if len(seen) == 3:
+            raise RuntimeError("killed")
+        return real(world, settings, seed, k)
+
+    monkeypatch.setattr(experiment, "block", stopped)
+    method = method._replace(settings=experiment.replace(method.settings, checkpoint_every=1))
+    with pytest.raises(RuntimeError, match="killed"):
+        run(tmp_path)
+    monkeypatch.setattr(experiment, "block", real)
+    assert (tmp_path / "seed0.pt").exists() and run(tmp_path) == whole
+
+
+def test_the_plain_rnn_learns_a_small_maze():
+    settings = experiment.replace(experiment.QUICK, steps=40, hidden=32, updates=1000)
+    random, trained = (
+        [value for _, step, metric, value in experiment.run(None, m, "x", 0, 100, torch.device("cpu"), None, {})[0]
+         if metric == "return" and step > 800]
+        for m in (experiment.methods(settings)[name] for name in ("random", "rnn"))
+    )  # fmt: skip
+    assert min(trained) > 2 * max(random)
