@@ -127,9 +127,12 @@ def straightforward(cell: PlainCell | WarpCell) -> Callable[[], object]:
         ):
             total = reward + s.discount * total
             advantage = total - value
-            loss = loss + (
-                s.value_weight * advantage.square() - log_policy * advantage.detach() + s.entropy_weight * spread
-            ).mean()
+            loss = (
+                loss
+                + (
+                    s.value_weight * advantage.square() - log_policy * advantage.detach() + s.entropy_weight * spread
+                ).mean()
+            )
         optimizer.zero_grad()
         (loss / s.steps).backward()
         nn.utils.clip_grad_norm_(cell.parameters(), s.clip)

@@ -1,12 +1,16 @@
 """The maze, its agents and how they learn: worked by hand, slow references in float64, the same answer two ways."""
 
 import gymnasium
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from torch import nn
 
+from leapwarp import results, tables
 from leapwarp.experiments import maze as experiment
+from leapwarp.figures import maze as figures
 from leapwarp.learners.recurrent import Block, stream
 from leapwarp.models import recurrent
 from leapwarp.optim import sgd
@@ -14,12 +18,27 @@ from leapwarp.rl.a2c import a2c_loss, clip
 from leapwarp.rl.returns import returns, shifted
 from leapwarp.rl.rollout import Choices, actor_critic, play
 from leapwarp.rng import generator
+from leapwarp.tables import curves
+from leapwarp.tables import maze as table
 from leapwarp.worlds import maze, maze_gym
 
 INPUTS, ACTIONS = maze.N_INPUTS, maze.N_ACTIONS
 UP, DOWN, LEFT, RIGHT = range(ACTIONS)
 CHOICES = Choices(discount=0.9, value_weight=0.1, entropy_weight=0.03)
 PICTURE_5 = ["#######", "#.....#", "#.#.#.#", "#.....#", "#.#.#.#", "#.....#", "#######"]
+
+
+FIXED = {
+    "experiment": "maze",
+    "profile": "quick",
+    "data_source": "simulated",
+    "data_checksum": "none",
+    "settings": "3d4e5f",
+    "version": "0.1.0",
+    "device": "cpu",
+    "seconds": 1.0,
+    "n_tasks": 0,
+}
 
 
 @pytest.fixture
@@ -374,3 +393,55 @@ def test_the_plain_rnn_learns_a_small_maze():
         for m in (experiment.methods(settings)[name] for name in ("random", "rnn"))
     )  # fmt: skip
     assert min(trained) > 2 * max(random)
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    """The rows of all agents at smoke."""
+    frames = []
+    for name, method in experiment.methods(experiment.SMOKE).items():
+        for seed in (0, 1):
+            records, _ = experiment.run(None, method, name, 0, seed, torch.device("cpu"), None, {})
+            frames.append(results.rows(records, method=name, seed=seed, **FIXED))
+    return results.ordered(pd.concat(frames, ignore_index=True), "maze")
+
+
+def test_every_agent_reports_its_curve_and_its_parameters(smoke):
+    curves_ = smoke.loc[smoke["metric"] == "return"].groupby(["method", "seed"])["step"]
+    assert set(curves_.max()) == {experiment.SMOKE.updates}
+    counts = smoke.loc[smoke["seed"] == 0].set_index(["method", "metric"])["value"]
+    hidden, n = experiment.SMOKE.hidden, INPUTS
+    plain = hidden * n + hidden * hidden + hidden + (ACTIONS + 1) * (hidden + 1)
+    for name in ("rnn", "warp_rnn", "hyper_rnn", "tnets_rnn"):
+        assert counts[name, "task_parameters"] == plain
+    assert counts["hebbian", "task_parameters"] == plain + hidden * hidden + hidden + 1
+    assert counts["hebbian_retroactive", "task_parameters"] == counts["hebbian", "task_parameters"] + 1
+    assert counts["rnn", "warp_parameters"] == 0 and counts["tnets_rnn", "warp_parameters"] == 3 * hidden**2
+    assert counts["warp_rnn", "warp_parameters"] == counts["hyper_rnn", "warp_parameters"]
+    alike = smoke.loc[smoke["metric"] == "return"].set_index(["method", "seed", "step"])["value"]
+    # Within a seed all meet the same episodes, so that at first the plain RNN and T-Nets earn the same.
+    assert alike["rnn", 0, 3] == alike["tnets_rnn", 0, 3]
+    assert not alike["rnn", 0].equals(alike["rnn_shifted", 0])
+
+
+def curve(method, seed, values):
+    records = [("", step, "return", float(value)) for step, value in enumerate(values)]
+    return results.rows(records, method=method, seed=seed, **FIXED)
+
+
+def test_what_is_read_off_curves():
+    frame = pd.concat([curve("rnn", seed, np.arange(20.0) + at) for seed, at in enumerate((0, 1, 5))])
+    assert tables.quantity(frame, "final_return")["value"].tolist() == [18.5, 19.5, 23.5]
+    assert tables.quantity(frame, "return_height")["value"].tolist() == [9.5, 10.5, 14.5]
+    assert tables.quantity(frame, "return_spread")["value"].tolist() == [1, 0, 4]
+    width = curves.quartile_width(frame, "return")
+    assert width.to_dict("records") == [{"method": "rnn", "width": pytest.approx(2.5)}]  # quartiles 0.5 and 3
+
+
+def test_table_and_figures_are_made_from_rows(smoke, tmp_path):
+    lines, text = table.build(smoke, pd.DataFrame(columns=tables.PAPER_COLUMNS))
+    assert set(lines["method"]) == set(experiment.methods(experiment.SMOKE))
+    assert "| Random policy |" in text and "| Warp-RNN |" in text
+    results.write(tmp_path / "rows.csv", smoke)
+    figures.main(["--experiment", "maze", "--rows", str(tmp_path / "rows.csv"), "--out-dir", str(tmp_path)])
+    assert {path.name for path in tmp_path.glob("*.png")} == {"maze_return.png", "maze_picture.png"}

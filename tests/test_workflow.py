@@ -68,6 +68,7 @@ LEAVES = {
         "figures/sine_predictions.png",
         "figures/sine_meta.png",
     ],
+    "maze": ["rows.csv", "table_maze.csv", "table_maze.md", "figures/maze_return.png", "figures/maze_picture.png"],
 }
 SIMULATED = {"theorem1", "geometry", "surfaces", "sine", "maze"}  # they read no data
 PAPER_COUNTS = {

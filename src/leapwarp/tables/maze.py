@@ -13,8 +13,8 @@ from leapwarp.tables.summaries import markdown, summaries
 SHOWN = ["final_return", "return_height", "return_spread", "task_parameters", "warp_parameters"]
 SIZES = {
     "smoke": "Nothing can be read from this size.",
-    "quick": "Here the maze is 5 x 5, episodes have 40 steps and the RNN 32 hidden units, and agents learn for a fiftieth "
-    "of the published updates, the warps from every 10th.",
+    "quick": "Here the maze is 5 x 5, episodes have 40 steps and the RNN 32 hidden units, and agents learn for a "
+    "fiftieth of the published updates, with one of the warps for every 10.",
     "paper": "The published sizes.",
 }
 
@@ -32,10 +32,10 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 {tables.origin(frame)}
 - {SIZES.get(frame["profile"].iloc[0], "")} {updates} updates.
-- ± is the sample standard deviation over seeds. The end is the mean over the last tenth of the updates. The paper prints
-  curves and no numbers.
-- All agents have the same task RNN; the Hebbian ones learn the plasticity of each of its weights beside it. The HyperRNN
-  is the Warp-RNN with every parameter updated after every batch.
+- ± is the sample standard deviation over seeds. The end is the mean over the last tenth of the updates. The paper
+  prints curves and no numbers.
+- All agents have the same task RNN; the Hebbian ones learn the plasticity of each of its weights beside it. The
+  HyperRNN is the Warp-RNN with every parameter updated after every batch.
 
 {markdown(lines, SHOWN, "Agent")}
 
