@@ -198,19 +198,23 @@ class TnetsTape(RnnTape):
 
 
 class WarpTape:
-    """`warp_step`. The gates are kept in the LSTM's order i, f, g, o; diagonals as u1 of [x, h], u2_x, u2_h, u_b."""
+    """`warp_step`. The gates are kept in the LSTM's order i, f, g, o; diagonals as u1 of [x, h], u2_x, u2_h, u_b.
+
+    The views of each step are made for all steps at once, since slicing costs as much as arithmetic at this size; and
+    the way back writes over what it has read, since memory out of the caches costs more.
+    """
 
     def __init__(self, params: Params, steps: int, batch: int) -> None:
         self._params, self._t = params, 0
-        w, lstm, project = params["task.w"], params["warp.lstm.weight"], params["warp.project"]
-        self._m, self._n, self._k = *w.shape, project.shape[1]
-        m, n, k = self._m, self._n, self._k
+        w, v, b = (params[f"task.{name}"] for name in "wvb")
+        lstm, project = params["warp.lstm.weight"], params["warp.project"]
+        (m, n), k = w.shape, project.shape[1]
+        self._sizes = m, n, k
         twice = lstm.new_ones(4 * k)
         twice[2 * k : 3 * k] = 2  # g is a tanh among sigmoids: see tanh_
-        self._lstm = (twice[:, None] * lstm).T.contiguous()
-        self._lstm_bias = twice * params["warp.lstm.bias"]
-        self._project = (2 * project).T.contiguous()
-        self._one = lstm.new_tensor(1.0)
+        self._lstm, self._lstm_bias = (twice[:, None] * lstm).T.contiguous(), twice * params["warp.lstm.bias"]
+        self._project, self._w, self._v, self._bias = (2 * project).T.contiguous(), 2 * w.T, 2 * v.T, 2 * b
+        self._minus_one = lstm.new_tensor(-1.0)
 
         def empty(width: int, more: int = 0) -> Tensor:
             return lstm.new_empty(steps + more, batch, width)
@@ -218,84 +222,97 @@ class WarpTape:
         self._seen, self._c = empty(n + m + k, 1), empty(k, 1)  # [x_t, h_{t-1}, z_{t-1}], c_{t-1}
         self._seen[0], self._c[0] = 0, 0
         self._gates, self._tanh_c, self._u = empty(4 * k), empty(k), empty(n + 4 * m)
-        self._scaled, self._products = empty(n + m), empty(2 * m)  # u1 * [x, h]; W u1_x x and V u1_h h
+        self._scaled, self._products = empty(n + m), empty(2 * m)  # u1 * [x, h]; 2 W u1_x x and 2 V u1_h h
+        all_, h = slice(None), slice(n, n + m)
+        self._outer = _views(
+            (self._seen, [all_, slice(n), slice(n + m), h, slice(n + m, None)]),
+            (self._c, [all_]),
+        )
+        self._inner = _views(
+            (self._gates, [all_, *(slice(gate * k, gate * k + k) for gate in range(4))]),
+            (self._tanh_c, [all_]),
+            (self._u, [all_, slice(n + m), *(slice(n + part * m, n + part * m + m) for part in (1, 2, 3))]),
+            (self._scaled, [all_, slice(n), slice(n, None)]),
+            (self._products, [slice(m), slice(m, None)]),
+        )
 
     def step(self, x: Tensor) -> Tensor:
-        t, m, n = self._t, self._m, self._n
-        seen, after, minus_one = self._seen[t], self._seen[t + 1], -self._one
-        seen[:, :n] = x
-        gates = torch.addmm(self._lstm_bias, seen, self._lstm, out=self._gates[t]).sigmoid_()
-        i, f, g, o = gates.chunk(4, 1)
+        t, minus_one = self._t, self._minus_one
+        seen, seen_x, seen_xh, _, _, c = self._outer[t]
+        _, _, _, h, z, new_c = self._outer[t + 1]
+        gates, i, f, g, o, tanh_c, u, u1, u2_x, u2_h, u_b, scaled, scaled_x, scaled_h, w_x, v_h = self._inner[t]
+        seen_x.copy_(x)
+        torch.addmm(self._lstm_bias, seen, self._lstm, out=gates).sigmoid_()
         torch.add(minus_one, g, alpha=2, out=g)
-        c = torch.mul(f, self._c[t], out=self._c[t + 1]).addcmul_(i, g)
-        z = after[:, n + m :]
-        torch.mul(o, tanh_(2 * c, self._tanh_c[t], minus_one), out=z)
-        u = tanh_(z @ self._project, self._u[t], minus_one)
-        scaled = torch.mul(seen[:, : n + m], u[:, : n + m], out=self._scaled[t])
-        products = self._products[t]
-        products[:, :m] = scaled[:, :n] @ self._params["task.w"].T
-        products[:, m:] = scaled[:, n:] @ self._params["task.v"].T
-        a = torch.mul(u[:, n + 3 * m :], self._params["task.b"])
-        a.addcmul_(u[:, n + m : n + 2 * m], products[:, :m]).addcmul_(u[:, n + 2 * m : n + 3 * m], products[:, m:])
+        torch.mul(f, c, out=new_c).addcmul_(i, g)
+        torch.mul(o, tanh_(new_c + new_c, tanh_c, minus_one), out=z)
+        tanh_(z @ self._project, u, minus_one)
+        torch.mul(seen_xh, u1, out=scaled)
+        torch.mm(scaled_x, self._w, out=w_x)
+        torch.mm(scaled_h, self._v, out=v_h)
         self._t = t + 1
-        return tanh_(a.mul_(2), after[:, n : n + m], minus_one)
+        return tanh_(torch.mul(u_b, self._bias).addcmul_(u2_x, w_x).addcmul_(u2_h, v_h), h, minus_one)
 
     def hidden(self) -> Tensor:
-        return self._seen[1 : self._t + 1, :, self._n : self._n + self._m].contiguous()
+        m, n, _ = self._sizes
+        return self._seen[1 : self._t + 1, :, n : n + m].contiguous()
 
     def backward(self, grad: Tensor) -> Params:
-        m, n, k, one, batch = self._m, self._n, self._k, self._one, grad.shape[1]
-        w, v, b = (self._params[f"task.{name}"] for name in "wvb")
+        """As `Tape.backward`, once: the gradients of gates, diagonals and products take the place of their values."""
+        (m, n, k), batch, one = self._sizes, grad.shape[1], -self._minus_one
+        w, v = self._params["task.w"], self._params["task.v"]
         lstm, project = self._params["warp.lstm.weight"][:, n:].contiguous(), self._params["warp.project"]
-        d_gates, d_u = torch.empty_like(self._gates), torch.empty_like(self._u)  # before sigmoid and tanh
-        d_products, d_a = torch.empty_like(self._products), torch.empty_like(grad)
-        d_h, d_z, d_c = torch.zeros_like(grad[0]), self._c.new_zeros(batch, k), self._c.new_zeros(batch, k)
-        d_scaled = torch.empty_like(self._scaled[0])
+        d_h, d_z, d_c = grad.new_zeros(batch, m), grad.new_zeros(batch, k), grad.new_zeros(batch, k)
+        d_b, d_scaled = torch.zeros_like(d_h), grad.new_empty(batch, n + m)
+        d_scaled_x, d_scaled_h = d_scaled[:, :n], d_scaled[:, n:]
         for t in reversed(range(self._t)):
-            seen, u, h = self._seen[t], self._u[t], self._seen[t + 1, :, n : n + m]
-            # h_t = tanh(a)
-            d_h += grad[t]
-            a = torch.mul(d_h, torch.addcmul(one, h, h, value=-1), out=d_a[t])
-            # a = u2_x (W u1_x x) + u2_h (V u1_h h) + u_b b
-            products = self._products[t].view(batch, 2, m)
-            back = torch.mul(a[:, None], u[:, n + m : n + 3 * m].view(batch, 2, m), out=d_products[t].view(batch, 2, m))
-            of_u = d_u[t]
-            torch.mul(a[:, None], products, out=of_u[:, n + m : n + 3 * m].view(batch, 2, m))
-            torch.mul(a, b, out=of_u[:, n + 3 * m :])
-            torch.mm(back[:, 0], w, out=d_scaled[:, :n])
-            torch.mm(back[:, 1], v, out=d_scaled[:, n:])
-            torch.mul(d_scaled, seen[:, : n + m], out=of_u[:, : n + m])
-            torch.mul(d_scaled[:, n:], u[:, n : n + m], out=d_h)
-            # u = tanh(P z)
-            of_u *= torch.addcmul(one, u, u, value=-1)
-            d_z.addmm_(of_u, project)
-            # z = o tanh(c), c = f c' + i g
-            gates, tanh_c = self._gates[t], self._tanh_c[t]
-            i, f, g, o = gates.chunk(4, 1)
+            _, _, seen_xh, _, _, old_c = self._outer[t]
+            h = self._outer[t + 1][3]
+            gates, i, f, g, o, tanh_c, u, u1, u2_x, u2_h, u_b, _, _, _, w_x, v_h = self._inner[t]
+            # h = tanh(a) and a = u2_x (W u1_x x) + u2_h (V u1_h h) + u_b b
+            a = d_h.add_(grad[t]).mul_(torch.addcmul(one, h, h, value=-1))
+            d_b.addcmul_(a, u_b)
+            slope = torch.addcmul(one, u, u, value=-1)
+            of_w, of_v = a * u2_x, a * u2_h
+            torch.mm(of_w, w, out=d_scaled_x)
+            torch.mm(of_v, v, out=d_scaled_h)
+            d_h = torch.mul(d_scaled_h, u1[:, n:])
+            # u = tanh(P z): twice its gradient, as the products are
+            torch.mul(d_scaled, seen_xh, out=u1).mul_(2)
+            torch.mul(a, w_x, out=u2_x)
+            torch.mul(a, v_h, out=u2_h)
+            torch.mul(a, self._bias, out=u_b)
+            w_x.copy_(of_w)
+            v_h.copy_(of_v)
+            d_z.addmm_(u.mul_(slope), project, alpha=0.5)
+            # z = o tanh(c) and c = f c' + i g
             d_c.addcmul_(d_z * o, torch.addcmul(one, tanh_c, tanh_c, value=-1))
-            of_i, of_f, of_g, of_o = d_gates[t].chunk(4, 1)
-            torch.mul(d_c, g, out=of_i)
-            torch.mul(d_c, self._c[t], out=of_f)
-            torch.mul(d_z, tanh_c, out=of_o)
             slope = torch.addcmul(gates, gates, gates, value=-1)
-            torch.mul(d_c, i, out=of_g)
             torch.addcmul(one, g, g, value=-1, out=slope[:, 2 * k : 3 * k])
-            d_gates[t] *= slope
-            d_c *= f
-            of_seen = d_gates[t] @ lstm
-            d_h += of_seen[:, :m]
-            d_z = of_seen[:, m:]
+            of_i, of_c = d_c * g, d_c * f
+            torch.mul(d_c, i, out=g)
+            torch.mul(d_c, old_c, out=f)
+            torch.mul(d_z, tanh_c, out=o)
+            i.copy_(of_i)
+            of_seen = gates.mul_(slope) @ lstm
+            d_h.add_(of_seen[:, :m])
+            d_z, d_c = of_seen[:, m:], of_c
         steps = slice(self._t)
-        gates, products = d_gates[steps].flatten(0, 1), d_products[steps].flatten(0, 1)
+        gates, products = self._gates[steps].flatten(0, 1), self._products[steps].flatten(0, 1)
         scaled, z = self._scaled[steps].flatten(0, 1), self._seen[1 : self._t + 1, :, n + m :].flatten(0, 1)
         return {
             "task.w": products[:, :m].T @ scaled[:, :n],
             "task.v": products[:, m:].T @ scaled[:, n:],
-            "task.b": (d_a[steps] * self._u[steps, :, n + 3 * m :]).sum((0, 1)),
+            "task.b": d_b.sum(0),
             "warp.lstm.weight": gates.T @ self._seen[steps].flatten(0, 1),
             "warp.lstm.bias": gates.sum(0),
-            "warp.project": d_u[steps].flatten(0, 1).T @ z,
+            "warp.project": (self._u[steps].flatten(0, 1).T @ z) / 2,
         }
+
+
+def _views(*parts: tuple[Tensor, list[slice]]) -> list[tuple[Tensor, ...]]:
+    """For each step, some columns of some tensors [time, batch, width]."""
+    return list(zip(*(tensor[..., part].unbind() for tensor, columns in parts for part in columns), strict=True))
 
 
 # ---------------------------------------------------------------- agents
