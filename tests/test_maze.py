@@ -292,7 +292,8 @@ def test_retroactive_modulation_acts_on_what_was_before(double):
     assert float(plastic.abs().max()) == 0
     eta, outer = params["task.eta"], new[0][:, None] * h[0][None, :]
     assert torch.allclose(trace[0], eta * outer)
-    newer, plastic, _ = recurrent.retroactive_step(params, x, (new, plastic, trace))
+    newer, plastic, later = recurrent.retroactive_step(params, x, (new, plastic, trace))
+    assert torch.allclose(later[0], (1 - eta) * trace[0] + eta * newer[0][:, None] * new[0][None, :])
     m = (newer[0] @ params["task.modulation.weight"] + params["task.modulation.bias"]).tanh()
     assert torch.allclose(plastic[0], m * trace[0])
     _, simple = recurrent.hebbian_step(params, x, (h, zero))

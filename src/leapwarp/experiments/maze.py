@@ -6,7 +6,9 @@ An actor-critic whose recurrent state has to remember where the goal was found l
 with a goal of its own: plainly, with plastic weights, and with weights that a frozen LSTM modulates, which is
 meta-learnt from the same batches.
 
-RUNTIMES
+One run takes, on a core: smoke, a second; quick, 10 s for the plain RNN and T-Nets, 40 s for the Warp-RNN and the
+HyperRNN, 70 s for the Hebbian agents; paper, an hour, five hours, and a day (benchmarks/maze.py). To expect, at quick:
+random 6, the plain RNN and T-Nets about 49, the Warp-RNN 64 and, against the paper, the HyperRNN 74.
 """
 
 import time

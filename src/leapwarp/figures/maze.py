@@ -40,10 +40,12 @@ def returns(frame: pd.DataFrame) -> Figure:
         axes.plot(x, lines[0.5], color=look.colour, linestyle="-" if look.pretrained else "-.", linewidth=1.5)
         axes.fill_between(x, lines[0.25], lines[0.75], color=look.colour, alpha=0.18, linewidth=0)
     axes.set_xlabel("updates (batches of episodes)")
-    axes.set_ylabel("cumulative reward of an episode")
+    axes.set_ylabel("cumulative reward of an episode (10 a find)")
     axes.set_ylim(bottom=0)
     note = "each run smoothed over a twentieth of training; the paper's Figs. 2 and 8 are plots without printed numbers"
-    text = draw.caption(frame, "maze", note).replace("± 1 standard deviation", "inter-quartile range")
+    text = draw.caption(frame, "maze", note).replace(
+        "shading: ± 1 standard deviation", "lines: median, shading: inter-quartile range"
+    )
     draw.title(figure, "Maze with a hidden goal: learning", text)
     draw.legend(figure, [draw.handle(key, marker=False) for key in found])
     return figure
@@ -92,7 +94,7 @@ def picture(frame: pd.DataFrame) -> Figure:
             draw.empty(axes, f"seed 0 of\n{style.method(key).name} was not run")
             continue
         episode(axes, mine, f"{style.method(key).name}, after training")
-    note = "one episode of seed 0, the same goal for both agents, who do not see it: its start is at the centre"
+    note = "one episode of seed 0, the same goal for both agents, who do not see it and start at the centre"
     text = draw.caption(frame, "maze", "").splitlines()[0] + "\n" + note
     draw.title(figure, "One episode in the maze", text)
     handles = [
