@@ -431,12 +431,13 @@ def curve(method, seed, values):
 
 
 def test_what_is_read_off_curves():
-    frame = pd.concat([curve("rnn", seed, np.arange(20.0) + at) for seed, at in enumerate((0, 1, 5))])
-    assert tables.quantity(frame, "final_return")["value"].tolist() == [18.5, 19.5, 23.5]
-    assert tables.quantity(frame, "return_height")["value"].tolist() == [9.5, 10.5, 14.5]
-    assert tables.quantity(frame, "return_spread")["value"].tolist() == [1, 0, 4]
+    frame = pd.concat([curve("rnn", seed, np.arange(20.0) + at) for seed, at in enumerate((0, 1, 5, 5))])
+    assert tables.quantity(frame, "final_return")["value"].tolist() == [18.5, 19.5, 23.5, 23.5]
+    assert tables.quantity(frame, "return_height")["value"].tolist() == [9.5, 10.5, 14.5, 14.5]
+    assert tables.quantity(frame, "return_spread")["value"].tolist() == [3, 2, 2, 2]
+    assert tables.quantity(frame.loc[frame["seed"] < 2], "return_spread").empty  # nothing can be said from two
     width = curves.quartile_width(frame, "return")
-    assert width.to_dict("records") == [{"method": "rnn", "width": pytest.approx(2.5)}]  # quartiles 0.5 and 3
+    assert width.to_dict("records") == [{"method": "rnn", "width": pytest.approx(4.25)}]  # quartiles 0.75 and 5
 
 
 def test_table_and_figures_are_made_from_rows(smoke, tmp_path):

@@ -97,10 +97,14 @@ def height(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def off_median(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """How far each run's `height` is from the median over the seeds of its method."""
+    """How far each run's `height` is from the median over the seeds of its method, where it has at least four.
+
+    Of two seeds both are as far from their median, so that the spread would look as if it were known exactly.
+    """
     found = height(frame, metric)
-    median = found.groupby(["method", "n_tasks"])["value"].transform("median")
-    return found.assign(value=(found["value"] - median).abs())
+    of_method = found.groupby(["method", "n_tasks"])["value"]
+    spread = found.assign(value=(found["value"] - of_method.transform("median")).abs())
+    return spread.loc[np.asarray(of_method.transform("size")) >= 4]
 
 
 def quartile_width(frame: pd.DataFrame, metric: str) -> pd.DataFrame:

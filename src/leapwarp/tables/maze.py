@@ -10,7 +10,7 @@ from leapwarp.figures import style
 from leapwarp.tables import curves
 from leapwarp.tables.summaries import markdown, summaries
 
-SHOWN = ["final_return", "return_height", "return_spread", "task_parameters", "warp_parameters"]
+SHOWN = ["final_return", "return_height", "task_parameters", "warp_parameters"]
 SIZES = {
     "smoke": "Nothing can be read from this size.",
     "quick": "Here the maze is 5 x 5, episodes have 40 steps and the RNN 32 hidden units, and agents learn for a "
