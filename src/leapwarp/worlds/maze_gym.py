@@ -1,4 +1,4 @@
-"""The maze as a Gymnasium environment, for agents of other libraries: `pip install leapwarp[gym]`.
+"""The maze as a Gymnasium environment, for agents of other libraries.
 
 import gymnasium, leapwarp.worlds.maze_gym
 env = gymnasium.make("leapwarp/Maze-v0", interior=11, steps=200)
