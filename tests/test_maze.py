@@ -13,7 +13,7 @@ from leapwarp.experiments import maze as experiment
 from leapwarp.figures import maze as figures
 from leapwarp.learners.recurrent import Block, stream
 from leapwarp.models import recurrent
-from leapwarp.optim import sgd
+from leapwarp.optim import adam, sgd
 from leapwarp.rl.a2c import a2c_loss, clip
 from leapwarp.rl.returns import returns, shifted
 from leapwarp.rl.rollout import Choices, actor_critic, play
@@ -147,6 +147,7 @@ def test_the_gymnasium_environment_passes_its_checker_and_agrees_with_the_batch(
         seen, reward, terminated, truncated, _ = env.step(action)
         assert (reward, terminated, truncated) == (10.0 * found[t], False, t == 29)
         assert seen[maze.REWARD] == reward and seen[maze.LAST_ACTION + action] == 1
+        assert seen[maze.TIME] == pytest.approx((t + 1) / 30) and seen[maze.BIAS] == 1
 
 
 # ---------------------------------------------------------------- actor-critic
@@ -301,6 +302,12 @@ def test_retroactive_modulation_acts_on_what_was_before(double):
     assert torch.allclose(simple[0], m * outer)
     _, full = recurrent.hebbian_step(params, x, (h, torch.ones(1, 6, 6)))
     assert float(full.abs().max()) <= 1
+    for end in (-1.0, 1.0):
+        trace = 100 * torch.ones(1, 6, 6) * end
+        _, clipped, _ = recurrent.retroactive_step(params, x, (h, end * torch.ones(1, 6, 6), trace))
+        assert float(clipped.abs().max()) == 1
+        _, clipped, _ = recurrent.retroactive_step(params, x, (h, end * torch.ones(1, 6, 6), -trace))
+        assert float(clipped.abs().max()) == 1
 
 
 def test_tnets_begin_as_the_plain_rnn():
@@ -330,7 +337,11 @@ def test_algorithm_3_written_out(double):
         error = params["task"] + params["warp.p"] - target
         return error.square() / 2, {"task": error, "warp.p": error}, error
 
-    learner = stream(gradient, sgd(0.1), sgd(0.5), 3, lambda grads: grads)
+    def halved(grads):  # in the place of clipping: either gradient, that of the warps as a mean
+        assert set(grads) in ({"task"}, {"warp.p"})
+        return {name: leaf / 2 for name, leaf in grads.items()}
+
+    learner = stream(gradient, sgd(0.2), sgd(1.0), 3, halved)
     state = learner.init({"task": torch.zeros(1), "warp.p": torch.ones(1)})
     targets = [torch.tensor([float(k)]) for k in range(7)]
     theta, phi, total = 0.0, 1.0, 0.0
@@ -346,17 +357,32 @@ def test_algorithm_3_written_out(double):
     assert float(state["sum"]["warp.p"]) == pytest.approx(total) and state["count"] == 1
 
 
-def test_with_eta_1_warps_are_parameters_like_others():
-    settings = experiment.SMOKE
+def test_the_hyper_rnn_is_one_adam_on_everything_but_for_clipping():
+    settings = experiment.replace(experiment.SMOKE, clip=float("inf"))
     method = experiment.methods(settings)["hyper_rnn"]
     world, cell = experiment.world_of(settings, torch.device("cpu")), method.cell(settings)
     learner = experiment.learner(world, cell, method.settings)
-    before = learner.init(cell.init(generator(0)))
-    after, _ = learner.step(before, experiment.block(world, settings, 0, 0), generator(0))
-    frozen = experiment.learner(world, cell, experiment.replace(settings, eta=30))
-    held, _ = frozen.step(before, experiment.block(world, settings, 0, 0), generator(0))
-    for name, leaf in before["warp"].items():
-        assert not torch.equal(after["warp"][name], leaf) and torch.equal(held["warp"][name], leaf)
+    params, block = cell.init(generator(0)), experiment.block(world, settings, 0, 0)
+    after, _ = learner.step(learner.init(params), block, generator(0))
+    gradient, optimizer = actor_critic(world, cell, experiment.choices(settings)), adam(0.001, epsilon=1e-4)
+    state = optimizer.init(params)
+    for draws in block.batches:
+        params, state = optimizer.update(params, gradient(params, draws)[1], state)
+    for name, leaf in params.items():
+        assert torch.allclose({**after["params"], **after["warp"]}[name], leaf, atol=1e-7)
+
+
+def test_eta_is_30_for_warps_and_1_for_the_hyper_rnn():
+    named = experiment.methods(experiment.PAPER)
+    assert {name: named[name].settings.eta for name in ("warp_rnn", "tnets_rnn", "hyper_rnn")} == {
+        "warp_rnn": 30, "tnets_rnn": 30, "hyper_rnn": 1,
+    }  # fmt: skip
+
+
+def test_the_hebbian_agents_begin_with_little_plasticity():
+    params = cell_of("hebbian_retroactive").init(generator(0))
+    assert 0 <= float(params["task.alpha"].min()) < 0.002 < 0.008 < float(params["task.alpha"].max()) <= 0.01
+    assert float(params["task.eta"]) == pytest.approx(0.01)
 
 
 # ---------------------------------------------------------------- the experiment
@@ -422,7 +448,9 @@ def test_every_agent_reports_its_curve_and_its_parameters(smoke):
     alike = smoke.loc[smoke["metric"] == "return"].set_index(["method", "seed", "step"])["value"]
     # Within a seed all meet the same episodes, so that at first the plain RNN and T-Nets earn the same.
     assert alike["rnn", 0, 3] == alike["tnets_rnn", 0, 3]
-    assert not alike["rnn", 0].equals(alike["rnn_shifted", 0])
+    losses = smoke.loc[smoke["metric"] == "meta_loss"].set_index(["method", "seed", "step"])["value"]
+    for name in ("rnn_shifted", "rnn_first_baseline", "rnn_pillars", "rnn_epsilon"):  # twelve updates need no clipping
+        assert not losses["rnn"].equals(losses[name]), name
 
 
 def curve(method, seed, values):

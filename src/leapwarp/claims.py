@@ -264,7 +264,9 @@ def decide_part(frame: pd.DataFrame, part: Part, spec: dict[str, Any], n_parts: 
         return line | {"reason": obstacle or "too few numbers of tasks were run"}
     if missing:
         names = ", ".join(style.method(name).name + f" with {count} tasks" * (count > 0) for name, count in missing)
-        return line | {"reason": obstacle or f"not run: {names}"}
+        there = set(zip(frame["method"], frame["n_tasks"], strict=True))
+        why = "not run" if set(missing) - there else "run with too few seeds for this"
+        return line | {"reason": obstacle or f"{why}: {names}"}
     if len(values) < 2:
         effect = float(values[0].mean()) if values else math.nan
         return line | {

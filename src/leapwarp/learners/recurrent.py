@@ -29,7 +29,8 @@ def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int
     Every batch moves the task parameters along the gradient of C, and adds the gradient of L in the warps, at the
     same parameters, to a sum. After `eta` batches the warps move along the mean of these, and the sum begins anew.
     L and C are both the task loss, and L is taken where the task parameters are, without the step in equation 3
-    (equation 13), so that one gradient serves both. With `eta` = 1 the warps are parameters like all others.
+    (equation 13), so that one gradient serves both. With `eta` = 1 the warps are parameters like all others, but that
+    either gradient is clipped by itself.
 
     Args:
         clip: applied to either gradient before it is followed.

@@ -122,7 +122,7 @@ QUANTITIES |= {
 }
 PROFILES = {
     "smoke": "the smallest size, to see that everything runs: its numbers say nothing about the methods",
-    "quick": "fewer filters, meta-steps and tasks a batch than the published settings: compare the order of "
+    "quick": "smaller networks and shorter training than the published settings: compare the order of "
     "the methods with the paper's, not the level of the numbers",
     "paper": "the published settings as far as the paper states them; docs/deviations.md lists departures",
 }
