@@ -147,7 +147,11 @@ def test_seeds_share_a_job(folder):
         (["device"], "gpu", "'device' is 'gpu'. Allowed: auto, cpu, cuda or cuda:N."),
         (["data", "source"], "mnist", "'data.source' is 'mnist'. Allowed: auto, omniglot or glyphs."),
         (["sedes"], 3, "unknown key 'sedes' (value 3). Allowed here: profile, device, data, experiments."),
-        (["data", "folder"], "x", "unknown key 'data.folder' (value 'x'). Allowed here: source, dir."),
+        (
+            ["data", "folder"],
+            "x",
+            "unknown key 'data.folder' (value 'x'). Allowed here: source, dir, mini_imagenet, tiered_imagenet.",
+        ),
         (
             ["experiments", "omniglot_lep"],
             {},

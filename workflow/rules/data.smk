@@ -17,3 +17,26 @@ rule prepare:
     shell:
         "python -m leapwarp.data.prepare --source {params.source} {params.folder:q} --out {output:q}"
         " 2>&1 | tee {log:q}"
+
+
+rule prepare_imagenet:
+    """The images of mini- or tiered-ImageNet, or of what stands in for them, in one file."""
+    output:
+        "results/data/{subset}_imagenet.safetensors",
+    log:
+        "results/data/prepare_{subset}_imagenet.log",
+    wildcard_constraints:
+        subset="mini|tiered",
+    priority: 200
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=imagenet_memory,
+        runtime=120,
+    params:
+        source=lambda wildcards: config["data"].get(f"{wildcards.subset}_imagenet", "auto"),
+        folder=["--dir", config["data"]["dir"]] if config["data"]["dir"] else [],
+    shell:
+        "python -m leapwarp.data.prepare_imagenet --set {wildcards.subset} --source {params.source:q} {params.folder:q}"
+        " --out {output:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,112 @@
+"""Make the data file of the few-shot experiments: a subset of ImageNet where there is one, else a stand-in.
+
+    python -m leapwarp.data.prepare_imagenet --set mini --source auto --out results/data/mini_imagenet.safetensors
+
+On `auto` it takes the first it finds in the folder of --dir or, where that is not given, of the environment variable
+LEAPWARP_DATA: the set itself (mini-imagenet/ or tiered-imagenet/, see leapwarp.data.imagenet for the layouts);
+tiny-imagenet.zip or tiny-imagenet/; textures, with a warning. None of them is downloaded. A set that is there but
+damaged or incomplete is an error and never a reason to go on with other data. A folder as source is a data set of
+your own, train/, val/ and test/ with a folder of images for each class.
+
+Tiny-ImageNet takes 15 seconds, textures 3. tiered-ImageNet is 779,165 images, 16.5 GB at 84 pixels, and needs twice
+that memory while it is written; runs map the file and need no more than they touch.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from leapwarp.data import classes, imagenet, textures
+from leapwarp.data.classes import PARTS, Classes
+from leapwarp.data.imagenet import KINDS, Kind
+from leapwarp.data.prepare import BAR, VARIABLE
+from leapwarp.data.store import DataError
+
+
+def prepare(which: str, source: str, folder: str | None, size: int | None = None) -> tuple[Classes, str, str]:
+    """Find and read the data: classes, licence, and one sentence that says which was taken.
+
+    Args:
+        which: mini or tiered.
+        source: auto, real (the set itself), tiny, textures, or a folder with a data set of one's own.
+        folder: where the sets lie; None or "" for the folder of LEAPWARP_DATA.
+        size: pixels along a side; None for the set's own.
+
+    Raises:
+        DataError: a named folder is missing or damaged, or what was asked for was not found.
+    """
+    if source == "textures":
+        return textures.make(), textures.LICENCE, "textures, the procedural stand-in, as asked"
+    if source not in ("auto", "real", "tiny"):
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise DataError(f"--source is {source}: needed auto, real, tiny, textures or a folder, which is not there.")
+        own = Kind(path.stem, ())
+        return imagenet.read(path, own, size), "of the folder's owner", f"your own data set in {path}"
+    name, value = ("--dir", folder) if folder else (VARIABLE, os.environ.get(VARIABLE))
+    tried = f"no folder given (neither --dir nor {VARIABLE})"
+    wanted = {"auto": (which, "tiny"), "real": (which,), "tiny": ("tiny",)}[source]
+    if value:
+        root = Path(value).expanduser()
+        if not root.is_dir():
+            raise DataError(f"{name} is {value}, and there is no such folder. Correct it or leave it out.")
+        for kind in (KINDS[one] for one in wanted):
+            path = imagenet.find(root, kind)
+            if path is not None:
+                return imagenet.read(path, kind, size), imagenet.LICENCE, f"{kind.source} from {path}"
+        tried = f"{name} is {value}, with neither " + " nor ".join(KINDS[one].folders[0] for one in wanted) + " in it"
+    if source != "auto":
+        raise DataError(f"{KINDS[wanted[0]].source} was asked for and not found: {tried}.")
+    print(_warning(which, tried), file=sys.stderr, flush=True)
+    return textures.make(), textures.LICENCE, "textures, the procedural stand-in, because there are no photographs"
+
+
+def _warning(which: str, tried: str) -> str:
+    source = KINDS[which].source
+    return "\n".join(
+        [
+            BAR,
+            f"WARNING: THIS IS NOT {source.upper()}.",
+            f"Neither {source} nor Tiny-ImageNet was found: what follows uses TEXTURES, made-up coloured shapes.",
+            "Results will not match the paper's; every row, table and figure will say 'textures'.",
+            f"What was tried: {tried}.",
+            f"To use photographs, set data.dir or {VARIABLE} to a folder that holds {source}/ or tiny-imagenet.zip,",
+            "delete the prepared file and run again.",
+            f"To use textures without this warning, set data.{which}_imagenet to textures.",
+            BAR,
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m leapwarp.data.prepare_imagenet",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--set", choices=["mini", "tiered"], required=True, help="which the experiment is about")
+    parser.add_argument(
+        "--source", default="auto", help="auto, real, tiny, textures, or a folder of your own; default: auto"
+    )
+    parser.add_argument("--dir", metavar="DIR", help=f"folder that holds the sets; default: ${VARIABLE}")
+    parser.add_argument("--size", type=int, help="pixels along a side; default: 84, 64 for Tiny-ImageNet")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the file to write")
+    options = parser.parse_args(arguments)
+    try:
+        data, licence, taken = prepare(options.set, options.source, options.dir, options.size)
+        classes.save(options.out, data, licence)
+    except (DataError, OSError) as error:
+        parser.exit(1, f"prepare_imagenet: error: {error}\n")
+    counts = "/".join(str(len(data.split[part])) for part in PARTS)
+    n_images, _, side, _ = data.images.shape
+    print(f"prepare_imagenet: took {taken}")
+    print(
+        f"prepare_imagenet: {counts} train/validation/test classes, {n_images:,} images of {side} x {side}, "
+        f"checksum {data.checksum[:12]} -> {options.out}"
+    )
+
+
+if __name__ == "__main__":
+    main()
