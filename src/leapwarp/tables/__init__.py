@@ -126,11 +126,16 @@ PROFILES = {
     "the methods with the paper's, not the level of the numbers",
     "paper": "the published settings as far as the paper states them; docs/deviations.md lists departures",
 }
-REAL = {"omniglot", "simulated"}  # sources of data that the papers used
+REAL = {"omniglot", "simulated", "mini-imagenet", "tiered-imagenet"}  # sources of data that the papers used
 SOURCES = {
     "omniglot": "the Omniglot images",
     "simulated": "tasks made by code from the seed",
     "glyphs": "a procedural stand-in, not Omniglot: the numbers cannot be compared with the paper's",
+    "mini-imagenet": "mini-ImageNet with the split of Ravi and Larochelle",
+    "tiered-imagenet": "tiered-ImageNet",
+    "tiny-imagenet": "a subset of Tiny-ImageNet, other classes and smaller images than the paper's: the numbers cannot "
+    "be compared with its",
+    "textures": "a procedural stand-in, not ImageNet: the numbers cannot be compared with the paper's",
 }
 
 
