@@ -25,6 +25,15 @@ def sgd(learning_rate: float) -> Optimizer:
     return Optimizer(lambda params: {}, update)
 
 
+def scaled_sgd(rates: Params) -> Optimizer:
+    """Gradient descent with a rate for every number: p <- p - rates * g, differentiable in the rates."""
+
+    def update(params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
+        return map_tree(lambda p, g, rate: p - rate * g, params, grads, rates), state
+
+    return Optimizer(lambda params: {}, update)
+
+
 def momentum_sgd(learning_rate: float | Tensor, momentum: float | Tensor) -> Optimizer:
     """Gradient descent with momentum: v <- momentum * v + g, p <- p - learning_rate * v; the state is v.
 

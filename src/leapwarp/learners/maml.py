@@ -1,33 +1,156 @@
-"""MAML, to second order, through the same inner loop as everything else."""
+"""MAML and what backpropagates through adaptation like it: Meta-SGD, CAVIA, T-Nets.
+
+All go through the same inner loop as everything else. They differ in what is adapted, by which optimizer, and in what
+is learnt besides: an `unfold` says so.
+"""
+
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
+from leapwarp import inner as loop
 from leapwarp.inner import Stop, adapt, fresh_stats
-from leapwarp.learners.base import Info, Learner, gradient_learner, path_info
-from leapwarp.optim import Optimizer
-from leapwarp.problem import Batch, Problem, Task, map_tasks
-from leapwarp.trees import Params, mean_tasks, repeat
+from leapwarp.learners.base import Info, Learner, State, gradient_learner, path_info
+from leapwarp.optim import Optimizer, scaled_sgd
+from leapwarp.problem import Batch, Loss, Problem, Task, map_tasks
+from leapwarp.trees import Params, map_tree, mean_tasks, partition, repeat
+
+Unfold = Callable[[Params], tuple[Params, Params, Optimizer]]
+"""meta-parameters, a stack -> where the task begins, what is fixed while it is learnt, and the task optimizer, all of
+them differentiable in the meta-parameters"""
 
 
-def maml(
-    problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5, stop: Stop | None = None
-) -> Learner:
-    """MAML (Finn et al., 2017): the gradient through all updates of the loss on the task's held-out data.
+def _first_order(
+    problem: Problem, params: Params, fixed: Params, stats: Params, batch: Batch, differentiable: bool
+) -> tuple[Loss, Params]:
+    """`leapwarp.inner.gradient`, taken for a constant in what comes after."""
+    return loop.gradient(problem, params, fixed, stats, batch, False)
+
+
+def query_gradient(
+    problem: Problem,
+    unfold: Unfold,
+    steps: int,
+    size: int,
+    stop: Stop | None = None,
+    order: int = 2,
+    observe: Callable[[int, Params, Params], None] | None = None,
+) -> Callable[[Params, Task], tuple[Params, Info]]:
+    """The gradient, through `steps` updates, of the loss on the tasks' held-out data, averaged over them.
 
     Held-out data are normalised by their own statistics, as the steps' batches are. Memory grows with `steps`.
+
+    Args:
+        order: 2, or 1 to take the task gradients for constants.
+        observe: as in `adapt`.
     """
+    if order not in (1, 2):
+        raise ValueError(f"order is {order}, needed 2 or 1.")
+    follow = loop.gradient if order == 2 else _first_order
 
     def meta_gradient(params: Params, tasks: Task) -> tuple[Params, Info]:
         def one(tasks: Task, part: slice) -> tuple[Params, Info]:
             n_tasks = len(tasks.index)
-            start = {n: leaf.detach().requires_grad_() for n, leaf in repeat(params, n_tasks).items()}
-            adapted = adapt(problem, inner, start, {}, tasks, steps, stop=stop, differentiable=True)
+            learnt = {n: leaf.detach().requires_grad_() for n, leaf in repeat(params, n_tasks).items()}
+            start, fixed, inner = unfold(learnt)
+            adapted = adapt(
+                problem, inner, start, fixed, tasks, steps, stop=stop, observe=observe, differentiable=True, gradient=follow
+            )
             stats = fresh_stats(problem, n_tasks, tasks.x.device)
-            query = problem.loss(adapted.params, stats, Batch(tasks.x_test, tasks.y_test))
-            grads = torch.autograd.grad(query.loss.sum(), list(start.values()))
-            return dict(zip(start, grads, strict=True)), path_info(adapted)
+            query = problem.loss({**adapted.params, **fixed}, stats, Batch(tasks.x_test, tasks.y_test))
+            grads = torch.autograd.grad(query.loss.sum(), list(learnt.values()))
+            return dict(zip(learnt, grads, strict=True)), path_info(adapted)
 
         grads, info = map_tasks(one, tasks, size)
         return mean_tasks(grads), info
 
-    return gradient_learner(meta_gradient, outer, steps)
+    return meta_gradient
+
+
+def maml(
+    problem: Problem,
+    inner: Optimizer,
+    outer: Optimizer,
+    steps: int,
+    size: int = 5,
+    stop: Stop | None = None,
+    order: int = 2,
+) -> Learner:
+    """MAML (Finn et al., 2017): the gradient through all updates of the loss on the task's held-out data.
+
+    Held-out data are normalised by their own statistics, as the steps' batches are. Memory grows with `steps`.
+
+    Args:
+        order: 1 for its first-order approximation, the gradient on the held-out data at theta_K.
+    """
+    unfold = lambda learnt: (learnt, {}, inner)  # noqa: E731
+    return gradient_learner(query_gradient(problem, unfold, steps, size, stop, order), outer, steps)
+
+
+def tnets(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5) -> Learner:
+    """T-Nets (Lee and Choi, 2018): MAML that also learns the layers `warp.*`, which are fixed while a task is learnt."""
+
+    def unfold(learnt: Params) -> tuple[Params, Params, Optimizer]:
+        fixed, theta = partition(learnt, "warp")
+        return theta, fixed, inner
+
+    learner = gradient_learner(query_gradient(problem, unfold, steps, size), outer, steps)
+
+    def start(state: State, tasks: Task) -> tuple[Params, Params]:
+        fixed, theta = partition(state["params"], "warp")
+        return repeat(theta, len(tasks.index)), repeat(fixed, len(tasks.index))
+
+    return learner._replace(start=start)
+
+
+def metasgd(
+    problem: Problem, learning_rate: float, outer: Optimizer, steps: int, size: int = 5, order: int = 2
+) -> Learner:
+    """Meta-SGD (Li et al., 2017): MAML that also learns a task learning rate for every parameter.
+
+    Args:
+        learning_rate: what all of them begin with.
+        order: 1 takes the task gradients for constants; the rates are learnt all the same.
+    """
+
+    def split(learnt: Params) -> tuple[Params, Params]:
+        rates, theta = partition(learnt, "rate")
+        return theta, {name.removeprefix("rate."): leaf for name, leaf in rates.items()}
+
+    def unfold(learnt: Params) -> tuple[Params, Params, Optimizer]:
+        theta, rates = split(learnt)
+        return theta, {}, scaled_sgd(rates)
+
+    learner = gradient_learner(query_gradient(problem, unfold, steps, size, order=order), outer, steps)
+
+    def init(params: Params) -> State:
+        rates = {f"rate.{name}": torch.full_like(leaf, learning_rate) for name, leaf in params.items()}
+        return learner.init(params | rates)
+
+    def start(state: State, tasks: Task) -> tuple[Params, Params]:
+        return repeat(split(state["params"])[0], len(tasks.index)), {}
+
+    return Learner(init, learner.step, start, steps, lambda state: scaled_sgd(split(state["params"])[1]))
+
+
+def cavia(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5, order: int = 2) -> Learner:
+    """CAVIA (Zintgraf et al., 2019): tasks adapt `context` alone, from 0; everything else is learnt across tasks."""
+
+    def begin(shared: Params) -> Params:
+        context = shared["film.weight"]
+        return {"context": context.new_zeros(*context.shape[:-2], context.shape[-1])}
+
+    def unfold(learnt: Params) -> tuple[Params, Params, Optimizer]:
+        return map_tree(Tensor.requires_grad_, begin(learnt)), learnt, inner
+
+    learner = gradient_learner(query_gradient(problem, unfold, steps, size, order=order), outer, steps)
+
+    def init(params: Params) -> State:
+        return learner.init({name: leaf for name, leaf in params.items() if name != "context"})
+
+    def start(state: State, tasks: Task) -> tuple[Params, Params]:
+        shared = repeat(state["params"], len(tasks.index))
+        return begin(shared), shared
+
+    return learner._replace(init=init, start=start)

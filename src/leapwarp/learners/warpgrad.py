@@ -1,7 +1,7 @@
 """WarpGrad: warp layers that precondition every step of adaptation, learnt along the paths of adaptation.
 
 `warp_leap` replays stored points of the paths (offline, Algorithm 2); `warp_leap_online` follows the paths once
-(Algorithm 1). Both learn the initialisation by Leap.
+(Algorithm 1). Both learn the initialisation by Leap; `warp_maml` follows the paths once and learns it by MAML.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from torch import Tensor
 from leapwarp.inner import Step, adapt, fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State, path_info
 from leapwarp.learners.leap import leap_fold
+from leapwarp.learners.maml import query_gradient
 from leapwarp.optim import Optimizer, momentum_sgd, sgd
 from leapwarp.problem import Batch, Problem, Task, map_tasks
 from leapwarp.trees import Params, add_scaled, map_tree, mean_tasks, partition, repeat, take, zeros_like
@@ -263,3 +264,69 @@ def warp_leap_online(
         return pulled | {"warp": warp, "warp_outer": warp_state}, info | {"replay_loss": losses.flatten()}
 
     return Learner(init, step, _start, draws=3 * steps + 1)
+
+
+def warp_maml(
+    problem: Problem,
+    inner: Optimizer,
+    outer: Optimizer,
+    warp_outer: Optimizer,
+    steps: int,
+    size: int = 5,
+    scale: float = 1.0,
+    order: int = 2,
+) -> Learner:
+    """Warp-MAML (WarpGrad equation 10) by Algorithm 1: warps by the warp objective, the initialisation by MAML.
+
+        J = L(phi) + lambda C_MAML(theta_0)
+
+    At every theta_k, k < steps, of every task, the gradient of the warp objective is added up, the task loss being that
+    of the step's batch and the meta-loss that of the task's held-out data; the warps take one step along the sum. The
+    initialisation takes one along the gradient, through all steps, of the loss on the held-out data, with the warps
+    held and not otherwise preconditioned. L needs constant memory; C is MAML's, whose memory grows with `steps`.
+
+    Args:
+        warp_outer: the optimizer of the warps, the parameters named `warp.*`. scale: lambda.
+        order: 1 takes the task gradients for constants in both objectives; `warp_gradient` has 0 as well.
+    """
+
+    def init(params: Params) -> State:
+        theta, warp = _split(params)
+        return {"params": theta, "warp": warp, "outer": outer.init(theta), "warp_outer": warp_outer.init(warp)}
+
+    def walk(state: State) -> Callable[[Task, slice], tuple[Params, Params, Tensor, Info]]:
+        def one(tasks: Task, part: slice) -> tuple[Params, Params, Tensor, Info]:
+            n_tasks = len(tasks.index)
+            who = torch.arange(n_tasks, device=tasks.x.device)
+            held_out = Batch(tasks.x_test, tasks.y_test)
+            fixed, losses, total = repeat(state["warp"], n_tasks), [], zeros_like(state["warp"])
+
+            def along(k: int, params: Params, stats: Params) -> None:
+                nonlocal total
+                if k == steps:
+                    return
+                batch = problem.draw(tasks, who, torch.full_like(who, k))
+                loss, grads = warp_gradient(problem, inner, params, state["warp"], batch, held_out, order)
+                losses.append(loss)
+                total = add_scaled(total, 1.0, grads)
+
+            pull = query_gradient(
+                problem, lambda theta: (theta, fixed, inner), steps, n_tasks, order=max(order, 1), observe=along
+            )
+            grads, info = pull(state["params"], tasks)
+            one_row = {name: leaf[None] for name, leaf in total.items()}  # the sum of these tasks
+            summed = {name: n_tasks * leaf[None] for name, leaf in grads.items()}
+            return summed, one_row, torch.stack(losses, 1), info
+
+        return one
+
+    def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
+        pulls, warp_total, losses, info = map_tasks(walk(state), tasks, size)
+        warp_grads = {name: leaf.sum(0) for name, leaf in warp_total.items()}
+        grads = {name: scale * leaf.sum(0) / len(tasks.index) for name, leaf in pulls.items()}
+        warp, warp_state = warp_outer.update(state["warp"], warp_grads, state["warp_outer"])
+        params, outer_state = outer.update(state["params"], grads, state["outer"])
+        moved = {"params": params, "outer": outer_state, "warp": warp, "warp_outer": warp_state}
+        return moved, info | {"replay_loss": losses.flatten()}
+
+    return Learner(init, step, _start, steps)

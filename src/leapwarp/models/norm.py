@@ -9,13 +9,20 @@ EPSILON = 1e-5
 
 
 def normalise(
-    h: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, train: bool
+    h: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    train: bool,
+    momentum: float = MOMENTUM,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise each channel: with the batch's statistics in training, with the running averages otherwise.
 
     Args:
         h: [batch, channel, height, width]; a stack of tasks is folded into the channels.
         weight, bias, mean, variance: [channel].
+        momentum: weight of the newest batch; with 1, the statistics are those of the last batch alone.
 
     Returns:
         the normalised h and the new running mean and variance (of the unbiased kind, as PyTorch keeps it).
@@ -27,6 +34,6 @@ def normalise(
     batch_variance = (inverse_deviation.detach().pow(-2) - EPSILON) * (n / max(n - 1, 1))
     return (
         out,
-        mean + MOMENTUM * (batch_mean.detach() - mean),
-        variance + MOMENTUM * (batch_variance - variance),
+        mean + momentum * (batch_mean.detach() - mean),
+        variance + momentum * (batch_variance - variance),
     )
