@@ -55,7 +55,16 @@ def query_gradient(
             learnt = {n: leaf.detach().requires_grad_() for n, leaf in repeat(params, n_tasks).items()}
             start, fixed, inner = unfold(learnt)
             adapted = adapt(
-                problem, inner, start, fixed, tasks, steps, stop=stop, observe=observe, differentiable=True, gradient=follow
+                problem,
+                inner,
+                start,
+                fixed,
+                tasks,
+                steps,
+                stop=stop,
+                observe=observe,
+                differentiable=True,
+                gradient=follow,
             )
             stats = fresh_stats(problem, n_tasks, tasks.x.device)
             query = problem.loss({**adapted.params, **fixed}, stats, Batch(tasks.x_test, tasks.y_test))
@@ -89,7 +98,7 @@ def maml(
 
 
 def tnets(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5) -> Learner:
-    """T-Nets (Lee and Choi, 2018): MAML that also learns the layers `warp.*`, which are fixed while a task is learnt."""
+    """T-Nets (Lee and Choi, 2018): MAML that also learns the layers `warp.*`, which no task adapts."""
 
     def unfold(learnt: Params) -> tuple[Params, Params, Optimizer]:
         fixed, theta = partition(learnt, "warp")

@@ -26,13 +26,16 @@ class Extra(NamedTuple):
     """WarpGrad: 3x3 convolutions `warp.*` after the last three blocks; the first block is one of the warps,
     `warp.stem`, as it is fixed while a task is learnt"""
     projections: bool = False
-    """T-Nets (Lee and Choi, 2018): linear maps `warp.*` after every convolution and after the head, from the identity"""
+    """T-Nets (Lee and Choi, 2018): linear maps `warp.*` after all convolutions and the head, the identity at first"""
     context: int = 0
     """CAVIA (Zintgraf et al., 2019): so many numbers `context`, from 0, that scale and shift the third block's
     channels through a linear map `film`"""
 
 
-def conv4(filters: int, classes: int, size: int, extra: Extra = Extra(), channels: int = 3) -> Model:
+PLAIN = Extra()
+
+
+def conv4(filters: int, classes: int, size: int, extra: Extra = PLAIN, channels: int = 3) -> Model:
     """The network as a `Model` over images [task, batch, channel, size, size]."""
     side = size >> BLOCKS
     if filters < 1 or side < 1:
