@@ -69,8 +69,23 @@ LEAVES = {
         "figures/sine_meta.png",
     ],
     "maze": ["rows.csv", "table_maze.csv", "table_maze.md", "figures/maze_return.png", "figures/maze_picture.png"],
+    "few_shot": [
+        "rows.csv",
+        "table_few_shot.csv",
+        "table_few_shot.md",
+        "figures/few_shot.png",
+        "figures/few_shot_curves.png",
+    ],
+    "few_shot_tiered": [
+        "rows.csv",
+        "table_few_shot_tiered.csv",
+        "table_few_shot_tiered.md",
+        "figures/few_shot.png",
+        "figures/few_shot_curves.png",
+    ],
+    "inner_cost": ["rows.csv", "table_inner_cost.csv", "table_inner_cost.md", "figures/inner_cost.png"],
 }
-SIMULATED = {"theorem1", "geometry", "surfaces", "sine", "maze"}  # they read no data
+SIMULATED = {"theorem1", "geometry", "surfaces", "sine", "maze", "inner_cost"}  # they read no data
 PAPER_COUNTS = {
     "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
     "omniglot_warp": [1, 3, 5, 10, 15, 20, 25],  # WarpGrad, Table 2
@@ -156,7 +171,8 @@ def test_seeds_share_a_job(folder):
             ["experiments", "omniglot_lep"],
             {},
             "unknown key 'experiments.omniglot_lep' (value {}). Allowed here: omniglot_warp, omniglot_leap,"
-            " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry, surfaces, sine, maze.",
+            " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry, surfaces, sine, maze,"
+            " few_shot, few_shot_tiered, inner_cost.",
         ),
         (
             ["experiments", "omniglot_leap", "quick", "sedes"],

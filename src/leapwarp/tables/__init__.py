@@ -103,6 +103,16 @@ QUANTITIES = {
     "log_forgetting": Quantity("log_forgetting", "Relative forgetting", "nats", 2, True),
     "log_spike": Quantity("log_spike", "Spike after a switch", "nats", 2, True),
     "log_recovery": Quantity("log_recovery", "Recovery after the spike", "nats", 2),
+    "inductive_accuracy": Quantity(
+        "inductive_accuracy", "Inductive held-out accuracy", "percent", 1, convert=lambda value: 100 * value
+    ),
+    "normalisation_gain": Quantity(
+        "normalisation_gain", "Transductive less inductive", "points", 1, convert=lambda value: 100 * value
+    ),
+    "memory_growth": Quantity("memory_growth", "Memory at the most steps over that at the fewest", "ratio", 2, True),
+    "time_growth": Quantity(
+        "time_growth", "Time a step at the most steps over that at the middle one", "ratio", 2, True
+    ),
     "adapt_seconds": Quantity("adapt_seconds", "Time to adapt", "seconds a task", 3, True),
 }
 QUANTITIES |= {
