@@ -180,7 +180,7 @@ def schema() -> dict[str, Any]:
     ]
     part = {"type": "object", "required": ["kind"], "properties": {"kind": {"enum": sorted(KINDS)}}, "allOf": by_kind}
     keys = {
-        "id": {"type": "string", "pattern": "^[LW][0-9]+$"},
+        "id": {"type": "string", "pattern": "^[LW][0-9]+[a-z]?$"},
         "section": text,
         "claim": text,
         "experiment": text,

@@ -14,9 +14,9 @@ from leapwarp.figures import style
 ONE_SHOT = "_1shot"
 SIZES = {
     "smoke": "Nothing can be read from this size.",
-    "quick": "200 meta-updates (100 for tiered-ImageNet) on small images with 16 filters, trained on 5 images of a class "
-    "(2 for 1-shot), where the published 60,000 are on 84 pixels with up to 128: the learners have hardly begun, and "
-    "their order is about this size alone.",
+    "quick": "200 meta-updates (100 for tiered-ImageNet) on small images with 16 filters, trained on 5 images of a "
+    "class (2 for 1-shot), where the published 60,000 are on 84 pixels with up to 128: the learners have hardly begun, "
+    "and their order is about this size alone.",
     "paper": "60,000 meta-updates, as published; learning rates are those of the methods' own papers, where the paper "
     "chose by a random search that it does not report.",
 }
@@ -66,11 +66,12 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     accuracy, inductive = lines_of(frame, "accuracy", paper), lines_of(frame, "inductive_accuracy", None)
     gain = lines_of(frame, "normalisation_gain", None)
     n_tests = tables.quantity(frame, "accuracy").groupby(["method", "seed"]).size()
-    text = f"""# WarpGrad, Table 1: 5-way few-shot classification, {HEADINGS[experiment]}; accuracy in percent (higher: better)
+    text = f"""# WarpGrad, Table 1: 5-way few-shot classification, {HEADINGS[experiment]}; accuracy in percent
 
 {tables.origin(frame)}
 - {SIZES.get(frame["profile"].iloc[0], "")}
-- {n_tests.max()} evaluation tasks a seed. ± is half the 95 % interval over them (a mean over seeds); the paper's ± is its own.
+- {n_tests.max()} evaluation tasks a seed. ± is half the 95 % interval over them (a mean over seeds); the paper's ± is
+  its own.
 - Held-out images are normalised by their own statistics (*ours*: transductive, the field's habit; the paper does not
   say) or by those of the images that the task was learnt from (*inductive*). Meta-training is the same for both.
 """
@@ -80,9 +81,8 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
             text += f"\n## {heading}\n\n{block(*chosen)}\n"
     if (paper["note"].str.contains("not verified")).any():
         text += (
-            "\nThe paper at hand prints no 1-shot row: its 1-shot Warp-MAML here is that of the later ICLR 2020 version, "
-            "second-hand and not verified; those of MAML and T-Nets are the best reported results that its appendix I "
-            "names.\n"
+            "\nThe paper at hand prints no 1-shot row: Warp-MAML's is that of the later ICLR 2020 version, second-hand "
+            "and not verified; those of MAML and T-Nets are the best reported results that its appendix I names.\n"
         )
     return pd.concat([accuracy, inductive, gain], ignore_index=True), text
 
