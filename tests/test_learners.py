@@ -10,7 +10,19 @@ from torch.func import functional_call
 
 from leapwarp import trees
 from leapwarp.inner import Step, adapt
-from leapwarp.learners import finetune, fomaml, leap, maml, reptile, scratch, warp_leap, warp_leap_online
+from leapwarp.learners import (
+    finetune,
+    fomaml,
+    leap,
+    maml,
+    metasgd,
+    reptile,
+    scratch,
+    tnets,
+    warp_leap,
+    warp_leap_online,
+    warp_maml,
+)
 from leapwarp.learners.leap import leap_fold
 from leapwarp.learners.warpgrad import Rates, warp_gradient
 from leapwarp.models.convnet import Warp, convnet
@@ -24,6 +36,10 @@ BUILD = {
     "reptile": lambda problem, size: reptile(problem, sgd(0.1), sgd(0.5), STEPS, size),
     "fomaml": lambda problem, size: fomaml(problem, sgd(0.1), sgd(0.1), STEPS, size),
     "maml": lambda problem, size: maml(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "maml_first_order": lambda problem, size: maml(problem, sgd(0.1), sgd(0.5), STEPS, size, order=1),
+    "metasgd": lambda problem, size: metasgd(problem, 0.1, sgd(0.5), STEPS, size),
+    "tnets": lambda problem, size: tnets(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "warp_maml": lambda problem, size: warp_maml(problem, sgd(0.1), sgd(0.5), sgd(0.02), STEPS, size),
     "leap": lambda problem, size: leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
     "warp_leap": lambda problem, size: warp_leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
     "warp_leap_rates": lambda problem, size: warp_leap(

@@ -1,0 +1,316 @@
+"""The few-shot learners against finite differences and each other; their network, tasks and costs."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import DOUBLE, small_warped
+
+from leapwarp import trees
+from leapwarp.data import textures
+from leapwarp.data.classes import Classes
+from leapwarp.experiments import few_shot, few_shot_tiered, inner_cost
+from leapwarp.experiments.few_shot import SMOKE, as_tasks, draw_episodes
+from leapwarp.inner import adapt
+from leapwarp.learners import cavia, maml, metasgd, tnets, warp_maml
+from leapwarp.learners.base import Learner
+from leapwarp.learners.warpgrad import warp_gradient
+from leapwarp.models.conv4 import PLAIN, Extra, conv4
+from leapwarp.optim import sgd
+from leapwarp.problem import Batch, Problem, Task, lift, supervised
+from leapwarp.rng import generator
+
+STEPS = 3
+EXTRAS = {
+    "plain": PLAIN,
+    "warps": Extra(warps=True),
+    "projections": Extra(projections=True),
+    "context": Extra(context=6),
+}
+
+
+class SmallModulated(torch.nn.Module):
+    """A smooth network whose hidden units a context moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.film = torch.nn.Linear(3, 4), torch.nn.Linear(5, 4)
+        self.context, self.head = torch.nn.Parameter(torch.zeros(5)), torch.nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.body(x) * (1 + self.film(self.context))))
+
+
+def small(module: torch.nn.Module | None = None) -> tuple[Problem, trees.Params, Task]:
+    problem, params, tasks = small_warped(draws=STEPS)
+    if module is None:
+        return problem, params, tasks
+    model = lift(module.double())
+    return supervised(model), model.init(torch.Generator()), tasks
+
+
+def unit_gradient(learner: Learner, state: dict, tasks: Task) -> dict:
+    """How far each meta-parameter moves down in a step of a learner whose outer optimizers are sgd(1)."""
+    after, _ = learner.step(state, tasks, torch.Generator())
+    before, after = trees.leaves(state), trees.leaves(after)
+    return {path: before[path] - after[path] for path in before}
+
+
+def after_adaptation(problem: Problem, learner: Learner, state: dict, tasks: Task) -> torch.Tensor:
+    """The mean loss on held-out data, by the code of evaluation."""
+    inner = learner.optimizer(state) if learner.optimizer else sgd(0.3)
+    start, fixed = learner.start(state, tasks)
+    adapted = adapt(problem, inner, start, fixed, tasks, STEPS)
+    return problem.loss({**adapted.params, **fixed}, adapted.stats, Batch(tasks.x_test, tasks.y_test)).loss.mean()
+
+
+BUILD = {
+    "maml": lambda problem: maml(problem, sgd(0.3), sgd(1.0), STEPS),
+    "metasgd": lambda problem: metasgd(problem, 0.3, sgd(1.0), STEPS),
+    "tnets": lambda problem: tnets(problem, sgd(0.3), sgd(1.0), STEPS),
+    "cavia": lambda problem: cavia(problem, sgd(0.3), sgd(1.0), STEPS),
+}
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_the_meta_gradient_is_that_of_finite_differences(name):
+    problem, params, tasks = small(SmallModulated() if name == "cavia" else None)
+    learner = BUILD[name](problem)
+    state = learner.init(params)
+    found = unit_gradient(learner, state, tasks)
+    stream = torch.Generator().manual_seed(3)
+    for path in (path for path in found if path.startswith("params/")):
+        key = path.removeprefix("params/")
+        leaf, gap = state["params"][key], 1e-5
+        direction = torch.randn(leaf.shape, generator=stream, dtype=DOUBLE)
+        values = []
+        for sign in (1, -1):
+            moved = state | {"params": state["params"] | {key: leaf + sign * gap * direction}}
+            values.append(after_adaptation(problem, learner, moved, tasks))
+        expected = (values[0] - values[1]) / (2 * gap)
+        torch.testing.assert_close((found[path] * direction).sum(), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_metasgd_at_one_rate_for_all_moves_the_initialisation_as_maml():
+    problem, params, tasks = small()
+    of_maml = unit_gradient(BUILD["maml"](problem), BUILD["maml"](problem).init(params), tasks)
+    learner = BUILD["metasgd"](problem)
+    of_metasgd = unit_gradient(learner, learner.init(params), tasks)
+    for path, grad in of_maml.items():
+        torch.testing.assert_close(of_metasgd[path], grad, rtol=1e-12, atol=1e-14)
+    assert all(of_metasgd[f"params/rate.{name}"].abs().max() > 0 for name in params)
+
+
+def test_cavia_is_tnets_that_adapts_the_context_alone():
+    problem, params, tasks = small(SmallModulated())
+    renamed = {name if name == "context" else f"warp.{name}": leaf for name, leaf in params.items()}
+    plain = lambda tree: {name.removeprefix("warp."): leaf for name, leaf in tree.items()}  # noqa: E731
+    twin = problem._replace(loss=lambda tree, stats, batch: problem.loss(plain(tree), stats, batch))
+    of_cavia = unit_gradient(BUILD["cavia"](problem), BUILD["cavia"](problem).init(params), tasks)
+    of_tnets = unit_gradient(BUILD["tnets"](twin), BUILD["tnets"](twin).init(renamed), tasks)
+    assert "params/context" not in of_cavia
+    for path, grad in of_cavia.items():
+        torch.testing.assert_close(of_tnets[path.replace("params/", "params/warp.")], grad, rtol=1e-12, atol=1e-14)
+
+
+def test_tnets_from_the_identity_adapts_as_maml():
+    plain, tnet = (conv4(4, 5, 16, extra) for extra in (PLAIN, Extra(projections=True)))
+    params = {name: leaf.double() for name, leaf in tnet.init(generator(0, "init")).items()}
+    tasks = images(2)
+    theta = {name: leaf for name, leaf in params.items() if not name.startswith("warp.")}
+    learners = [maml(supervised(plain), sgd(0.1), sgd(1.0), 2), tnets(supervised(tnet), sgd(0.1), sgd(1.0), 2)]
+    grads = [
+        unit_gradient(learner, learner.init(p), tasks) for learner, p in zip(learners, (theta, params), strict=True)
+    ]
+    for path, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][path], grad, rtol=1e-9, atol=1e-12)
+
+
+def test_first_order_maml_is_the_gradient_at_the_end():
+    problem, params, tasks = small()
+    learner = maml(problem, sgd(0.3), sgd(1.0), STEPS, order=1)
+    state = learner.init(params)
+    start, fixed = learner.start(state, tasks)
+    adapted = adapt(problem, sgd(0.3), start, fixed, tasks, STEPS)
+    end = {name: leaf.requires_grad_() for name, leaf in adapted.params.items()}
+    loss = problem.loss(end, adapted.stats, Batch(tasks.x_test, tasks.y_test)).loss
+    grads = torch.autograd.grad(loss.mean(), list(end.values()))
+    for (name, leaf), grad in zip(unit_gradient(learner, state, tasks).items(), grads, strict=True):
+        torch.testing.assert_close(leaf, grad.sum(0), rtol=1e-12, atol=1e-14, msg=name)
+    with pytest.raises(ValueError, match="order is 3, needed 2 or 1"):
+        maml(problem, sgd(0.3), sgd(1.0), STEPS, order=3)
+
+
+def test_warp_maml_is_the_warp_objective_along_the_path_and_maml_with_the_warps_held():
+    problem, params, tasks = small()
+    learner = warp_maml(problem, sgd(0.3), sgd(1.0), sgd(1.0), STEPS, scale=0.7)
+    state = learner.init(params)
+    found = unit_gradient(learner, state, tasks)
+    held_out, who = Batch(tasks.x_test, tasks.y_test), torch.arange(3)
+    total = trees.zeros_like(state["warp"])
+    theta, fixed = learner.start(state, tasks)
+    for k in range(STEPS):
+        batch = problem.draw(tasks, who, torch.full_like(who, k))
+        _, grads = warp_gradient(problem, sgd(0.3), theta, state["warp"], batch, held_out)
+        total = trees.add_scaled(total, 1.0, grads)
+        alone = tasks._replace(order=tasks.order[:, k : k + 1])
+        theta = adapt(problem, sgd(0.3), theta, fixed, alone, 1).params
+    for name, grad in total.items():
+        torch.testing.assert_close(found[f"warp/{name}"], grad, rtol=1e-10, atol=1e-13)
+    tnet = BUILD["tnets"](problem)
+    of_tnets = unit_gradient(tnet, tnet.init(params), tasks)
+    for name in state["params"]:
+        torch.testing.assert_close(found[f"params/{name}"], 0.7 * of_tnets[f"params/{name}"], rtol=1e-10, atol=1e-13)
+
+
+# ---------------------------------------------------------------- the network
+
+
+def images(n_tasks: int, n: int = 10, size: int = 16) -> Task:
+    stream = torch.Generator().manual_seed(4)
+    x, x_test = (torch.randn(n_tasks, n, 3, size, size, generator=stream, dtype=DOUBLE) for _ in range(2))
+    y = torch.arange(5).repeat(n // 5).expand(n_tasks, n)
+    return Task(torch.arange(n_tasks), x, y, torch.arange(n).expand(n_tasks, 3, n), x_test, y)
+
+
+def slow_conv4(params: trees.Params, x: torch.Tensor) -> torch.Tensor:
+    """One task's network in plain operations, as appendix I lists them."""
+    h = x
+    for block in range(4):
+        name = "warp.stem" if block == 0 and "warp.stem.conv.weight" in params else f"task.{block}"
+        h = F.conv2d(h, params[f"{name}.conv.weight"], params[f"{name}.conv.bias"], padding=1)
+        if f"warp.{block}.weight" in params:
+            h = F.conv2d(h, params[f"warp.{block}.weight"])
+        h = F.batch_norm(h, None, None, params[f"{name}.norm.weight"], params[f"{name}.norm.bias"], True)
+        if block == 2 and "context" in params:
+            scale, shift = F.linear(params["context"], params["film.weight"], params["film.bias"]).chunk(2)
+            h = scale[:, None, None] * h + shift[:, None, None]
+        h = F.max_pool2d(F.relu(h), 2)
+        if f"warp.{block}.conv.weight" in params:
+            h = F.conv2d(h, params[f"warp.{block}.conv.weight"], params[f"warp.{block}.conv.bias"], padding=1)
+    h = F.linear(h.flatten(1), params["head.weight"], params["head.bias"])
+    return F.linear(h, params["warp.head.weight"]) if "warp.head.weight" in params else h
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_the_network_is_that_of_appendix_i(name):
+    model = conv4(4, 5, 32, EXTRAS[name])
+    stream = torch.Generator().manual_seed(5)
+    stack = {n: leaf.double() for n, leaf in trees.repeat(model.init(generator(0, "init")), 2).items()}
+    stack = {n: leaf + 0.1 * torch.randn(leaf.shape, generator=stream, dtype=DOUBLE) for n, leaf in stack.items()}
+    x = images(2, size=32).x
+    outputs, _ = model.apply(stack, trees.repeat({n: s.double() for n, s in model.stats().items()}, 2), x, True)
+    for task in range(2):
+        expected = slow_conv4({n: leaf[task] for n, leaf in stack.items()}, x[task])
+        torch.testing.assert_close(outputs[task], expected, rtol=1e-9, atol=1e-11)
+
+
+def test_evaluation_normalises_by_the_images_seen_last():
+    model = conv4(4, 5, 16)
+    params = trees.repeat({n: leaf.double() for n, leaf in model.init(generator(0, "init")).items()}, 1)
+    fresh = trees.repeat({n: s.double() for n, s in model.stats().items()}, 1)
+    many = torch.randn(1, 4000, 3, 16, 16, generator=torch.Generator().manual_seed(6), dtype=DOUBLE)
+    outputs, stats = model.apply(params, fresh, many, True)
+    again, kept = model.apply(params, stats, many, False)
+    torch.testing.assert_close(again, outputs, rtol=1e-3, atol=1e-3)  # the two variances differ by 1 / n
+    assert all(torch.equal(kept[name], stats[name]) for name in stats)
+    one, _ = model.apply(params, stats, many[:, :1], False)
+    torch.testing.assert_close(one, again[:, :1])  # no image depends on another
+
+
+# ---------------------------------------------------------------- tasks and runs
+
+
+@pytest.fixture(scope="module")
+def data() -> Classes:
+    return textures.make((6, 5, 5), 12, 16)
+
+
+def test_episodes_keep_to_their_classes_and_hold_images_out(data):
+    episodes = draw_episodes(data, "test", 20, 5, 4, generator(0, "test"))
+    for support, query in zip(episodes.support, episodes.query, strict=True):
+        labels = data.label[torch.cat([support, query], 1)]
+        assert (labels == labels[:, :1]).all() and sorted(labels[:, 0].tolist()) == data.split["test"]
+        rows = torch.cat([support, query], 1).flatten()
+        assert len(rows.unique()) == len(rows)
+    one = draw_episodes(data, "test", 20, 1, 4, generator(0, "test"))
+    assert torch.equal(one.query, episodes.query) and torch.equal(one.support, episodes.support[:, :, :1])
+    tasks = as_tasks(data, one, 3, 16, torch.device("cpu"))
+    assert tasks.order.shape == (20, 3, 5) and torch.equal(tasks.y[0], torch.arange(5))
+    expected = data.images[one.query[7, 2, 1]].float() / 127.5 - 1
+    assert torch.equal(tasks.x_test[7, 2 * 4 + 1], expected)
+
+
+def test_too_few_classes_or_images_are_named(data):
+    with pytest.raises(ValueError, match=r"class texture_\d+ of textures has 12 images, a task needs 10 \+ 4"):
+        draw_episodes(data, "train", 1, 10, 4, generator(0, "test"))
+    short = data._replace(split=data.split | {"test": [0, 1, 2]})
+    with pytest.raises(ValueError, match="textures has 3 test classes, a task needs 5"):
+        draw_episodes(short, "test", 1, 1, 1, generator(0, "test"))
+
+
+@pytest.mark.parametrize("name", ["maml", "warp_maml_1shot", "cavia"])
+def test_a_run_repeats_itself_and_reads_its_checkpoint(data, tmp_path, name):
+    method = few_shot.methods(SMOKE)[name]
+    call = lambda folder: few_shot.run(data, method, name, 0, 3, torch.device("cpu"), folder, {})[0]  # noqa: E731
+    of_results = lambda records: [r for r in records if not r[2].endswith("_seconds")]  # noqa: E731
+    first = of_results(call(None))
+    assert of_results(call(tmp_path)) == first
+    assert (tmp_path / "seed3.pt").exists() and of_results(call(tmp_path)) == first
+    tasks = {task for task, _, metric, _ in first if metric == "accuracy"}
+    assert tasks == {f"task{i:03d}" for i in range(SMOKE.n_test)}
+
+
+def test_paper_settings_are_those_of_appendix_i():
+    five, one = (few_shot.methods(few_shot.PAPER)[name].settings for name in ("warp_maml", "warp_maml_1shot"))
+    assert (five.shots, five.train_shots, one.shots, one.train_shots) == (5, 15, 1, 5)
+    assert (five.queries, five.inner_steps, five.meta_steps, five.meta_batch, five.n_test) == (15, 5, 60_000, 1, 600)
+    assert five.filters == 128 and five.size >> 4 == 5
+    assert set(few_shot_tiered.methods(few_shot.PAPER)) <= set(few_shot.methods(few_shot.PAPER))
+
+
+# ---------------------------------------------------------------- costs
+
+
+def test_bytes_alive_are_counted():
+    def call() -> None:
+        a = torch.zeros(1000)  # 4,000 bytes
+        b = a + 1
+        del a
+        c = b + 1
+        c.view(10, 100).add_(1)  # neither a view nor work in place makes anything
+        del b, c
+        torch.zeros(500)
+
+    assert inner_cost.peak_bytes(call) == 8000
+
+
+def test_what_autograd_keeps_is_counted():
+    x = torch.zeros(1000, requires_grad=True)
+
+    def chain(n: int) -> None:
+        y = x
+        for _ in range(n):
+            y = y.exp()
+        y.sum().backward()
+
+    assert inner_cost.peak_bytes(lambda: chain(20)) - inner_cost.peak_bytes(lambda: chain(10)) == 10 * 4000
+
+
+@pytest.mark.parametrize("name", ["maml", "fomaml", "leap", "warp_leap_online", "warp_maml"])
+def test_memory_grows_where_it_must_and_nowhere_else(name):
+    method = inner_cost.methods(inner_cost.SMOKE)[name]
+    model = conv4(4, 5, 16, method.extra)
+    params = model.init(generator(0, "init"))
+
+    def memory(steps: int) -> int:
+        learner = method.learner(supervised(model), inner_cost.SMOKE, steps)
+        tasks = inner_cost.draw_task(inner_cost.SMOKE, learner.draws, 0, torch.device("cpu"))
+        state = learner.init(params)
+        return inner_cost.peak_bytes(lambda: learner.step(state, tasks, generator(0, "learner")))
+
+    two, four, eight = memory(2), memory(4), memory(8)
+    if "maml" in name and name != "fomaml":
+        assert eight - four == pytest.approx(2 * (four - two), rel=0.05) and eight > 1.5 * two
+    else:
+        assert eight < 1.05 * two
