@@ -358,7 +358,7 @@ def test_captions_say_where_the_numbers_come_from():
     text = caption(warp_rows((0,), profile="paper", data_source="glyphs"), "omniglot_warp")
     assert "1 seed " in text
     assert "no shading" in text
-    assert "not Omniglot" in text
+    assert "not the paper's" in text
     assert "smaller" not in text
 
 
