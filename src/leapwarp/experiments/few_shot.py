@@ -187,11 +187,10 @@ def draw_episodes(data: Classes, part: str, n: int, shots: int, queries: int, st
     available = data.split[part]
     if len(available) < WAYS:
         raise ValueError(f"{data.source} has {len(available)} {part} classes, a task needs {WAYS}.")
-    rows = {index: data.rows(index) for index in available}
     support, query = [], []
     for _ in range(n):
         for which in torch.randperm(len(available), generator=stream)[:WAYS].tolist():
-            mine = rows[available[which]]
+            mine = data.rows(available[which])
             if len(mine) < shots + queries:
                 raise ValueError(
                     f"class {data.names[available[which]]} of {data.source} has {len(mine)} images, a task needs "

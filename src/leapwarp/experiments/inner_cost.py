@@ -161,14 +161,13 @@ def run(
         def update(learner: Learner = learner, tasks: Task = tasks, state: Any = state) -> None:
             learner.step(state, tasks, generator(seed, "learner"))
 
-        times = []
+        memory, times = peak_bytes(update), []  # and warms up
         for _ in range(settings.repeats):
             start = time.perf_counter()
             update()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - start)
-        memory = peak_bytes(update)
         records += [("", steps, "memory", memory), ("", steps, "update_seconds", min(times))]
         found.append((memory, min(times) / steps))
     first, middle, last = found[0], found[len(found) // 2], found[-1]  # a single step is all overhead
