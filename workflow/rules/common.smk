@@ -71,7 +71,11 @@ CATALOGUE = {
     "sine": Experiment("warpgrad", "table_sine", ("sine_losses", "sine_predictions", "sine_meta"), data=None),
     "few_shot": Experiment("warpgrad", "table_few_shot", ("few_shot", "few_shot_curves"), data=MINI_IMAGENET),
     "few_shot_tiered": Experiment(
-        "warpgrad", "table_few_shot_tiered", ("few_shot", "few_shot_curves"), data=TIERED_IMAGENET, script="few_shot"
+        "warpgrad",
+        "table_few_shot_tiered",
+        ("few_shot", "few_shot_curves"),
+        data=TIERED_IMAGENET,
+        script="few_shot",
     ),
     "inner_cost": Experiment("warpgrad", "table_inner_cost", ("inner_cost",), data=None),
 }

@@ -11,7 +11,9 @@ All images of a task are one mini-batch, normalised by its own statistics; so ar
 Evaluation measures two ways of normalising the held-out images: by their own statistics, as the field does
 (`accuracy`, transductive), and by those of the images the task was learnt from (`inductive_accuracy`).
 
-One run takes, on a core: smoke, a second; quick, TIMES. To expect: see README.
+One run takes, on a core: smoke, a second; quick, 5 s for fomaml, reptile and cavia, 14 for maml and metasgd, 17 for
+tnets and 19 for warp_maml, about two thirds of that with one image of a class. To expect at quick: 28 % for cavia and
+34 to 36 for the others from five images, 25 to 30 from one, with no order beyond the spread over seeds; chance is 20.
 """
 
 import time
@@ -314,10 +316,16 @@ def run(
 
 
 def thinned(history: Sequence[tuple[int, str, float]], meta_steps: int) -> list[Record]:
-    """The numbers of meta-training as at most CURVE_POINTS means, each at the first of its meta-steps."""
+    """The numbers of meta-training as at most CURVE_POINTS means, each at the first of its meta-steps.
+
+    Validation errors stay as they are, at the number of meta-steps done.
+    """
     every = -(-meta_steps // CURVE_POINTS)
     parts: dict[tuple[int, str], list[float]] = {}
     for k, metric, value in history:
+        if metric == "validation_error":
+            parts[k + 1, metric] = [value]
+            continue
         parts.setdefault((k - k % every, metric), []).append(value)
     return [("", k, metric, sum(values) / len(values)) for (k, metric), values in parts.items()]
 

@@ -7,7 +7,7 @@
 Where tiered-ImageNet is not there, the same images stand in for it as for mini-ImageNet: the rows then repeat that
 experiment with a shorter meta-training.
 
-One run takes, on a core: smoke, a second; quick, TIMES.
+One run takes, on a core: smoke, a second; quick, 6 s for maml and 14 for warp_maml.
 """
 
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from leapwarp import results, tables
 from leapwarp.figures import draw, style
-from leapwarp.tables.few_shot import HEADINGS, ONE_SHOT
+from leapwarp.tables.few_shot import ONE_SHOT, heading, ordered
 
 CHANCE = 20  # percent, of five classes
 SHOTS = {"5-shot": False, "1-shot": True}
@@ -32,38 +32,39 @@ def short(key: str) -> str:
 
 def panel(axes: Axes, frame: pd.DataFrame, paper: pd.DataFrame, table: str) -> list[Line2D]:
     """Accuracy of each method, and, below it, accuracy with the other way of normalising."""
-    labels = {key: short(key) for key in style.ordered(frame["method"])}
+    labels = {key: short(key) for key in ordered(frame["method"])}
     handles = draw.dots(axes, tables.quantity(frame, "accuracy"), paper, labels, table)
     other = results.summary(tables.quantity(frame, "inductive_accuracy"), ["method"]).set_index("method")["mean"]
     for place, key in enumerate(reversed(labels)):
-        look = {"color": style.method(key).colour, "marker": "s", "markerfacecolor": "white", "linestyle": "none"}
-        axes.plot(other[key], place - 0.02, markersize=4.5, **look)
+        axes.plot(
+            [other[key]], [place - 0.02], "s", color=style.method(key).colour, markerfacecolor="white", markersize=4.5
+        )
     axes.axvline(CHANCE, color="0.6", linewidth=0.9, linestyle=":")
     axes.set_xlim(left=CHANCE - 3)
-    square = {"color": "0.2", "marker": "s", "markerfacecolor": "white", "markersize": 4.5, "linestyle": "none"}
-    return [handles[0], Line2D([], [], label="ours, inductive", **square), handles[1]]
+    square = Line2D([], [], linestyle="none", marker="s", color="0.2", markerfacecolor="white", label="ours, inductive")
+    return [handles[0], square, handles[1]]
 
 
 def accuracies(frame: pd.DataFrame, paper: pd.DataFrame, experiment: str) -> Figure:
     figure = Figure(figsize=(11.0, 4.6), layout="constrained")
     handles: list[Line2D] = []
-    for axes, (heading, is_one) in zip(figure.subplots(1, 2), SHOTS.items(), strict=True):
+    for axes, (shots, is_one) in zip(figure.subplots(1, 2), SHOTS.items(), strict=True):
         mine = of_shots(frame, is_one)
         if mine.empty:
-            draw.empty(axes, f"no {heading} runs")
+            draw.empty(axes, f"no {shots} runs")
             continue
         handles = panel(axes, mine, paper, "WarpGrad paper")
-        axes.set_title(heading, fontsize=10)
+        axes.set_title(shots, fontsize=10)
         axes.set_xlabel("held-out accuracy [%]")
     if handles:
         place = {"loc": "outside upper right", "ncols": 3, "frameon": False, "fontsize": 8}
         figure.legend(handles=handles, **place)
     draw.title(
         figure,
-        f"5-way few-shot classification, {HEADINGS[experiment]}",
+        f"5-way few-shot classification, {heading(frame)}",
         draw.caption(
             frame, experiment, "strokes: seeds; squares: held-out images normalised by those learnt from, and not by "
-            "their own statistics; dotted: chance; paper: its 95 % interval where it has one", spread="bars",
+            "their own statistics; dotted: chance; the paper's bar is its own ±", spread="bars",
         ),
     )  # fmt: skip
     return figure
@@ -71,24 +72,24 @@ def accuracies(frame: pd.DataFrame, paper: pd.DataFrame, experiment: str) -> Fig
 
 def curves(frame: pd.DataFrame, experiment: str) -> Figure:
     """Rows of panels: shots. Left: over the steps of a test task. Right: over meta-training."""
-    chosen = {heading: of_shots(frame, is_one) for heading, is_one in SHOTS.items()}
-    chosen = {heading: mine for heading, mine in chosen.items() if len(mine)}
+    chosen = {shots: of_shots(frame, is_one) for shots, is_one in SHOTS.items()}
+    chosen = {shots: mine for shots, mine in chosen.items() if len(mine)}
     figure = Figure(figsize=(11.0, 3.2 * len(chosen) + 0.8), layout="constrained")
-    for row, (heading, mine) in zip(figure.subplots(len(chosen), 2, squeeze=False), chosen.items(), strict=True):
+    for row, (shots, mine) in zip(figure.subplots(len(chosen), 2, squeeze=False), chosen.items(), strict=True):
         for axes, metric in zip(row, ("heldout_accuracy", "validation_error"), strict=True):
             lines, _ = draw.curve(mine, metric)
             sign = 100 if metric == "heldout_accuracy" else -100
-            for key in style.ordered(lines["method"]):
+            for key in ordered(lines["method"]):
                 one = lines.loc[lines["method"] == key]
                 level = 100 * (sign < 0)
                 one = one.assign(mean=level + sign * one["mean"], std=100 * one["std"])
                 draw.shaded(axes, one, "step", key, marker=style.method(key).marker, markersize=4)
             axes.axhline(CHANCE, color="0.6", linewidth=0.9, linestyle=":")
-        row[0].set_ylabel(f"{heading}: accuracy on\nheld-out images [%]")
+        row[0].set_ylabel(f"{shots}: accuracy on\nheld-out images [%]")
         row[1].set_ylabel("on validation tasks [%]")
         row[0].set_xlabel("gradient steps on a test task")
         row[1].set_xlabel("meta-updates")
-    keys = dict.fromkeys(key.replace(ONE_SHOT, "") for key in style.ordered(frame["method"]))
+    keys = dict.fromkeys(key.replace(ONE_SHOT, "") for key in ordered(frame["method"]))
     draw.legend(
         figure,
         [
@@ -97,7 +98,7 @@ def curves(frame: pd.DataFrame, experiment: str) -> Figure:
         ],
     )
     text = draw.caption(frame, experiment, "held-out images normalised by their own statistics; dotted: chance")
-    draw.title(figure, f"Learning to learn from few images, {HEADINGS[experiment]}", text)
+    draw.title(figure, f"Learning to learn from few images, {heading(frame)}", text)
     return figure
 
 

@@ -5,6 +5,7 @@ python -m leapwarp.tables.few_shot --paper paper/warpgrad.csv --rows results/qui
 """
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -12,6 +13,7 @@ from leapwarp import results, tables
 from leapwarp.figures import style
 
 ONE_SHOT = "_1shot"
+ORDER = ("warp_maml", "maml", "fomaml", "metasgd", "tnets", "cavia", "reptile", "maml_wide", "tnets_wide")
 SIZES = {
     "smoke": "Nothing can be read from this size.",
     "quick": "200 meta-updates (100 for tiered-ImageNet) on small images with 16 filters, trained on 5 images of a "
@@ -23,22 +25,37 @@ SIZES = {
 HEADINGS = {"few_shot": "mini-ImageNet", "few_shot_tiered": "tiered-ImageNet"}
 
 
-def interval(final: pd.DataFrame) -> pd.Series:
+def ordered(methods: Iterable[str]) -> list[str]:
+    """Each once, in ORDER, those from five images first."""
+    return sorted(set(methods), key=lambda name: (name.endswith(ONE_SHOT), ORDER.index(name.removesuffix(ONE_SHOT))))
+
+
+def heading(frame: pd.DataFrame) -> str:
+    """The paper's data, and what stands in for them here."""
+    theirs, ours = HEADINGS[frame["experiment"].iloc[0]], frame["data_source"].iloc[0]
+    return theirs if ours == theirs.lower() else f"{theirs} (here: {ours})"
+
+
+def interval(final: pd.DataFrame) -> dict[str, float]:
     """Half the 95 % interval over the evaluation tasks of a run, 1.96 standard errors, as a mean over seeds."""
-    errors = final.groupby(["method", "seed"])["value"].agg(lambda value: 1.96 * value.std() / math.sqrt(len(value)))
-    return errors.groupby(level="method").mean()
+    halves: dict[str, list[float]] = {}
+    for _, mine in final.groupby(["method", "seed"]):
+        values = mine["value"].to_numpy()
+        halves.setdefault(mine["method"].iloc[0], []).append(1.96 * values.std(ddof=1) / math.sqrt(len(values)))
+    return {method: sum(each) / len(each) for method, each in halves.items()}
 
 
 def lines_of(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None) -> pd.DataFrame:
     """A line a method: ours in mean, std over seeds and interval over tasks, and the paper's."""
     final = tables.quantity(frame, name)
     lines = results.summary(final, ["method"]).assign(metric=name, unit=tables.QUANTITIES[name].unit)
-    lines["interval"] = lines["method"].map(interval(final))
-    theirs = paper.set_index("method") if paper is not None else pd.DataFrame(columns=["value", "std"])
+    theirs = {line["method"]: line for line in paper.to_dict("records")} if paper is not None else {}
+    columns = {"interval": interval(final)}
     for column, source in (("paper", "value"), ("paper_interval", "std")):
-        lines[column] = lines["method"].map(theirs[source]).astype("float64")
-    order = {method: place for place, method in enumerate(style.ordered(lines["method"]))}
-    return lines.sort_values("method", key=lambda column: column.map(order)).reset_index(drop=True)
+        columns[column] = {method: line[source] for method, line in theirs.items()}
+    for column, found in columns.items():
+        lines[column] = [found.get(method, math.nan) for method in lines["method"]]
+    return lines.set_index("method").loc[ordered(lines["method"])].reset_index()
 
 
 def block(lines: pd.DataFrame, inductive: pd.DataFrame) -> str:
@@ -66,7 +83,7 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     accuracy, inductive = lines_of(frame, "accuracy", paper), lines_of(frame, "inductive_accuracy", None)
     gain = lines_of(frame, "normalisation_gain", None)
     n_tests = tables.quantity(frame, "accuracy").groupby(["method", "seed"]).size()
-    text = f"""# WarpGrad, Table 1: 5-way few-shot classification, {HEADINGS[experiment]}; accuracy in percent
+    text = f"""# WarpGrad, Table 1: 5-way few-shot classification, {heading(frame)}; accuracy in percent
 
 {tables.origin(frame)}
 - {SIZES.get(frame["profile"].iloc[0], "")}
@@ -75,10 +92,10 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 - Held-out images are normalised by their own statistics (*ours*: transductive, the field's habit; the paper does not
   say) or by those of the images that the task was learnt from (*inductive*). Meta-training is the same for both.
 """
-    for heading, is_one in (("5-shot", False), ("1-shot", True)):
+    for shots, is_one in (("5-shot", False), ("1-shot", True)):
         chosen = [part.loc[part["method"].str.endswith(ONE_SHOT) == is_one] for part in (accuracy, inductive)]
         if len(chosen[0]):
-            text += f"\n## {heading}\n\n{block(*chosen)}\n"
+            text += f"\n## {shots}\n\n{block(*chosen)}\n"
     if (paper["note"].str.contains("not verified")).any():
         text += (
             "\nThe paper at hand prints no 1-shot row: Warp-MAML's is that of the later ICLR 2020 version, second-hand "

@@ -33,7 +33,8 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 {tables.origin(frame)}
 - One task of random images a meta-update. Memory: the most bytes in tensors alive at a time, counted as operations make
-  and drop them (not what kernels borrow), the same on every machine. Time: the fastest of a few, on one core or GPU.
+  and drop them (not what kernels borrow), the same on every machine. Time: the fastest of a few, that of
+  the process on a CPU.
 - MAML keeps the graph of every step. Warp-MAML's warp objective does not; its C is MAML's, and grows by less for each
   step because the first block, with the largest activations, is among the warps that no task adapts.
 - The paper prints no numbers: it says that memory is constant and time linear in the number of steps.
