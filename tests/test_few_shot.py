@@ -1,15 +1,21 @@
 """The few-shot learners against finite differences and each other; their network, tasks and costs."""
 
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from calls import REPO
 from cases import DOUBLE, small_warped
 
-from leapwarp import trees
+from leapwarp import results, tables, trees
 from leapwarp.data import textures
 from leapwarp.data.classes import Classes
 from leapwarp.experiments import few_shot, few_shot_tiered, inner_cost
 from leapwarp.experiments.few_shot import SMOKE, as_tasks, draw_episodes
+from leapwarp.figures import few_shot as figures
 from leapwarp.inner import adapt
 from leapwarp.learners import cavia, maml, metasgd, tnets, warp_maml
 from leapwarp.learners.base import Learner
@@ -18,6 +24,7 @@ from leapwarp.models.conv4 import PLAIN, Extra, conv4
 from leapwarp.optim import sgd
 from leapwarp.problem import Batch, Problem, Task, lift, supervised
 from leapwarp.rng import generator
+from leapwarp.tables import few_shot as table
 
 STEPS = 3
 EXTRAS = {
@@ -261,6 +268,26 @@ def test_a_run_repeats_itself_and_reads_its_checkpoint(data, tmp_path, name):
     assert tasks == {f"task{i:03d}" for i in range(SMOKE.n_test)}
 
 
+@pytest.mark.parametrize("name", ["metasgd", "warp_maml", "cavia_1shot"])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, monkeypatch, name):
+    method = few_shot.methods(replace(SMOKE, meta_steps=4))[name]
+    call = lambda: few_shot.run(data, method, name, 0, 3, torch.device("cpu"), tmp_path, {})[0]  # noqa: E731
+    of_results = lambda records: [r for r in records if not r[2].endswith("_seconds")]  # noqa: E731
+    whole = of_results(call())
+    (tmp_path / "seed3.pt").unlink()
+    calls, real = [], few_shot.draw_episodes
+
+    def stopped(*arguments):
+        calls.append(arguments[1])
+        return real(*arguments) if calls.count("train") < 4 else 1 / 0
+
+    monkeypatch.setattr(few_shot, "draw_episodes", stopped)
+    with pytest.raises(ZeroDivisionError):
+        call()
+    monkeypatch.setattr(few_shot, "draw_episodes", real)
+    assert (tmp_path / "seed3.pt").exists() and of_results(call()) == whole
+
+
 def test_paper_settings_are_those_of_appendix_i():
     five, one = (few_shot.methods(few_shot.PAPER)[name].settings for name in ("warp_maml", "warp_maml_1shot"))
     assert (five.shots, five.train_shots, one.shots, one.train_shots) == (5, 15, 1, 5)
@@ -314,3 +341,51 @@ def test_memory_grows_where_it_must_and_nowhere_else(name):
         assert eight - four == pytest.approx(2 * (four - two), rel=0.05) and eight > 1.5 * two
     else:
         assert eight < 1.05 * two
+
+
+# ---------------------------------------------------------------- the table and the figures
+
+
+def made_up(values: dict[str, list[list[float]]], experiment: str = "few_shot", source: str = "mini-imagenet"):
+    """Rows of methods, [seed, task] accuracies each; inductive accuracy is a tenth lower."""
+    frames = []
+    for method, of_seeds in values.items():
+        for seed, accuracies in enumerate(of_seeds):
+            records = []
+            for i, value in enumerate(accuracies):
+                of_task = {"accuracy": value, "inductive_accuracy": value - 0.1, "normalisation_gain": 0.1}
+                records += [(f"task{i:03d}", None, metric, v) for metric, v in of_task.items()]
+            for k in range(3):
+                records += [("", k, "heldout_accuracy", 0.2 + 0.1 * k), ("", 10 * k + 10, "validation_error", 0.7)]
+            run = {"experiment": experiment, "method": method, "n_tasks": 0, "seed": seed, "profile": "quick"}
+            run |= {"data_source": source, "data_checksum": "0", "settings": "0", "version": "0", "device": "cpu"}
+            frames.append(results.rows(records, **run, seconds=1.0))
+    return pd.concat(frames, ignore_index=True)
+
+
+ROWS = {"warp_maml_1shot": [[0.4, 0.6], [0.4, 0.6]], "maml": [[0.5, 0.7], [0.6, 1.0]], "warp_maml": [[0.8, 0.8]] * 2}
+
+
+def test_the_table_has_intervals_over_tasks_and_the_papers_numbers():
+    paper = tables.read_paper(REPO / "paper" / "warpgrad.csv", "1 mini")
+    lines, text = table.build(made_up(ROWS), paper)
+    ours = lines.loc[lines["metric"] == "accuracy"].set_index("method")
+    assert list(ours.index) == ["warp_maml", "maml", "warp_maml_1shot"]
+    half = [1.96 * np.std(seed, ddof=1) / 2**0.5 for seed in ([50, 70], [60, 100])]
+    assert ours.loc["maml", ["mean", "interval"]].tolist() == pytest.approx([70, np.mean(half)])
+    assert ours.loc["maml", "std"] == pytest.approx(np.std([60, 80], ddof=1)) and ours.loc["maml", "paper"] == 63.2
+    assert lines.loc[lines["metric"] == "normalisation_gain", "mean"].tolist() == pytest.approx([10] * 3)
+    assert "| Warp-MAML | 80.0 ± 0.0 | 0.0 | 68.4 ± 0.6 | +11.6 | 70.0 ± 0.0 |" in text
+    assert "## 5-shot" in text and "## 1-shot" in text and "not verified" in text
+    assert "(here:" not in text and "(here: textures)" in table.build(made_up(ROWS, source="textures"), paper)[1]
+
+
+def test_figures_are_drawn_with_and_without_one_shot_runs():
+    for rows, panels in ((ROWS, 4), ({"maml": ROWS["maml"]}, 2)):
+        frame = made_up(rows, "few_shot_tiered", "tiny-imagenet")
+        paper = tables.read_paper(REPO / "paper" / "warpgrad.csv", "1 tiered")
+        drawn = figures.build(frame, paper, "few_shot_tiered")
+        assert set(drawn) == {"few_shot", "few_shot_curves"} and len(drawn["few_shot_curves"].axes) == panels
+        assert "tiered-ImageNet (here: tiny-imagenet)" in drawn["few_shot"].get_suptitle()
+        curve = drawn["few_shot_curves"].axes[1].lines[0]
+        assert curve.get_xdata().tolist() == [10, 20, 30] and curve.get_ydata().tolist() == pytest.approx([30] * 3)
