@@ -264,6 +264,7 @@ def test_a_run_repeats_itself_and_reads_its_checkpoint(data, tmp_path, name):
     first = of_results(call(None))
     assert of_results(call(tmp_path)) == first
     assert (tmp_path / "seed3.pt").exists() and of_results(call(tmp_path)) == first
+    assert {step for _, step, metric, _ in first if metric == "validation_error"} == {1, 2}  # meta-steps done
     tasks = {task for task, _, metric, _ in first if metric == "accuracy"}
     assert tasks == {f"task{i:03d}" for i in range(SMOKE.n_test)}
 
