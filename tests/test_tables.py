@@ -204,7 +204,7 @@ def test_places_without_a_number_are_kept_and_explained():
             {},
             (0, 1),
             [
-                "Profile: `quick`: fewer filters",
+                "Profile: `quick`: smaller networks",
                 "compare the order",
                 "the Omniglot images",
                 "Seeds: 2.",
