@@ -40,6 +40,7 @@ EXPERIMENTS = config["experiments"]
 CHECKOUT = Path(os.path.relpath(workflow.basedir))
 PROFILES = ("smoke", "quick", "paper")
 ALPHABETS = "results/data/alphabets.safetensors"
+IMAGES = "results/data/images.safetensors"
 OMNIGLOT_FIGURES = ("by_tasks", "auc_by_tasks", "heldout_curves", "meta_curves")
 
 
@@ -67,6 +68,7 @@ CATALOGUE = {
     ),
     "maze": Experiment("warpgrad", "table_maze", ("maze_return", "maze_picture"), data=None),
     "sine": Experiment("warpgrad", "table_sine", ("sine_losses", "sine_predictions", "sine_meta"), data=None),
+    "multicv": Experiment("leap", "table_multicv", ("multicv", "multicv_map", "multicv_curves"), data=IMAGES),
 }
 
 

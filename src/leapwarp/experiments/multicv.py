@@ -117,9 +117,9 @@ def methods(settings: Settings) -> dict[str, Method]:
         "progressive": Method(settings, "progressive"),
         "leap": Method(many, "leap"),
         "leap_1_epoch": Method(settings, "leap"),
-        "finetune_10_epochs": Method(many, "encoder"),
-        "hat_10_epochs": Method(many, "hat"),
-        "progressive_10_epochs": Method(many, "progressive"),
+        "finetune_many_epochs": Method(many, "encoder"),
+        "hat_many_epochs": Method(many, "hat"),
+        "progressive_many_epochs": Method(many, "progressive"),
     }
 
 

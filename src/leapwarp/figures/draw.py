@@ -29,7 +29,8 @@ PAPER_LINE: dict[str, Any] = {
 def smaller(profile: str, data_source: str) -> str:
     """What a reader must know before comparing with the paper, or ""."""
     text = [] if profile == "paper" else ["sizes smaller than published"]
-    return "; ".join(text + ([] if data_source in tables.REAL else ["stand-in data, not Omniglot"]))
+    other = {"multicv-subsets": "parts of the data sets", "glyph-sets": "stand-in data, no image data set"}
+    return "; ".join(text + ([] if data_source in tables.REAL else [other.get(data_source, "stand-in data, not Omniglot")]))
 
 
 def caption(frame: pd.DataFrame, experiment: str, extra: str = "", spread: str = "shading") -> str:
