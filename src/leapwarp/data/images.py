@@ -94,7 +94,9 @@ def check(name: str, arrays: Arrays) -> int:
                 "needed uint8 [n, height, width, 1 or 3], n at least 1."
             )
         if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-            raise DataError(f"{name}: found {list(labels.shape)} {part} labels of {len(images)} images, needed one each.")
+            raise DataError(
+                f"{name}: found {list(labels.shape)} {part} labels of {len(images)} images, needed one each."
+            )
         found = sorted(set(labels.tolist()))
         if part == "train":
             classes = len(found)
@@ -148,7 +150,7 @@ def build(name: str, arrays: Arrays, origin: str) -> ImageSet:
 
 
 def fit(images: Tensor) -> Tensor:
-    """[n, height, width, channel] -> [n, channel, 32, 32]: zero-padded where smaller, else resized with antialiasing."""
+    """[n, height, width, channel] -> [n, channel, 32, 32]: padded with zeros where smaller, else resized."""
     images = images.permute(0, 3, 1, 2)
     height, width = images.shape[2:]
     if height <= SIZE and width <= SIZE:
@@ -173,7 +175,7 @@ def read_npz(path: Path) -> Arrays:
 
 
 def read_folder(folder: Path) -> Arrays:
-    """Images by class, `train/<class>/*` and `test/<class>/*`; without these two, every tenth of a class is for test."""
+    """Images by class, train/<class>/* and test/<class>/*; without these two, every tenth of a class is for test."""
     given = all((folder / part).is_dir() for part in PARTS)
     roots = [folder / part for part in PARTS] if given else [folder]
     classes = sorted({entry.name for root in roots for entry in root.iterdir() if entry.is_dir()})
@@ -225,7 +227,9 @@ def download(name: str, folder: Path) -> Arrays:
         for part in PARTS:
             which: dict[str, Any] = {"split": part} if by_split else {"train": part == "train"}
             pairs = [(image, label) for image, label in loader(str(folder), download=True, **which)]
-            pictures = [np.asarray(image.resize((SIZE, SIZE)) if name == "traffic-signs" else image) for image, _ in pairs]
+            pictures = [
+                np.asarray(image.resize((SIZE, SIZE)) if name == "traffic-signs" else image) for image, _ in pairs
+            ]
             stacked = np.stack(pictures)
             arrays[f"{part}_images"] = stacked[..., None] if stacked.ndim == 3 else stacked
             arrays[f"{part}_labels"] = np.array([label for _, label in pairs], dtype=np.int64)
@@ -308,9 +312,12 @@ def load(path: str | os.PathLike[str]) -> ImageSets:
     """Read the prepared file; raises DataError where it is missing, damaged, or holds other data."""
     tensors, metadata = store.read(path)
     if "sets" not in metadata:
-        raise DataError(f"{path}: no image sets in it, it holds {sorted(tensors)[:4]}. Needed what prepare_images makes.")
+        raise DataError(
+            f"{path}: no image sets in it, it holds {sorted(tensors)[:4]}. Needed what prepare_images makes."
+        )
     facts = json.loads(metadata["sets"])
     sets = {
-        name: ImageSet(**{field: tensors[f"{name}/{field}"] for field in FIELDS}, **each) for name, each in facts.items()
+        name: ImageSet(**{field: tensors[f"{name}/{field}"] for field in FIELDS}, **each)
+        for name, each in facts.items()
     }
     return ImageSets(sets, metadata["source"], metadata["checksum"])

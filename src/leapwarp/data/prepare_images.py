@@ -90,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--source", choices=["auto", "omniglot", "glyphs"], default="auto", help="glyphs: no real images")
+    parser.add_argument(
+        "--source", choices=["auto", "omniglot", "glyphs"], default="auto", help="glyphs: no real images"
+    )
     parser.add_argument("--dir", metavar="DIR", help=f"folder of the sets; default: ${VARIABLE}")
     parser.add_argument("--sets", metavar="NAME", nargs="+", default=list(images.OFFICIAL), help="default: the paper's")
     parser.add_argument("--download-dir", metavar="DIR", default="results/data/download", type=Path)

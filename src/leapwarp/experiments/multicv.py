@@ -35,7 +35,6 @@ from leapwarp.learners.visits import (
     Visit,
     encoder_sharing,
     leap_encoder,
-    move,
     no_better,
     sequential,
 )
@@ -44,7 +43,7 @@ from leapwarp.models.convnet import BLOCKS, Warp, convnet
 from leapwarp.optim import adam
 from leapwarp.problem import Batch, Problem, Task, supervised
 from leapwarp.rng import generator
-from leapwarp.trees import Params, partition
+from leapwarp.trees import Params, partition, to_device
 
 CHANNELS, SIZE = 3, 32
 CHUNK = 500  # images evaluated at a time
@@ -95,7 +94,15 @@ QUICK = replace(
     curve_points=12,
 )
 SMOKE = replace(
-    QUICK, filters=2, many_epochs=2, heldout_epochs=2, meta_batch=2, meta_steps=2, most_train=70, most_test=40, curve_points=3
+    QUICK,
+    filters=2,
+    many_epochs=2,
+    heldout_epochs=2,
+    meta_batch=2,
+    meta_steps=2,
+    most_train=70,
+    most_test=40,
+    curve_points=3,
 )
 PROFILES = {"smoke": SMOKE, "quick": QUICK, "paper": PAPER}
 
@@ -154,17 +161,17 @@ def split(name: str, images: ImageSet, settings: Settings, seed: int, device: to
     validation, train = train[:n_validation][: settings.most_validation or n_validation], train[n_validation:]
     if len(train) < settings.batch:
         raise ValueError(f"{name} has {len(train)} training images, a batch needs {settings.batch}.")
-    x_and_y = [
-        part.to(device)
-        for picked, pictures, labels in (
-            (train, images.train_images, images.train_labels),
-            (validation, images.train_images, images.train_labels),
-            (test, images.test_images, images.test_labels),
-        )
-        for part in (pictures[picked], renamed[labels[picked]])
-    ]
-    mean, std = (torch.tensor(each).view(-1, 1, 1).to(device) for each in (images.mean, images.std))
-    return Images(*x_and_y, mean, std, n_classes)
+    return Images(
+        x=images.train_images[train].to(device),
+        y=renamed[images.train_labels[train]].to(device),
+        x_validation=images.train_images[validation].to(device),
+        y_validation=renamed[images.train_labels[validation]].to(device),
+        x_test=images.test_images[test].to(device),
+        y_test=renamed[images.test_labels[test]].to(device),
+        mean=torch.tensor(images.mean, device=device).view(-1, 1, 1),
+        std=torch.tensor(images.std, device=device).view(-1, 1, 1),
+        classes=n_classes,
+    )
 
 
 def pixels(x: Tensor, images: Images) -> Tensor:
@@ -224,7 +231,7 @@ def set_up(kind: str, sets: list[Images], settings: Settings) -> Setup:
 
 
 @torch.no_grad()
-def error(problem: Problem, images: Images, part: str, params: Params, stats: Params, most: int | None = None) -> Tensor:
+def error(problem: Problem, images: Images, part: str, params: Params, stats: Params) -> Tensor:
     """Share of wrong answers on a part of a set, with running batch-norm averages. -> []"""
     x, y = {
         "train": (images.x, images.y),
@@ -264,9 +271,8 @@ def build_learner(method: Method, setup: Setup, visits: list[Visit], owned: list
     settings = method.settings
     training = Training(settings.inner_lr, settings.patience, settings.stop_every)
     if method.kind == "leap":
-        return leap_encoder(
-            setup.train, setup.sharing, training, adam(settings.outer_lr), visits, settings.length
-        )  # fmt: skip
+        outer = adam(settings.outer_lr)
+        return leap_encoder(setup.train, setup.sharing, training, outer, visits, settings.length)
     return sequential(setup.train, setup.sharing, training, visits, owned, shares=method.kind != "progressive")
 
 
@@ -292,7 +298,7 @@ def pretrain(
         visits.append(Visit(settings.epochs * in_epoch, in_epoch, images.classes, validation))
         if method.kind != "leap":
             new = training_column(settings, len(sets)) if method.kind == "progressive" else setup.sharing.new
-            owned.append(move(new(images.classes, generator(seed, "own", held_out, number)), encoder))
+            owned.append(to_device(new(images.classes, generator(seed, "own", held_out, number)), images.y.device))
     learner = build_learner(method, setup, visits, owned)
 
     def sample(k: int) -> Task:
@@ -322,16 +328,16 @@ def without_heads(kind: str, filters: int, encoder: int, n_tasks: int) -> int:
 def learn(method: Method, setup: Setup, state: State, held_out: str, seed: int) -> list[Record]:
     """Learn the set held out, and measure."""
     settings, images, problem = method.settings, setup.sets[-1], setup.heldout
-    like = next(iter(state["shared"].values())) if state["shared"] else state["own"]["0"]["task.0.norm.bias"]
-    own = setup.sharing.new(images.classes, generator(seed, "own", held_out))
-    own = move(own, {"": like})
+    own = to_device(setup.sharing.new(images.classes, generator(seed, "own", held_out)), images.y.device)
     in_epoch = batches(images, settings)
     steps = settings.heldout_epochs * in_epoch
     params, fixed = setup.sharing.join(state, None, own, in_epoch)
     last = len(setup.sets) - 1
     task = task_stack(setup.sets, [last], [steps], settings.batch, generator(seed, "order", held_out))
     stop = no_better(
-        lambda params, stats: error(problem, images, "validation", params, stats), settings.patience, settings.stop_every
+        lambda params, stats: error(problem, images, "validation", params, stats),
+        settings.patience,
+        settings.stop_every,
     )
     at, curve, looking = points(steps, max(1, steps // settings.curve_points)), [], 0.0
 
@@ -439,7 +445,9 @@ def run(
         title = f"{name}, {held_out} held out, seed {seed}"
         found, took = hold_out(data, method, title, held_out, seed, device, checkpoints, identity)
         records, seconds = records + found, seconds + took
-    encoder = count(partition(convnet(method.settings.filters, channels=CHANNELS, size=SIZE).init(generator(0)), "task")[0])
+    encoder = count(
+        partition(convnet(method.settings.filters, channels=CHANNELS, size=SIZE).init(generator(0)), "task")[0]
+    )
     for tasks in range(1, len(data.sets) + 1):
         value = without_heads(method.kind, method.settings.filters, encoder, tasks)
         records.append(("", tasks, "parameters_without_heads", float(value)))

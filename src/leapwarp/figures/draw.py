@@ -30,7 +30,9 @@ def smaller(profile: str, data_source: str) -> str:
     """What a reader must know before comparing with the paper, or ""."""
     text = [] if profile == "paper" else ["sizes smaller than published"]
     other = {"multicv-subsets": "parts of the data sets", "glyph-sets": "stand-in data, no image data set"}
-    return "; ".join(text + ([] if data_source in tables.REAL else [other.get(data_source, "stand-in data, not Omniglot")]))
+    return "; ".join(
+        text + ([] if data_source in tables.REAL else [other.get(data_source, "stand-in data, not Omniglot")])
+    )
 
 
 def caption(frame: pd.DataFrame, experiment: str, extra: str = "", spread: str = "shading") -> str:

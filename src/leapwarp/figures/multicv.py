@@ -46,7 +46,7 @@ def errors(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
         labels = {method: style.method(method).name if number % COLUMNS == 0 else "" for method in methods}
         printed = paper.loc[(paper["row"] == name) & (paper["metric"] == "error")]
         handles = draw.dots(axes, final.loc[final["task"] == name], printed, labels, "Leap paper, Table 3")
-        axes.set_title(name if name in SETS else f"{name} (not one of the paper's)", fontsize=9)
+        axes.set_title(name if name in SETS else f"{name} (not in the paper)", fontsize=9)
         axes.set_xlabel("test error [%]")
     text = draw.caption(frame, "multicv", "strokes: seeds", spread="bars")
     draw.title(figure, "Transfer to the set held out: test error when training has stopped", text)
@@ -56,8 +56,9 @@ def errors(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
 
 def changes(final: pd.DataFrame, sets: Sequence[str], methods: Sequence[str]) -> np.ndarray:
     """Value less that without pretraining, nan where one is missing. columns task, method, value -> [set, method]"""
-    wide = final.groupby(["task", "method"])["value"].mean().unstack().reindex(index=sets, columns=[*methods, "scratch"])
-    return (wide[list(methods)].sub(wide["scratch"], axis=0)).to_numpy(dtype=float)
+    wide = final.pivot_table(index="task", columns="method", values="value")
+    wide = wide.reindex(index=list(sets), columns=[*methods, "scratch"])
+    return wide[list(methods)].sub(wide["scratch"], axis=0).to_numpy(dtype=float)
 
 
 def heat_map(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
@@ -71,22 +72,24 @@ def heat_map(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
     values = [changes(final, sets, methods) for _, sets, final in sides]
     for axes, (title, sets, _), cells in zip(pair, sides, values, strict=True):
         finite = np.abs(cells[np.isfinite(cells)])
-        limit = max(float(finite.max()) if len(finite) else 1.0, 1.0)
+        limit = max(float(np.quantile(finite, 0.75)) if len(finite) else 1.0, 1.0)  # few large ones would hide the rest
         image = axes.imshow(cells, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
         for i, row in enumerate(cells):
             for j, value in enumerate(row):
                 if np.isfinite(value):
-                    colour = "white" if abs(value) > 0.6 * limit else "black"
+                    colour = "white" if abs(value) > 0.7 * limit else "black"
                     axes.text(j, i, f"{value:+.1f}", ha="center", va="center", fontsize=8.5, color=colour)
                 else:
                     axes.text(j, i, "not run", ha="center", va="center", fontsize=8, color="0.5")
-        names = [style.method(method).name.replace(" (", "\n(").replace("sive Nets", "sive\nNets") for method in methods]
+        names = [
+            style.method(method).name.replace(" (", "\n(").replace("sive Nets", "sive\nNets") for method in methods
+        ]
         axes.set_xticks(range(len(methods)), names)
         axes.set_yticks(range(len(sets)), list(sets))
         axes.set_title(title, fontsize=9.5)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        figure.colorbar(image, ax=axes, label="change of test error [points]", shrink=0.85)
+        figure.colorbar(image, ax=axes, label="change of test error [points]", shrink=0.85, extend="both")
     text = draw.caption(frame, "multicv", "below zero (violet) pretraining helps; each side has its own scale", "range")
     text = text.replace("range: ± 1 standard deviation over seeds", "means over seeds").replace(
         "one seed: no range", "one seed"
@@ -115,14 +118,17 @@ def curves(frame: pd.DataFrame) -> Figure:
                 else:
                     draw.shaded(axes, part, "step", method, linestyle=dashes, linewidth=1.3)
         axes.set_ylim(0, 100)
-        axes.set_title(name if name in SETS else f"{name} (not one of the paper's)", fontsize=9)
+        axes.set_title(name if name in SETS else f"{name} (not in the paper)", fontsize=9)
         axes.set_xlabel("gradient steps")
         if number % COLUMNS == 0:
             axes.set_ylabel("error [%]")
     note = "bands around the test error only; a task that has stopped stays where it is"
-    draw.title(figure, "Learning each held-out set after pretraining on the others", draw.caption(frame, "multicv", note))
+    draw.title(
+        figure, "Learning each held-out set after pretraining on the others", draw.caption(frame, "multicv", note)
+    )
     handles = [Line2D([], [], color=style.method(m).colour, label=style.method(m).name) for m in methods]
-    handles += [Line2D([], [], color="0.3", linestyle=d, label=t) for t, d in (("test", "-"), ("training batches", ":"))]
+    handles += [Line2D([], [], color="0.3", label="test")]
+    handles += [Line2D([], [], color="0.3", linestyle=":", label="training batches")]
     draw.legend(figure, handles)
     return figure
 

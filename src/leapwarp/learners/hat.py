@@ -1,9 +1,10 @@
 """Hard attention to the task (Serrà et al., 2018), for a network of convolutional blocks, with tasks that come back.
 
 Each task learns a gate for every filter of every block, a = sigmoid(s e), with an embedding e of its own. Weights that
-matter to the filters of other tasks hardly move. Written from the formulas of the paper, as protocols have them.
+matter to the filters of other tasks do not move.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -159,7 +160,7 @@ def used_by_others(state: State, number: int | None, about: Attention) -> Params
     return found
 
 
-def hat_sharing(new_head, about: Attention) -> Sharing:
+def hat_sharing(new_head: Callable[[int, torch.Generator], Params], about: Attention) -> Sharing:
     """One encoder; each task owns a head and embeddings, drawn from N(0, 1).
 
     Args:
@@ -167,9 +168,9 @@ def hat_sharing(new_head, about: Attention) -> Sharing:
     """
 
     def new(classes: int, stream: torch.Generator) -> Params:
-        shape = about.filters
-        embeddings = {f"{EMBEDDING}.{block}": torch.randn(shape, generator=stream) for block in range(about.blocks)}
-        return new_head(classes, stream) | embeddings
+        head = new_head(classes, stream)  # first: it is then the same as that of other methods
+        names = [f"{EMBEDDING}.{block}" for block in range(about.blocks)]
+        return head | {name: torch.randn(about.filters, generator=stream) for name in names}
 
     def join(state: State, number: int | None, own: Params, batches: int) -> tuple[Params, Params]:
         others = used_by_others(state, number, about)

@@ -1,4 +1,4 @@
-"""Progressive Nets with laterals between all tasks and revisits (Leap appendix G): a task trains its own column only."""
+"""Progressive Nets with laterals between all tasks and revisits (Leap appendix G): a task trains its own column."""
 
 from collections.abc import Callable
 

@@ -15,7 +15,7 @@ from leapwarp.learners.base import Info, Learner, State
 from leapwarp.learners.leap import leap_fold
 from leapwarp.optim import Optimizer, cosine_sgd
 from leapwarp.problem import Problem, Task
-from leapwarp.trees import Params, add_scaled, map_tree, repeat, zeros_like
+from leapwarp.trees import Params, add_scaled, map_tree, repeat, to_device, zeros_like
 
 
 class Visit(NamedTuple):
@@ -46,7 +46,7 @@ class Sharing(NamedTuple):
     new: Callable[[int, torch.Generator], Params]
     """(classes, stream) -> what a new task owns, of one task"""
     join: Callable[[State, int | None, Params, int], tuple[Params, Params]]
-    """(state, number of a training task or None, what it owns, batches in an epoch) -> trained and fixed, stacks of one"""
+    """(state, number of a training task or None, what it owns, batches in an epoch) -> trained, fixed: stacks of one"""
     keep: Callable[[State, int, Params], State]
     """(state, number, trained parameters, of one task) -> state"""
     gradient: Gradient = gradient
@@ -86,9 +86,8 @@ def visit(
     params, fixed = sharing.join(state, number, own, about.batches)
     stop = no_better(about.error, training.patience, training.every)
     optimizer = sharing.inner(training.learning_rate, about.steps)
-    return adapt(
-        problem, optimizer, params, fixed, task, about.steps, fold, total, stop, gradient=sharing.gradient
-    )  # fmt: skip
+    follow = sharing.gradient
+    return adapt(problem, optimizer, params, fixed, task, about.steps, fold, total, stop, gradient=follow)
 
 
 def single(tasks: Task, number: int) -> Task:
@@ -165,11 +164,9 @@ def leap_encoder(
         trained, errors = [], []
         for i, number in enumerate(tasks.index.tolist()):
             about = visits[number]
-            own = move(sharing.new(about.classes, generator), shared)
+            own = to_device(sharing.new(about.classes, generator), tasks.order.device)
             zero = zeros_like(repeat(shared, 1))
-            adapted = visit(
-                problem, training, sharing, state, number, own, single(tasks, i), about, fold, zero
-            )  # fmt: skip
+            adapted = visit(problem, training, sharing, state, number, own, single(tasks, i), about, fold, zero)
             total = add_scaled(total, 1 / len(tasks.index), first(adapted.total))
             errors.append(about.error(adapted.params, adapted.stats))
             trained.append(adapted._replace(params={}, total=None))
@@ -222,9 +219,3 @@ def sequential(
 
 def _starts_by_join(state: State, tasks: Task) -> tuple[Params, Params]:
     raise ValueError("a new task has its own shapes here: begin with `Sharing.join`, and what `Sharing.new` gives it.")
-
-
-def move(params: Params, like: Params) -> Params:
-    """`params` on the device and of the type of the others."""
-    leaf = next(iter(like.values()))
-    return {name: each.to(leaf) for name, each in params.items()}

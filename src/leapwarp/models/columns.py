@@ -1,4 +1,4 @@
-"""Progressive Nets (Rusu et al., 2016) of the Omniglot network's blocks: a column for each task, laterals from all others.
+"""Progressive Nets (Rusu et al., 2016) of the Omniglot network's blocks: a column a task, laterals from all others.
 
 With h_l^j the activations of column j after block l, column t computes
 
@@ -28,7 +28,9 @@ def uniform(shape: tuple[int, ...], stream: torch.Generator, inputs: int) -> Ten
     return (2 * torch.rand(shape, generator=stream) - 1) * inputs**-0.5
 
 
-def column(filters: int, others: int, classes: int, stream: torch.Generator, channels: int = 3, size: int = 32) -> Params:
+def column(
+    filters: int, others: int, classes: int, stream: torch.Generator, channels: int = 3, size: int = 32
+) -> Params:
     """Parameters of a new column with laterals from `others` columns; PyTorch's default weights."""
     params: Params = {}
     for block in range(BLOCKS):
@@ -69,7 +71,9 @@ def dense(columns: list[Params], number: int | None) -> Params:
         for j in order:
             mine = [k for k in range(len(columns)) if k != j]
             weight, alpha = (columns[j][f"lateral.{block}.{part}"] for part in ("reduce.weight", "alpha"))
-            blocks = dict(zip(mine, (weight.unflatten(1, (-1, filters)) * alpha[:, None, None, None]).unbind(1), strict=True))
+            blocks = dict(
+                zip(mine, (weight.unflatten(1, (-1, filters)) * alpha[:, None, None, None]).unbind(1), strict=True)
+            )
             zero = torch.zeros_like(weight[:, :filters])
             reduce.append(torch.cat([blocks.get(k, zero) for k in sources], 1))
         found[f"others.lateral.{block}.reduce.weight"] = torch.stack(reduce)[None]
@@ -118,7 +122,10 @@ def columns(filters: int, others: int, channels: int = 3, size: int = 32) -> Mod
                 after = after + F.conv2d(lateral, p[f"{name}.conv.weight"], padding=1)
             if others:
                 with torch.no_grad():
-                    kernels, biases = p[f"others.{task}.conv.weight"].flatten(0, 1), p[f"others.{task}.conv.bias"].flatten()
+                    kernels, biases = (
+                        p[f"others.{task}.conv.weight"].flatten(0, 1),
+                        p[f"others.{task}.conv.bias"].flatten(),
+                    )
                     theirs = F.conv2d(rest, kernels, biases, padding=1, groups=others if block else 1)
                     name = f"others.lateral.{block}"
                     if f"{name}.reduce.weight" in p:

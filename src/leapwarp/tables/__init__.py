@@ -156,7 +156,7 @@ SOURCES = {
     "multicv": "the image data sets of the paper, whole",
     "multicv-subsets": "parts of the paper's image data sets and sets in their place, as the table lists them: the "
     "numbers cannot be compared with the paper's",
-    "glyph-sets": "made-up characters in four looks, no image data set: the numbers cannot be compared with the paper's",
+    "glyph-sets": "made-up characters in four looks, not image data sets: not comparable with the paper's numbers",
     "glyphs": "a procedural stand-in, not Omniglot: the numbers cannot be compared with the paper's",
 }
 

@@ -66,20 +66,22 @@ def bold(text: str, is_best: bool) -> str:
 def main_table(lines: pd.DataFrame) -> str:
     """A markdown table with a held-out set and method a row; the best of a set in bold, ours and the paper's apart."""
     lines = lines.loc[lines["method"].isin(COMPARED)]
-    best = lines.groupby(["heldout", "metric"], sort=False)[["ours_mean", "paper"]].min()
+    best = lines.groupby(["heldout", "metric"], as_index=False).agg({"ours_mean": "min", "paper": "min"})
+    least_of = {(line["heldout"], line["metric"]): line for line in best.to_dict("records")}
     text = ["| Held-out set | Method | Test [%] | Train [%] | Area [0 to 100] |", "|---|---|---|---|---|"]
-    for (heldout, method), mine in lines.groupby(["heldout", "method"], sort=False):
+    for heldout, method in lines[["heldout", "method"]].drop_duplicates().itertuples(index=False):
+        mine = lines.loc[(lines["heldout"] == heldout) & (lines["method"] == method)]
         found = {line["metric"]: line for line in mine.to_dict("records")}
         cells = []
         for name in SHOWN:
             line = found.get(name, {"ours_mean": np.nan, "ours_std": np.nan, "paper": np.nan})
-            least = best.loc[(heldout, name)]
+            least = least_of.get((heldout, name), {})
             ours = tables.number(line["ours_mean"], line["ours_std"], 1)
             theirs = tables.number(line["paper"], np.nan, 1)
             cells.append(
-                bold(ours, line["ours_mean"] == least["ours_mean"])
+                bold(ours, line["ours_mean"] == least.get("ours_mean"))
                 + " / "
-                + bold(theirs, line["paper"] == least["paper"])
+                + bold(theirs, line["paper"] == least.get("paper"))
             )
         text.append("| " + " | ".join([str(heldout), style.method(str(method)).name, *cells]) + " |")
     return "\n".join(text)
@@ -182,14 +184,15 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
   set is in bold, ours and the paper's apart. – is a missing number.
 - *Test* and *train* are errors when training on the held-out set has stopped; *area* is that under the error on
   training batches, a stopped task staying at its training error, scaled to 0 to 100.
-- Every method pretrains on all sets but the one held out. Leap may take {{epochs}} there, as published.
+- Every method pretrains on all sets but the one held out; Leap may take several epochs on each task there and the
+  others one, as published.
 
 {main_table(lines)}
 
 ## Who is ahead
 
 {comparisons(lines)}
-""".replace("{epochs}", "several epochs on each task and the others one")
+"""
     if "scratch" in run:
         text += f"""
 ## Against no pretraining
@@ -202,9 +205,9 @@ Mean over all held-out sets; below zero the method is ahead. The interval is a b
     text += f"""
 ## Costs
 
-Means over held-out sets and seeds, on `{", ".join(sorted(set(frame["device"])))}`. Parameters of the shared network (for
-HAT with its embeddings, for Progressive Nets all columns) when one task and when all have been met, then with all heads
-that the method keeps; memory is the process's, data among it.
+Means over held-out sets and seeds, on `{", ".join(sorted(set(frame["device"])))}`. Parameters of the shared network
+(HAT: with its embeddings; Progressive Nets: all columns) when one task and when all have been met, then with all heads
+that the method keeps; memory is the process's, the data among it.
 
 {costs(frame)}
 
