@@ -77,20 +77,21 @@ def test_the_rate_falls_along_half_a_cosine():
 
 
 @pytest.mark.parametrize(
-    ("errors", "every", "taken"),
+    ("errors", "patience", "every", "taken"),
     [
-        ([0.5, 0.4, 0.4, 0.45, 0.39, 0.5, 0.39, 0.6, 0.1], 1, 8),  # best at 5, and not better in 3 steps
-        ([0.5, 0.5, 0.5, 0.5], 1, 4),
-        ([0.5, 0.6, 0.5, 0.4, 0.4, 0.4], 2, 6),  # looks after 2, 4 and 6 steps; two without a better one make 4
-        ([0.9, 0.8, 0.7, 0.6, 0.5], 1, 12),
+        ([0.5, 0.4, 0.4, 0.45, 0.39, 0.5, 0.39, 0.6, 0.1], 3, 1, 8),  # best at 5, and not better in 3 steps
+        ([0.5, 0.5, 0.5, 0.5], 3, 1, 4),
+        ([0.5, 0.6, 0.5, 0.4], 2, 2, 6),  # looks after 2, 4 and 6 steps
+        ([0.5, 0.6, 0.4, 0.4, 0.4], 2, 2, 10),
+        ([0.9 - 0.05 * k for k in range(12)], 3, 1, 12),
     ],
 )
-def test_a_task_stops_when_validation_gets_no_better(sets, errors, every, taken):
+def test_a_task_stops_when_validation_gets_no_better(sets, errors, patience, every, taken):
     setup = multicv.set_up("encoder", sets, SETTINGS)
     task = multicv.task_stack(sets, [0], [12], SETTINGS.batch, stream())
     params, fixed = setup.sharing.join({"shared": encoder()}, None, setup.sharing.new(sets[0].classes, stream()), 3)
-    sequence = iter([*errors, *(0.5 / 2**i for i in range(20))] if taken == 12 else errors)
-    stop = no_better(lambda params, stats: torch.tensor(next(sequence)), 3 if every == 1 else 4, every)
+    sequence = iter(errors)
+    stop = no_better(lambda params, stats: torch.tensor(next(sequence)), patience, every)
     adapted = adapt(setup.train, sgd(0.1), params, fixed, task, 12, stop=stop)
     assert int(adapted.steps[0]) == taken
 

@@ -69,6 +69,14 @@ LEAVES = {
         "figures/sine_meta.png",
     ],
     "maze": ["rows.csv", "table_maze.csv", "table_maze.md", "figures/maze_return.png", "figures/maze_picture.png"],
+    "multicv": [
+        "rows.csv",
+        "table_multicv.csv",
+        "table_multicv.md",
+        "figures/multicv.png",
+        "figures/multicv_map.png",
+        "figures/multicv_curves.png",
+    ],
 }
 SIMULATED = {"theorem1", "geometry", "surfaces", "sine", "maze"}  # they read no data
 PAPER_COUNTS = {
@@ -147,12 +155,18 @@ def test_seeds_share_a_job(folder):
         (["device"], "gpu", "'device' is 'gpu'. Allowed: auto, cpu, cuda or cuda:N."),
         (["data", "source"], "mnist", "'data.source' is 'mnist'. Allowed: auto, omniglot or glyphs."),
         (["sedes"], 3, "unknown key 'sedes' (value 3). Allowed here: profile, device, data, experiments."),
-        (["data", "folder"], "x", "unknown key 'data.folder' (value 'x'). Allowed here: source, dir."),
+        (["data", "folder"], "x", "unknown key 'data.folder' (value 'x'). Allowed here: source, dir, sets."),
+        (
+            ["data", "sets"],
+            ["a", "b"],
+            "'data.sets' is ['a', 'b']. Allowed: a list of at least three names, without repeats.",
+        ),
         (
             ["experiments", "omniglot_lep"],
             {},
             "unknown key 'experiments.omniglot_lep' (value {}). Allowed here: omniglot_warp, omniglot_leap,"
-            " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry, surfaces, sine, maze.",
+            " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry, surfaces, sine, maze,"
+            " multicv.",
         ),
         (
             ["experiments", "omniglot_leap", "quick", "sedes"],

@@ -35,9 +35,9 @@ class Training(NamedTuple):
 
     learning_rate: float
     patience: int
-    """steps without a better validation error before a task stops"""
+    """looks at the validation error without a better one before a task stops"""
     every: int
-    """steps between two looks at it"""
+    """steps between two looks; 0 for an epoch"""
 
 
 class Sharing(NamedTuple):
@@ -55,7 +55,7 @@ class Sharing(NamedTuple):
 
 
 def no_better(error: Callable[[Params, Params], Tensor], patience: int, every: int) -> Stop:
-    """Stop a stack of one when its validation error has not been better than the best for `patience` steps on end.
+    """Stop a stack of one when its validation error has not been better than the best at `patience` looks on end.
 
     The best is remembered: every training of a task needs a new one.
     """
@@ -67,7 +67,7 @@ def no_better(error: Callable[[Params, Params], Tensor], patience: int, every: i
         better, best = found < best, min(found, best)
         return torch.tensor([not better], device=tasks.order.device)
 
-    return Stop(is_learnt, patience, every)
+    return Stop(is_learnt, patience * every, every)
 
 
 def visit(
@@ -84,7 +84,7 @@ def visit(
 ) -> Adapted:
     """Train one task of the state's from what it owns, until it stops."""
     params, fixed = sharing.join(state, number, own, about.batches)
-    stop = no_better(about.error, training.patience, training.every)
+    stop = no_better(about.error, training.patience, training.every or about.batches)
     optimizer = sharing.inner(training.learning_rate, about.steps)
     follow = sharing.gradient
     return adapt(problem, optimizer, params, fixed, task, about.steps, fold, total, stop, gradient=follow)
