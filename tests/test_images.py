@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
         np.savez(here / f"{name}.npz", **arrays(channels=channels))
     monkeypatch.delenv("LEAPWARP_DATA", raising=False)
 
-    def offline(name, where):
+    def offline(name, folder):
         if images.OFFICIAL[name].loader is None:
             raise DataError("torchvision has no loader for it")
         raise OSError("no network\nand more")
@@ -67,12 +67,38 @@ def test_a_download_must_have_the_official_counts():
         check_official("mnist", arrays())
 
 
+@pytest.mark.parametrize(("name", "key"), [("svhn", "split"), ("cifar10", "train")])
+def test_a_download_goes_through_torchvisions_loader(monkeypatch, tmp_path, name, key):
+    from torchvision import datasets
+
+    asked = []
+
+    class Loader:
+        def __init__(self, root, download, **which):
+            asked.append((root, download, which))
+            self.n = 40 if which[key] in (True, "train") else 20
+
+        def __iter__(self):
+            return ((Image.fromarray(np.full((32, 32, 3), i, dtype=np.uint8)), i % 10) for i in range(self.n))
+
+    about = images.OFFICIAL[name]._replace(n_train=40, n_test=20)
+    monkeypatch.setitem(images.OFFICIAL, name, about)
+    monkeypatch.setattr(images, "SVHN_ONES", (4, 2))
+    monkeypatch.setattr(datasets, about.loader, Loader)
+    found = images.find(name, None, lambda name: images.download(name, tmp_path))
+    assert [(root, fetched) for root, fetched, _ in asked] == [(str(tmp_path), True)] * 2
+    assert [which[key] for _, _, which in asked] == (["train", "test"] if key == "split" else [True, False])
+    assert found.train_images[:, 0, 0, 0].tolist() == list(range(40)) and found.origin == "torchvision"
+    assert found.test_labels.tolist() == [i % 10 for i in range(20)]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"train_labels": np.zeros(39, dtype=np.int64)}, "needed one each"),
         ({"train_labels": np.zeros(40)}, "needed one each"),
         ({"test_labels": np.full(20, 3)}, "needed 0 to 2"),
+        ({"train_labels": np.resize([-1, 1, 2], 40)}, "labels run from -1 to 2"),
         ({"train_images": np.zeros((40, 28, 28, 1), dtype=np.float32)}, "needed uint8"),
         ({"train_images": np.zeros((40, 28, 28, 2), dtype=np.uint8)}, "needed uint8"),
     ],

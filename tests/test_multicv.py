@@ -324,6 +324,27 @@ def test_validation_images_are_a_part_of_the_training_images_only(drawn):
     torch.testing.assert_close(together, each.train_images.flatten(1).float().sum(1).sort().values)
 
 
+def test_meta_steps_draw_other_tasks_and_methods_the_same(drawn, monkeypatch):
+    class Enough(Exception):
+        pass
+
+    found = {}
+
+    def fit(learner, params, sample, how, seed, title, identity):
+        found[title.split(",")[0]] = [sample(k) for k in range(4)]
+        raise Enough
+
+    monkeypatch.setattr(multicv, "fit", fit)
+    for name in ("leap_1_epoch", "hat"):
+        with pytest.raises(Enough):
+            multicv.run(drawn, multicv.methods(SETTINGS)[name], name, 0, 0, CPU, None, {})
+    for one, other in zip(found["leap_1_epoch"], found["hat"], strict=True):
+        assert torch.equal(one.index, other.index) and torch.equal(one.order, other.order)
+    orders = [task.order for task in found["hat"]]
+    assert not any(torch.equal(a, b) for a, b in pairwise(orders))
+    assert set(torch.cat([task.index for task in found["hat"]]).tolist()) == {0, 1}  # and never the one held out
+
+
 def test_every_image_comes_once_in_an_epoch():
     rows = multicv.order(10, 5, 4, stream())
     assert rows.shape == (5, 4)
@@ -344,12 +365,16 @@ def test_a_run_that_was_stopped_ends_with_the_same_rows(drawn, tmp_path, monkeyp
             raise ZeroDivisionError
         return plain(*rest)
 
+    learnt = []
+    learn = multicv.learn
+    monkeypatch.setattr(multicv, "learn", lambda *rest: learnt.append(rest[3]) or learn(*rest))
     monkeypatch.setattr(fitting, "meta_step", stopped)
     with pytest.raises(ZeroDivisionError):
         multicv.run(drawn, method, name, 0, 0, CPU, tmp_path, {"lr": 1})
     assert len(list(tmp_path.glob("*-rows.pt"))) == 1
     resumed, _ = multicv.run(drawn, method, name, 0, 0, CPU, tmp_path, {"lr": 1})
     assert count == 3 * SETTINGS.meta_steps + 1  # no meta-step but the stopped one is made twice
+    assert learnt == list(drawn.sets)  # and no held-out set is learnt twice
     timed = {"meta_seconds", "step_seconds", "peak_memory"}
     assert [tuple(r) for r in resumed if r[2] not in timed] == [r for r in whole if r[2] not in timed]
 

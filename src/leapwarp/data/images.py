@@ -213,7 +213,7 @@ def download(name: str, folder: Path) -> Arrays:
 
     Raises:
         OSError, RuntimeError, HTTPException: there is no network, or what came is not what torchvision knows.
-        DataError: torchvision has no such set.
+        DataError: torchvision has no such set, or what it has is not the official one.
     """
     about = OFFICIAL.get(name)
     if about is None or about.loader is None:
@@ -251,9 +251,12 @@ def find(name: str, folder: Path | None, fetch: Callable[[str], Arrays]) -> Imag
         return build(name, read_folder(folder / name), f"folder {name}")
     try:
         return build(name, fetch(name), "torchvision")
-    except (OSError, RuntimeError, HTTPException, DataError) as error:
+    except (OSError, RuntimeError, HTTPException, ImportError, DataError) as error:
         where = f"no {name}.npz or {name}/ in the data folder" if folder else "no data folder"
-        raise Missing(f"{where}; {str(error).splitlines()[0]}") from None
+        reason = str(error).splitlines()[0]
+        raise Missing(
+            f"{where}; {reason if isinstance(error, DataError) else f'the download failed ({reason})'}"
+        ) from None
 
 
 class Missing(DataError):

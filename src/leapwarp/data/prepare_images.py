@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from leapwarp.data import images
@@ -28,21 +29,7 @@ def prepare(source: str, names: Sequence[str], folder: Path | None, download: Pa
     """
     if source == "glyphs":
         return images.glyph_sets(), images.GLYPHS
-    sets, offline = {}, ""
-
-    def fetch(name: str) -> images.Arrays:
-        nonlocal offline
-        known = images.OFFICIAL.get(name)
-        if offline and known and known.loader:
-            raise DataError(offline)  # one failure is enough to know that there is no network
-        try:
-            return images.download(name, download)
-        except DataError:
-            raise
-        except Exception as error:
-            offline = f"the download failed ({str(error).splitlines()[0]})"
-            raise RuntimeError(offline) from None
-
+    sets, fetch = {}, partial(images.download, folder=download)
     for name in names:
         try:
             sets[name] = images.find(name, folder, fetch)
