@@ -6,10 +6,10 @@
 Each set is held out in turn: a method is pretrained on all others and then learns the one held out, with a head that it
 has never seen. Sets are met one at a time, since they differ in classes and sizes.
 
-One run holds out every set, each with a checkpoint of its own. It takes, on a core: smoke, a second; quick, scratch 7 s,
-finetune, hat and leap_1_epoch half a minute, leap and finetune_many_epochs 80 s, progressive 160 s. To expect at quick:
-Leap, finetuning and Progressive Nets below no pretraining in error and area; HAT, whose few filters the other tasks have
-used up, far above.
+One run holds out every set, each with its checkpoint. It takes, on a core: smoke, a second; quick, scratch 7 s,
+finetune, hat and leap_1_epoch half a minute, leap and finetune_many_epochs 80 s, progressive 160 s. To expect at
+quick: Leap, finetuning and Progressive Nets below no pretraining in error and area; HAT, whose few filters the other
+tasks have used up, far above.
 """
 
 import resource
