@@ -44,6 +44,7 @@ include: "workflow/rules/page.smk"
 localrules:
     all,
     prepare,
+    prepare_images,
     gather,
     table,
     claims,

@@ -84,6 +84,14 @@ LEAVES = {
         "figures/few_shot_curves.png",
     ],
     "inner_cost": ["rows.csv", "table_inner_cost.csv", "table_inner_cost.md", "figures/inner_cost.png"],
+    "multicv": [
+        "rows.csv",
+        "table_multicv.csv",
+        "table_multicv.md",
+        "figures/multicv.png",
+        "figures/multicv_map.png",
+        "figures/multicv_curves.png",
+    ],
 }
 SIMULATED = {"theorem1", "geometry", "surfaces", "sine", "maze", "inner_cost"}  # they read no data
 PAPER_COUNTS = {
@@ -165,14 +173,19 @@ def test_seeds_share_a_job(folder):
         (
             ["data", "folder"],
             "x",
-            "unknown key 'data.folder' (value 'x'). Allowed here: source, dir, mini_imagenet, tiered_imagenet.",
+            "unknown key 'data.folder' (value 'x'). Allowed here: source, dir, mini_imagenet, tiered_imagenet, sets.",
+        ),
+        (
+            ["data", "sets"],
+            ["a", "b"],
+            "'data.sets' is ['a', 'b']. Allowed: a list of at least three names, without repeats.",
         ),
         (
             ["experiments", "omniglot_lep"],
             {},
             "unknown key 'experiments.omniglot_lep' (value {}). Allowed here: omniglot_warp, omniglot_leap,"
             " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry, surfaces, sine, maze,"
-            " few_shot, few_shot_tiered, inner_cost.",
+            " few_shot, few_shot_tiered, inner_cost, multicv.",
         ),
         (
             ["experiments", "omniglot_leap", "quick", "sedes"],

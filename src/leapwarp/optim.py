@@ -1,5 +1,6 @@
 """Optimizers as pairs of functions, used in the inner and the outer loop, differentiable in their gradients."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -45,6 +46,19 @@ def momentum_sgd(learning_rate: float | Tensor, momentum: float | Tensor) -> Opt
         return map_tree(lambda p, v: p - learning_rate * v, params, velocity), velocity
 
     return Optimizer(zeros_like, update)
+
+
+def cosine_sgd(learning_rate: float, steps: int) -> Optimizer:
+    """Gradient descent whose rate falls from `learning_rate` to 0 in `steps` steps along half a cosine.
+
+    The rate of step k is learning_rate (1 + cos(pi k / steps)) / 2 (Loshchilov and Hutter, 2017, without restarts).
+    """
+
+    def update(params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
+        rate = 0.5 * learning_rate * (1 + math.cos(math.pi * min(state["count"], steps) / steps))
+        return add_scaled(params, -rate, grads), {"count": state["count"] + 1}
+
+    return Optimizer(lambda params: {"count": 0}, update)
 
 
 def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> Optimizer:

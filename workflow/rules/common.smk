@@ -42,6 +42,7 @@ PROFILES = ("smoke", "quick", "paper")
 ALPHABETS = "results/data/alphabets.safetensors"
 MINI_IMAGENET = "results/data/mini_imagenet.safetensors"
 TIERED_IMAGENET = "results/data/tiered_imagenet.safetensors"
+IMAGES = "results/data/images.safetensors"
 OMNIGLOT_FIGURES = ("by_tasks", "auc_by_tasks", "heldout_curves", "meta_curves")
 
 
@@ -78,6 +79,7 @@ CATALOGUE = {
         script="few_shot",
     ),
     "inner_cost": Experiment("warpgrad", "table_inner_cost", ("inner_cost",), data=None),
+    "multicv": Experiment("leap", "table_multicv", ("multicv", "multicv_map", "multicv_curves"), data=IMAGES),
 }
 
 

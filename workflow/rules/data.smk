@@ -40,3 +40,25 @@ rule prepare_imagenet:
     shell:
         "python -m leapwarp.data.prepare_imagenet --set {wildcards.subset} --source {params.source:q} {params.folder:q}"
         " --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule prepare_images:
+    """Every image data set that can be had in one file, checked; says which were left out and why."""
+    output:
+        IMAGES,
+    log:
+        "results/data/prepare_images.log",
+    priority: 200
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        source=config["data"]["source"],
+        folder=["--dir", config["data"]["dir"]] if config["data"]["dir"] else [],
+        sets=["--sets", *config["data"]["sets"]] if "sets" in config["data"] else [],
+    shell:
+        "python -m leapwarp.data.prepare_images --source {params.source} {params.folder:q} {params.sets:q}"
+        " --out {output:q} 2>&1 | tee {log:q}"

@@ -29,7 +29,8 @@ PAPER_LINE: dict[str, Any] = {
 def smaller(profile: str, data_source: str) -> str:
     """What a reader must know before comparing with the paper, or ""."""
     text = [] if profile == "paper" else ["sizes smaller than published"]
-    return "; ".join(text + ([] if data_source in tables.REAL else ["stand-in data, not the paper's"]))
+    other = "parts of the data sets" if data_source == "multicv-subsets" else "stand-in data, not the paper's"
+    return "; ".join(text + ([] if data_source in tables.REAL else [other]))
 
 
 def caption(frame: pd.DataFrame, experiment: str, extra: str = "", spread: str = "shading") -> str:

@@ -79,6 +79,12 @@ METHODS = {
     "gd_peaks": Method("Gradient descent (peaks)", "#332288", "X"),
     "gd_tuned_peaks": Method("Gradient descent (peaks, tuned)", "#44AA99", "d"),
     "adam_peaks": Method("Adam (peaks, tuned)", "#56B4E9", ">"),
+    "leap_1_epoch": Method("Leap (1 epoch)", "#56B4E9", "<"),
+    "hat": Method("HAT", "#CC79A7", "v"),
+    "progressive": Method("Progressive Nets", "#009E73", "^"),
+    "finetune_many_epochs": Method("Finetuning (Leap's epochs)", "#F0C808", "d"),
+    "hat_many_epochs": Method("HAT (Leap's epochs)", "#882255", "P"),
+    "progressive_many_epochs": Method("Progressive Nets (Leap's epochs)", "#44AA99", "X"),
     "reptile": Method("Reptile", "#009E73", "^"),
     "finetune": Method("Finetuning (multi-head)", "#E69F00", "D"),
     "maml": Method("MAML", "#CC79A7", "v"),
@@ -145,6 +151,9 @@ FIGURES = (  # in the order of a page
     "few_shot",
     "few_shot_curves",
     "inner_cost",
+    "multicv",
+    "multicv_map",
+    "multicv_curves",
 )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from leapwarp import results
 from leapwarp.figures import style
 from leapwarp.files import atomic, one_line
-from leapwarp.tables import activations, curves
+from leapwarp.tables import activations, curves, transfer
 
 PAPER_DTYPES = {
     "paper": "str",
@@ -130,16 +130,43 @@ QUANTITIES |= {
     for name, about in QUANTITIES.items()
     if name in ("final_loss", "learnt_loss", "forgetting", "transfer") or name.startswith("log_")
 }
+QUANTITIES |= {
+    "train_error": Quantity("train_error", "Training error", "percent", 1, True, lambda value: 100 * value),
+    "error_area": Quantity("error_area", "Area under the training-error curve", "area, 0 to 100", 1, True),
+    "step_seconds": Quantity("step_seconds", "Time of a step on a held-out set", "seconds", 4, True),
+    "parameters": Quantity("parameters", "Parameters", "count", 0, True),
+    "parameter_ratio": Quantity(
+        "parameters", "Parameters", "times finetuning's", 1, True, select=transfer.times_finetuning
+    ),
+}
+for _name in transfer.SETS:  # the comparisons of Leap's Table 3, set by set
+    QUANTITIES |= {
+        f"error_{_name}": QUANTITIES["error"]._replace(
+            title=f"Held-out error on {_name}", select=transfer.on_set(_name)
+        ),
+        f"lead_{_name}": Quantity(
+            "accuracy", f"Leap's lead on {_name}", "percent", 1, False, lambda value: 100 * value,
+            transfer.margin(_name, lower=False),
+        ),
+        f"area_lead_{_name}": Quantity(
+            "error_area", f"Leap's lead in area on {_name}", "area, 0 to 100", 1,
+            select=transfer.margin(_name, lower=True),
+        ),
+    }  # fmt: skip
 PROFILES = {
     "smoke": "the smallest size, to see that everything runs: its numbers say nothing about the methods",
     "quick": "smaller networks and shorter training than the published settings: compare the order of "
     "the methods with the paper's, not the level of the numbers",
     "paper": "the published settings as far as the paper states them; docs/deviations.md lists departures",
 }
-REAL = {"omniglot", "simulated", "mini-imagenet", "tiered-imagenet"}  # sources of data that the papers used
+REAL = {"omniglot", "simulated", "mini-imagenet", "tiered-imagenet", "multicv"}  # sources of data that the papers used
 SOURCES = {
     "omniglot": "the Omniglot images",
     "simulated": "tasks made by code from the seed",
+    "multicv": "the image data sets of the paper, whole",
+    "multicv-subsets": "parts of the paper's image data sets and sets in their place, as the table lists them: the "
+    "numbers cannot be compared with the paper's",
+    "glyph-sets": "made-up characters in four looks, not image data sets: not comparable with the paper's numbers",
     "glyphs": "a procedural stand-in, not Omniglot: the numbers cannot be compared with the paper's",
     "mini-imagenet": "mini-ImageNet with the split of Ravi and Larochelle",
     "tiered-imagenet": "tiered-ImageNet",

@@ -1,0 +1,326 @@
+"""Image data sets as tasks, for transfer between them: Leap's Multi-CV (appendix G).
+
+Each set is 32 x 32 with labels from 0, checked when it is read. A set comes from `<name>.npz` (arrays `train_images`,
+`train_labels`, `test_images` and `test_labels`, images uint8 [n, height, width, channels]), from a folder `<name>` of
+images by class, or from torchvision's download. What stands in for a set has a name of its own.
+"""
+
+import json
+import os
+import socket
+import zipfile
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from leapwarp.data import glyphs, store
+from leapwarp.data.store import DataError
+from leapwarp.rng import generator
+
+SIZE = 32  # Leap App. G
+FEWEST = 3  # sets: one to hold out, and more than one to pretrain on
+NETWORK_SECONDS = 5  # without any answer, before a download is given up
+FULL, SUBSETS, GLYPHS = "multicv", "multicv-subsets", "glyph-sets"  # sources
+
+
+class Official(NamedTuple):
+    """What is known of a set of the papers: the normalisation of HAT's code, which Leap took, and its size."""
+
+    classes: int
+    n_train: int
+    n_test: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    loader: str | None = None
+    """in torchvision.datasets"""
+
+
+_CIFAR = (tuple(v / 255 for v in (125.3, 123.0, 113.9)), tuple(v / 255 for v in (63.0, 62.1, 66.7)))
+OFFICIAL = {  # sizes are those of torchvision, or those that HAT's paper gives
+    "facescrub": Official(100, 20_600, 2_289, (0.5163, 0.5569, 0.4695), (0.2307, 0.2272, 0.2479)),
+    "notmnist": Official(10, 16_853, 1_873, (0.4254,), (0.4501,)),
+    "mnist": Official(10, 60_000, 10_000, (0.1,), (0.2752,), "MNIST"),  # of padded images, as the next but one
+    "fashion-mnist": Official(10, 60_000, 10_000, (0.2190,), (0.3318,), "FashionMNIST"),
+    "cifar10": Official(10, 50_000, 10_000, *_CIFAR, "CIFAR10"),
+    "svhn": Official(10, 73_257, 26_032, (0.4377, 0.4438, 0.4728), (0.198, 0.201, 0.197), "SVHN"),
+    "cifar100": Official(100, 50_000, 10_000, *_CIFAR, "CIFAR100"),
+    "traffic-signs": Official(43, 26_640, 12_630, (0.3398, 0.3117, 0.3210), (0.2755, 0.2647, 0.2712), "GTSRB"),
+}
+STAND_INS = {"svhn": "chars74k"}  # taken where the set cannot be had and an .npz of the other name is there
+SVHN_ONES = (13_861, 5_099)  # images of the digit 1 in the two parts, the most frequent of all
+PARTS = ("train", "test")
+
+
+class ImageSet(NamedTuple):
+    train_images: Tensor
+    """uint8 [n, 1 or 3, 32, 32]"""
+    train_labels: Tensor
+    """int64 [n]"""
+    test_images: Tensor
+    test_labels: Tensor
+    classes: int
+    mean: list[float]
+    """by which pixels in [0, 1] are normalised, one of each channel"""
+    std: list[float]
+    origin: str
+    """where it came from, and how it differs from the official set"""
+
+
+class ImageSets(NamedTuple):
+    sets: dict[str, ImageSet]
+    source: str
+    checksum: str
+    """of the prepared file"""
+
+
+Arrays = dict[str, np.ndarray]
+
+
+def check(name: str, arrays: Arrays) -> int:
+    """The number of classes; raises DataError where labels or counts are not what a set called `name` can have."""
+    classes = 0
+    for part in PARTS:
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or len(images) == 0:
+            raise DataError(
+                f"{name}: {part} images are {images.dtype} {list(images.shape)}, "
+                "needed uint8 [n, height, width, 1 or 3], n at least 1."
+            )
+        if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(
+                f"{name}: found {list(labels.shape)} {part} labels of {len(images)} images, needed one each."
+            )
+        found = sorted(set(labels.tolist()))
+        if part == "train":
+            classes = len(found)
+        if found[0] < 0 or found[-1] >= classes or (part == "train" and found[-1] != classes - 1):
+            raise DataError(
+                f"{name}: {part} labels run from {found[0]} to {found[-1]} in {len(found)} classes, needed 0 to "
+                f"{classes - 1}. (SVHN's files call the digit 0 ten; torchvision has mapped that to 0 already, and "
+                "subtracting 1 again gives -1.)"
+            )
+    about = OFFICIAL.get(name)
+    if about and classes > about.classes:
+        raise DataError(f"{name}: found {classes} classes, the set has {about.classes}.")
+    return classes
+
+
+def check_official(name: str, arrays: Arrays) -> None:
+    """Raise DataError where a download is not the whole official set."""
+    about = OFFICIAL[name]
+    found = len(set(arrays["train_labels"].tolist())), len(arrays["train_labels"]), len(arrays["test_labels"])
+    needed = about.classes, about.n_train, about.n_test
+    if found != needed:
+        raise DataError(f"{name}: found {found} classes, training and test images, the official set has {needed}.")
+    if name == "svhn":
+        ones = tuple(int((arrays[f"{part}_labels"] == 1).sum()) for part in PARTS)
+        if ones != SVHN_ONES:
+            raise DataError(f"svhn: found {ones} images labelled 1, needed {SVHN_ONES}: the labels are shifted.")
+
+
+def build(name: str, arrays: Arrays, origin: str) -> ImageSet:
+    """A set from its arrays: checked, 32 x 32, with its normalisation; says in `origin` what is missing."""
+    classes, about = check(name, arrays), OFFICIAL.get(name)
+    tensors = {}
+    for part in PARTS:
+        tensors[f"{part}_images"] = fit(torch.from_numpy(np.ascontiguousarray(arrays[f"{part}_images"])))
+        tensors[f"{part}_labels"] = torch.from_numpy(arrays[f"{part}_labels"].astype(np.int64))
+    channels = tensors["train_images"].shape[1]
+    if about:
+        counts = len(tensors["train_labels"]), len(tensors["test_labels"])
+        if (classes, *counts) != (about.classes, about.n_train, about.n_test):
+            origin += (
+                f", a subset: {classes} classes with {counts[0]:,} + {counts[1]:,} images where the set has "
+                f"{about.classes} with {about.n_train:,} + {about.n_test:,}"
+            )
+        mean, std = list(about.mean), list(about.std)
+    else:
+        pixels = tensors["train_images"].float().div(255).transpose(0, 1).flatten(1)
+        mean, std = pixels.mean(1).tolist(), pixels.std(1).clamp_min(1e-3).tolist()
+    if len(mean) != channels:
+        raise DataError(f"{name}: found images of {channels} channels, the set has {len(mean)}.")
+    return ImageSet(**tensors, classes=classes, mean=mean, std=std, origin=origin)
+
+
+def fit(images: Tensor) -> Tensor:
+    """[n, height, width, channel] -> [n, channel, 32, 32]: padded with zeros where smaller, else resized."""
+    images = images.permute(0, 3, 1, 2)
+    height, width = images.shape[2:]
+    if height <= SIZE and width <= SIZE:
+        top, left = (SIZE - height) // 2, (SIZE - width) // 2
+        return F.pad(images, (left, SIZE - width - left, top, SIZE - height - top)).contiguous()
+    resized = F.interpolate(images.float(), (SIZE, SIZE), mode="bilinear", antialias=True)
+    return resized.round().clamp(0, 255).byte()
+
+
+# ---------------------------------------------------------------- where sets come from
+
+
+def read_npz(path: Path) -> Arrays:
+    names = [f"{part}_{what}" for part in PARTS for what in ("images", "labels")]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except KeyError as error:
+        raise DataError(f"{path}: lacks an array ({error.args[0]}), needed {', '.join(names)}.") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: damaged ({str(error).splitlines()[0]}).") from None
+
+
+def read_folder(folder: Path) -> Arrays:
+    """Images by class, train/<class>/* and test/<class>/*; without these two, every tenth of a class is for test."""
+    given = all((folder / part).is_dir() for part in PARTS)
+    roots = [folder / part for part in PARTS] if given else [folder]
+    classes = sorted({entry.name for root in roots for entry in root.iterdir() if entry.is_dir()})
+    found: dict[str, list[Any]] = {f"{part}_{what}": [] for part in PARTS for what in ("images", "labels")}
+    for label, name in enumerate(classes):
+        for root in roots:
+            files = sorted(path for path in (root / name).glob("*") if path.is_file() and path.name[0] != ".")
+            for number, path in enumerate(files):
+                part = root.name if given else PARTS[number % 10 == 9]
+                found[f"{part}_images"].append(_image(path))
+                found[f"{part}_labels"].append(label)
+    if not found["train_images"] or not found["test_images"]:
+        raise DataError(f"{folder}: found no images to train on or none to test on, needed <class>/<image> in it.")
+    deepest = max(image.shape[2] for part in PARTS for image in found[f"{part}_images"])
+    for part in PARTS:
+        images = found[f"{part}_images"]
+        found[f"{part}_images"] = [np.repeat(i, deepest // i.shape[2], 2) for i in images]
+    return {name: np.stack(v) if "images" in name else np.array(v, dtype=np.int64) for name, v in found.items()}
+
+
+def _image(path: Path) -> np.ndarray:
+    try:
+        image = Image.open(path)
+        image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: no image or a damaged one ({error}).") from None
+    if max(image.size) > SIZE:
+        image = image.resize((SIZE, SIZE), Image.Resampling.BOX)
+    array = np.asarray(image)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def download(name: str, folder: Path) -> Arrays:
+    """Have torchvision download a set into `folder`.
+
+    Raises:
+        OSError, RuntimeError, HTTPException: there is no network, or what came is not what torchvision knows.
+        DataError: torchvision has no such set, or what it has is not the official one.
+    """
+    about = OFFICIAL.get(name)
+    if about is None or about.loader is None:
+        raise DataError("torchvision has no loader for it")
+    from torchvision import datasets  # takes seconds to import and is needed nowhere else
+
+    loader, by_split = getattr(datasets, about.loader), about.loader in ("SVHN", "GTSRB")
+    arrays, before = {}, socket.getdefaulttimeout()
+    socket.setdefaulttimeout(NETWORK_SECONDS)  # a network that swallows packets would hang this for minutes
+    try:
+        for part in PARTS:
+            which: dict[str, Any] = {"split": part} if by_split else {"train": part == "train"}
+            pairs = [(image, label) for image, label in loader(str(folder), download=True, **which)]
+            pictures = [
+                np.asarray(image.resize((SIZE, SIZE)) if name == "traffic-signs" else image) for image, _ in pairs
+            ]
+            stacked = np.stack(pictures)
+            arrays[f"{part}_images"] = stacked[..., None] if stacked.ndim == 3 else stacked
+            arrays[f"{part}_labels"] = np.array([label for _, label in pairs], dtype=np.int64)
+    finally:
+        socket.setdefaulttimeout(before)
+    check_official(name, arrays)
+    return arrays
+
+
+def find(name: str, folder: Path | None, fetch: Callable[[str], Arrays]) -> ImageSet:
+    """The set of that name, from `folder` or by `fetch`.
+
+    Raises:
+        DataError: it is damaged, or cannot be had; the message says why in one line.
+    """
+    if folder and (folder / f"{name}.npz").is_file():
+        return build(name, read_npz(folder / f"{name}.npz"), f"{name}.npz")
+    if folder and (folder / name).is_dir():
+        return build(name, read_folder(folder / name), f"folder {name}")
+    try:
+        return build(name, fetch(name), "torchvision")
+    except (OSError, RuntimeError, HTTPException, ImportError, DataError) as error:
+        where = f"no {name}.npz or {name}/ in the data folder" if folder else "no data folder"
+        reason = str(error).splitlines()[0]
+        raise Missing(
+            f"{where}; {reason if isinstance(error, DataError) else f'the download failed ({reason})'}"
+        ) from None
+
+
+class Missing(DataError):
+    """A set that cannot be had, which is no reason to stop."""
+
+
+# ---------------------------------------------------------------- stand-ins
+
+
+def glyph_sets(n: int = 4) -> dict[str, ImageSet]:
+    """Sets of made-up characters in different looks, where there are no images at all: 20 classes of 15 + 5 each."""
+    return {f"glyphs-{number}": _glyph_set(number) for number in range(n)}
+
+
+def _glyph_set(number: int) -> ImageSet:
+    ink = F.pad(glyphs.draw(number, 20).float() / 255, (2, 2, 2, 2)).unsqueeze(2)  # [class, drawing, 1, 32, 32]
+    stream = generator(glyphs.SEED, "glyph sets", number)
+    looks = torch.rand(2, *ink.shape[:2], 3, 1, 1, generator=stream)
+    texture = torch.rand(*ink.shape[:2], 3, 8, 8, generator=stream).flatten(0, 1)
+    texture = F.interpolate(texture, SIZE, mode="bilinear").view(*ink.shape[:2], 3, SIZE, SIZE)
+    plain = [
+        lambda: ink,
+        lambda: 1 - 0.8 * ink,
+        lambda: ink * looks[0].clamp_min(0.5) + (1 - ink) * 0.4 * looks[1],
+        lambda: 0.6 * ink + 0.4 * texture,
+    ][number % 4]()
+    images = (plain * 255).round().byte().permute(0, 1, 3, 4, 2)
+    labels = torch.arange(20).repeat_interleave(images.shape[1]).view(20, -1)
+    arrays = {
+        f"{part}_{what}": values[:, rows].flatten(0, 1).numpy()
+        for part, rows in (("train", slice(0, 15)), ("test", slice(15, None)))
+        for what, values in (("images", images), ("labels", labels))
+    }
+    return build(f"glyphs-{number}", arrays, "drawn by code")
+
+
+# ---------------------------------------------------------------- the prepared file
+
+FIELDS = ("train_images", "train_labels", "test_images", "test_labels")
+FACTS = ("classes", "mean", "std", "origin")
+
+
+def source_of(sets: dict[str, ImageSet]) -> str:
+    """multicv where the eight official sets are there and whole, and whatever else beside them."""
+    whole = all(name in sets and "subset" not in sets[name].origin for name in OFFICIAL)
+    return FULL if whole else SUBSETS
+
+
+def save(path: str | os.PathLike[str], sets: dict[str, ImageSet], source: str) -> str:
+    tensors = {f"{name}/{field}": getattr(each, field) for name, each in sets.items() for field in FIELDS}
+    facts = {name: {fact: getattr(each, fact) for fact in FACTS} for name, each in sets.items()}
+    return store.write(path, tensors, {"source": source, "sets": json.dumps(facts), "licence": "see the sets"})
+
+
+def load(path: str | os.PathLike[str]) -> ImageSets:
+    """Read the prepared file; raises DataError where it is missing, damaged, or holds other data."""
+    tensors, metadata = store.read(path)
+    if "sets" not in metadata:
+        raise DataError(
+            f"{path}: no image sets in it, it holds {sorted(tensors)[:4]}. Needed what prepare_images makes."
+        )
+    facts = json.loads(metadata["sets"])
+    sets = {
+        name: ImageSet(**{field: tensors[f"{name}/{field}"] for field in FIELDS}, **each)
+        for name, each in facts.items()
+    }
+    return ImageSets(sets, metadata["source"], metadata["checksum"])

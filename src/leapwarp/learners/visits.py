@@ -1,0 +1,221 @@
+"""Tasks of different shapes, met one at a time: Leap on an encoder alone, and methods that keep what each visit learns.
+
+A task owns some parameters (its head, at least), whose shapes may differ from task to task, and shares the rest. So
+every task is a stack of one, and its number of steps is its own.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from leapwarp.inner import Adapted, Fold, Gradient, Step, Stop, adapt, gradient
+from leapwarp.learners.base import Info, Learner, State
+from leapwarp.learners.leap import leap_fold
+from leapwarp.optim import Optimizer, cosine_sgd
+from leapwarp.problem import Problem, Task
+from leapwarp.trees import Params, add_scaled, map_tree, repeat, to_device, zeros_like
+
+
+class Visit(NamedTuple):
+    """How one of the training tasks is trained whenever it is met."""
+
+    steps: int
+    """at most"""
+    batches: int
+    """in an epoch"""
+    classes: int
+    error: Callable[[Params, Params], Tensor]
+    """(all parameters, statistics) -> validation error []"""
+
+
+class Training(NamedTuple):
+    """What the training of all tasks has in common."""
+
+    learning_rate: float
+    patience: int
+    """looks at the validation error without a better one before a task stops"""
+    every: int
+    """steps between two looks; 0 for an epoch"""
+
+
+class Sharing(NamedTuple):
+    """What tasks share and what each owns: a method, but for how it trains over many tasks."""
+
+    new: Callable[[int, torch.Generator], Params]
+    """(classes, stream) -> what a new task owns, of one task"""
+    join: Callable[[State, int | None, Params, int], tuple[Params, Params]]
+    """(state, number of a training task or None, what it owns, batches in an epoch) -> trained, fixed: stacks of one"""
+    keep: Callable[[State, int, Params], State]
+    """(state, number, trained parameters, of one task) -> state"""
+    gradient: Gradient = gradient
+    inner: Callable[[float, int], Optimizer] = cosine_sgd
+    """(learning rate, steps) -> the task optimizer"""
+
+
+def no_better(error: Callable[[Params, Params], Tensor], patience: int, every: int) -> Stop:
+    """Stop a stack of one when its validation error has not been better than the best at `patience` looks on end.
+
+    The best is remembered: every training of a task needs a new one.
+    """
+    best = float("inf")
+
+    def is_learnt(params: Params, stats: Params, tasks: Task) -> Tensor:
+        nonlocal best
+        found = float(error(params, stats))
+        better, best = found < best, min(found, best)
+        return torch.tensor([not better], device=tasks.order.device)
+
+    return Stop(is_learnt, patience * every, every)
+
+
+def visit(
+    problem: Problem,
+    training: Training,
+    sharing: Sharing,
+    state: State,
+    number: int,
+    own: Params,
+    task: Task,
+    about: Visit,
+    fold: Fold | None = None,
+    total: Params | None = None,
+) -> Adapted:
+    """Train one task of the state's from what it owns, until it stops."""
+    params, fixed = sharing.join(state, number, own, about.batches)
+    stop = no_better(about.error, training.patience, training.every or about.batches)
+    optimizer = sharing.inner(training.learning_rate, about.steps)
+    follow = sharing.gradient
+    return adapt(problem, optimizer, params, fixed, task, about.steps, fold, total, stop, gradient=follow)
+
+
+def single(tasks: Task, number: int) -> Task:
+    """One task of a stack, as a stack of one."""
+    part = slice(number, number + 1)
+    return tasks._replace(**{name: field[part] for name, field in tasks._asdict().items() if field is not None})
+
+
+def first(stack: Params) -> Params:
+    """The parameters of a stack of one."""
+    return {name: leaf[0] for name, leaf in stack.items()}
+
+
+def joined_info(visits: list[Adapted]) -> Info:
+    """Losses and accuracies [task, step], nan after a task's last step, and steps [task]."""
+    length = max(each.loss.shape[1] for each in visits)
+
+    def padded(curve: Tensor) -> Tensor:
+        return torch.nn.functional.pad(curve[0], (0, length - curve.shape[1]), value=torch.nan)
+
+    return {
+        "loss": torch.stack([padded(each.loss) for each in visits]),
+        "accuracy": torch.stack([padded(each.accuracy) for each in visits]),
+        "steps": torch.cat([each.steps for each in visits]),
+    }
+
+
+def encoder_fold(fold: Fold, names: set[str]) -> Fold:
+    """`fold` along the path of the parameters `names` alone: others enter neither its sum nor the norm of a segment."""
+
+    def part(step: Step) -> Step:
+        kept = [{n: leaf for n, leaf in tree.items() if n in names} for tree in (step.params, step.grads)]
+        return Step(step.number, kept[0], kept[1], step.loss)
+
+    return lambda total, before, after: fold(total, part(before), part(after))
+
+
+def encoder_sharing(new: Callable[[int, torch.Generator], Params]) -> Sharing:
+    """One encoder, `state["shared"]`, with a head for each task."""
+
+    def join(state: State, number: int | None, own: Params, batches: int) -> tuple[Params, Params]:
+        return repeat(state["shared"] | own, 1), {}
+
+    def keep(state: State, number: int, params: Params) -> State:
+        shared = {name: params[name] for name in state["shared"]}
+        own = {name: leaf for name, leaf in params.items() if name not in shared}
+        return state | {"shared": shared, "own": state["own"] | {str(number): own}}
+
+    return Sharing(new, join, keep)
+
+
+def leap_encoder(
+    problem: Problem,
+    sharing: Sharing,
+    training: Training,
+    outer: Optimizer,
+    visits: list[Visit],
+    length: bool = True,
+) -> Learner:
+    """Leap on the encoder only: every task begins with a new random head, on every visit (Leap appendix G).
+
+    Args:
+        outer: of the encoder's initialisation, moved after all tasks of a meta-batch have been trained.
+        visits: of each training task, by its number.
+        length: the path's length rather than its energy.
+    """
+
+    def init(params: Params) -> State:
+        return {"shared": params, "outer": outer.init(params)}
+
+    def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
+        shared = state["shared"]
+        fold, total = encoder_fold(leap_fold(length), set(shared)), zeros_like(shared)
+        trained, errors = [], []
+        for i, number in enumerate(tasks.index.tolist()):
+            about = visits[number]
+            own = to_device(sharing.new(about.classes, generator), tasks.order.device)
+            zero = zeros_like(repeat(shared, 1))
+            adapted = visit(problem, training, sharing, state, number, own, single(tasks, i), about, fold, zero)
+            total = add_scaled(total, 1 / len(tasks.index), first(adapted.total))
+            errors.append(about.error(adapted.params, adapted.stats))
+            trained.append(adapted._replace(params={}, total=None))
+        shared, outer_state = outer.update(shared, total, state["outer"])
+        state = {"shared": shared, "outer": outer_state, "validation": torch.stack(errors).mean()}
+        return state, joined_info(trained)
+
+    return Learner(init, step, _starts_by_join)
+
+
+def sequential(
+    problem: Problem,
+    sharing: Sharing,
+    training: Training,
+    visits: list[Visit],
+    owned: list[Params],
+    shares: bool = True,
+) -> Learner:
+    """Tasks trained one after another, each going on from what the visits before have left.
+
+    There is no distinction between an initialisation and the parameters of a task (Leap appendix G). A task that is met
+    again goes on with what it owns.
+
+    Args:
+        owned: what each training task owns before it is first met.
+        shares: whether tasks share the parameters that meta-training begins from; if not, these are left out.
+    """
+
+    def init(params: Params) -> State:
+        own = {str(number): dict(each) for number, each in enumerate(owned)}
+        like = next(iter(owned[0].values()))
+        return {"shared": params if shares else {}, "own": own, "met": torch.zeros(len(owned), device=like.device)}
+
+    def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
+        trained, errors = [], []
+        for i, number in enumerate(tasks.index.tolist()):
+            about, own = visits[number], state["own"][str(number)]
+            adapted = visit(problem, training, sharing, state, number, own, single(tasks, i), about)
+            _, fixed = sharing.join(state, number, own, about.batches)
+            errors.append(about.error({**adapted.params, **fixed}, adapted.stats))
+            state = sharing.keep(state, number, map_tree(torch.clone, first(adapted.params)))
+            met = state["met"].clone()
+            met[number] = 1
+            state = state | {"met": met}
+            trained.append(adapted._replace(params={}))
+        return state | {"validation": torch.stack(errors).mean()}, joined_info(trained)
+
+    return Learner(init, step, _starts_by_join)
+
+
+def _starts_by_join(state: State, tasks: Task) -> tuple[Params, Params]:
+    raise ValueError("a new task has its own shapes here: begin with `Sharing.join`, and what `Sharing.new` gives it.")

@@ -1,0 +1,194 @@
+"""Image data sets: the checks, where sets come from, what is left out, and the prepared file."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from leapwarp.data import images, prepare_images
+from leapwarp.data.images import build, check, check_official, fit, load
+from leapwarp.data.store import DataError
+from leapwarp.experiments import multicv
+
+
+def arrays(classes=3, n=40, side=28, channels=1, first=0):
+    stream = np.random.default_rng(0)
+    found = {}
+    for part, count in (("train", n), ("test", n // 2)):
+        found[f"{part}_images"] = stream.integers(0, 256, (count, side, side, channels), dtype=np.uint8)
+        found[f"{part}_labels"] = np.arange(count) % classes + first
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Three sets, and no network."""
+    here = tmp_path / "data"
+    here.mkdir()
+    for name, channels in (("mnist", 1), ("cifar10", 3), ("mine", 3)):
+        np.savez(here / f"{name}.npz", **arrays(channels=channels))
+    monkeypatch.delenv("LEAPWARP_DATA", raising=False)
+
+    def offline(name, folder):
+        if images.OFFICIAL[name].loader is None:
+            raise DataError("torchvision has no loader for it")
+        raise OSError("no network\nand more")
+
+    monkeypatch.setattr(images, "download", offline)
+    return here
+
+
+def prepare(folder, tmp_path, *more):
+    out = tmp_path / "images.safetensors"
+    prepare_images.main(["--dir", str(folder), "--out", str(out), "--download-dir", str(tmp_path), *more])
+    return load(out)
+
+
+@pytest.mark.parametrize("first", [1, -1])
+def test_the_label_trap_of_svhn_is_caught_both_ways(first):
+    with pytest.raises(DataError, match=r"labels run from .* needed 0 to 9.*SVHN"):
+        check("svhn", arrays(10, first=first))
+    assert check("svhn", arrays(10)) == 10
+
+
+def test_a_shifted_svhn_is_told_by_the_number_of_ones(monkeypatch):
+    monkeypatch.setitem(images.OFFICIAL, "svhn", images.OFFICIAL["svhn"]._replace(n_train=40, n_test=20))
+    monkeypatch.setattr(images, "SVHN_ONES", (7, 2))
+    good = arrays(10)
+    good["train_labels"][:10] = [0, 1, 2, 3, 1, 1, 1, 7, 8, 9]
+    check_official("svhn", good)
+    shifted = good | {"train_labels": (good["train_labels"] - 1) % 10}
+    with pytest.raises(DataError, match="labels are shifted"):
+        check_official("svhn", shifted)
+
+
+def test_a_download_must_have_the_official_counts():
+    with pytest.raises(DataError, match=r"mnist: found \(3, 40, 20\).*official set has \(10, 60000, 10000\)"):
+        check_official("mnist", arrays())
+
+
+@pytest.mark.parametrize(("name", "key"), [("svhn", "split"), ("cifar10", "train")])
+def test_a_download_goes_through_torchvisions_loader(monkeypatch, tmp_path, name, key):
+    from torchvision import datasets
+
+    asked = []
+
+    class Loader:
+        def __init__(self, root, download, **which):
+            asked.append((root, download, which))
+            self.n = 40 if which[key] in (True, "train") else 20
+
+        def __iter__(self):
+            return ((Image.fromarray(np.full((32, 32, 3), i, dtype=np.uint8)), i % 10) for i in range(self.n))
+
+    about = images.OFFICIAL[name]._replace(n_train=40, n_test=20)
+    monkeypatch.setitem(images.OFFICIAL, name, about)
+    monkeypatch.setattr(images, "SVHN_ONES", (4, 2))
+    monkeypatch.setattr(datasets, about.loader, Loader)
+    found = images.find(name, None, lambda name: images.download(name, tmp_path))
+    assert [(root, fetched) for root, fetched, _ in asked] == [(str(tmp_path), True)] * 2
+    assert [which[key] for _, _, which in asked] == (["train", "test"] if key == "split" else [True, False])
+    assert found.train_images[:, 0, 0, 0].tolist() == list(range(40)) and found.origin == "torchvision"
+    assert found.test_labels.tolist() == [i % 10 for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_labels": np.zeros(39, dtype=np.int64)}, "needed one each"),
+        ({"train_labels": np.zeros(40)}, "needed one each"),
+        ({"test_labels": np.full(20, 3)}, "needed 0 to 2"),
+        ({"train_labels": np.resize([-1, 1, 2], 40)}, "labels run from -1 to 2"),
+        ({"train_images": np.zeros((40, 28, 28, 1), dtype=np.float32)}, "needed uint8"),
+        ({"train_images": np.zeros((40, 28, 28, 2), dtype=np.uint8)}, "needed uint8"),
+    ],
+)
+def test_wrong_arrays_are_refused(change, message):
+    with pytest.raises(DataError, match=message):
+        check("mine", arrays() | change)
+
+
+def test_a_set_cannot_have_more_classes_than_it_has():
+    with pytest.raises(DataError, match="found 11 classes, the set has 10"):
+        check("mnist", arrays(11))
+
+
+def test_small_images_are_padded_with_zeros_and_large_ones_resized():
+    given = torch.full((2, 28, 28, 1), 7, dtype=torch.uint8)
+    padded = fit(given)
+    assert padded.shape == (2, 1, 32, 32)
+    assert torch.equal(padded[:, 0, 2:-2, 2:-2], given[..., 0])
+    assert int(padded.sum()) == int(given.sum())
+    assert torch.equal(fit(torch.full((1, 64, 48, 3), 9, dtype=torch.uint8)), torch.full((1, 3, 32, 32), 9).byte())
+
+
+def test_normalisation_is_hats_for_known_sets_and_their_own_for_others():
+    assert build("mnist", arrays(), "x").mean == [0.1]
+    own = build("mine", arrays(channels=3), "x")
+    pixels = own.train_images.float() / 255
+    normalised = (pixels - torch.tensor(own.mean).view(3, 1, 1)) / torch.tensor(own.std).view(3, 1, 1)
+    torch.testing.assert_close(normalised.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-4)
+    torch.testing.assert_close(normalised.std((0, 2, 3)), torch.ones(3), rtol=1e-4, atol=0)
+
+
+def test_sets_that_cannot_be_had_are_left_out_with_one_line_each(folder, tmp_path, capsys):
+    found = prepare(folder, tmp_path, "--sets", "mnist", "svhn", "cifar10", "facescrub", "cifar100", "mine")
+    assert list(found.sets) == ["mnist", "cifar10", "mine"]
+    assert found.source == "multicv-subsets"
+    lines = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert [line.split(":")[1].split()[0] for line in lines] == ["svhn", "facescrub", "cifar100"]
+    assert "the download failed (no network)" in lines[0] and "torchvision has no loader" in lines[1]
+    assert "a subset: 3 classes with 40 + 20 images where the set has 10" in found.sets["mnist"].origin
+
+
+def test_a_stand_in_has_its_own_name(folder, tmp_path):
+    np.savez(folder / "chars74k.npz", **arrays(channels=3))
+    found = prepare(folder, tmp_path, "--sets", "mnist", "svhn", "cifar10")
+    assert list(found.sets) == ["mnist", "chars74k", "cifar10"]
+
+
+def test_a_damaged_set_is_an_error_and_not_left_out(folder, tmp_path, capsys):
+    (folder / "cifar10.npz").write_bytes((folder / "cifar10.npz").read_bytes()[:500])
+    with pytest.raises(SystemExit):
+        prepare(folder, tmp_path)
+    assert "cifar10.npz: damaged" in capsys.readouterr().err
+    assert not (tmp_path / "images.safetensors").exists()
+
+
+def test_with_fewer_than_three_sets_glyphs_stand_in_with_a_warning(folder, tmp_path, capsys):
+    found = prepare(folder, tmp_path, "--sets", "mnist", "svhn", "facescrub")
+    assert found.source == "glyph-sets" and len(found.sets) == 4
+    assert "WARNING: THESE ARE NOT THE DATA SETS" in capsys.readouterr().err
+    again = images.glyph_sets()
+    assert all(torch.equal(found.sets[name].train_images, each.train_images) for name, each in again.items())
+    each = again["glyphs-2"]
+    assert (each.classes, len(each.train_labels), len(each.test_labels), each.train_images.shape[1]) == (
+        20,
+        300,
+        100,
+        3,
+    )
+
+
+def test_a_folder_of_images_by_class_is_a_set(tmp_path):
+    stream = np.random.default_rng(0)
+    for name in ("b", "a"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = stream.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "faces" / name / f"{i:02d}.png")
+    found = images.find("faces", tmp_path, images.download)
+    assert (found.classes, len(found.train_labels), len(found.test_labels)) == (2, 36, 4)
+    assert found.train_labels[0] == 0 and found.train_images.shape[1:] == (3, 32, 32)
+    (tmp_path / "faces" / "a" / "00.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"00\.png: no image or a damaged one"):
+        images.find("faces", tmp_path, images.download)
+
+
+def test_a_ninth_set_is_held_out_like_the_others(folder, tmp_path):
+    for name in ("mnist", "cifar10", "mine"):
+        np.savez(folder / f"{name}.npz", **arrays(channels=1 if name == "mnist" else 3, n=60))
+    found = prepare(folder, tmp_path, "--sets", "mnist", "cifar10", "mine")
+    method = multicv.methods(multicv.SMOKE)["finetune"]
+    records, _ = multicv.run(found, method, "finetune", 0, 0, torch.device("cpu"), None, {})
+    assert {task for task, _, metric, _ in records if metric == "accuracy"} == {"mnist", "cifar10", "mine"}

@@ -1,0 +1,473 @@
+"""HAT, Progressive Nets, Leap on the encoder, early stopping; the experiment, its table and figures."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from cases import DOUBLE
+
+from leapwarp import fit as fitting
+from leapwarp import results, tables
+from leapwarp.data import images
+from leapwarp.experiments import multicv
+from leapwarp.figures import multicv as figures
+from leapwarp.inner import Step, adapt
+from leapwarp.learners import hat
+from leapwarp.learners.leap import leap_fold
+from leapwarp.learners.visits import Training, Visit, encoder_fold, first, leap_encoder, no_better, visit
+from leapwarp.models import columns as nets
+from leapwarp.models.convnet import convnet
+from leapwarp.optim import cosine_sgd, sgd
+from leapwarp.problem import Batch
+from leapwarp.tables import multicv as table
+
+CPU = torch.device("cpu")
+PAPER = Path(__file__).parents[1] / "paper" / "leap.csv"
+SETTINGS = multicv.SMOKE
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return images.ImageSets(images.glyph_sets(3), images.GLYPHS, "made up")
+
+
+@pytest.fixture(scope="module")
+def sets(drawn):
+    return [multicv.split(name, each, SETTINGS, 0, CPU) for name, each in drawn.sets.items()]
+
+
+def stream(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def encoder():
+    params = convnet(SETTINGS.filters, channels=3, size=32).init(stream())
+    return {name: leaf for name, leaf in params.items() if name.startswith("task.")}
+
+
+def double(tree):
+    return {name: leaf.double() for name, leaf in tree.items()}
+
+
+def trained(setup, state, number, steps=12):
+    """What a visit leaves of a task's parameters, of one task."""
+    task = multicv.task_stack(setup.sets, [number], [steps], SETTINGS.batch, stream(3))
+    about = Visit(steps, 3, setup.sets[number].classes, lambda params, stats: torch.tensor(0.5))
+    own = state["own"][str(number)]
+    return first(visit(setup.train, Training(0.1, 1000, 1), setup.sharing, state, number, own, task, about).params)
+
+
+# The cosine and early stopping.
+
+
+def test_the_rate_falls_along_half_a_cosine():
+    optimizer = cosine_sgd(0.3, 4)
+    params, state, one = {"w": torch.zeros(1, dtype=DOUBLE)}, optimizer.init({}), {"w": torch.ones(1, dtype=DOUBLE)}
+    moved = []
+    for _ in range(5):
+        after, state = optimizer.update(params, one, state)
+        moved.append(float(params["w"] - after["w"]))
+        params = after
+    assert moved == pytest.approx([0.3 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(5)])
+    assert moved[2] == pytest.approx(0.15) and moved[4] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("errors", "patience", "every", "taken"),
+    [
+        ([0.5, 0.4, 0.4, 0.45, 0.39, 0.5, 0.39, 0.6, 0.1], 3, 1, 8),  # best at 5, and not better in 3 steps
+        ([0.5, 0.5, 0.5, 0.5], 3, 1, 4),
+        ([0.5, 0.6, 0.5, 0.4], 2, 2, 6),  # looks after 2, 4 and 6 steps
+        ([0.5, 0.6, 0.4, 0.4, 0.4], 2, 2, 10),
+        ([0.9 - 0.05 * k for k in range(12)], 3, 1, 12),
+    ],
+)
+def test_a_task_stops_when_validation_gets_no_better(sets, errors, patience, every, taken):
+    setup = multicv.set_up("encoder", sets, SETTINGS)
+    task = multicv.task_stack(sets, [0], [12], SETTINGS.batch, stream())
+    params, fixed = setup.sharing.join({"shared": encoder()}, None, setup.sharing.new(sets[0].classes, stream()), 3)
+    sequence = iter(errors)
+    stop = no_better(lambda params, stats: torch.tensor(next(sequence)), patience, every)
+    adapted = adapt(setup.train, sgd(0.1), params, fixed, task, 12, stop=stop)
+    assert int(adapted.steps[0]) == taken
+
+
+# Leap on the encoder.
+
+
+def test_leap_measures_the_path_of_the_encoder_and_the_loss_alone():
+    generator = stream()
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=DOUBLE)  # noqa: E731
+    steps = [
+        Step(k, {"task.w": draw(1, 3), "head.w": draw(1, 5)}, {"task.w": draw(1, 3), "head.w": draw(1, 5)}, draw(1))
+        for k in range(3)
+    ]
+    fold = encoder_fold(leap_fold(), {"task.w"})
+    total, expected = {"task.w": torch.zeros(1, 3, dtype=DOUBLE)}, torch.zeros(1, 3, dtype=DOUBLE)
+    for before, after in pairwise(steps):
+        total = fold(total, before, after)
+        moved, rise = after.params["task.w"] - before.params["task.w"], -(after.loss - before.loss).abs()
+        norm = (moved.square().sum() + rise.square().sum()).sqrt()
+        expected -= (moved + rise * before.grads["task.w"]) / norm
+    assert total.keys() == {"task.w"}
+    torch.testing.assert_close(total["task.w"], expected, rtol=1e-12, atol=0)
+
+
+def test_leap_learns_an_encoder_and_keeps_no_head(sets):
+    setup = multicv.set_up("leap", sets, SETTINGS)
+    visits = [Visit(3, 3, each.classes, lambda params, stats: torch.tensor(0.5)) for each in sets]
+    learner = leap_encoder(setup.train, setup.sharing, Training(0.1, 100, 1), sgd(0.1), visits)
+    before = encoder()
+    tasks = multicv.task_stack(sets, [1, 0], [4, 4], SETTINGS.batch, stream())
+    state, info = learner.step(learner.init(before), tasks, stream(1))
+    assert state["shared"].keys() == before.keys() and "own" not in state
+    assert any(not torch.equal(leaf, before[name]) for name, leaf in state["shared"].items())
+    assert info["steps"].tolist() == [3, 3]
+    other, _ = learner.step(learner.init(before), tasks, stream(2))  # other heads
+    assert not torch.equal(other["shared"]["task.0.conv.weight"], state["shared"]["task.0.conv.weight"])
+
+
+# HAT.
+
+ABOUT = hat.Attention(blocks=4, filters=SETTINGS.filters, s_max=400.0)
+
+
+def test_gates_are_annealed_over_each_epoch():
+    params = {hat.BATCHES: torch.tensor([5.0], dtype=DOUBLE)}
+    found = [float(hat.scale({hat.STEP: torch.tensor([float(k)], dtype=DOUBLE)}, params, 400.0)) for k in range(7)]
+    low = 1 / 400
+    expected = [low + (400 - low) * k / 4 for k in range(5)]
+    assert found == pytest.approx([*expected, *expected[:2]])
+    one = {hat.BATCHES: torch.tensor([1.0])}
+    assert float(hat.scale({hat.STEP: torch.tensor([0.0])}, one, 400.0)) == 400
+
+
+def test_the_regulariser_is_the_share_of_free_filters_in_use():
+    own = [torch.tensor([[1.0, 0.5, 0.0]]), torch.tensor([[0.25, 1.0]])]
+    others = [torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.5]])]
+    assert float(hat.regulariser(own, others)) == pytest.approx((0 + 0.5 + 0 + 0.25 + 0.5) / (0 + 1 + 1 + 1 + 0.5))
+    full = [torch.ones(1, 3), torch.ones(1, 2)]
+    assert float(hat.regulariser(own, full)) == 0
+
+
+def test_the_compensation_takes_the_annealing_out_of_an_embeddings_gradient():
+    e = torch.tensor([[-2.0, 0.1, 1.5]], dtype=DOUBLE, requires_grad=True)
+    expected = 400 / (2 * (torch.cosh(e.detach()) + 1))  # s_max times the slope of sigmoid(e)
+    for s in (0.01, 1.0, 5.0):
+        (grad,) = torch.autograd.grad(torch.sigmoid(s * e).sum(), e)
+        found = hat.compensate(grad, e.detach(), torch.tensor([s], dtype=DOUBLE), 400.0)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    far = torch.tensor([[6.0]], dtype=DOUBLE)
+    found = hat.compensate(torch.ones_like(far), far, torch.tensor([400.0], dtype=DOUBLE), 400.0)
+    assert float(found) == pytest.approx((math.cosh(50) + 1) / (math.cosh(6) + 1))  # s e is held at 50
+
+
+def hat_state(sets, sign):
+    """Three tasks, of which 2 was not met; task 1 uses the filters where `sign` is 1, task 0 none."""
+    setup = multicv.set_up("hat", sets, SETTINGS)
+    own = {str(i): setup.sharing.new(each.classes, stream(i)) for i, each in enumerate(sets)}
+    own["1"] |= {f"embedding.{block}": 3.0 * sign for block in range(4)}
+    own["0"] |= {f"embedding.{block}": torch.full_like(sign, -3.0) for block in range(4)}
+    return setup, {"shared": encoder(), "own": own, "met": torch.tensor([1.0, 1.0, 0.0])}
+
+
+def test_weights_that_other_tasks_use_do_not_move_at_all(sets):
+    sign = torch.tensor([1.0, -1.0])
+    setup, state = hat_state(sets, sign)
+    after, before = trained(setup, state, 0), state["shared"]
+    for block in range(4):
+        name = f"task.{block}"
+        for part in ("conv.bias", "norm.weight", "norm.bias"):
+            assert after[f"{name}.{part}"][0] == before[f"{name}.{part}"][0]  # filter 0 is task 1's
+            assert after[f"{name}.{part}"][1] != before[f"{name}.{part}"][1] or part == "conv.bias"
+        old, new = before[f"{name}.conv.weight"], after[f"{name}.conv.weight"]
+        if block == 0:
+            assert torch.equal(new[0], old[0])
+        else:
+            assert torch.equal(new[0, 0], old[0, 0])  # from a used filter to a used one
+        assert not torch.equal(new[1], old[1])
+    assert not torch.equal(after["head.weight"], state["own"]["0"]["head.weight"])
+
+
+def test_a_task_that_comes_back_may_move_what_it_alone_uses(sets):
+    setup, state = hat_state(sets, torch.ones(2))
+    assert all((leaf == 0).all() for leaf in hat.used_by_others(state, 1, ABOUT).values())
+    assert all((leaf == 1).all() for leaf in hat.used_by_others(state, 0, ABOUT).values())
+    assert all((leaf == 1).all() for leaf in hat.used_by_others(state, None, ABOUT).values())
+    back, other = trained(setup, state, 1), trained(setup, state, 0)
+    assert not torch.equal(back["task.1.conv.weight"], state["shared"]["task.1.conv.weight"])
+    for name, leaf in state["shared"].items():
+        assert torch.equal(other[name], leaf)
+
+
+def test_a_task_that_was_never_met_uses_nothing(sets):
+    _, state = hat_state(sets, -torch.ones(2))
+    state["own"]["2"] |= {f"embedding.{block}": torch.full((2,), 5.0) for block in range(4)}
+    assert all((leaf == 0).all() for leaf in hat.used_by_others(state, None, ABOUT).values())
+
+
+def test_open_gates_leave_the_network_as_it_is(sets):
+    setup = multicv.set_up("hat", sets, SETTINGS)
+    own = setup.sharing.new(sets[0].classes, stream()) | {f"embedding.{b}": torch.full((2,), 6.0) for b in range(4)}
+    params = {name: leaf[None] for name, leaf in (encoder() | own).items()}
+    batch = Batch(multicv.pixels(sets[0].x[:9], sets[0])[None], sets[0].y[:9][None])
+    stats = {name: leaf[None] for name, leaf in setup.train.stats().items()}
+    plain = multicv.set_up("encoder", sets, SETTINGS).train
+    kept = {name: leaf for name, leaf in params.items() if not name.startswith("embedding.")}
+    torch.testing.assert_close(setup.train.evaluate(params, stats, batch).loss, plain.evaluate(kept, stats, batch).loss)
+
+
+# Progressive Nets.
+
+
+def test_columns_grow_with_the_square_of_their_number():
+    for filters, n in ((2, 1), (3, 2), (2, 5)):
+        each = [nets.column(filters, n - 1, 7, stream(t)) for t in range(n)]
+        without = [p.numel() for column in each for name, p in column.items() if "head" not in name]
+        assert sum(without) == nets.parameters(filters, n)
+    assert nets.parameters(64, 8) > 8 * nets.parameters(64, 1)
+    assert nets.parameters(64, 1) == sum(leaf.numel() for name, leaf in convnet(64, channels=3, size=32).init(
+        stream()).items() if name.startswith("task."))  # fmt: skip
+    shapes = {name: tuple(leaf.shape) for name, leaf in nets.column(2, 4, 7, stream()).items()}
+    assert shapes["lateral.1.reduce.weight"] == (2, 8, 1, 1) and shapes["lateral.head.weight"] == (7, 4 * 8)
+    assert "lateral.0.alpha" not in shapes
+
+
+def slow(columns, own, number, x):
+    """Outputs of a column by loops over columns, with batch statistics; the trained column is `own`."""
+
+    def block(h, params, b, lateral):
+        h = torch.nn.functional.conv2d(h, params[f"task.{b}.conv.weight"], params[f"task.{b}.conv.bias"], padding=1)
+        if lateral is not None:
+            h = h + lateral
+        h = torch.nn.functional.max_pool2d(h, 2)
+        scale = params[f"task.{b}.norm.weight"], params[f"task.{b}.norm.bias"]
+        return torch.relu(torch.nn.functional.batch_norm(h, None, None, *scale, training=True))
+
+    everyone = dict(enumerate(columns)) | {(number if number is not None else len(columns)): own}
+    me = number if number is not None else len(columns)
+    hidden = dict.fromkeys(everyone, x)
+    for b in range(4):
+        new = {}
+        for j, params in everyone.items():
+            lateral = None
+            if b:
+                others = [k for k in everyone if k != j and (j == me or k < len(columns))]
+                seen = torch.cat([params[f"lateral.{b}.alpha"][i] * hidden[k] for i, k in enumerate(others)], 1)
+                weight, bias = params[f"lateral.{b}.reduce.weight"], params[f"lateral.{b}.reduce.bias"]
+                reduced = torch.relu(torch.nn.functional.conv2d(seen, weight, bias))
+                lateral = torch.nn.functional.conv2d(reduced, params[f"lateral.{b}.conv.weight"], padding=1)
+            new[j] = block(hidden[j], params, b, lateral)
+        hidden = new
+    features = torch.cat([hidden[k].flatten(1) for k in everyone if k != me], 1)
+    return hidden[me].flatten(1) @ own["head.weight"].T + own["head.bias"] + features @ own["lateral.head.weight"].T
+
+
+@pytest.mark.parametrize("number", [None, 0, 1])
+def test_columns_together_are_what_loops_over_them_give(number):
+    n, filters = 3, 2
+    made = [double(nets.column(filters, n - 1, 4, stream(t))) for t in range(n)]
+    own = double(nets.column(filters, n, 4, stream(9))) if number is None else made[number]
+    others = n if number is None else n - 1
+    model = nets.columns(filters, others)
+    params = {name: leaf[None] for name, leaf in own.items()} | nets.dense(made, number)
+    stats = {name: leaf[None] for name, leaf in double(model.stats()).items()}
+    x = torch.randn(6, 3, 32, 32, generator=stream(), dtype=DOUBLE)
+    outputs, after = model.apply(params, stats, x[None], True)
+    torch.testing.assert_close(outputs[0], slow(made, own, number, x), rtol=1e-9, atol=1e-9)
+    assert all(leaf.shape == stats[name].shape and not torch.equal(leaf, stats[name]) for name, leaf in after.items())
+
+
+def test_a_visit_trains_one_column_and_the_task_goes_on_with_it(sets):
+    setup = multicv.set_up("progressive", [*sets, sets[0]], SETTINGS)
+    new = multicv.training_column(SETTINGS, 3)
+    own = {str(i): new(each.classes, stream(i)) for i, each in enumerate(sets)}
+    state = {"shared": {}, "own": own, "met": torch.zeros(3)}
+    once = setup.sharing.keep(state, 1, trained(setup, state, 1))
+    assert all(torch.equal(leaf, once["own"]["0"][name]) for name, leaf in own["0"].items())
+    moved = {name for name, leaf in own["1"].items() if not torch.equal(leaf, once["own"]["1"][name])}
+    assert {"task.0.conv.weight", "lateral.1.alpha", "lateral.1.reduce.weight", "lateral.head.weight"} <= moved
+    twice = trained(setup, once, 1)
+    assert not torch.equal(twice["task.0.conv.weight"], once["own"]["1"]["task.0.conv.weight"])
+
+
+# The experiment.
+
+
+def test_methods_of_a_seed_learn_a_held_out_set_from_the_same_batches_and_head(drawn, monkeypatch):
+    seen = []
+    plain = multicv.adapt
+    monkeypatch.setattr(multicv, "adapt", lambda *rest, **more: seen.append(rest) or plain(*rest, **more))
+    for name in ("scratch", "leap", "finetune", "hat"):
+        multicv.run(drawn, multicv.methods(SETTINGS)[name], name, 0, 0, CPU, None, {})
+    first_set = seen[:: len(drawn.sets)]
+    for _, _, params, _, task, _ in first_set[1:]:
+        assert torch.equal(task.order, first_set[0][4].order)
+        assert torch.equal(params["head.weight"], first_set[0][2]["head.weight"])
+    assert torch.equal(first_set[0][2]["task.0.conv.weight"][0], encoder_of(0)["task.0.conv.weight"])
+
+
+def encoder_of(seed):
+    return convnet(SETTINGS.filters, channels=3, size=32).init(multicv.generator(seed, "init"))
+
+
+def test_validation_images_are_a_part_of_the_training_images_only(drawn):
+    each = next(iter(drawn.sets.values()))
+    whole = multicv.replace(SETTINGS, most_train=None, most_test=None, most_classes=None)
+    parts = multicv.split("glyphs-0", each, whole, 0, CPU)
+    assert (len(parts.y), len(parts.y_validation), len(parts.y_test)) == (255, 45, 100)
+    together = torch.cat([parts.x, parts.x_validation]).flatten(1).float().sum(1).sort().values
+    torch.testing.assert_close(together, each.train_images.flatten(1).float().sum(1).sort().values)
+
+
+def test_meta_steps_draw_other_tasks_and_methods_the_same(drawn, monkeypatch):
+    class Enough(Exception):
+        pass
+
+    found = {}
+
+    def fit(learner, params, sample, how, seed, title, identity):
+        found[title.split(",")[0]] = [sample(k) for k in range(4)]
+        raise Enough
+
+    monkeypatch.setattr(multicv, "fit", fit)
+    for name in ("leap_1_epoch", "hat"):
+        with pytest.raises(Enough):
+            multicv.run(drawn, multicv.methods(SETTINGS)[name], name, 0, 0, CPU, None, {})
+    for one, other in zip(found["leap_1_epoch"], found["hat"], strict=True):
+        assert torch.equal(one.index, other.index) and torch.equal(one.order, other.order)
+    orders = [task.order for task in found["hat"]]
+    assert not any(torch.equal(a, b) for a, b in pairwise(orders))
+    assert set(torch.cat([task.index for task in found["hat"]]).tolist()) == {0, 1}  # and never the one held out
+
+
+def test_every_image_comes_once_in_an_epoch():
+    rows = multicv.order(10, 5, 4, stream())
+    assert rows.shape == (5, 4)
+    flat = rows.flatten().tolist()
+    assert sorted(flat[:10]) == sorted(flat[10:]) == list(range(10))
+
+
+@pytest.mark.parametrize("name", ["leap", "hat", "progressive"])
+def test_a_run_that_was_stopped_ends_with_the_same_rows(drawn, tmp_path, monkeypatch, name):
+    method = multicv.methods(SETTINGS)[name]
+    whole, _ = multicv.run(drawn, method, name, 0, 0, CPU, None, {})
+    plain, count = fitting.meta_step, 0
+
+    def stopped(*rest):
+        nonlocal count
+        count += 1
+        if count == SETTINGS.meta_steps + 2:  # in the second meta-step of the second set
+            raise ZeroDivisionError
+        return plain(*rest)
+
+    learnt = []
+    learn = multicv.learn
+    monkeypatch.setattr(multicv, "learn", lambda *rest: learnt.append(rest[3]) or learn(*rest))
+    monkeypatch.setattr(fitting, "meta_step", stopped)
+    with pytest.raises(ZeroDivisionError):
+        multicv.run(drawn, method, name, 0, 0, CPU, tmp_path, {"lr": 1})
+    assert len(list(tmp_path.glob("*-rows.pt"))) == 1
+    resumed, _ = multicv.run(drawn, method, name, 0, 0, CPU, tmp_path, {"lr": 1})
+    assert count == 3 * SETTINGS.meta_steps + 1  # no meta-step but the stopped one is made twice
+    assert learnt == list(drawn.sets)  # and no held-out set is learnt twice
+    timed = {"meta_seconds", "step_seconds", "peak_memory"}
+    assert [tuple(r) for r in resumed if r[2] not in timed] == [r for r in whole if r[2] not in timed]
+
+
+def test_the_growth_that_is_reported_is_that_of_the_parameters(drawn):
+    for name in ("leap", "finetune", "hat", "progressive"):
+        records, _ = multicv.run(drawn, multicv.methods(SETTINGS)[name], name, 0, 0, CPU, None, {})
+        growth = [value for _, _, metric, value in records if metric == "parameters_without_heads"]
+        assert len(growth) == 3
+        assert (growth[0] == growth[-1]) == (name in ("leap", "finetune"))
+    assert growth[-1] == nets.parameters(SETTINGS.filters, 3)
+
+
+# Table, figures, claims.
+
+
+def made_up(seeds=(0, 1), skip=()):
+    fixed = {
+        "experiment": "multicv", "profile": "quick", "data_source": "multicv-subsets", "data_checksum": "0a1b2c",
+        "settings": "3d4e5f", "version": "0.1.0", "device": "cpu", "seconds": 1.0, "n_tasks": 0,
+    }  # fmt: skip
+    error = {"leap": 0.2, "finetune": 0.4, "progressive": 0.3, "hat": 0.5, "scratch": 0.25}
+    frames = []
+    for method, base in error.items():
+        for seed in seeds:
+            records = [("", None, "peak_memory", 500.0)]
+            records += [("", k, "parameters_without_heads", 100.0 * (k if method == "hat" else 1)) for k in (1, 2, 3)]
+            for task, shift in (("facescrub", 0.1), ("mnist", 0.0), ("chars74k", 0.2)):
+                bad = base + shift + (0.2 if (method, task) == ("leap", "facescrub") else 0) + 0.01 * seed
+                values = {
+                    "accuracy": 1 - bad, "train_error": bad / 2, "error_area": 100 * bad, "steps": 10.0,
+                    "step_seconds": 0.01, "parameters": 900.0 if method == "progressive" else 100.0,
+                    "n_train": 400.0, "n_test": 50.0, "n_classes": 10.0, "meta_seconds": 3.0,
+                }  # fmt: skip
+                records += [(task, None, metric, value) for metric, value in values.items()]
+                records += [(task, k, "heldout_accuracy", 0.1 * k) for k in (0, 5)]
+                records += [(task, k, "train_batch_error", 0.5) for k in (0, 5)]
+            if method not in skip:
+                frames.append(results.rows(records, method=method, seed=seed, **fixed))
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_table_3_is_complete_and_as_printed():
+    paper = tables.read_paper(PAPER, "3")
+    assert len(paper) == 8 * 5 * 3
+    found = paper.set_index(["row", "method", "metric"])["value"]
+    assert found["facescrub", "leap", "error"] == 19.9 and found["cifar100", "hat", "error_area"] == 58.4
+    best = paper.loc[paper["metric"] == "error"].sort_values("value").groupby("row")["method"].first()
+    assert (best == "leap").sum() == 7 and best["facescrub"] == "progressive"
+
+
+def test_the_table_sets_ours_beside_the_papers_and_says_what_the_data_are():
+    lines, text = table.build(made_up(), tables.read_paper(PAPER, "3"))
+    assert "| mnist | Leap | **20.5 ± 0.7** / **0.7** |" in text
+    assert "| facescrub | Leap | 50.5 ± 0.7 / 19.9 |" in text
+    assert "| facescrub | No pretraining | **35.5 ± 0.7** / 18.2 |" in text
+    assert "| svhn | Leap | – / **8.4** |" in text
+    assert "| chars74k | 10 | 400 | 50 | not one of the paper's sets |" in text
+    assert "Left out, since they could not be had: notmnist, fashion-mnist, cifar10, svhn" in text
+    assert "| facescrub | No pretraining | Progressive Nets | No pretraining | Progressive Nets |" in text
+    assert "| Finetuning (multi-head) | +15.0 | +15.0 to +15.0 |" in text
+    assert set(lines["heldout"]) >= {"chars74k", "svhn"}
+    for part in text.split("\n\n"):
+        if part.startswith("|"):
+            assert len({row.count("|") for row in part.splitlines()}) == 1
+
+
+def test_one_seed_or_a_missing_method_leave_gaps_and_no_error():
+    _, text = table.build(made_up((0,), skip=("hat", "scratch")), tables.read_paper(PAPER, "3"))
+    assert "| mnist | HAT | – / 0.8 |" in text and "Against no pretraining" not in text
+
+
+def test_leads_are_over_the_best_other_method_of_the_same_seed():
+    frame = made_up()
+    assert tables.quantity(frame, "lead_mnist")["value"].tolist() == pytest.approx([5, 5])
+    assert tables.quantity(frame, "area_lead_mnist")["value"].tolist() == pytest.approx([5, 5])
+    assert tables.quantity(frame, "lead_facescrub")["value"].tolist() == pytest.approx([-15, -15])
+    assert tables.quantity(frame, "error_mnist")["task"].unique().tolist() == ["mnist"]
+    assert tables.quantity(made_up(skip=("hat",)), "lead_mnist").empty
+    ratio = tables.quantity(frame, "parameter_ratio")
+    assert ratio.loc[ratio["method"] == "progressive", "value"].tolist() == [9.0] * 6
+
+
+def test_the_map_shows_differences_to_no_pretraining():
+    final = tables.quantity(made_up(), "error")
+    cells = figures.changes(final, ["mnist", "facescrub"], ["leap", "finetune"])
+    np.testing.assert_allclose(cells, [[-5, 15], [15, 15]], atol=1e-9)
+    assert np.isnan(figures.changes(final, ["svhn"], ["leap"])).all()
+
+
+def test_figures_are_drawn_whatever_is_missing(tmp_path):
+    for frame in (made_up(), made_up((0,), skip=("scratch", "hat"))):
+        results.write(tmp_path / "rows.csv", frame)
+        rows = ["--experiment", "multicv", "--rows", str(tmp_path / "rows.csv"), "--paper", str(PAPER)]
+        figures.main([*rows, "--out-dir", str(tmp_path)])
+        assert {path.stem for path in tmp_path.glob("*.png")} == {"multicv", "multicv_map", "multicv_curves"}
