@@ -1,4 +1,4 @@
-"""Estimate the GPU and core hours of the Omniglot experiments at `paper`, which has never been run.
+"""Estimate the GPU and core hours of the Omniglot and few-shot experiments at `paper`, which has never been run.
 
     python benchmarks/paper_hours.py
 
@@ -19,13 +19,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from leapwarp import host
-from leapwarp.experiments import leap_ablation, natural_gradient, omniglot_leap, omniglot_warp, warp_ablation
+from leapwarp.experiments import (
+    few_shot,
+    few_shot_tiered,
+    inner_cost,
+    leap_ablation,
+    natural_gradient,
+    omniglot_leap,
+    omniglot_warp,
+    warp_ablation,
+)
 from leapwarp.experiments.omniglot import Settings
 from leapwarp.inner import adapt
 from leapwarp.learners.leap import leap_fold
 from leapwarp.learners.warpgrad import warp_gradient
+from leapwarp.models.conv4 import conv4
 from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import sgd
+from leapwarp.problem import supervised
 from leapwarp.trees import partition, repeat, zeros_like
 
 GPU = {"fast": (5e-6, 10e12), "slow": (10e-6, 2e12)}  # seconds to start an operation, FLOP/s in float32
@@ -107,6 +118,21 @@ def steps_of(name: str, settings: Settings, warp: Warp | None, meta_steps: int) 
     yield looks * s.eval_steps, training_step(s.filters, s.n_test, s.batch, warp)
 
 
+def few_shot_meta_step(method: few_shot.Method) -> Cost:
+    """One meta-step, counted with 8 and 16 filters: the FLOPs of f filters are a f + b f^2."""
+    s, counts = method.settings, []
+    sizes = inner_cost.Settings(size=s.size, shots=s.train_shots, queries=s.queries)
+    for filters in (8, 16):
+        model = conv4(filters, few_shot.WAYS, s.size, method.extra)
+        learner = method.learner(supervised(model), s)
+        state = learner.init(model.init(torch.Generator().manual_seed(0)))
+        tasks = inner_cost.draw_task(sizes, learner.draws, 0, torch.device("cpu"))
+        counts.append(_counted(lambda: learner.step(state, tasks, torch.Generator())))  # noqa: B023
+    square = (counts[1].flops - 2 * counts[0].flops) / (16**2 - 2 * 8**2)
+    line = (counts[0].flops - square * 8**2) / 8
+    return Cost(counts[1].operations, line * s.filters + square * s.filters**2)
+
+
 def hours(found: list[tuple[float, Cost]], start: float, speed: float) -> float:
     return sum(n * max(cost.operations * start, cost.flops / speed) for n, cost in found) / 3600
 
@@ -148,6 +174,17 @@ def main() -> None:
             print(f"| {experiment} | {name} | {runs} | {jobs} | {each['fast']:.2f} to {each['slow']:.2f} | "
                   f"{runs * each['fast']:.0f} to {runs * each['slow']:.0f} | {core:.1f} |")  # fmt: skip
         print(f"| **{experiment}** | | {runs_total} | {jobs_total} | | **{total[0]:.0f} to {total[1]:.0f}** | |")
+    print("\nfew-shot, meta-training alone (validation takes up to a third of it again):\n")
+    print("| experiment | method | runs | GPU hours a run | core hours a run |")
+    print("|---|---|---|---|---|")
+    for module in (few_shot, few_shot_tiered):
+        experiment = module.__name__.split(".")[-1]
+        for name in config[experiment]["methods"]:
+            method = module.methods(module.PAPER)[name]
+            found = [(float(method.settings.meta_steps), few_shot_meta_step(method))]
+            fast, slow = (hours(found, start, flops) for start, flops in GPU.values())
+            runs = config[experiment]["paper"]["seeds"]
+            print(f"| {experiment} | {name} | {runs} | {fast:.1f} to {slow:.1f} | {hours(found, 0.0, CORE):.0f} |")
 
 
 if __name__ == "__main__":
