@@ -145,6 +145,9 @@ FIGURES = (  # in the order of a page
     "few_shot",
     "few_shot_curves",
     "inner_cost",
+    "multi_shot",
+    "multi_shot_meta",
+    "search",
 )
 
 
