@@ -84,7 +84,7 @@ def load(path: str | os.PathLike[str], size: int | None = None) -> Classes:
 
 
 def for_choosing(classes: Classes) -> Classes:
-    """The same with its validation classes in the place of test classes: what is chosen by it has seen none of these."""
+    """The same with validation classes in the place of test classes: what is chosen by it has seen none of these."""
     return classes._replace(split=classes.split | {"test": classes.split["validation"]})
 
 

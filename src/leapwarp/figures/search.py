@@ -5,6 +5,7 @@ python -m leapwarp.figures.search --trials results/quick/search/multi_shot/leap/
 """
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from leapwarp import tables
 from leapwarp.figures import draw, style
@@ -24,8 +26,9 @@ def panel(axes: Axes, frame: pd.DataFrame, name: str) -> None:
     values, look = frame[name], style.method(frame["method"].iloc[0])
     if not pd.api.types.is_numeric_dtype(values):
         values = values.astype(str)
-    elif values.max() >= 10 * values.min() > 0:
+    elif min(values) > 0 and max(values) >= 10 * min(values):
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     failed = frame["score"].isna()
     axes.plot(values[~failed], frame.loc[~failed, "score"], "o", color=look.colour, alpha=0.7)
     axes.plot(values.iloc[0], frame["score"].iloc[0], "*", color="black", markersize=13)
@@ -36,12 +39,12 @@ def panel(axes: Axes, frame: pd.DataFrame, name: str) -> None:
 
 def build(frame: pd.DataFrame) -> Figure:
     names, about = drawn(frame), tables.QUANTITIES[frame["criterion"].iloc[0]]
-    figure = Figure(figsize=(max(2.7 * len(names), 5.5), 3.6), layout="constrained")
+    figure = Figure(figsize=(max(2.7 * len(names), 6.5), 3.8), layout="constrained")
     row = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for axes, name in zip(row, names, strict=True):
         panel(axes, frame, name)
     unit = "%" if about.unit == "percent" else about.unit
-    row[0].set_ylabel(f"{about.title.lower()},\nvalidation classes [{unit}]")
+    row[0].set_ylabel(textwrap.fill(f"{about.title}, validation classes [{unit}]", 28))
     first = frame.iloc[0]
     warning = draw.smaller(first["profile"], first["data_source"])
     text = f"profile {first['profile']}, data {first['data_source']}, {len(frame)} trials of one seed each"

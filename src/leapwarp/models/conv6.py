@@ -27,7 +27,7 @@ def conv6(widths: Sequence[int], classes: int, size: int, warped: bool = False, 
     side = size >> min(POOLED, len(widths))
     if not widths or min(widths) < 1 or side < 1:
         raise ValueError(
-            f"{POOLED} poolings need images of at least {1 << POOLED} pixels and a filter a block; got {size}, {widths}."
+            f"{POOLED} poolings need images of at least {1 << POOLED} pixels, a block a filter; got {size}, {widths}."
         )
     blocks = [f"task.{block}" for block in range(len(widths))]
     if warped:

@@ -44,12 +44,15 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         lines = results.summary(tables.quantity(frame, name), ["method"])
         parts.append(lines.assign(metric=name, unit=tables.QUANTITIES[name].unit))
     lines = pd.concat(parts, ignore_index=True)
-    theirs = paper.set_index("method")
-    is_accuracy = lines["metric"] == "accuracy"
-    for column, source in (("paper", "value"), ("paper_std", "std")):
-        lines[column] = lines["method"].map(theirs[source]).where(is_accuracy).astype("float64")
-    steps = steps_to_baseline(frame)
-    lines["steps_to_scratch"] = lines["method"].map(steps).where(is_accuracy).astype("float64")
+    extra = {
+        "paper": dict(zip(paper["method"], paper["value"], strict=True)),
+        "paper_std": dict(zip(paper["method"], paper["std"], strict=True)),
+        "steps_to_scratch": steps_to_baseline(frame),
+    }
+    of_accuracy = lines["metric"] == "accuracy"
+    for column, values in extra.items():
+        found = [values.get(method, math.nan) for method in lines["method"]]
+        lines[column] = pd.Series(found, index=lines.index, dtype="float64").where(of_accuracy)
     ours = lines.set_index(["metric", "method"])
     text = [
         "| Method | Accuracy | Paper (ICLR) | Difference | Area | Steps | Seconds a task |",
@@ -76,10 +79,11 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 {tables.origin(frame)}
 - {SIZES.get(frame["profile"].iloc[0], "")}
 - {n_tests.max()} held-out tasks a seed. ± is the sample standard deviation over seeds of the mean over them.
-- *Area*: the mean height of the learning curve (held-out accuracy over the gradient steps), which is higher for a faster
-  learner. *Steps*: gradient steps until the curve is where that of no pretraining ends (– where it is not in some seed);
-  no pretraining takes larger batches.
-- The paper at hand prints no number for Figure 7: these are of its later ICLR 2020 version, second-hand and not verified.
+- *Area*: the mean height of the learning curve (held-out accuracy over the gradient steps), which is higher for a
+  faster learner. *Steps*: gradient steps until the curve is where that of no pretraining ends (– where it is not, in
+  some seed); no pretraining takes larger batches.
+- The paper at hand prints no number for Figure 7: these are of its later ICLR 2020 version, second-hand and not
+  verified.
 
 {chr(10).join(text)}
 """,

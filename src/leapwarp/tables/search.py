@@ -30,8 +30,8 @@ def read_trial(path: Path, criterion: str) -> dict[str, Any]:
     origin = json.loads(path.with_suffix(".json").read_text())
     if origin.get("held_out") != "validation":
         raise ValueError(
-            f"{path}: was judged on {origin.get('held_out', 'test')} classes. Settings are chosen on validation classes "
-            "alone: needed a run with --held-out validation."
+            f"{path}: was judged on {origin.get('held_out', 'test')} classes. Settings are chosen on validation "
+            "classes alone: needed a run with --held-out validation."
         )
     trial, frame = yaml.safe_load(path.with_suffix(".yaml").read_text()), results.read(path)
     score = math.nan
@@ -39,7 +39,7 @@ def read_trial(path: Path, criterion: str) -> dict[str, Any]:
         final = tables.quantity(frame, criterion)
         if final.empty:
             raise ValueError(f"{path}: found metrics {sorted(set(frame['metric']))}, needed {criterion!r}.")
-        score = float(final["value"].mean())
+        score = float(final["value"].to_numpy().mean())
     about = {key: trial[key] for key in ("experiment", "method", "trial")}
     about |= {"profile": frame["profile"].iloc[0], "data_source": frame["data_source"].iloc[0]}
     return about | {"score": score} | {name: trial["settings"][name] for name in trial["drawn"]}
@@ -50,16 +50,20 @@ def collect(paths: Sequence[Path], criterion: str) -> pd.DataFrame:
 
     Raises ValueError where all diverged, or where they are of several searches.
     """
-    frame = pd.DataFrame([read_trial(path, criterion) for path in paths])
-    for column in ("experiment", "method", "profile", "data_source"):
-        if frame[column].nunique() > 1:
-            raise ValueError(f"found trials of {column} {sorted(set(frame[column]))}, needed those of one search.")
-    if frame["score"].isna().all():
-        raise ValueError(f"all {len(frame)} trials diverged: needed one that did not. Narrow the space of the rates.")
-    frame = frame.assign(criterion=criterion)
+    trials: list[dict[str, Any]] = [read_trial(path, criterion) | {"criterion": criterion} for path in paths]
+    for key in ("experiment", "method", "profile", "data_source"):
+        found = sorted({trial[key] for trial in trials})
+        if len(found) > 1:
+            raise ValueError(f"found trials of {key} {found}, needed those of one search.")
+    if all(math.isnan(trial["score"]) for trial in trials):
+        raise ValueError(f"all {len(trials)} trials diverged: needed one that did not. Narrow the space of the rates.")
     sign = 1 if tables.QUANTITIES[criterion].lower else -1
-    key = frame["score"] * sign
-    return frame.assign(key=key).sort_values(["key", "trial"]).drop(columns="key").reset_index(drop=True)
+
+    def place(trial: dict[str, Any]) -> tuple[bool, float, int]:
+        diverged = math.isnan(trial["score"])
+        return diverged, 0.0 if diverged else sign * trial["score"], trial["trial"]
+
+    return pd.DataFrame(sorted(trials, key=place))
 
 
 def drawn(frame: pd.DataFrame) -> list[str]:
