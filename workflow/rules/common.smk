@@ -192,7 +192,11 @@ def winner_file(wildcards):
     about = SEARCH.get(wildcards.experiment)
     if wildcards.profile not in config["search"]["used"] or about is None:
         return []
-    return [f"{searched_folder(wildcards)}/winner.yaml"] if wildcards.method in about[wildcards.profile]["methods"] else []
+    return (
+        [f"{searched_folder(wildcards)}/winner.yaml"]
+        if wildcards.method in about[wildcards.profile]["methods"]
+        else []
+    )
 
 
 def settings_option(wildcards, input):

@@ -58,8 +58,8 @@ class Settings:
     leap_weight: float = 1.0  # lambda: the initialisation's rate is lambda outer_lr (Algorithm 1); the paper is silent
     meta_batch: int = 5  # App. I
     meta_steps: int = 2000  # App. I
-    n_test: int = 100  # evaluation tasks; the paper is silent
-    n_validation: int = 20  # the paper is silent
+    n_test: int = 50  # evaluation tasks; the paper is silent
+    n_validation: int = 10  # the paper is silent
     validate_every: int = 50
     curve_every: int = 5  # steps between two points of a learning curve
     tasks_at_a_time: int = 5
