@@ -6,14 +6,16 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import DOUBLE
+from cases import DOUBLE, small_warped
 
 from leapwarp import results, trees
 from leapwarp.data import textures
 from leapwarp.data.classes import Classes, for_choosing
 from leapwarp.experiments import multi_shot
 from leapwarp.experiments.multi_shot import SMOKE, draw_batch, draw_tasks
+from leapwarp.learners import warp_leap_online
 from leapwarp.models.conv6 import conv6
+from leapwarp.optim import momentum_sgd, sgd
 from leapwarp.rng import generator
 from leapwarp.tables.multi_shot import steps_to_baseline
 
@@ -51,6 +53,46 @@ def test_the_network_is_that_of_appendix_i(warped):
 def test_the_published_network_has_its_features():
     params = conv6(multi_shot.PAPER.widths, 10, 84).init(generator(0, "init"))
     assert params["head.weight"].shape == (10, 2 * 2 * 256)
+
+
+def test_with_momentum_warps_learn_along_its_path_by_plain_steps():
+    """The objective of Algorithm 1 by central differences: theta_k with momentum, equation 3's step without."""
+    problem, params, tasks = small_warped()
+    steps, rate, momentum = 4, 0.2, 0.9
+    learner = warp_leap_online(problem, momentum_sgd(rate, momentum), sgd(1.0), sgd(1.0), steps)
+    state = learner.init(params)
+    after, _ = learner.step(state, tasks, torch.Generator())
+
+    who = torch.arange(len(tasks.index))
+
+    def gradient(theta, warp, number):
+        theta = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+        batch = problem.draw(tasks, who, torch.full_like(who, number))
+        loss = problem.loss({**theta, **trees.repeat(warp, len(who))}, {}, batch).loss.sum()
+        return dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
+
+    theta = trees.repeat(state["params"], len(who))
+    velocity, path = trees.zeros_like(theta), []
+    for k in range(steps):
+        path.append(theta)
+        grads = gradient(theta, state["warp"], k)
+        velocity = {name: momentum * velocity[name] + grads[name] for name in theta}
+        theta = {name: theta[name] - rate * velocity[name] for name in theta}
+
+    def objective(warp):
+        total = 0.0
+        for k, theta in enumerate(path):
+            grads = gradient(theta, warp, steps + 1 + 2 * k)
+            stepped = {name: theta[name] - rate * grads[name] for name in theta}
+            batch = problem.draw(tasks, who, torch.full_like(who, steps + 2 + 2 * k))
+            total += float(problem.loss({**stepped, **trees.repeat(warp, len(who))}, {}, batch).loss.sum())
+        return total
+
+    stream = torch.Generator().manual_seed(3)
+    along = {name: torch.randn(leaf.shape, generator=stream, dtype=DOUBLE) for name, leaf in state["warp"].items()}
+    ends = [objective(trees.add_scaled(state["warp"], sign * 1e-5, along)) for sign in (1, -1)]
+    slope = sum(float(((state["warp"][name] - after["warp"][name]) * along[name]).sum()) for name in along)
+    assert slope == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-6)
 
 
 # ---------------------------------------------------------------- tasks

@@ -14,12 +14,12 @@ from calls import REPO
 from leapwarp import results, search
 from leapwarp.data import textures
 from leapwarp.data.classes import Classes, for_choosing
-from leapwarp.experiments import command, few_shot, multi_shot
+from leapwarp.experiments import command, few_shot, few_shot_tiered, multi_shot
 from leapwarp.tables import search as table
 
 SPACE = {"a": {"log_uniform": [0.001, 10]}, "b": {"uniform": [-2, 6]}, "c": {"choice": [1, 2, 5]}}
 DECLARED = yaml.safe_load((REPO / "workflow/search.yaml").read_text())
-SEARCHED = {"few_shot": few_shot, "multi_shot": multi_shot}
+SEARCHED = {"few_shot": few_shot, "few_shot_tiered": few_shot_tiered, "multi_shot": multi_shot}
 METHODS = [(experiment, method) for experiment, about in DECLARED.items() for method in about["spaces"]]
 
 
@@ -87,7 +87,8 @@ def test_every_space_that_is_declared_fits_its_experiment(tmp_path, experiment, 
 
 
 def test_the_paper_sizes_are_as_many_trials_as_it_says_of_every_method():
-    assert {name: about["paper"]["trials"] for name, about in DECLARED.items()} == {"few_shot": 50, "multi_shot": 200}
+    trials = {name: about["paper"]["trials"] for name, about in DECLARED.items()}
+    assert trials == {"few_shot": 50, "few_shot_tiered": 50, "multi_shot": 200}
     config = yaml.safe_load((REPO / "config.yaml").read_text())
     for name, about in DECLARED.items():
         assert sorted(about["paper"]["methods"]) == sorted(config["experiments"][name]["methods"])
