@@ -162,9 +162,11 @@ def test_nothing_that_is_chosen_sees_test_classes(data):
     assert meta[0] == meta[1]
 
 
-def test_training_from_scratch_has_larger_batches_and_its_own_rate():
-    settings = multi_shot.methods(replace(SMOKE, scratch_lr=0.7))["scratch"].settings
-    assert (settings.batch, settings.inner_lr, settings.meta_steps) == (SMOKE.large_batch, 0.7, 0)
+def test_training_from_scratch_comes_with_large_batches_and_as_the_meta_learners_train():
+    named = multi_shot.methods(replace(SMOKE, large_lr=0.7))
+    large, alone = named["sgd_large"].settings, named["scratch"].settings
+    assert (large.batch, large.inner_lr, large.meta_steps) == (SMOKE.large_batch, 0.7, 0)
+    assert alone == replace(named["leap"].settings, meta_steps=0)
 
 
 def test_paper_settings_are_those_of_appendix_i():
@@ -178,9 +180,9 @@ def test_paper_settings_are_those_of_appendix_i():
 
 def test_steps_until_the_baseline_is_reached():
     curves = {
-        ("scratch", 0): [0.1, 0.3, 0.5],
+        ("sgd_large", 0): [0.1, 0.3, 0.5],
         ("leap", 0): [0.1, 0.6, 0.7],
-        ("scratch", 1): [0.1, 0.2, 0.4],
+        ("sgd_large", 1): [0.1, 0.2, 0.4],
         ("leap", 1): [0.1, 0.3, 0.4],
         ("reptile", 0): [0.1, 0.2, 0.3],
         ("reptile", 1): [0.5, 0.5, 0.5],
@@ -197,5 +199,5 @@ def test_steps_until_the_baseline_is_reached():
         for (method, seed), values in curves.items()
     ]
     found = steps_to_baseline(pd.concat(frames, ignore_index=True))
-    assert (found["leap"], found["scratch"]) == (7.5, 10.0)
+    assert (found["leap"], found["sgd_large"]) == (7.5, 10.0)
     assert pd.isna(found["reptile"])  # it does not get there with seed 0

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from leapwarp import tables
 from leapwarp.figures import draw, style
+from leapwarp.tables.multi_shot import heading
 
-HEADING = "10-way multi-shot classification, tiered-ImageNet"
 CHANCE = 10  # percent, of ten classes
 
 
@@ -36,8 +36,12 @@ def learning(frame: pd.DataFrame, paper: pd.DataFrame, experiment: str) -> Figur
     right.axvline(CHANCE, color="0.6", linewidth=0.9, linestyle=":")
     right.set_xlabel("held-out accuracy after the last step [%]")
     right.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=8)
-    text = "strokes: seeds; dotted: chance; no pretraining takes larger batches"
-    draw.title(figure, HEADING, draw.caption(frame, experiment, text, spread="shading and bars"))
+    text = "strokes: seeds; dotted: chance"
+    draw.title(
+        figure,
+        f"10-way multi-shot classification, {heading(frame)}",
+        draw.caption(frame, experiment, text, spread="shading and bars"),
+    )
     return figure
 
 
@@ -54,9 +58,13 @@ def meta(frame: pd.DataFrame, experiment: str) -> Figure:
         axes.set_xlabel("meta-updates")
     left.set_ylabel("mean held-out accuracy along\nthe steps of validation tasks [%]")
     right.set_ylabel("mean training loss along the steps\nof the meta-batch's tasks [nats]")
-    draw.legend(figure, [draw.handle(key) for key in style.ordered(frame["method"]) if key != "scratch"])
+    draw.legend(figure, [draw.handle(key) for key in style.ordered(lines["method"])])
     text = "validation tasks are of other classes than test tasks, which are not looked at before the end"
-    draw.title(figure, f"Meta-training, {HEADING}", draw.caption(frame, experiment, text))
+    draw.title(
+        figure,
+        f"Meta-training, 10-way multi-shot classification, {heading(frame)}",
+        draw.caption(frame, experiment, text),
+    )
     return figure
 
 
