@@ -33,6 +33,7 @@ def learning(frame: pd.DataFrame, paper: pd.DataFrame, experiment: str) -> Figur
     left.legend(handles=[draw.handle(key, marker=False) for key in style.ordered(lines["method"])], frameon=False)
     labels = {key: style.method(key).name for key in style.ordered(frame["method"])}
     handles = draw.dots(right, tables.quantity(frame, "accuracy"), paper, labels, "WarpGrad paper (ICLR version)")
+    right.set_ylim(-0.6, len(labels) - 0.4)
     right.axvline(CHANCE, color="0.6", linewidth=0.9, linestyle=":")
     right.set_xlabel("held-out accuracy after the last step [%]")
     right.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=8)
