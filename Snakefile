@@ -23,6 +23,7 @@ rule all:
         [outputs(name, config["profile"]) for name in EXPERIMENTS],
         f"results/{config['profile']}/index.html",
         "results/claims.csv",
+        searches(config["profile"]) if config["profile"] in config["search"]["in_all"] else [],
 
 
 for name in EXPERIMENTS:
@@ -36,6 +37,7 @@ for name in EXPERIMENTS:
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/run.smk"
+include: "workflow/rules/search.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/page.smk"
@@ -50,3 +52,6 @@ localrules:
     claims,
     all_claims,
     page,
+    winner,
+    search_figure,
+    search,

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "leapwarp"
-ORDER = ["files", "host", "interrupt", "provenance", "rng", "trees", "optim", "problem", "inner", "kfac"]
+ORDER = ["files", "host", "interrupt", "provenance", "rng", "search", "trees", "optim", "problem", "inner", "kfac"]
 ORDER += ["learners", "fit", "evaluate", "jacobian", "geometry", "experiments"]
 # For experiments only, and they know only what is below them.
 ALLOWED = {

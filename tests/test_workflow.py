@@ -11,6 +11,7 @@ import pytest
 import yaml
 from calls import REPO, RUNS, rows_of, snakemake
 
+SEARCH = yaml.safe_load((REPO / "workflow/search.yaml").read_text())
 CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
 FIGURES = [f"figures/{name}.png" for name in ("auc_by_tasks", "by_tasks", "heldout_curves", "meta_curves")]
 LEAVES = {
@@ -92,6 +93,13 @@ LEAVES = {
         "figures/multicv_map.png",
         "figures/multicv_curves.png",
     ],
+    "multi_shot": [
+        "rows.csv",
+        "table_multi_shot.csv",
+        "table_multi_shot.md",
+        "figures/multi_shot.png",
+        "figures/multi_shot_meta.png",
+    ],
 }
 SIMULATED = {"theorem1", "geometry", "surfaces", "sine", "maze", "inner_cost"}  # they read no data
 PAPER_COUNTS = {
@@ -119,6 +127,12 @@ def n_runs(experiment, profile):
     return len(block.get("baselines", [])) + len(block["methods"]) * len(size.get("n_tasks", [0])) * chunks
 
 
+def n_trials(profile):
+    """How many trials of random searches come with everything else."""
+    sizes = [about[profile] for about in SEARCH.values() if profile in CONFIG["search"]["in_all"]]
+    return sum(size["trials"] * len(size["methods"]) for size in sizes)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "profile"), [("all", "smoke"), ("all", "quick"), ("all", "paper"), *((name, "quick") for name in LEAVES)]
@@ -129,13 +143,33 @@ def test_every_target_dry_runs(folder, target, profile):
     names = list(LEAVES) if target == "all" else [target]
     runs = sum(n_runs(name, profile) for name in names)
     assert result.stdout.count(RUNS) == runs
-    assert len(re.findall(rf"\n +benchmark: results/{profile}/", result.stdout)) == runs
-    assert len(re.findall(r"\n +resources: .*runtime=\d+, gpu=[01], .*mem_mb=\d+", result.stdout)) == runs
+    jobs = runs + (n_trials(profile) if target == "all" else 0)
+    assert len(re.findall(rf"\n +benchmark: results/{profile}/", result.stdout)) == jobs
+    assert len(re.findall(r"\n +resources: .*runtime=\d+, gpu=[01], .*mem_mb=\d+", result.stdout)) == jobs
     reads = {"data"} if set(names) - SIMULATED else set()
     assert set(re.findall(r"results/(\w+)/", result.stdout)) - {"logs"} == {profile} | reads
     for name in names:
         for leaf in LEAVES[name]:
             assert f"results/{profile}/{name}/{leaf}" in result.stdout
+
+
+def test_searches_can_be_made_alone_and_their_winners_used(folder):
+    alone = snakemake(folder, "search", "--dry-run")
+    assert alone.returncode == 0, alone.stdout
+    assert alone.stdout.count("--held-out validation") == n_trials("quick") and RUNS not in alone.stdout
+    without = snakemake(folder, "multi_shot", "--dry-run")
+    assert "--settings" not in without.stdout
+
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["search"]["used"] = ["quick"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    used = snakemake(folder, "multi_shot", "--dry-run")
+    assert used.returncode == 0, used.stdout
+    for method in CONFIG["experiments"]["multi_shot"]["methods"]:
+        [*commands] = re.findall(rf"{re.escape(RUNS)}multi_shot .*--method {method} .*", used.stdout)
+        winner = f"--settings results/quick/search/multi_shot/{method}/winner.yaml"
+        searched = method in SEARCH["multi_shot"]["quick"]["methods"]
+        assert commands and all((winner in command) == searched for command in commands)
 
 
 def test_a_file_of_any_size_can_be_asked_for_by_name(folder):
@@ -169,7 +203,7 @@ def test_seeds_share_a_job(folder):
         (["profile"], "smok", "'profile' is 'smok'. Allowed: smoke, quick or paper."),
         (["device"], "gpu", "'device' is 'gpu'. Allowed: auto, cpu, cuda or cuda:N."),
         (["data", "source"], "mnist", "'data.source' is 'mnist'. Allowed: auto, omniglot or glyphs."),
-        (["sedes"], 3, "unknown key 'sedes' (value 3). Allowed here: profile, device, data, experiments."),
+        (["sedes"], 3, "unknown key 'sedes' (value 3). Allowed here: profile, device, data, search, experiments."),
         (
             ["data", "folder"],
             "x",
@@ -185,7 +219,7 @@ def test_seeds_share_a_job(folder):
             {},
             "unknown key 'experiments.omniglot_lep' (value {}). Allowed here: omniglot_warp, omniglot_leap,"
             " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry, surfaces, sine, maze,"
-            " few_shot, few_shot_tiered, inner_cost, multicv.",
+            " few_shot, few_shot_tiered, inner_cost, multicv, multi_shot.",
         ),
         (
             ["experiments", "omniglot_leap", "quick", "sedes"],

@@ -1,5 +1,6 @@
 """The config check, wildcard constraints, and functions that say which files belong together."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 
 
-def check_config(config, schema):
+def check_config(config, schema, what="config"):
     """Stop at the first mistake with one line: the key, its value, and what is allowed there."""
     errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
     error = min(errors, key=lambda error: error.json_path, default=None)
@@ -24,17 +25,22 @@ def check_config(config, schema):
         unknown = next(name for name in error.instance if name not in known)
         key = f"{key}.{unknown}".removeprefix(".")
         sys.exit(
-            f"config: unknown key '{key}' (value {error.instance[unknown]!r}). Allowed here: {', '.join(known)}."
+            f"{what}: unknown key '{key}' (value {error.instance[unknown]!r}). Allowed here: {', '.join(known)}."
         )
     if error.validator == "required":
         missing = next(name for name in error.validator_value if name not in error.instance)
         key = f"{key}.{missing}".removeprefix(".")
-        sys.exit(f"config: the key '{key}' is missing. Needed here: {', '.join(error.validator_value)}.")
-    sys.exit(f"config: '{key}' is {error.instance!r}. Allowed: {error.schema['description']}.")
+        sys.exit(f"{what}: the key '{key}' is missing. Needed here: {', '.join(error.validator_value)}.")
+    sys.exit(f"{what}: '{key}' is {error.instance!r}. Allowed: {error.schema['description']}.")
 
 
 with open(workflow.source_path("../schemas/config.schema.yaml")) as file:
     check_config(config, yaml.safe_load(file))
+
+with open(workflow.source_path("../search.yaml")) as file:
+    SEARCH = yaml.safe_load(file)
+with open(workflow.source_path("../schemas/search.schema.yaml")) as file:
+    check_config(SEARCH, yaml.safe_load(file), "search.yaml")
 
 EXPERIMENTS = config["experiments"]
 CHECKOUT = Path(os.path.relpath(workflow.basedir))
@@ -43,6 +49,7 @@ ALPHABETS = "results/data/alphabets.safetensors"
 MINI_IMAGENET = "results/data/mini_imagenet.safetensors"
 TIERED_IMAGENET = "results/data/tiered_imagenet.safetensors"
 IMAGES = "results/data/images.safetensors"
+SEARCH_SEED = 100  # of the runs of trials; no run that is reported has it
 OMNIGLOT_FIGURES = ("by_tasks", "auc_by_tasks", "heldout_curves", "meta_curves")
 
 
@@ -80,6 +87,9 @@ CATALOGUE = {
     ),
     "inner_cost": Experiment("warpgrad", "table_inner_cost", ("inner_cost",), data=None),
     "multicv": Experiment("leap", "table_multicv", ("multicv", "multicv_map", "multicv_curves"), data=IMAGES),
+    "multi_shot": Experiment(
+        "warpgrad", "table_multi_shot", ("multi_shot", "multi_shot_meta"), data=TIERED_IMAGENET
+    ),
 }
 
 
@@ -95,6 +105,7 @@ wildcard_constraints:
     ),
     n_tasks=r"\d+",
     first=r"\d+",
+    number=r"\d+",
     last=r"\d+",
     table=any_of(about.table for about in CATALOGUE.values()),
 
@@ -155,6 +166,47 @@ def data_option(wildcards, input):
 def imagenet_memory(wildcards):
     """For the set itself, which is held twice while it is written: 1.3 GB of mini-ImageNet, 16.5 of tiered."""
     return {"mini": 4000, "tiered": 36000}[wildcards.subset]
+
+
+def searched_folder(wildcards):
+    return f"results/{wildcards.profile}/search/{wildcards.experiment}/{wildcards.method}"
+
+
+def trials(wildcards):
+    """The rows of all trials of one method's random search."""
+    about = SEARCH[wildcards.experiment][wildcards.profile]
+    return [f"{searched_folder(wildcards)}/trials/{number}.csv" for number in range(about["trials"])]
+
+
+def searches(profile):
+    """What the random searches leave at one size: winners, tables of trials and figures."""
+    return [
+        f"results/{profile}/search/{experiment}/{method}/{name}"
+        for experiment, about in SEARCH.items()
+        if experiment in EXPERIMENTS
+        for method in about[profile]["methods"]
+        for name in ("winner.yaml", "trials.csv", "trials.md", "search.png")
+    ]
+
+
+def winner_file(wildcards):
+    """The settings that a run takes from a random search, where the size takes any and the method is searched."""
+    about = SEARCH.get(wildcards.experiment)
+    if wildcards.profile not in config["search"]["used"] or about is None:
+        return []
+    return (
+        [f"{searched_folder(wildcards)}/winner.yaml"]
+        if wildcards.method in about[wildcards.profile]["methods"]
+        else []
+    )
+
+
+def settings_option(wildcards, input):
+    return ["--settings", *input.settings] if input.settings else []
+
+
+def as_json(value):
+    return json.dumps(value, sort_keys=True)
 
 
 def paper_numbers(experiment):

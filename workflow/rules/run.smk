@@ -7,6 +7,7 @@ rule run:
     """Meta-train and evaluate one method with one number of tasks, for a few seeds: one CSV and where it came from."""
     input:
         data=data_file,
+        settings=winner_file,
     output:
         rows="results/{profile}/{experiment}/runs/{method}/tasks{n_tasks}/seeds{first}-{last}.csv",
         origin="results/{profile}/{experiment}/runs/{method}/tasks{n_tasks}/seeds{first}-{last}.json",
@@ -26,11 +27,13 @@ rule run:
         device=config["device"],
     params:
         data=data_option,
+        settings=settings_option,
         seeds=lambda wildcards: list(range(int(wildcards.first), int(wildcards.last) + 1)),
         checkpoints="results/{profile}/{experiment}/checkpoints/{method}/tasks{n_tasks}",
     shell:
         "exec python -m leapwarp.experiments.{wildcards.experiment} --profile {wildcards.profile}"
         " --method {wildcards.method} --n-tasks {wildcards.n_tasks} --seeds {params.seeds} {params.data:q}"
+        " {params.settings:q}"
         " --out {output.rows:q} --checkpoints {params.checkpoints:q} --device {resources.device} > {log:q} 2>&1"
 
 

@@ -83,6 +83,11 @@ def load(path: str | os.PathLike[str], size: int | None = None) -> Classes:
     return Classes(images, label, names, split, metadata["source"], metadata["checksum"])
 
 
+def for_choosing(classes: Classes) -> Classes:
+    """The same with validation classes in the place of test classes: what is chosen by it has seen none of these."""
+    return classes._replace(split=classes.split | {"test": classes.split["validation"]})
+
+
 def resize(images: Tensor, size: int) -> Tensor:
     """Images [n, 3, *, *] at another size, bilinear with antialiasing. -> [n, 3, size, size]"""
     if images.shape[-2:] == (size, size):

@@ -9,15 +9,17 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+import yaml
 
 from leapwarp import host, interrupt, provenance, results
+from leapwarp.data.classes import Classes, for_choosing
 from leapwarp.files import alone, atomic
 
 # Settings that a run may change on its way without changing what it learns.
@@ -48,6 +50,38 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}); take auto, cpu or cuda.") from None
     return device
+
+
+def with_settings(method: Any, path: Path, experiment: str, name: str) -> Any:
+    """The method with the settings that a file declares, as a random search writes it (`leapwarp.tables.search`).
+
+    Raises:
+        ValueError: no such file, one of another experiment or method, or settings that the experiment does not have.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: found no such file, needed settings, as `snakemake search` makes them.")
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())[:120]}).") from None
+    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
+        raise ValueError(f"{path}: needed a mapping with the keys experiment, method and settings.")
+    if (found.get("experiment"), found.get("method")) != (experiment, name):
+        of = f"{found.get('method')} in {found.get('experiment')}"
+        raise ValueError(f"{path}: has the settings of {of}, needed those of {name} in {experiment}.")
+    known, values = asdict(method.settings), {}
+    for key, value in found["settings"].items():
+        if key not in known:
+            raise ValueError(f"{path}: unknown setting {key!r} of {experiment}. Known: {', '.join(known)}.")
+        kind = type(known[key])
+        if kind is tuple and isinstance(value, list):
+            value = tuple(value)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ValueError(f"{path}: the setting {key} is {value!r}, needed a value as {known[key]!r}.")
+        values[key] = value
+    return method._replace(settings=replace(method.settings, **values))
 
 
 def seed_number(text: str) -> int:
@@ -88,6 +122,15 @@ def main(
         parser.add_argument("--data", type=Path, required=True, help="what `python -m leapwarp.data.prepare` made")
     parser.add_argument("--out", type=Path, required=True, help="CSV of result rows to write; provenance beside it")
     parser.add_argument("--checkpoints", type=Path, help="folder to keep checkpoints in, and to resume from")
+    parser.add_argument(
+        "--settings", type=Path, metavar="YAML", help="replaces settings, as a random search found them"
+    )
+    parser.add_argument(
+        "--held-out",
+        choices=["test", "validation"],
+        default="test",
+        help="classes to judge on: validation to choose settings, and then a run that diverges has a row that says so",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     options = parser.parse_args(arguments)
     method = methods(profiles[options.profile])[options.method]
@@ -101,6 +144,8 @@ def main(
     print(shlex.join(["python", "-m", f"leapwarp.experiments.{experiment}", *(arguments or sys.argv[1:])]), flush=True)
     name = f"{options.method}, {options.n_tasks} tasks"
     try:
+        if options.settings:
+            method = with_settings(method, options.settings, experiment, options.method)
         with alone(options.out.with_name(f".{options.out.name}.lock")):
             _run_seeds(experiment, options, method, load, run)
     except BaseException as error:
@@ -125,6 +170,10 @@ def _run_seeds(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     device = pick_device(options.device)
     data = load(options.data) if load else SIMULATED
+    if options.held_out == "validation":
+        if not isinstance(data, Classes):
+            raise ValueError(f"{experiment} has no validation classes to judge on; needed --held-out test.")
+        data = for_choosing(data)
     settings = asdict(method.settings)
     numbers = {key: value for key, value in settings.items() if key not in NOT_RESULTS}
     identity = {
@@ -133,6 +182,7 @@ def _run_seeds(
         "method": options.method,
         "n_tasks": options.n_tasks,
         "data": data.checksum,
+        "held_out": options.held_out,
         "code": provenance.code(),
         "torch": torch.__version__,
         **numbers,
@@ -149,21 +199,22 @@ def _run_seeds(
     }
     frames, seconds = [], {}
     for seed in options.seeds:
-        records, seconds[seed] = run(
-            data,
-            method,
-            options.method,
-            options.n_tasks,
-            seed,
-            device,
-            options.checkpoints,
-            identity | {"seed": seed},
-        )
+        about = identity | {"seed": seed}
+        try:
+            records, seconds[seed] = run(
+                data, method, options.method, options.n_tasks, seed, device, options.checkpoints, about
+            )
+        except FloatingPointError as diverged:
+            if options.held_out == "test":
+                raise
+            print(f"{options.method}, seed {seed}: {diverged}", flush=True)
+            records, seconds[seed] = [("", None, "diverged", 1.0)], 0.0
         hashed = provenance.digest(numbers)
         frames.append(results.rows(records, **same, settings=hashed, seed=seed, seconds=seconds[seed]))
         print(f"{options.method}, {options.n_tasks} tasks, seed {seed}: {seconds[seed]:.0f} s", flush=True)
     origin = same | {
         "seeds": options.seeds,
+        "held_out": options.held_out,
         "code": identity["code"],
         "settings": settings,
         "settings_hash": provenance.digest(numbers),

@@ -120,6 +120,7 @@ METHODS = {
     "rnn_no_clip": Method("RNN, no clipping", "#999933", "h"),
     "rnn_epsilon": Method("RNN, Adam's epsilon 1e-8", "#AA4499", "p"),
     "random": Method("Random policy", "#7F7F7F", "*", pretrained=False),
+    "sgd_large": Method("SGD, large batches", "#000000", "*", pretrained=False),
     "scratch": Method("No pretraining", "#7F7F7F", "h", pretrained=False),
 }
 PAPERS = {"leap": "Leap paper", "warpgrad": "WarpGrad paper"}  # by file of paper/
@@ -154,6 +155,9 @@ FIGURES = (  # in the order of a page
     "multicv",
     "multicv_map",
     "multicv_curves",
+    "multi_shot",
+    "multi_shot_meta",
+    "search",
 )
 
 

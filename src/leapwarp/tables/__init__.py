@@ -113,6 +113,9 @@ QUANTITIES = {
     "time_growth": Quantity(
         "time_growth", "Time a step at the most steps over that at the middle one", "ratio", 2, True
     ),
+    "heldout_area": Quantity(
+        "heldout_area", "Area under the held-out accuracy curve", "percent", 1, convert=lambda value: 100 * value
+    ),
     "adapt_seconds": Quantity("adapt_seconds", "Time to adapt", "seconds a task", 3, True),
 }
 QUANTITIES |= {

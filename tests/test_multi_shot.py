@@ -1,0 +1,203 @@
+"""The multi-shot experiment: its network against plain operations, its tasks, its runs and its table."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import DOUBLE, small_warped
+
+from leapwarp import results, trees
+from leapwarp.data import textures
+from leapwarp.data.classes import Classes, for_choosing
+from leapwarp.experiments import multi_shot
+from leapwarp.experiments.multi_shot import SMOKE, draw_batch, draw_tasks
+from leapwarp.learners import warp_leap_online
+from leapwarp.models.conv6 import conv6
+from leapwarp.optim import momentum_sgd, sgd
+from leapwarp.rng import generator
+from leapwarp.tables.multi_shot import steps_to_baseline
+
+WIDTHS = (2, 3, 3, 4, 2, 5)
+CPU = torch.device("cpu")
+
+
+def slow_conv6(params: trees.Params, x: torch.Tensor) -> torch.Tensor:
+    """One task's network in plain operations, as appendix I lists them."""
+    h = x
+    for block in range(6):
+        name = "warp.stem" if block == 0 and "warp.stem.conv.weight" in params else f"task.{block}"
+        h = F.conv2d(h, params[f"{name}.conv.weight"], params[f"{name}.conv.bias"], padding=1)
+        h = F.batch_norm(h, None, None, params[f"{name}.norm.weight"], params[f"{name}.norm.bias"], True)
+        h = F.relu(h) if block == 5 else F.max_pool2d(F.relu(h), 2)
+        if f"warp.{block}.conv.weight" in params:
+            h = F.conv2d(h, params[f"warp.{block}.conv.weight"], params[f"warp.{block}.conv.bias"], padding=1)
+    return F.linear(h.flatten(1), params["head.weight"], params["head.bias"])
+
+
+@pytest.mark.parametrize("warped", [False, True])
+def test_the_network_is_that_of_appendix_i(warped):
+    model = conv6(WIDTHS, 10, 64, warped)
+    stack = {n: leaf.double() for n, leaf in trees.repeat(model.init(generator(0, "init")), 2).items()}
+    stream = torch.Generator().manual_seed(5)
+    stack = {n: leaf + 0.1 * torch.randn(leaf.shape, generator=stream, dtype=DOUBLE) for n, leaf in stack.items()}
+    assert len([name for name in stack if name.startswith("warp.")]) == (4 + 5 * 2 if warped else 0)
+    x = torch.randn(2, 6, 3, 64, 64, generator=stream, dtype=DOUBLE)
+    outputs, _ = model.apply(stack, trees.repeat({n: s.double() for n, s in model.stats().items()}, 2), x, True)
+    for task in range(2):
+        expected = slow_conv6({n: leaf[task] for n, leaf in stack.items()}, x[task])
+        torch.testing.assert_close(outputs[task], expected, rtol=1e-9, atol=1e-11)
+
+
+def test_the_published_network_has_its_features():
+    params = conv6(multi_shot.PAPER.widths, 10, 84).init(generator(0, "init"))
+    assert params["head.weight"].shape == (10, 2 * 2 * 256)
+
+
+def test_with_momentum_warps_learn_along_its_path_by_plain_steps():
+    """The objective of Algorithm 1 by central differences: theta_k with momentum, equation 3's step without."""
+    problem, params, tasks = small_warped()
+    steps, rate, momentum = 4, 0.2, 0.9
+    learner = warp_leap_online(problem, momentum_sgd(rate, momentum), sgd(1.0), sgd(1.0), steps)
+    state = learner.init(params)
+    after, _ = learner.step(state, tasks, torch.Generator())
+
+    who = torch.arange(len(tasks.index))
+
+    def gradient(theta, warp, number):
+        theta = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
+        batch = problem.draw(tasks, who, torch.full_like(who, number))
+        loss = problem.loss({**theta, **trees.repeat(warp, len(who))}, {}, batch).loss.sum()
+        return dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
+
+    theta = trees.repeat(state["params"], len(who))
+    velocity, path = trees.zeros_like(theta), []
+    for k in range(steps):
+        path.append(theta)
+        grads = gradient(theta, state["warp"], k)
+        velocity = {name: momentum * velocity[name] + grads[name] for name in theta}
+        theta = {name: theta[name] - rate * velocity[name] for name in theta}
+
+    def objective(warp):
+        total = 0.0
+        for k, theta in enumerate(path):
+            grads = gradient(theta, warp, steps + 1 + 2 * k)
+            stepped = {name: theta[name] - rate * grads[name] for name in theta}
+            batch = problem.draw(tasks, who, torch.full_like(who, steps + 2 + 2 * k))
+            total += float(problem.loss({**stepped, **trees.repeat(warp, len(who))}, {}, batch).loss.sum())
+        return total
+
+    stream = torch.Generator().manual_seed(3)
+    along = {name: torch.randn(leaf.shape, generator=stream, dtype=DOUBLE) for name, leaf in state["warp"].items()}
+    ends = [objective(trees.add_scaled(state["warp"], sign * 1e-5, along)) for sign in (1, -1)]
+    slope = sum(float(((state["warp"][name] - after["warp"][name]) * along[name]).sum()) for name in along)
+    assert slope == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-6)
+
+
+# ---------------------------------------------------------------- tasks
+
+
+@pytest.fixture(scope="module")
+def data() -> Classes:
+    return textures.make((11, 10, 10), 8, 32)
+
+
+def test_tasks_keep_to_their_classes_and_hold_images_out(data):
+    numbered = torch.arange(len(data.label))
+    marked = torch.stack([numbered % 256, numbered // 256, data.label], 1).to(torch.uint8)
+    marked = data._replace(images=marked[:, :, None, None].expand(-1, 3, 32, 32).contiguous())
+    tasks = draw_tasks(marked, "validation", 3, 5, generator(0, "v"), SMOKE)
+    x_test = ((tasks.x_test + 1) * 127.5).round().to(torch.uint8)
+    for task in range(3):
+        learnt, judged = ({tuple(image[:, 0, 0].tolist()) for image in part[task]} for part in (tasks.x, x_test))
+        assert len(learnt) == 10 * SMOKE.shots and len(judged) == 10 * SMOKE.queries and not learnt & judged
+        for part, labels in ((tasks.x, tasks.y), (x_test, tasks.y_test)):
+            classes = part[task, :, 2, 0, 0].reshape(10, -1)
+            assert (classes == classes[:, :1]).all() and set(classes[:, 0].tolist()) == set(data.split["validation"])
+            assert labels[task].tolist() == torch.arange(10).repeat_interleave(classes.shape[1]).tolist()
+
+
+def test_images_do_not_depend_on_mini_batches_and_all_come_as_often(data):
+    tasks = draw_tasks(data, "train", 2, 10, generator(0, "t"), SMOKE)
+    other = draw_tasks(data, "train", 2, 3, generator(0, "t"), replace(SMOKE, batch=16))
+    assert torch.equal(tasks.x, other.x) and torch.equal(tasks.x_test, other.x_test)
+    assert tasks.order[0].flatten().bincount().tolist() == [2] * 40  # 10 draws of 8 from 40 images
+    batch = draw_batch(tasks, torch.tensor([1]), torch.tensor([4]))
+    row = int(tasks.order[1, 4, 2])
+    assert torch.equal(batch.x[0, 2], tasks.x[1, row].float() / 127.5 - 1) and batch.y[0, 2] == tasks.y[1, row]
+    assert batch.x.min() >= -1 and batch.x.max() <= 1
+
+
+def test_too_few_classes_or_images_are_named(data):
+    with pytest.raises(ValueError, match="has 10 test classes, a task needs 11"):
+        draw_tasks(data, "test", 1, 1, generator(0), replace(SMOKE, ways=11))
+    with pytest.raises(ValueError, match=r"has 8 images, a task needs 7 \+ 2"):
+        draw_tasks(data, "test", 1, 1, generator(0), replace(SMOKE, shots=7))
+
+
+# ---------------------------------------------------------------- runs
+
+
+def run(data, name, checkpoints=None, **changed):
+    method = multi_shot.methods(replace(SMOKE, **changed))[name]
+    records, _ = multi_shot.run(data, method, name, 0, 0, CPU, checkpoints, {})
+    return [record for record in records if not record[2].endswith("seconds")]
+
+
+@pytest.mark.parametrize("name", multi_shot.methods(SMOKE))
+def test_a_run_that_goes_on_from_its_checkpoint_ends_as_one_that_never_stopped(data, tmp_path, name):
+    whole = run(data, name, meta_steps=3)
+    run(data, name, tmp_path, meta_steps=1)
+    assert run(data, name, tmp_path, meta_steps=3) == whole
+
+
+def test_nothing_that_is_chosen_sees_test_classes(data):
+    test_rows = torch.isin(data.label, torch.tensor(data.split["test"]))
+    spoilt = data._replace(images=torch.where(test_rows[:, None, None, None], 255 - data.images, data.images))
+    assert run(for_choosing(data), "leap") == run(for_choosing(spoilt), "leap")
+    assert run(data, "leap") != run(spoilt, "leap")
+    # and what is kept of meta-training does not depend on them either
+    meta = [[r for r in run(which, "leap") if r[2] in ("meta_loss", "validation_error")] for which in (data, spoilt)]
+    assert meta[0] == meta[1]
+
+
+def test_training_from_scratch_comes_with_large_batches_and_as_the_meta_learners_train():
+    named = multi_shot.methods(replace(SMOKE, large_lr=0.7))
+    large, alone = named["sgd_large"].settings, named["scratch"].settings
+    assert (large.batch, large.inner_lr, large.meta_steps) == (SMOKE.large_batch, 0.7, 0)
+    assert alone == replace(named["leap"].settings, meta_steps=0)
+
+
+def test_paper_settings_are_those_of_appendix_i():
+    paper = multi_shot.PAPER
+    assert (paper.ways, paper.shots, paper.queries, paper.batch, paper.momentum) == (10, 640, 50, 64, 0.9)
+    assert (paper.inner_steps, paper.meta_steps, paper.meta_batch) == (100, 2000, 5)
+
+
+# ---------------------------------------------------------------- the table
+
+
+def test_steps_until_the_baseline_is_reached():
+    curves = {
+        ("sgd_large", 0): [0.1, 0.3, 0.5],
+        ("leap", 0): [0.1, 0.6, 0.7],
+        ("sgd_large", 1): [0.1, 0.2, 0.4],
+        ("leap", 1): [0.1, 0.3, 0.4],
+        ("reptile", 0): [0.1, 0.2, 0.3],
+        ("reptile", 1): [0.5, 0.5, 0.5],
+    }
+    same = {"experiment": "multi_shot", "n_tasks": 0, "profile": "quick", "data_source": "textures"}
+    same |= {"data_checksum": "0", "settings": "0", "version": "0", "device": "cpu", "seconds": 1.0}
+    frames = [
+        results.rows(
+            [("task0", 5 * k, "heldout_accuracy", value) for k, value in enumerate(values)],
+            **same,
+            method=method,
+            seed=seed,
+        )
+        for (method, seed), values in curves.items()
+    ]
+    found = steps_to_baseline(pd.concat(frames, ignore_index=True))
+    assert (found["leap"], found["sgd_large"]) == (7.5, 10.0)
+    assert pd.isna(found["reptile"])  # it does not get there with seed 0
