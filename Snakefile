@@ -38,6 +38,7 @@ for name in EXPERIMENTS:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/search.smk"
+include: "workflow/rules/atari.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/page.smk"

@@ -100,8 +100,15 @@ LEAVES = {
         "figures/multi_shot.png",
         "figures/multi_shot_meta.png",
     ],
+    "atari": [
+        "rows.csv",
+        "table_atari.csv",
+        "table_atari.md",
+        "figures/atari_scores.png",
+        "figures/atari_pictures.png",
+    ],
 }
-SIMULATED = {"theorem1", "geometry", "surfaces", "sine", "maze", "inner_cost"}  # they read no data
+SIMULATED = {"theorem1", "geometry", "surfaces", "sine", "maze", "inner_cost", "atari"}  # they read no data
 PAPER_COUNTS = {
     "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
     "omniglot_warp": [1, 3, 5, 10, 15, 20, 25],  # WarpGrad, Table 2
@@ -133,6 +140,12 @@ def n_trials(profile):
     return sum(size["trials"] * len(size["methods"]) for size in sizes)
 
 
+def n_links(experiment, profile):
+    """How many jobs meta-training has where it is a chain: one for each seed, meta-step and game."""
+    size = CONFIG["experiments"][experiment][profile]
+    return size["seeds"] * size.get("meta_steps", 0) * size.get("games", 0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "profile"), [("all", "smoke"), ("all", "quick"), ("all", "paper"), *((name, "quick") for name in LEAVES)]
@@ -141,7 +154,7 @@ def test_every_target_dry_runs(folder, target, profile):
     result = snakemake(folder, target, "--dry-run", "--config", f"profile={profile}")
     assert result.returncode == 0, result.stdout
     names = list(LEAVES) if target == "all" else [target]
-    runs = sum(n_runs(name, profile) for name in names)
+    runs = sum(n_runs(name, profile) + n_links(name, profile) for name in names)
     assert result.stdout.count(RUNS) == runs
     jobs = runs + (n_trials(profile) if target == "all" else 0)
     assert len(re.findall(rf"\n +benchmark: results/{profile}/", result.stdout)) == jobs
@@ -182,6 +195,8 @@ def test_paper_is_what_was_published():
     for experiment, counts in PAPER_COUNTS.items():
         assert CONFIG["experiments"][experiment]["paper"]["n_tasks"] == counts
         assert CONFIG["experiments"][experiment]["paper"]["seeds"] == PAPER_SEEDS.get(experiment, 10)
+    atari = CONFIG["experiments"]["atari"]["paper"]  # Leap, appendix H
+    assert (atari["meta_steps"], atari["games"]) == (100, 16)
 
 
 def test_quick_is_the_default():
@@ -219,7 +234,7 @@ def test_seeds_share_a_job(folder):
             {},
             "unknown key 'experiments.omniglot_lep' (value {}). Allowed here: omniglot_warp, omniglot_leap,"
             " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry, surfaces, sine, maze,"
-            " few_shot, few_shot_tiered, inner_cost, multicv, multi_shot.",
+            " few_shot, few_shot_tiered, inner_cost, multicv, multi_shot, atari.",
         ),
         (
             ["experiments", "omniglot_leap", "quick", "sedes"],

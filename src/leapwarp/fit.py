@@ -201,8 +201,8 @@ def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "
 class Progress:
     """A bar on a terminal; in a log, a line every ten seconds with rate and remaining time."""
 
-    def __init__(self, name: str, first: int, total: int) -> None:
-        self.name, self.first, self.total = name, first, total
+    def __init__(self, name: str, first: int, total: int, unit: str = "meta-step") -> None:
+        self.name, self.first, self.total, self.unit = name, first, total, unit
         self.began = self.shown = time.monotonic()
         self.bar = tqdm(total=total, initial=first, desc=name) if sys.stderr.isatty() and total else None
 
@@ -219,7 +219,7 @@ class Progress:
         numbers = " ".join(f"{metric} {value:.3f}" for metric, value in summary.items())
         left = (self.total - done) / rate
         print(
-            f"{self.name}: meta-step {done}/{self.total} {numbers} | {rate:.2f}/s, {left:.0f} s left",
+            f"{self.name}: {self.unit} {done}/{self.total} {numbers} | {rate:.2f}/s, {left:.0f} s left",
             flush=True,
         )
 

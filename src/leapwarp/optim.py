@@ -79,3 +79,13 @@ def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon
         return map_tree(move, params, mean, square), {"mean": mean, "square": square, "count": count}
 
     return Optimizer(init, update)
+
+
+def rmsprop(learning_rate: float, decay: float, epsilon: float) -> Optimizer:
+    """v <- decay * v + (1 - decay) g^2, p <- p - learning_rate * g / (sqrt(v) + epsilon); the state is v."""
+
+    def update(params: Params, grads: Params, state: Params) -> tuple[Params, Params]:
+        square = map_tree(lambda v, g: decay * v + (1 - decay) * g * g, state, grads)
+        return map_tree(lambda p, g, v: p - learning_rate * g / (v.sqrt() + epsilon), params, grads, square), square
+
+    return Optimizer(zeros_like, update)

@@ -15,7 +15,7 @@ import torch
 from leapwarp import __version__
 
 DIGITS = 12  # of a hash, as shown and compared
-PACKAGES = ("torch", "torchvision", "numpy", "pandas")
+PACKAGES = ("torch", "torchvision", "numpy", "pandas", "ale-py")
 
 
 def digest(value: Any) -> str:

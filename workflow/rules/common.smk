@@ -76,6 +76,7 @@ CATALOGUE = {
         "warpgrad", "table_surfaces", ("surfaces_paths", "surfaces_curves", "surfaces_sweep"), data=None
     ),
     "maze": Experiment("warpgrad", "table_maze", ("maze_return", "maze_picture"), data=None),
+    "atari": Experiment("leap", "table_atari", ("atari_scores", "atari_pictures"), data=None),
     "sine": Experiment("warpgrad", "table_sine", ("sine_losses", "sine_predictions", "sine_meta"), data=None),
     "few_shot": Experiment("warpgrad", "table_few_shot", ("few_shot", "few_shot_curves"), data=MINI_IMAGENET),
     "few_shot_tiered": Experiment(
@@ -216,3 +217,46 @@ def paper_numbers(experiment):
 
 def output_folder(wildcards, output):
     return Path(output[0]).parent.as_posix()
+
+
+# ---- The chain of Atari: rules/atari.smk
+
+
+def atari_size(wildcards):
+    return EXPERIMENTS["atari"][wildcards.profile]
+
+
+def start_of(wildcards):
+    """The initialisation that a meta-step begins with; none before the first, where it is random."""
+    folder = f"results/{wildcards.profile}/atari/meta"
+    return [f"{folder}/step{wildcards.k}/seed{wildcards.seed}.safetensors"] if int(wildcards.k) else []
+
+
+def shares(wildcards):
+    """What the games of the meta-step before return."""
+    here = f"results/{wildcards.profile}/atari/meta/step{int(wildcards.k) - 1}/seed{wildcards.seed}"
+    return [f"{here}/game{place}.safetensors" for place in range(atari_size(wildcards)["games"])]
+
+
+def before(wildcards):
+    """The initialisation that an update starts from."""
+    k = int(wildcards.k) - 1
+    folder = f"results/{wildcards.profile}/atari/meta"
+    return [f"{folder}/step{k}/seed{wildcards.seed}.safetensors"] if k else []
+
+
+def start_option(wildcards, input):
+    return ["--start", *input.start] if input.start else []
+
+
+def chain_folder(wildcards):
+    """Where the initialisations after all meta-steps are, a file a seed."""
+    return f"results/{wildcards.profile}/atari/meta/step{atari_size(wildcards)['meta_steps']}"
+
+
+def chain_end(wildcards):
+    """The initialisations that a run of the evaluation starts from, where it does."""
+    if wildcards.method != "leap":
+        return []
+    seeds = range(int(wildcards.first), int(wildcards.last) + 1)
+    return [f"{chain_folder(wildcards)}/seed{seed}.safetensors" for seed in seeds]

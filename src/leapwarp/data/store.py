@@ -34,16 +34,21 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata:
     return digest
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+PREPARE = "Delete it and run `python -m leapwarp.data.prepare` again."
+
+
+def read(path: str | os.PathLike[str], advice: str = PREPARE) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and metadata of a file that `write` made.
+
+    Args:
+        advice: what to do where it is missing or damaged.
 
     Raises:
         DataError: no such file, not a safetensors file, no checksum in it, or one that its bytes do not have.
     """
-    advice = "Delete it and run `python -m leapwarp.data.prepare` again."
     if not Path(path).is_file():
-        make = f"python -m leapwarp.data.prepare --out {path}"
-        raise DataError(f"{path}: no such data file. Make it with `{make}`.")
+        make = f"Make it with `python -m leapwarp.data.prepare --out {path}`."
+        raise DataError(f"{path}: no such data file. {make if advice == PREPARE else advice}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})

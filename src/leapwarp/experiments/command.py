@@ -8,7 +8,8 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,12 +143,18 @@ def main(
     interrupt.watch()
     host.settle()
     print(shlex.join(["python", "-m", f"leapwarp.experiments.{experiment}", *(arguments or sys.argv[1:])]), flush=True)
-    name = f"{options.method}, {options.n_tasks} tasks"
-    try:
+    with job(f"{options.method}, {options.n_tasks} tasks", options.out):
         if options.settings:
             method = with_settings(method, options.settings, experiment, options.method)
-        with alone(options.out.with_name(f".{options.out.name}.lock")):
-            _run_seeds(experiment, options, method, load, run)
+        _run_seeds(experiment, options, method, load, run)
+
+
+@contextmanager
+def job(name: str, out: Path) -> Iterator[None]:
+    """Hold the lock of `out`; a signal ends the process with a code of its own, bad input with one line of error."""
+    try:
+        with alone(out.with_name(f".{out.name}.lock")):
+            yield
     except BaseException as error:
         signal = interrupt.received()
         if signal:  # whatever else the error says: libraries may make another one of it

@@ -121,6 +121,7 @@ METHODS = {
     "rnn_epsilon": Method("RNN, Adam's epsilon 1e-8", "#AA4499", "p"),
     "random": Method("Random policy", "#7F7F7F", "*", pretrained=False),
     "sgd_large": Method("SGD, large batches", "#000000", "*", pretrained=False),
+    "random_policy": Method("Random play", "#000000", "x", pretrained=False),
     "scratch": Method("No pretraining", "#7F7F7F", "h", pretrained=False),
 }
 PAPERS = {"leap": "Leap paper", "warpgrad": "WarpGrad paper"}  # by file of paper/
@@ -147,6 +148,8 @@ FIGURES = (  # in the order of a page
     "sine_losses",
     "sine_predictions",
     "sine_meta",
+    "atari_scores",
+    "atari_pictures",
     "maze_return",
     "maze_picture",
     "few_shot",

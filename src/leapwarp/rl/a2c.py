@@ -1,7 +1,19 @@
-"""The advantage actor-critic loss on whole episodes."""
+"""The advantage actor-critic loss on a stretch of play."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+
+def quadratic(log_policy: Tensor) -> Tensor:
+    """The quadratic (Simpson, Tsallis) entropy, negative and up to a constant. [*, action] -> [*]"""
+    return log_policy.exp().square().sum(-1)
+
+
+def shannon(log_policy: Tensor) -> Tensor:
+    """Shannon's entropy in nats, negative. [*, action] -> [*]"""
+    return (log_policy.exp() * log_policy).sum(-1)
 
 
 def a2c_loss(
@@ -11,18 +23,20 @@ def a2c_loss(
     value_weight: float,
     entropy_weight: float,
     first_baseline: bool = False,
+    spread: Callable[[Tensor], Tensor] = quadratic,
 ) -> Tensor:
     """Loss of each episode, averaged over its steps. -> [batch]
 
         1/T sum_t [ -log pi(a_t) sg(R_t - V_t) + c_v (R_t - V_t)^2 + c_e sum_a pi(a)^2 ]
 
-    The last term keeps policies from becoming deterministic: the quadratic (Simpson, Tsallis) entropy up to a constant.
+    The last term keeps policies from becoming deterministic.
 
     Args:
         outputs: [time, batch, action + 1] logits and, last, values.
         action: [time, batch]. found: [time, batch] returns.
         value_weight, entropy_weight: c_v and c_e.
         first_baseline: all episodes take the values of the first for their own, as in the released code.
+        spread: log-probabilities -> the term that c_e weighs; a negative entropy.
     """
     log_policy = outputs[..., :-1].log_softmax(-1)
     value = outputs[..., -1]
@@ -30,8 +44,7 @@ def a2c_loss(
         value = value[:, :1]
     advantage = found - value
     chosen = log_policy.gather(-1, action[..., None])[..., 0]
-    spread = log_policy.exp().square().sum(-1)
-    losses = value_weight * advantage.square() - chosen * advantage.detach() + entropy_weight * spread
+    losses = value_weight * advantage.square() - chosen * advantage.detach() + entropy_weight * spread(log_policy)
     return losses.mean(0)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from leapwarp import results
 from leapwarp.figures import style
 from leapwarp.files import atomic, one_line
-from leapwarp.tables import activations, curves, transfer
+from leapwarp.tables import activations, curves, scores, transfer
 
 PAPER_DTYPES = {
     "paper": "str",
@@ -127,6 +127,16 @@ QUANTITIES |= {
     "task_parameters": Quantity("task_parameters", "Task parameters", "numbers", 0),
     "warp_parameters": Quantity("warp_parameters", "Warp parameters", "numbers", 0),
 }
+GAMES = {  # by the suffix of their metrics
+    "heldout": "held-out games",
+    "seen": "games of meta-training",
+    "larger": "games with more actions",
+}
+QUANTITIES |= {
+    f"score_{what}_{group}": Quantity(f"score_{group}", f"{title}, {games}", "0 random, 1 best", 3, select=select)
+    for group, games in GAMES.items()
+    for what, title, select in (("area", "Area under the score", scores.area), ("end", "Score at the end", scores.end))
+}
 SHUFFLED = "_shuffled"  # measured where sub-tasks come in an order not seen in meta-training
 QUANTITIES |= {
     name + SHUFFLED: about._replace(metric=name + SHUFFLED, title=f"{about.title}, other order")
@@ -162,7 +172,14 @@ PROFILES = {
     "the methods with the paper's, not the level of the numbers",
     "paper": "the published settings as far as the paper states them; docs/deviations.md lists departures",
 }
-REAL = {"omniglot", "simulated", "mini-imagenet", "tiered-imagenet", "multicv"}  # sources of data that the papers used
+REAL = {
+    "omniglot",
+    "simulated",
+    "mini-imagenet",
+    "tiered-imagenet",
+    "multicv",
+    "atari",
+}  # sources of data that the papers used
 SOURCES = {
     "omniglot": "the Omniglot images",
     "simulated": "tasks made by code from the seed",
@@ -170,6 +187,7 @@ SOURCES = {
     "multicv-subsets": "parts of the paper's image data sets and sets in their place, as the table lists them: the "
     "numbers cannot be compared with the paper's",
     "glyph-sets": "made-up characters in four looks, not image data sets: not comparable with the paper's numbers",
+    "atari": "Atari games in the Arcade Learning Environment, as ale-py ships them",
     "glyphs": "a procedural stand-in, not Omniglot: the numbers cannot be compared with the paper's",
     "mini-imagenet": "mini-ImageNet with the split of Ravi and Larochelle",
     "tiered-imagenet": "tiered-ImageNet",

@@ -1,0 +1,421 @@
+"""Atari: games, the actor-critic, Leap's sum on the way, the chain of jobs, and what is read off the rows."""
+
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import ale_py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from calls import REPO, snakemake
+from torch import nn
+
+from leapwarp.data.store import DataError, read
+from leapwarp.experiments import atari as experiment
+from leapwarp.experiments import atari_agent, atari_chain
+from leapwarp.figures.atari import build as draw
+from leapwarp.interrupt import Interrupted
+from leapwarp.models import actor_critic
+from leapwarp.optim import adam, rmsprop
+from leapwarp.results import rows
+from leapwarp.rl.a2c import a2c_loss, shannon
+from leapwarp.rl.returns import bootstrapped, returns
+from leapwarp.rl.unroll import Choices, pick, unroll
+from leapwarp.rng import generator
+from leapwarp.tables import quantity, scores
+from leapwarp.tables.atari import build as tabulate
+from leapwarp.worlds import atari
+
+TINY = replace(experiment.SMOKE, updates=5, restart=2, every=2, batch=3)
+CHOICES = Choices(0.9, 0.5, 0.01, 5.0)
+
+
+# ---------------------------------------------------------------- games
+
+
+def test_the_pool_is_the_games_of_few_actions_without_those_held_out():
+    assert len(atari.FEW_ACTIONS) == 27 and max(atari.FEW_ACTIONS.values()) <= 10
+    assert len(atari.POOL) == 25 and not set(atari.POOL) & {"breakout", "space_invaders"}
+    paper = experiment.PAPER
+    assert set(paper.seen) <= set(paper.pool) and min(atari.ACTIONS[game] for game in paper.larger) > 10
+    assert paper.updates * paper.batch * paper.length == 5_000_000
+
+
+def test_games_have_the_actions_that_are_listed(monkeypatch):
+    for game in atari.ACTIONS:
+        atari.start(game, 1, 4, 0)  # raises
+    monkeypatch.setitem(atari.ACTIONS, "pong", 7)
+    with pytest.raises(ValueError, match=r"pong has 6 actions in ale-py .*, needed 7"):
+        atari.start("pong", 1, 4, 0)
+    with pytest.raises(ValueError, match="'combat' is not a game that is known here"):
+        atari.start("combat", 1, 4, 0)
+
+
+def play(world, seed, steps=20):
+    pixels = atari.reset(world, generator(seed))
+    actions = torch.randint(world.n_actions, (steps, 2), generator=generator(seed, "actions"))
+    seen = [atari.step(world, action) for action in actions]
+    return torch.stack([pixels, *(step.pixels for step in seen)]), torch.stack([step.reward for step in seen])
+
+
+def test_a_reset_game_forgets_what_was_played():
+    world, fresh = (atari.start("demon_attack", 2, 4, 30) for _ in range(2))
+    play(world, 1)
+    again, anew, other = play(world, 0), play(fresh, 0), play(world, 1)
+    assert again[0].shape == (21, 2, 84, 84, 3) and again[0].dtype == torch.uint8
+    assert torch.equal(again[0], anew[0]) and torch.equal(again[1], anew[1])
+    assert not torch.equal(again[0], other[0])
+    assert not torch.equal(again[0][:, 0], again[0][:, 1])  # emulators have seeds of their own
+
+
+def test_the_data_are_the_games_themselves():
+    assert atari.checksum(("pong",)) != atari.checksum(("breakout",))
+    assert atari.checksum() == atari.checksum(tuple(reversed(list(atari.ACTIONS))))
+    needed = f"ale-py {ale_py.__version__} has no game 'pongg'"
+    with pytest.warns(UserWarning, match="pongg"), pytest.raises(ValueError, match=needed):
+        atari.checksum(("pongg",))
+
+
+# ---------------------------------------------------------------- the actor-critic
+
+
+def test_bootstrapped_returns_by_hand():
+    reward = torch.tensor([[1.0, 1.0], [2.0, 2.0], [4.0, 4.0]])
+    ended = torch.tensor([[False, False], [False, True], [False, False]])
+    found = bootstrapped(reward, ended, torch.tensor([8.0, 8.0]), 0.5)
+    assert found.tolist() == [[4.0, 2.0], [6.0, 2.0], [8.0, 8.0]]
+    over = torch.zeros(3, 2, dtype=torch.bool)
+    assert torch.equal(bootstrapped(reward, over, torch.zeros(2), 0.5), returns(reward, 0.5))
+
+
+def slow_loss(outputs, action, reward, ended, value, choices):
+    """The A2C loss of every step and game, one number at a time."""
+    losses = []
+    for game in range(outputs.shape[1]):
+        for t in range(len(outputs)):
+            target, discount = 0.0, 1.0
+            for later in range(t, len(outputs)):
+                clipped = max(-choices.reward_clip, min(choices.reward_clip, float(reward[later, game])))
+                target, discount = target + discount * clipped, discount * choices.discount
+                if ended[later, game]:
+                    break
+            else:
+                target += discount * float(value[game])
+            *logits, baseline = outputs[t, game]
+            policy = torch.stack(logits).exp() / torch.stack(logits).exp().sum()
+            advantage = target - baseline
+            entropy = -sum(p * p.log() for p in policy)
+            loss = -policy[action[t, game]].log() * advantage.detach() + choices.value_weight * advantage**2
+            losses.append(loss - choices.entropy_weight * entropy)
+    return torch.stack(losses).mean()
+
+
+def test_the_loss_is_that_of_a_slow_reference():
+    rng = torch.Generator().manual_seed(0)
+    outputs = torch.randn(5, 4, 7, dtype=torch.float64, generator=rng).requires_grad_()
+    action = torch.randint(6, (5, 4), generator=rng)
+    reward = 8 * torch.randn(5, 4, dtype=torch.float64, generator=rng)  # some beyond the clip
+    ended = torch.rand(5, 4, generator=rng) < 0.3
+    value = torch.randn(4, dtype=torch.float64, generator=rng)
+    found = bootstrapped(reward.clamp(-5, 5), ended, value, CHOICES.discount)
+    loss = a2c_loss(outputs, action, found, CHOICES.value_weight, CHOICES.entropy_weight, spread=shannon).mean()
+    slow = slow_loss(outputs, action, reward, ended, value, CHOICES)
+    torch.testing.assert_close(loss, slow, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, outputs)[0], torch.autograd.grad(slow, outputs)[0], rtol=1e-10, atol=1e-14
+    )
+
+
+def layers(params):
+    """The network of PyTorch's own layers."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten(),
+        nn.Linear(2592, 256), nn.ReLU(), nn.Linear(256, len(params["head.bias"])),
+    ).to(torch.float64)  # fmt: skip
+    with torch.no_grad():
+        for leaf, given in zip(net.parameters(), params.values(), strict=True):
+            leaf.copy_(given)
+    return net
+
+
+def agent(n_actions, seed=0):
+    params = actor_critic.encoder(generator(seed)) | actor_critic.head(n_actions, generator(seed, "head"))
+    return {name: leaf.double() for name, leaf in params.items()}
+
+
+def test_an_unroll_is_play_and_then_the_gradient_of_what_was_seen():
+    rng = torch.Generator().manual_seed(1)
+    pictures = torch.randint(256, (6, 3, 84, 84, 3), generator=rng, dtype=torch.uint8)
+    rewards = 4 * torch.randn(5, 3, generator=rng)
+    ends = torch.tensor([[0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1]]).bool()
+    taken = []
+
+    def step(action):
+        taken.append(action)
+        t = len(taken)
+        return atari.Seen(pictures[t], rewards[t - 1], ends[t - 1])
+
+    params = agent(4)
+    played = unroll(step, params, pictures[0], 5, generator(2), CHOICES)
+    net = layers(params)
+    outputs = net((pictures.flatten(0, 1).permute(0, 3, 1, 2) / 255).double()).unflatten(0, (6, 3))
+    slow = slow_loss(outputs[:5], torch.stack(taken), rewards.double(), ends, outputs[5, :, -1].detach(), CHOICES)
+    torch.testing.assert_close(played.loss, slow.detach(), rtol=1e-6, atol=0)  # pictures are float32 before they are 64
+    slow.backward()
+    for found, leaf in zip(played.grads.values(), net.parameters(), strict=True):
+        torch.testing.assert_close(found, leaf.grad, rtol=1e-5, atol=1e-8)
+    assert torch.equal(played.pixels, pictures[5])
+    assert torch.equal(played.reward, rewards)
+
+
+def test_actions_are_drawn_from_the_policy():
+    logits = torch.tensor([0.0, 1.0, 2.0]).expand(30_000, 3)
+    found = torch.bincount(pick(logits, generator(0)), minlength=3) / 30_000
+    torch.testing.assert_close(found, logits[0].softmax(0), atol=0.01, rtol=0)
+
+
+def test_rmsprop_is_pytorchs():
+    leaf = torch.linspace(-1, 1, 7, dtype=torch.float64)
+    ours, state = {"w": leaf.clone()}, {"w": torch.zeros_like(leaf)}
+    theirs = leaf.clone().requires_grad_()
+    reference = torch.optim.RMSprop([theirs], lr=0.1, alpha=0.9, eps=1e-4)
+    update = rmsprop(0.1, 0.9, 1e-4).update
+    for _ in range(5):
+        theirs.grad = theirs.detach().sin()
+        ours, state = update(ours, {"w": ours["w"].sin()}, state)
+        reference.step()
+    torch.testing.assert_close(ours["w"], theirs.detach(), rtol=1e-12, atol=0)
+
+
+def test_scores_are_of_the_last_episode_that_ended():
+    latest = torch.full((2,), math.nan, dtype=torch.float64)
+    running = torch.zeros_like(latest)
+    reward = torch.tensor([[1.0, 1.0], [2.0, 1.0], [3.0, 1.0]])
+    ended = torch.tensor([[False, False], [True, False], [False, False]])
+    latest, running = atari_agent.tally(latest, running, reward, ended)
+    assert latest[0] == 3 and running.tolist() == [3, 3] and latest[1].isnan()
+    assert atari_agent.score(latest, running) == 3.0
+
+
+# ---------------------------------------------------------------- learning a game
+
+
+def learn(checkpoint=None, game="demon_attack", leap=True):
+    return atari_agent.train(
+        game, actor_critic.encoder(generator(0, "encoder")), TINY, 0, ("meta", 0, 0), checkpoint, {"of": game}, leap
+    )
+
+
+def test_leap_is_summed_up_on_the_way(monkeypatch):
+    """The energy's meta-gradient from the whole path, kept: minus the way, plus |change of loss| gradient."""
+    path = []
+
+    def spy(step, params, *args, learns=True, **kwargs):
+        played = unroll(step, params, *args, learns=learns, **kwargs)
+        path.append((params, played))
+        return played
+
+    monkeypatch.setattr(atari_agent, "unroll", spy)
+    found = learn()["total"]
+    assert len(path) == TINY.updates + 1  # the end of the path has a loss too
+    assert set(found) == {name for name in path[0][0] if name.startswith("encoder.")}
+    for name, total in found.items():
+        slow = path[0][0][name].double() - path[-1][0][name].double()
+        for (_, here), (_, there) in pairwise(path):
+            slow = slow + (there.loss - here.loss).abs().double() * here.grads[name].double()
+        torch.testing.assert_close(total.double(), slow, rtol=1e-4, atol=1e-6)  # a sum of float32
+    assert learn(leap=False)["total"]["encoder.0.weight"].count_nonzero() == 0
+
+
+def test_a_game_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, monkeypatch):
+    whole, calls = learn(), []
+
+    def stopping(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:  # in the second segment
+            raise Interrupted("SIGTERM")
+        return unroll(*args, **kwargs)
+
+    monkeypatch.setattr(atari_agent, "unroll", stopping)
+    with pytest.raises(Interrupted):
+        learn(tmp_path / "game.pt")
+    assert torch.load(tmp_path / "game.pt", weights_only=True)["update"] == 2
+    resumed = learn(tmp_path / "game.pt")
+    assert len(calls) == 4 + 4  # the three updates that were missing, and the loss at the end
+    assert resumed["curve"] == whole["curve"] and torch.equal(resumed["latest"], whole["latest"])
+    for group in ("params", "square", "total"):
+        for name, leaf in whole[group].items():
+            assert torch.equal(resumed[group][name], leaf), name
+
+
+# ---------------------------------------------------------------- the chain
+
+
+def game_job(folder, seed, k, place, start=None, games=2):
+    out = folder / f"step{k}" / f"game{place}.safetensors"
+    options = ["--start", start] if start else []
+    atari_chain.cli(
+        [str(word) for word in [
+            "game", "--profile", "smoke", "--seed", seed, "--meta-step", k, "--game", place, "--games", games, *options,
+            "--out", out, "--curve", out.with_suffix(".csv"), "--checkpoints", folder / "checkpoints",
+            "--device", "cpu",
+        ]]
+    )  # fmt: skip
+    return out
+
+
+def update_job(folder, seed, k, shares, start=None):
+    out = folder / f"step{k + 1}.safetensors"
+    options = ["--start", start] if start else []
+    atari_chain.cli(
+        [str(word) for word in [
+            "update", "--profile", "smoke", "--seed", seed, "--meta-step", k, *options,
+            "--shares", *shares, "--out", out,
+        ]]
+    )  # fmt: skip
+    return out
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setitem(experiment.PROFILES, "smoke", TINY)
+
+
+def test_split_jobs_make_the_update_of_one_process(tmp_path, tiny):
+    first = update_job(tmp_path, 3, 0, [game_job(tmp_path, 3, 0, place) for place in range(2)])
+    second = update_job(tmp_path, 3, 1, [game_job(tmp_path, 3, 1, place, first) for place in range(2)], first)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+    params = actor_critic.encoder(generator(3, "encoder"))
+    outer = adam(TINY.outer_lr)
+    state = outer.init(params)
+    for k in range(2):
+        games = atari_chain.drawn(TINY, 3, k, 2)
+        trained = [
+            atari_agent.train(game, params, TINY, 3, ("meta", k, place), None, {}, leap=True)["total"]
+            for place, game in enumerate(games)
+        ]
+        mean = {name: (trained[0][name] + trained[1][name]) / 2 for name in params}
+        params, state = outer.update(params, mean, state)
+    tensors, about = read(second)
+    assert about["meta_step"] == "2" and len(json.loads(about["losses"])) == 2
+    for name, leaf in params.items():
+        assert torch.equal(tensors[f"params/{name}"], leaf)
+        assert torch.equal(tensors[f"square/{name}"], state["square"][name])
+    assert not torch.equal(
+        params["encoder.0.weight"], actor_critic.encoder(generator(3, "encoder"))["encoder.0.weight"]
+    )
+
+
+def test_a_share_of_something_else_is_refused(tmp_path, tiny, capsys):
+    shares = [game_job(tmp_path, 0, 0, place) for place in range(2)]
+    with pytest.raises(SystemExit, match=r"found shares of games number \[0, 0\], needed each from 0 once"):
+        update_job(tmp_path, 0, 0, [shares[0], shares[0]])
+    with pytest.raises(SystemExit, match="not a share of this meta-step: games is 2, needed 1"):
+        update_job(tmp_path, 0, 0, shares[:1])
+    with pytest.raises(SystemExit, match="seed is 0, needed 1"):
+        update_job(tmp_path, 1, 0, shares)
+    shares[1].write_bytes(shares[1].read_bytes()[:-8])
+    with pytest.raises(SystemExit, match="damaged.*call snakemake again"):
+        update_job(tmp_path, 0, 0, shares)
+
+
+def test_no_game_is_drawn_twice_for_a_meta_step():
+    paper = experiment.PAPER
+    found = [atari_chain.drawn(paper, 0, k, 16) for k in range(100)]
+    assert all(len(set(games)) == 16 for games in found)
+    assert set().union(*found) == set(atari.POOL)
+    with pytest.raises(ValueError, match="needed 1 to 25"):
+        atari_chain.drawn(paper, 0, 0, 26)
+
+
+@pytest.mark.slow
+def test_a_chain_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path):
+    ends, last = [], "results/smoke/atari/meta/step2/seed0.safetensors"
+    for name, first in (("cut", "results/smoke/atari/meta/step1/seed0/game0.csv"), ("whole", last)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.yaml").write_text((REPO / "config.yaml").read_text())
+        for target in (first, last):
+            result = snakemake(folder, target, "--cores", "1", "--config", "profile=smoke")
+            assert result.returncode == 0, result.stdout
+        # Of four games, only what was missing is played again.
+        assert name == "whole" or result.stdout.count("Shell command: exec") == 1
+        ends.append((folder / last).read_bytes())
+        assert not list((folder / "results/smoke/atari/meta").rglob("game*.safetensors"))  # summed up and removed
+    assert ends[0] == ends[1]
+
+
+def test_an_evaluation_reads_the_end_of_the_chain(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(experiment, "LONGEST", 20)
+    data = experiment.Games(tmp_path, "checksum")
+    with pytest.raises(DataError, match=r"seed0.safetensors: no such data file. Delete it and let snakemake"):
+        experiment.initialisation(tmp_path, 0)
+    end = update_job(tmp_path, 0, 0, [game_job(tmp_path, 0, 0, place) for place in range(2)])
+    end.rename(tmp_path / "seed0.safetensors")
+    found, _ = experiment.initialisation(tmp_path, 0)
+    assert torch.equal(found["encoder.1.bias"], read(tmp_path / "seed0.safetensors")[0]["params/encoder.1.bias"])
+    for name, method in experiment.methods(TINY).items():
+        records, _ = experiment.run(data, method, name, 0, 0, torch.device("cpu"), tmp_path / name, {})
+        metrics = {(task, metric) for task, _, metric, _ in records}
+        assert {("breakout", "score_heldout"), ("pong", "score_seen"), ("alien", "score_larger")} <= metrics
+        assert (("", "meta_loss") in metrics) == (name == "leap")
+        pictures = np.load(tmp_path / name / "pictures.npz")
+        assert pictures["pixels"].shape == (8, 84, 84, 3) and pictures["step"][0] == 0
+
+
+# ---------------------------------------------------------------- rows
+
+
+@pytest.fixture
+def frame():
+    """Two seeds of two games, in rows: random play scores 10 and 0, the best mean is 30 and 0."""
+    parts = []
+    for method, curves in {
+        "random_policy": {"breakout": [10.0], "pong": [0.0], "alien": [5.0]},
+        "scratch": {"breakout": [10.0, 20.0], "pong": [-4.0, -2.0], "alien": [5.0, 5.0]},
+        "leap": {"breakout": [20.0, 30.0], "pong": [0.0, -1.0], "alien": [5.0, 5.0]},
+    }.items():
+        for seed, shift in ((0, -1.0), (1, 1.0)):
+            records = [
+                (game, 10 * (i + 1), f"score_{group}", value + (shift if game == "breakout" else 0.0))
+                for (game, values), group in zip(curves.items(), ("heldout", "seen", "larger"), strict=True)
+                for i, value in enumerate(values)
+            ]
+            parts.append(
+                rows(
+                    records, experiment="atari", method=method, n_tasks=0, seed=seed, profile="quick",
+                    data_source="atari", data_checksum="0", settings="0", version="0", device="cpu", seconds=1.0,
+                )
+            )  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_scores_are_on_the_scale_of_their_game(frame):
+    found = scores.normalised(frame, "score_heldout")
+    assert set(found["method"]) == {"leap", "scratch"}
+    means = found.groupby(["method", "step"])["value"].mean()
+    assert means.tolist() == [0.5, 1.0, 0.0, 0.5]
+    assert quantity(frame, "score_area_heldout").groupby("method")["value"].mean().tolist() == [0.75, 0.25]
+    assert quantity(frame, "score_end_heldout").groupby("method")["value"].mean().tolist() == [1.0, 0.5]
+    # Nothing is above random play: the largest distance is the unit; no distance at all is 0.
+    below = scores.normalised(frame, "score_seen").groupby(["method", "step"])["value"].mean()
+    assert below.tolist() == [0.0, -0.25, -1.0, -0.5]
+    assert (scores.normalised(frame, "score_larger")["value"] == 0).all()
+    with pytest.raises(ValueError, match="found no random play of breakout"):
+        scores.normalised(frame.loc[frame["method"] != "random_policy"], "score_heldout")
+
+
+def test_table_and_figures(frame, tmp_path):
+    lines, text = tabulate(frame, frame)
+    assert "| Breakout | held-out games | 30.0 ± 1.4 | 10.0 ± 1.4 | 20.0 ± 1.4 |" in text
+    assert set(lines["method"]) == {"leap", "scratch"} and len(lines) == 12
+    figures = draw(tmp_path, frame, frame, "atari")
+    assert [axes.get_title(loc="left") for axes in figures["atari_scores"].axes] == [
+        "Breakout (held out)", "Pong (seen in meta-training)", "Alien (more actions)"
+    ]  # fmt: skip
+    curve = figures["atari_scores"].axes[0].get_lines()[0].get_xydata()
+    assert np.asarray(curve).tolist() == [[10, 0.5], [20, 1.0]]
