@@ -75,6 +75,7 @@ rule atari_update:
 use rule run as run_atari with:
     input:
         chain=chain_end,
+        settings=winner_file,
     wildcard_constraints:
         experiment="atari",
     priority: 5
