@@ -12,7 +12,7 @@ from cases import DOUBLE, small_warped
 
 from leapwarp import results, tables, trees
 from leapwarp.data import textures
-from leapwarp.data.classes import Classes
+from leapwarp.data.classes import Classes, for_choosing
 from leapwarp.experiments import few_shot, few_shot_tiered, inner_cost
 from leapwarp.experiments.few_shot import SMOKE, as_tasks, draw_episodes
 from leapwarp.figures import few_shot as figures
@@ -390,3 +390,25 @@ def test_figures_are_drawn_with_and_without_one_shot_runs():
         assert "tiered-ImageNet (here: tiny-imagenet)" in drawn["few_shot"].get_suptitle()
         curve = drawn["few_shot_curves"].axes[1].lines[0]
         assert curve.get_xdata().tolist() == [10, 20, 30] and curve.get_ydata().tolist() == pytest.approx([30] * 3)
+
+
+# ---------------------------------------------------------------- choices
+
+
+def few(data, name="warp_maml", **changed):
+    method = few_shot.methods(replace(SMOKE, **changed))[name]
+    records, _ = few_shot.run(data, method, name, 0, 0, torch.device("cpu"), None, {})
+    return [record for record in records if not record[2].endswith("seconds")]
+
+
+def test_nothing_that_is_chosen_sees_test_classes(data):
+    test_rows = torch.isin(data.label, torch.tensor(data.split["test"]))
+    spoilt = data._replace(images=torch.where(test_rows[:, None, None, None], 255 - data.images, data.images))
+    assert few(for_choosing(data)) == few(for_choosing(spoilt)) and few(data) != few(spoilt)
+    meta = [[r for r in few(which) if r[2] in ("meta_loss", "validation_error")] for which in (data, spoilt)]
+    assert meta[0] == meta[1]
+
+
+def test_lambda_is_seen_under_adam(data):
+    losses = [[r[3] for r in few(data, maml_weight=weight) if r[2] == "meta_loss"] for weight in (1.0, 10.0)]
+    assert losses[0][0] == losses[1][0] and losses[0][1] != pytest.approx(losses[1][1], rel=1e-6)

@@ -90,8 +90,9 @@ def as_tiered(root: Path) -> None:
     for part, names in CLASSES.items():
         files = [np.frombuffer(encoded(name, number), np.uint8) for name in names for number in range(COUNT)]
         dump(root / f"{part}_images_png.pkl", files)
-        labels = [name for name in names for _ in range(COUNT)]
-        dump(root / f"{part}_labels.pkl", {"label_specific_str": labels, "label_general": [0] * len(labels)})
+        numbers = np.arange(len(names)).repeat(COUNT)  # a name for each class, a number for each image
+        content = {"label_specific": numbers, "label_specific_str": names, "label_general_str": ["general"]}
+        dump(root / f"{part}_labels.pkl", content)
 
 
 def as_npz(root: Path) -> None:
@@ -200,6 +201,36 @@ def test_a_pickle_cannot_run_programs(tmp_path):
     with pytest.raises(DataError, match="which is neither an array nor a plain value"):
         imagenet.read(tmp_path / "small", KIND)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_cache_with_fewer_images_than_it_says_is_damaged(tmp_path):
+    as_cache(tmp_path / "small")
+    file = tmp_path / "small/mini-imagenet-cache-test.pkl"
+    content = pickle.loads(file.read_bytes())
+    dump(file, content | {"image_data": content["image_data"][:2]})
+    with pytest.raises(DataError, match="cache-test.pkl: image number 2 is truncated or damaged"):
+        imagenet.read(tmp_path / "small", KIND)
+
+
+def test_a_csv_of_another_coding_or_a_short_row_is_said(tmp_path):
+    as_csv(tmp_path / "small")
+    file = tmp_path / "small/val.csv"
+    lines = file.read_text()
+    file.write_text(lines + "\nfoo\n")
+    with pytest.raises(DataError, match="val.csv: needed rows with the columns filename and label"):
+        imagenet.read(tmp_path / "small", KIND)
+    file.write_bytes(lines.encode() + b"\n\xff\xfe,x\n")
+    with pytest.raises(DataError, match="val.csv: is no CSV"):
+        imagenet.read(tmp_path / "small", KIND)
+
+
+def test_a_folder_of_ones_own_is_not_passed_off_as_a_published_set(tmp_path):
+    as_folders(tmp_path / "mini-imagenet")
+    with pytest.raises(DataError, match="found 3/2/1 train/validation/test classes, mini-imagenet has 64/16/20"):
+        prepare_imagenet.prepare("mini", str(tmp_path / "mini-imagenet"), None)
+    as_folders(tmp_path / "textures")
+    with pytest.raises(DataError, match="rows would say textures, which it is not"):
+        prepare_imagenet.prepare("mini", str(tmp_path / "textures"), None)
 
 
 @pytest.mark.parametrize(("content", "said"), [({"x": 1}, r"found \['x'\]"), ([1], "found list")])

@@ -82,7 +82,9 @@ def test_every_space_that_is_declared_fits_its_experiment(tmp_path, experiment, 
         fixed = DECLARED[experiment][size]["settings"]
         drawn = search.draw(DECLARED[experiment]["spaces"][method], experiment, method, 0)
         path.write_text(yaml.safe_dump({"experiment": experiment, "method": method, "settings": drawn | fixed}))
-        changed = command.with_settings(module.methods(settings)[method], path, experiment, method).settings
+        changed = command.with_settings(
+            module.methods(settings)[method], path, experiment, method, "paper", "x"
+        ).settings
         assert all(getattr(changed, name) == value for name, value in (drawn | fixed).items())
 
 
@@ -118,7 +120,9 @@ def declare(path, **changed):
 
 def test_settings_of_a_file_replace_those_in_code(tmp_path):
     path = declare(tmp_path / "s.yaml", settings={"rate": 1, "widths": [4, 5]}, score=3.0)
-    assert command.with_settings(Method(Settings()), path, "toy", "m").settings == Settings(1.0, 3, (4, 5))
+    assert command.with_settings(Method(Settings()), path, "toy", "m", "quick", "x").settings == Settings(
+        1.0, 3, (4, 5)
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,6 +132,11 @@ def test_settings_of_a_file_replace_those_in_code(tmp_path):
         ({"settings": {"steps": 0.5}}, "the setting steps is 0.5, needed a value as 3."),
         ({"settings": {"rate": "fast"}}, "the setting rate is 'fast', needed a value as 0.1."),
         ({"method": "n"}, "has the settings of n in toy, needed those of m in toy."),
+        ({"profile": "smoke"}, "was chosen with profile smoke, needed quick."),
+        ({"data_source": "glyphs"}, "was chosen with data_source glyphs, needed textures."),
+        ({"settings": {"rate": -0.5}}, "the setting rate is -0.5, needed a number of at least 0."),
+        ({"settings": {"rate": float("nan")}}, "the setting rate is nan, needed a number of at least 0."),
+        ({"settings": {"steps": 0}}, "the setting steps is 0, needed a number of at least 1."),
         ({"settings": 3}, "needed a mapping with the keys experiment, method and settings."),
     ],
 )
@@ -141,10 +150,10 @@ def test_a_wrong_file_of_settings_is_one_line_of_error(tmp_path, capsys, changed
 
 def test_no_file_and_no_yaml_are_said(tmp_path):
     with pytest.raises(ValueError, match="found no such file, needed settings"):
-        command.with_settings(Method(Settings()), tmp_path / "s.yaml", "toy", "m")
+        command.with_settings(Method(Settings()), tmp_path / "s.yaml", "toy", "m", "quick", "x")
     (tmp_path / "s.yaml").write_text("a: [1")
     with pytest.raises(ValueError, match="is no YAML"):
-        command.with_settings(Method(Settings()), tmp_path / "s.yaml", "toy", "m")
+        command.with_settings(Method(Settings()), tmp_path / "s.yaml", "toy", "m", "quick", "x")
 
 
 # ---------------------------------------------------------------- runs of trials

@@ -44,6 +44,8 @@ class Fit(NamedTuple):
     """stop after so many meta-steps without a better validation error"""
     checkpoint: Path | None = None
     checkpoint_every: int = 10
+    watch: Callable[[State], dict[str, float]] | None = None
+    """other numbers of the state, taken whenever it is validated; they decide nothing"""
 
 
 def fit(
@@ -113,6 +115,7 @@ def meta_step(
     after = run | {"meta_step": k + 1, "state": state}
     if how.validate and (k + 1) % how.validate_every == 0:
         error = summary["validation_error"] = how.validate(state)
+        summary |= how.watch(state) if how.watch else {}
         if run["best_error"] is None or error < run["best_error"]:
             after |= {"best": state, "best_error": error, "best_step": k + 1}
     after["history"] = run["history"] + [(k, metric, value) for metric, value in summary.items()]

@@ -94,6 +94,15 @@ CATALOGUE = {
 }
 
 
+for name, about in SEARCH.items():
+    if name not in CATALOGUE:
+        sys.exit(f"search.yaml: unknown key '{name}' (no experiment). Known: {', '.join(CATALOGUE)}.")
+    for profile in PROFILES:
+        lost = sorted(set(about[profile]["methods"]) - set(about["spaces"]))
+        if lost:
+            sys.exit(f"search.yaml: '{name}.{profile}.methods' has {', '.join(lost)}, for which 'spaces' has none.")
+
+
 def any_of(names):
     return "|".join(sorted({str(name) for name in names}))
 

@@ -16,6 +16,7 @@ import csv
 import io
 import pickle
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -33,7 +34,10 @@ SIZE = 84  # pixels along a side (mini- and tiered-ImageNet as the few-shot lite
 WORDS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # What zipfile and Pillow raise on damaged files.
-BROKEN = (zipfile.BadZipFile, OSError, SyntaxError, ValueError, EOFError, NotImplementedError)
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError),
+    *(SyntaxError, ValueError, TypeError, IndexError),
+)
 
 
 class Kind(NamedTuple):
@@ -210,10 +214,14 @@ def _list_csv(path: Path) -> Listing | None:
         return None
     listing: Listing = {}
     for part, table in tables.items():
-        with open(table, newline="") as file:
-            rows = list(csv.DictReader(file))
-        if not rows or not {"filename", "label"} <= rows[0].keys():
-            raise DataError(f"{table}: needed rows with the columns filename and label, found {list(rows[:1])}.")
+        try:
+            with open(table, newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{table}: is no CSV ({error}).") from None
+        wrong = next((row for row in rows if not (row.get("filename") and row.get("label"))), None)
+        if not rows or wrong:
+            raise DataError(f"{table}: needed rows with the columns filename and label, found {wrong or 'none'}.")
         files: dict[str, list[Path]] = {}
         places = [path / "images", path]
         for row in rows:
@@ -261,11 +269,13 @@ def _list_tiered(path: Path) -> Listing | None:
     for part, file in images.items():
         found = _unpickle(labels[part])
         if isinstance(found, dict):
-            keys = ("label_specific_str", "label_specific", "labels")
-            key = next((key for key in keys if key in found and len(found[key]) > 1), None)
+            keys = ("label_specific", "labels", "label_specific_str")
+            key = next((key for key in keys if key in found), None)
             if key is None:
                 raise DataError(f"{labels[part]}: needed one of {', '.join(keys)}, found {sorted(map(str, found))}.")
-            found = found[key]
+            names, found = found.get("label_specific_str"), found[key]
+            if names is not None:  # of each class, with a number for each image; or of each image
+                found = names if len(names) == len(found) else [names[int(number)] for number in found]
         if file.suffix == ".npz":
             try:
                 with np.load(file, allow_pickle=False) as archive:
@@ -280,6 +290,8 @@ def _list_tiered(path: Path) -> Listing | None:
 
 def _by_label(pictures: Any, labels: Any, part: str, file: Path) -> dict[str, Found]:
     """Images by the class that each has a label of; numbers count within a part, so that names take its own."""
+    if not (hasattr(pictures, "__len__") and hasattr(labels, "__len__")):
+        raise DataError(f"{file}: needed images and labels, found {type(pictures).__name__}, {type(labels).__name__}.")
     if len(pictures) != len(labels):
         raise DataError(f"{file}: found {len(pictures)} images and {len(labels)} labels.")
     rows: dict[str, list[int]] = {}

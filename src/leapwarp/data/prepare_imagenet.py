@@ -24,6 +24,8 @@ from leapwarp.data.imagenet import KINDS, Kind
 from leapwarp.data.prepare import BAR, VARIABLE
 from leapwarp.data.store import DataError
 
+RESERVED = ("omniglot", "glyphs", "textures", "simulated", "multicv", "atari")  # what other data are called
+
 
 def prepare(which: str, source: str, folder: str | None, size: int | None = None) -> tuple[Classes, str, str]:
     """Find and read the data: classes, licence, and one sentence that says which was taken.
@@ -43,7 +45,9 @@ def prepare(which: str, source: str, folder: str | None, size: int | None = None
         path = Path(source).expanduser()
         if not path.exists():
             raise DataError(f"--source is {source}: needed auto, real, tiny, textures or a folder, which is not there.")
-        own = Kind(path.stem, ())
+        own = next((kind for kind in KINDS.values() if path.stem in kind.folders), Kind(path.stem, ()))
+        if path.stem in RESERVED:
+            raise DataError(f"--source is {source}: rows would say {path.stem}, which it is not. Rename the folder.")
         return imagenet.read(path, own, size), "of the folder's owner", f"your own data set in {path}"
     name, value = ("--dir", folder) if folder else (VARIABLE, os.environ.get(VARIABLE))
     tried = f"no folder given (neither --dir nor {VARIABLE})"

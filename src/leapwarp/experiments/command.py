@@ -6,6 +6,7 @@ seed, and writes rows and provenance. Whatever is wrong ends in one line of erro
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -53,11 +54,12 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def with_settings(method: Any, path: Path, experiment: str, name: str) -> Any:
+def with_settings(method: Any, path: Path, experiment: str, name: str, profile: str, data_source: str) -> Any:
     """The method with the settings that a file declares, as a random search writes it (`leapwarp.tables.search`).
 
     Raises:
-        ValueError: no such file, one of another experiment or method, or settings that the experiment does not have.
+        ValueError: no such file, one of another experiment, method, size or data source, or settings that the
+            experiment does not have or cannot have.
     """
     if not path.is_file():
         raise ValueError(f"{path}: found no such file, needed settings, as `snakemake search` makes them.")
@@ -70,6 +72,9 @@ def with_settings(method: Any, path: Path, experiment: str, name: str) -> Any:
     if (found.get("experiment"), found.get("method")) != (experiment, name):
         of = f"{found.get('method')} in {found.get('experiment')}"
         raise ValueError(f"{path}: has the settings of {of}, needed those of {name} in {experiment}.")
+    for key, needed in (("profile", profile), ("data_source", data_source)):
+        if found.get(key, needed) != needed:  # the settings of a trial have neither
+            raise ValueError(f"{path}: was chosen with {key} {found[key]}, needed {needed}.")
     known, values = asdict(method.settings), {}
     for key, value in found["settings"].items():
         if key not in known:
@@ -81,6 +86,9 @@ def with_settings(method: Any, path: Path, experiment: str, name: str) -> Any:
             value = float(value)
         if type(value) is not kind:
             raise ValueError(f"{path}: the setting {key} is {value!r}, needed a value as {known[key]!r}.")
+        least = 1 if kind is int and known[key] else 0
+        if isinstance(value, int | float) and not least <= value < math.inf:
+            raise ValueError(f"{path}: the setting {key} is {value!r}, needed a number of at least {least}.")
         values[key] = value
     return method._replace(settings=replace(method.settings, **values))
 
@@ -144,8 +152,6 @@ def main(
     host.settle()
     print(shlex.join(["python", "-m", f"leapwarp.experiments.{experiment}", *(arguments or sys.argv[1:])]), flush=True)
     with job(f"{options.method}, {options.n_tasks} tasks", options.out):
-        if options.settings:
-            method = with_settings(method, options.settings, experiment, options.method)
         _run_seeds(experiment, options, method, load, run)
 
 
@@ -177,6 +183,8 @@ def _run_seeds(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     device = pick_device(options.device)
     data = load(options.data) if load else SIMULATED
+    if options.settings:
+        method = with_settings(method, options.settings, experiment, options.method, options.profile, data.source)
     if options.held_out == "validation":
         if not isinstance(data, Classes):
             raise ValueError(f"{experiment} has no validation classes to judge on; needed --held-out test.")

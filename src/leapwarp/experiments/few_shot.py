@@ -145,8 +145,9 @@ def _tnets(problem: Problem, s: Settings) -> Learner:
 
 
 def _warp_maml(problem: Problem, s: Settings) -> Learner:
-    outer = adam(s.outer_lr)
-    return warp_maml(problem, sgd(s.inner_lr), outer, outer, s.inner_steps, s.tasks_at_a_time, s.maml_weight)
+    """Adam does not see the scale of a gradient: lambda multiplies the initialisation's rate, as Algorithm 1 has it."""
+    inner, outer = sgd(s.inner_lr), adam(s.maml_weight * s.outer_lr)
+    return warp_maml(problem, inner, outer, adam(s.outer_lr), s.inner_steps, s.tasks_at_a_time)
 
 
 def methods(settings: Settings) -> dict[str, Method]:

@@ -4,7 +4,7 @@
         --rows results/quick/multi_shot/rows.csv --out-dir results/quick/multi_shot/figures
 
 multi_shot.png          held-out accuracy over the steps on test tasks, and that at the last step beside the paper's
-multi_shot_meta.png     the criterion of early stopping over meta-training, and the training loss of the meta-batches
+multi_shot_meta.png     over meta-training: accuracy on test tasks, the criterion of early stopping, the training loss
 """
 
 from collections.abc import Sequence
@@ -47,20 +47,23 @@ def learning(frame: pd.DataFrame, paper: pd.DataFrame, experiment: str) -> Figur
 
 
 def meta(frame: pd.DataFrame, experiment: str) -> Figure:
-    figure = Figure(figsize=(11.0, 3.9), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axes, metric, level, sign in ((left, "validation_error", 100, -100), (right, "meta_loss", 0, 1)):
+    figure = Figure(figsize=(12.5, 3.9), layout="constrained")
+    panels = {
+        "meta_test_accuracy": (0, 100, "accuracy on test tasks\nafter the last step [%]"),
+        "validation_error": (100, -100, "mean accuracy along the steps\nof validation tasks [%]"),
+        "meta_loss": (0, 1, "mean training loss along the steps\nof the meta-batch's tasks [nats]"),
+    }
+    for axes, (metric, (level, sign, label)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         lines, _ = draw.curve(frame, metric)
         for key in style.ordered(lines["method"]):
             one = lines.loc[lines["method"] == key]
             one = one.assign(mean=level + sign * one["mean"], std=abs(sign) * one["std"])
-            marker = style.method(key).marker if metric == "validation_error" else ""
+            marker = "" if metric == "meta_loss" else style.method(key).marker
             draw.shaded(axes, one, "step", key, marker=marker, markersize=4)
         axes.set_xlabel("meta-updates")
-    left.set_ylabel("mean held-out accuracy along\nthe steps of validation tasks [%]")
-    right.set_ylabel("mean training loss along the steps\nof the meta-batch's tasks [nats]")
+        axes.set_ylabel(label)
     draw.legend(figure, [draw.handle(key) for key in style.ordered(lines["method"])])
-    text = "validation tasks are of other classes than test tasks, which are not looked at before the end"
+    text = "early stopping looks at validation tasks, of other classes; what test tasks show on the way decides nothing"
     draw.title(
         figure,
         f"Meta-training, 10-way multi-shot classification, {heading(frame)}",

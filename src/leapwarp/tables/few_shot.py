@@ -20,7 +20,8 @@ SIZES = {
     "class (2 for 1-shot), where the published 60,000 are on 84 pixels with up to 128: the learners have hardly begun, "
     "and their order is about this size alone.",
     "paper": "60,000 meta-updates, as published; learning rates are those of the methods' own papers, where the paper "
-    "chose by a random search that it does not report.",
+    "chose by a random search that it does not report, unless config.yaml lets a search of our own replace them "
+    "(runs.json has the settings).",
 }
 HEADINGS = {"few_shot": "mini-ImageNet", "few_shot_tiered": "tiered-ImageNet"}
 

@@ -88,7 +88,7 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 - {n_tests.max()} held-out tasks a seed. ± is the sample standard deviation over seeds of the mean over them.
 - *Area*: the mean height of the learning curve (held-out accuracy over the gradient steps), which is higher for a
   faster learner. *Steps*: gradient steps until the curve is where that of SGD with large batches ends (– where it is
-  not, in some seed). No pretraining differs from the meta-learners by meta-training alone.
+  not, in some seed). No pretraining differs from Leap and Reptile by meta-training alone.
 - The paper at hand prints no number for Figure 7: these are of its later ICLR 2020 version, second-hand and not
   verified.
 
