@@ -26,7 +26,7 @@ LOG_EVERY = 10.0  # seconds between two lines of progress where the output is no
 
 class Fitted(NamedTuple):
     state: State
-    """of the best validation error where there is validation, else the last"""
+    """of the best validation error where there is validation and it is to be kept, else the last"""
     history: list[Record]
     meta_steps: int
     """taken, counting those of an interrupted run"""
@@ -44,6 +44,8 @@ class Fit(NamedTuple):
     """stop after so many meta-steps without a better validation error"""
     checkpoint: Path | None = None
     checkpoint_every: int = 10
+    keep_best: bool = True
+    """end with the state of the best validation error, rather than with the last"""
     watch: Callable[[State], dict[str, float]] | None = None
     """other numbers of the state, taken whenever it is validated; they decide nothing"""
 
@@ -100,7 +102,7 @@ def fit(
             print(f"{name}: meta-step {run['meta_step']} saved in {how.checkpoint}", flush=True)
         raise Interrupted(received()) from error
     progress.close()
-    state = run["state"] if run["best"] is None else run["best"]
+    state = run["best"] if how.keep_best and run["best"] is not None else run["state"]
     return Fitted(state, run["history"], run["meta_step"], run["seconds"])
 
 

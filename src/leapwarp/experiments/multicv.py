@@ -412,11 +412,12 @@ def hold_out(
         checkpoint = checkpoints / f"seed{seed}-{held_out}.pt" if checkpoints else None
         how = Fit(
             settings.meta_steps,
-            lambda state: float(state["validation"]),
+            lambda state: float(state["latest"].mean()),
             1,
             settings.meta_patience,
             checkpoint,
             settings.checkpoint_every,
+            keep_best=False,  # App. G says when to stop, not to go back
         )
         began_fit = time.monotonic()
         fitted = pretrain(method, setup, encoder, held_out, seed, how, title, identity)
