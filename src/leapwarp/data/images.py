@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import zipfile
+import zlib
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
@@ -106,9 +107,12 @@ def check(name: str, arrays: Arrays) -> int:
                 f"{classes - 1}. (SVHN's files call the digit 0 ten; torchvision has mapped that to 0 already, and "
                 "subtracting 1 again gives -1.)"
             )
+    channels = [arrays[f"{part}_images"].shape[3] for part in PARTS]
+    if len(set(channels)) > 1:
+        raise DataError(f"{name}: found {channels[0]} channels in training and {channels[1]} in test images.")
     about = OFFICIAL.get(name)
     if about and classes > about.classes:
-        raise DataError(f"{name}: found {classes} classes, the set has {about.classes}.")
+        raise DataError(f"{name}: found {classes} classes, the set has {about.classes}: leave the others out.")
     return classes
 
 
@@ -170,7 +174,7 @@ def read_npz(path: Path) -> Arrays:
             return {name: file[name] for name in names}
     except KeyError as error:
         raise DataError(f"{path}: lacks an array ({error.args[0]}), needed {', '.join(names)}.") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged ({str(error).splitlines()[0]}).") from None
 
 
@@ -189,11 +193,19 @@ def read_folder(folder: Path) -> Arrays:
                 found[f"{part}_labels"].append(label)
     if not found["train_images"] or not found["test_images"]:
         raise DataError(f"{folder}: found no images to train on or none to test on, needed <class>/<image> in it.")
+    if len({image.shape[:2] for part in PARTS for image in found[f"{part}_images"]}) > 1:
+        for part in PARTS:  # of several sizes, all of which are small
+            found[f"{part}_images"] = [_fitted(image) for image in found[f"{part}_images"]]
     deepest = max(image.shape[2] for part in PARTS for image in found[f"{part}_images"])
     for part in PARTS:
         images = found[f"{part}_images"]
         found[f"{part}_images"] = [np.repeat(i, deepest // i.shape[2], 2) for i in images]
     return {name: np.stack(v) if "images" in name else np.array(v, dtype=np.int64) for name, v in found.items()}
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:
+    """[height, width, channel] -> [32, 32, channel]"""
+    return fit(torch.from_numpy(np.ascontiguousarray(image))[None])[0].permute(1, 2, 0).numpy()
 
 
 def _image(path: Path) -> np.ndarray:
@@ -213,7 +225,7 @@ def download(name: str, folder: Path) -> Arrays:
 
     Raises:
         OSError, RuntimeError, HTTPException: there is no network, or what came is not what torchvision knows.
-        DataError: torchvision has no such set, or what it has is not the official one.
+        DataError: torchvision has no such set.
     """
     about = OFFICIAL.get(name)
     if about is None or about.loader is None:
@@ -235,7 +247,6 @@ def download(name: str, folder: Path) -> Arrays:
             arrays[f"{part}_labels"] = np.array([label for _, label in pairs], dtype=np.int64)
     finally:
         socket.setdefaulttimeout(before)
-    check_official(name, arrays)
     return arrays
 
 
@@ -249,14 +260,20 @@ def find(name: str, folder: Path | None, fetch: Callable[[str], Arrays]) -> Imag
         return build(name, read_npz(folder / f"{name}.npz"), f"{name}.npz")
     if folder and (folder / name).is_dir():
         return build(name, read_folder(folder / name), f"folder {name}")
+    if folder and name not in OFFICIAL:
+        raise DataError(
+            f"{name}: no {name}.npz or {name}/ in {folder}, and it is none of the paper's sets: {', '.join(OFFICIAL)}."
+        )
     try:
-        return build(name, fetch(name), "torchvision")
+        arrays = fetch(name)
     except (OSError, RuntimeError, HTTPException, ImportError, DataError) as error:
         where = f"no {name}.npz or {name}/ in the data folder" if folder else "no data folder"
         reason = str(error).splitlines()[0]
         raise Missing(
             f"{where}; {reason if isinstance(error, DataError) else f'the download failed ({reason})'}"
         ) from None
+    check_official(name, arrays)
+    return build(name, arrays, "torchvision")
 
 
 class Missing(DataError):

@@ -78,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument(
-        "--source", choices=["auto", "omniglot", "glyphs"], default="auto", help="glyphs: no real images"
+        "--source",
+        choices=["auto", "omniglot", "glyphs"],
+        default="auto",
+        help="glyphs: no real images; omniglot is as auto",
     )
     parser.add_argument("--dir", metavar="DIR", help=f"folder of the sets; default: ${VARIABLE}")
     parser.add_argument("--sets", metavar="NAME", nargs="+", default=list(images.OFFICIAL), help="default: the paper's")

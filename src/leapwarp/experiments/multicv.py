@@ -8,8 +8,7 @@ has never seen. Sets are met one at a time, since they differ in classes and siz
 
 One run holds out every set, each with its checkpoint. It takes, on a core: smoke, a second; quick, scratch 7 s,
 finetune, hat and leap_1_epoch half a minute, leap and finetune_many_epochs 80 s, progressive 160 s. To expect at
-quick: Leap, finetuning and Progressive Nets below no pretraining in error and area; HAT, whose few filters the other
-tasks have used up, far above.
+quick: Leap, finetuning and Progressive Nets below no pretraining in area, HAT far above; in test error little is sure.
 """
 
 import resource

@@ -152,6 +152,9 @@ QUANTITIES |= {
         "parameters", "Parameters", "times finetuning's", 1, True, select=transfer.times_finetuning
     ),
 }
+QUANTITIES["epochs_gain"] = Quantity(
+    "accuracy", "Gain from more epochs", "points", 1, False, lambda value: 100 * value, transfer.gain_of_epochs
+)
 for _name in transfer.SETS:  # the comparisons of Leap's Table 3, set by set
     QUANTITIES |= {
         f"error_{_name}": QUANTITIES["error"]._replace(

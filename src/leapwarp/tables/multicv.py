@@ -137,9 +137,9 @@ def data(frame: pd.DataFrame) -> str:
         shown = [" to ".join(f"{value:,}" for value in sorted({each[0], each[-1]})) if each else "–" for each in counts]
         official = OFFICIAL.get(name)
         if official is None:
-            said = "not one of the paper's sets"
+            said = "taken where SVHN is missing; not SVHN" if name == "chars74k" else "not one of the paper's sets"
         elif all(each == [number] for each, number in zip(counts, official, strict=True)):
-            said = "the same"
+            said = "the same counts"
         else:
             said = f"{official[0]} classes, {official[1]:,} + {official[2]:,}"
         text.append("| " + " | ".join([name, *shown, said]) + " |")

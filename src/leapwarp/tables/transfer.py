@@ -53,3 +53,18 @@ def times_finetuning(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     base = rows.loc[rows["method"] == "finetune", ["seed", "task", "value"]]
     joined = rows.merge(base, on=["seed", "task"], suffixes=("", "_base"))
     return joined.assign(value=joined["value"] / joined["value_base"]).drop(columns="value_base")
+
+
+def gain_of_epochs(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """What several epochs on each pretraining task add to the metric over one, of the same seed and set.
+
+    Rows carry the method's name without the number of epochs.
+    """
+    rows, pairs = final(frame, metric), {"leap": ("leap", "leap_1_epoch")}
+    pairs |= {name: (f"{name}_many_epochs", name) for name in ("finetune", "hat", "progressive")}
+    parts = []
+    for method, (many, one) in pairs.items():
+        base = rows.loc[rows["method"] == one, ["seed", "task", "value"]]
+        joined = rows.loc[rows["method"] == many].merge(base, on=["seed", "task"], suffixes=("", "_one"))
+        parts.append(joined.assign(method=method, value=joined["value"] - joined["value_one"]))
+    return pd.concat(parts, ignore_index=True).drop(columns="value_one")
