@@ -192,3 +192,30 @@ def test_a_ninth_set_is_held_out_like_the_others(folder, tmp_path):
     method = multicv.methods(multicv.SMOKE)["finetune"]
     records, _ = multicv.run(found, method, "finetune", 0, 0, torch.device("cpu"), None, {})
     assert {task for task, _, metric, _ in records if metric == "accuracy"} == {"mnist", "cifar10", "mine"}
+
+
+def test_small_images_of_several_sizes_are_taken_from_a_folder(tmp_path):
+    for number, side in enumerate((20, 25, 30, 28) * 5):
+        path = tmp_path / "mine" / f"class{number % 2}" / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB" if number % 3 else "L", (side, side + 1), 200).save(path)
+    found = build("mine", images.read_folder(tmp_path / "mine"), "folder mine")
+    assert found.train_images.shape == (18, 3, 32, 32) and found.train_images[0, 0, 16, 16] == 200
+
+
+def test_a_name_that_nobody_knows_is_an_error(folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        prepare(folder, tmp_path, "--sets", "mnist", "cifar10", "minst")
+    assert "minst: no minst.npz or minst/ in" in capsys.readouterr().err
+
+
+def test_a_download_with_shifted_labels_is_an_error_and_not_left_out(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(images, "download", lambda name, folder: arrays(10))
+    with pytest.raises(SystemExit):
+        prepare(folder, tmp_path, "--sets", "mnist", "cifar10", "svhn")
+    assert "the official set has (10, 73257, 26032)" in capsys.readouterr().err
+
+
+def test_channels_have_to_agree_between_the_parts():
+    with pytest.raises(DataError, match="found 1 channels in training and 3 in test images"):
+        check("mine", arrays() | {"test_images": arrays(channels=3)["test_images"]})

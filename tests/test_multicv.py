@@ -295,6 +295,22 @@ def test_a_visit_trains_one_column_and_the_task_goes_on_with_it(sets):
     assert not torch.equal(twice["task.0.conv.weight"], once["own"]["1"]["task.0.conv.weight"])
 
 
+@pytest.mark.parametrize("kind", ["leap", "encoder", "progressive"])
+def test_validation_of_meta_training_is_over_all_sets_whichever_are_drawn(sets, kind):
+    setup = multicv.set_up("encoder" if kind == "leap" else kind, [*sets, sets[0]], SETTINGS)
+    new = multicv.training_column(SETTINGS, 3) if kind == "progressive" else setup.sharing.new
+    errors = iter([0.1, 0.2, 0.7, 0.4])
+    visits = [Visit(2, 2, each.classes, lambda params, stats: torch.tensor(next(errors))) for each in sets]
+    owned = [new(each.classes, stream(i)) for i, each in enumerate(sets)]
+    learner = multicv.build_learner(multicv.Method(SETTINGS, kind), setup, visits, owned)
+    state, found = learner.init(encoder()), []
+    for drawn in ([1, 0], [1], [2]):  # sets that a meta-step has
+        tasks = multicv.task_stack(setup.sets, drawn, [3] * len(drawn), SETTINGS.batch, stream(3))
+        state, _ = learner.step(state, tasks, stream())
+        found.append([round(value, 1) for value in state["latest"].tolist()])
+    assert found == [[0.2, 0.1, 2.0], [0.2, 0.7, 2.0], [0.2, 0.7, 0.4]]
+
+
 # The experiment.
 
 
@@ -432,7 +448,7 @@ def test_the_table_sets_ours_beside_the_papers_and_says_what_the_data_are():
     assert "| facescrub | Leap | 50.5 ± 0.7 / 19.9 |" in text
     assert "| facescrub | No pretraining | **35.5 ± 0.7** / 18.2 |" in text
     assert "| svhn | Leap | – / **8.4** |" in text
-    assert "| chars74k | 10 | 400 | 50 | not one of the paper's sets |" in text
+    assert "| chars74k | 10 | 400 | 50 | taken where SVHN is missing; not SVHN |" in text
     assert "Left out, since they could not be had: notmnist, fashion-mnist, cifar10, svhn" in text
     assert "| facescrub | No pretraining | Progressive Nets | No pretraining | Progressive Nets |" in text
     assert "| Finetuning (multi-head) | +15.0 | +15.0 to +15.0 |" in text
@@ -471,3 +487,18 @@ def test_figures_are_drawn_whatever_is_missing(tmp_path):
         rows = ["--experiment", "multicv", "--rows", str(tmp_path / "rows.csv"), "--paper", str(PAPER)]
         figures.main([*rows, "--out-dir", str(tmp_path)])
         assert {path.stem for path in tmp_path.glob("*.png")} == {"multicv", "multicv_map", "multicv_curves"}
+
+
+def test_the_official_counts_of_the_table_are_those_of_the_data():
+    assert {name: (a.classes, a.n_train, a.n_test) for name, a in images.OFFICIAL.items()} == table.OFFICIAL
+
+
+def test_the_gain_of_more_epochs_is_of_the_same_seed_and_set():
+    frame = made_up()
+    more = frame.loc[frame["method"] == "finetune"].assign(method="finetune_many_epochs")
+    more.loc[more["metric"] == "accuracy", "value"] += 0.02
+    one = frame.loc[frame["method"] == "leap"].assign(method="leap_1_epoch")
+    one.loc[one["metric"] == "accuracy", "value"] -= 0.03
+    gain = tables.quantity(pd.concat([frame, more, one]), "epochs_gain").groupby("method")["value"]
+    assert gain.mean().to_dict() == pytest.approx({"finetune": 2.0, "leap": 3.0}) and gain.size().tolist() == [6, 6]
+    assert tables.quantity(frame, "epochs_gain").empty

@@ -205,7 +205,7 @@ def read_folder(folder: Path) -> Arrays:
 
 def _fitted(image: np.ndarray) -> np.ndarray:
     """[height, width, channel] -> [32, 32, channel]"""
-    return fit(torch.from_numpy(np.ascontiguousarray(image))[None])[0].permute(1, 2, 0).numpy()
+    return fit(torch.from_numpy(image.copy())[None])[0].permute(1, 2, 0).numpy()
 
 
 def _image(path: Path) -> np.ndarray:
