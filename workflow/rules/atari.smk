@@ -1,11 +1,11 @@
 # Leap's meta-training on Atari is a chain. For every seed, a meta-step is a job a game, which can run at the same time, and
-# an update that sums up what they return; the next meta-step begins where it ends:
+# an update along the mean of what they return; the next meta-step begins where it ends:
 #
 #   meta/step0/seed0/game*.safetensors -> meta/step1/seed0.safetensors -> meta/step1/seed0/game*.safetensors -> ...
 #
 # Finished shares and updates are kept when the chain is cut off, and a game goes on from its checkpoint. Shares are
-# removed once they are summed up (2.7 MB each, 43 GB in a `paper` of 16,000); initialisations and curves stay. Games have
-# no group: one of jobs that wait for each other would wait for itself.
+# removed once they are summed up (2.7 MB each, 43 GB in a `paper` of 16,000); initialisations, with Adam's state (8 MB each, 8
+# GB), and curves stay. Games have no group: one of jobs that wait for each other would wait for itself.
 
 
 rule atari_game:

@@ -75,7 +75,7 @@ def load(folder: Path) -> Games:
     return Games(folder, atari.checksum())
 
 
-def initialisation(folder: Path, seed: int) -> tuple[Params, dict[str, str]]:
+def initialisation(folder: Path, profile: str, seed: int) -> tuple[Params, dict[str, str]]:
     """The encoder that the chain of a seed has come to, and what is known of it."""
     advice = "Delete it and let snakemake make it: `python -m leapwarp.experiments.atari_chain update` does."
     tensors, about = read(folder / f"seed{seed}.safetensors", advice)
@@ -84,6 +84,9 @@ def initialisation(folder: Path, seed: int) -> tuple[Params, dict[str, str]]:
         raise DataError(
             f"{folder}/seed{seed}.safetensors: found parameters {sorted(found)}, needed those of an encoder."
         )
+    if (about.get("profile"), about.get("seed")) != (profile, str(seed)):
+        of = f"profile {about.get('profile')}, seed {about.get('seed')}"
+        raise DataError(f"{folder}/seed{seed}.safetensors: of {of}, needed profile {profile}, seed {seed}.")
     return found, about
 
 
@@ -100,13 +103,16 @@ def run(
     """Learn every game of the evaluation; each has a checkpoint of its own."""
     settings, seconds = method.settings, 0.0
     records: list[Record] = []
-    meta, about = initialisation(data.folder, seed) if method.start == "meta" else ({}, {})
+    meta, about = {}, {}
+    if method.start == "meta":
+        meta, about = initialisation(data.folder, identity["profile"], seed)
     if about:
         identity = identity | {"initialisation": about["checksum"]}
         records += [("", k, "meta_loss", loss) for k, loss in enumerate(json.loads(about["losses"]))]
+        records += [("", None, name, float(about[name])) for name in ("meta_step", "games")]
     for group in GROUPS:
         for game in getattr(settings, group):
-            # The same streams for all methods: they meet the same episodes and begin with the same head.
+            # The same streams for all methods: episodes have the same seeds, and heads begin alike.
             encoder = meta or actor_critic.encoder(generator(seed, "evaluation", game, "encoder"))
             trained = train(
                 game,
@@ -125,17 +131,24 @@ def run(
             seconds += trained["seconds"]
             if checkpoints and seed == 0 and game == settings.heldout[0]:
                 began = time.monotonic()
-                keep(checkpoints / "pictures.npz", trained["params"], game, settings)
+                keep(checkpoints / "pictures.npz", trained["params"], game, settings, identity["profile"])
                 seconds += time.monotonic() - began
     records.append(("", None, "train_seconds", seconds))
     return records, seconds
 
 
-def keep(path: Path, params: Params, game: str, settings: Settings) -> None:
+def keep(path: Path, params: Params, game: str, settings: Settings, profile: str) -> None:
     """Write what a trained agent sees in one episode, for the contact sheet."""
     shown = pictures(params, game, settings, PICTURES, LONGEST)
     with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, pixels=shown.pixels.numpy(), step=np.array(shown.steps), score=np.array(shown.scores))
+        np.savez_compressed(
+            file,
+            pixels=shown.pixels.numpy(),
+            step=np.array(shown.steps),
+            score=np.array(shown.scores),
+            game=np.array(game),
+            profile=np.array(profile),
+        )
 
 
 def cli(arguments: Sequence[str] | None = None) -> None:

@@ -166,7 +166,8 @@ def _segment(
         # The last segment of the path ends where nothing is learnt any more: its loss is that of one more unroll.
         final = play(params=params, pixels=pixels, learns=False)
         total = fold(total, before, _point(updates, params, {}, final.loss))
-    latest = torch.where(latest.isnan(), running, latest)  # cut off by the restart, and all that there is
+    # Cut off by the restart: counts where it is all that there is, or has come further than the last that ended.
+    latest = torch.where(latest.isnan() | (running > latest), running, latest)
     kept = (before.number, _first(before.params), _first(before.grads), before.loss[0]) if before else None
     after = {"update": last, "params": params, "square": square, "total": _first(total), "before": kept}
     return run | after | {"latest": latest, "curve": curve, "losses": losses, "finished": last == updates}

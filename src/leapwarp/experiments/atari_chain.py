@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -56,12 +57,29 @@ def unpack(group: str, tensors: dict[str, Tensor]) -> Params:
     return {name.removeprefix(f"{group}/"): leaf for name, leaf in tensors.items() if name.startswith(f"{group}/")}
 
 
-def begin(path: Path | None, settings: Settings, seed: int) -> tuple[Params, dict[str, Params | int], dict[str, str]]:
-    """Initialisation, state of Adam, and what the file says of them; the random ones where there is no file."""
+def numbers_of(settings: Settings) -> dict[str, Any]:
+    """Whatever of the settings a share depends on."""
+    return {name: value for name, value in asdict(settings).items() if name not in NOT_RESULTS}
+
+
+def begin(
+    path: Path | None, settings: Settings, profile: str, seed: int, meta_step: int
+) -> tuple[Params, dict[str, Params | int], dict[str, str]]:
+    """Initialisation, state of Adam, and what the file says of them; the random ones where there is no file.
+
+    Raises:
+        DataError: the file is damaged, or of another profile, seed or meta-step.
+    """
     if path is None:
         params = actor_critic.encoder(generator(seed, "encoder"))
         return params, adam(settings.outer_lr).init(params), {"checksum": "random", "losses": "[]"}
     tensors, about = read(path, ADVICE)
+    needed = {"profile": profile, "seed": str(seed), "meta_step": str(meta_step)}
+    wrong = [
+        f"{name} is {about.get(name)}, needed {value}" for name, value in needed.items() if about.get(name) != value
+    ]
+    if wrong:
+        raise DataError(f"{path}: not the initialisation of this meta-step: {'; '.join(wrong)}.")
     state = {"mean": unpack("mean", tensors), "square": unpack("square", tensors), "count": int(about["meta_step"])}
     return unpack("params", tensors), state, about
 
@@ -72,8 +90,8 @@ def play_game(options: argparse.Namespace, settings: Settings) -> None:
     games = drawn(settings, seed, k, options.games)
     if not 0 <= place < len(games):
         raise ValueError(f"game number {place}, needed 0 to {len(games) - 1}.")
-    encoder, _, about = begin(options.start, settings, seed)
-    numbers = {name: value for name, value in asdict(settings).items() if name not in NOT_RESULTS}
+    encoder, _, about = begin(options.start, settings, options.profile, seed, k)
+    numbers = numbers_of(settings)
     shared = {  # by all games of one meta-step
         "profile": options.profile,
         "seed": seed,
@@ -101,10 +119,11 @@ def play_game(options: argparse.Namespace, settings: Settings) -> None:
 
 def update(options: argparse.Namespace, settings: Settings) -> None:
     """The next initialisation."""
-    encoder, state, about = begin(options.start, settings, options.seed)
+    encoder, state, about = begin(options.start, settings, options.profile, options.seed, options.meta_step)
     total, places, losses = zeros_like(encoder), [], []
     needed = {"seed": options.seed, "meta_step": options.meta_step, "start": about["checksum"]}
     needed |= {"profile": options.profile, "games": len(options.shares)}
+    needed["settings"] = provenance.digest(numbers_of(settings))
     for path in options.shares:
         share, of_share = read(path, ADVICE)
         found = json.loads(of_share["shared"])
@@ -112,7 +131,6 @@ def update(options: argparse.Namespace, settings: Settings) -> None:
         if wrong:
             listing = "; ".join(f"{name} is {found[name]!r}, needed {needed[name]!r}" for name in wrong)
             raise DataError(f"{path}: not a share of this meta-step: {listing}. {ADVICE}")
-        needed["settings"] = found["settings"]
         places.append(int(of_share["place"]))
         losses.append(json.loads(of_share["last"])["loss"])
         total = map_tree(torch.add, total, share)
@@ -125,7 +143,9 @@ def update(options: argparse.Namespace, settings: Settings) -> None:
         raise FloatingPointError(f"{bad[0]} is no longer finite after the meta-update. Lower the meta learning rate.")
     history = [*json.loads(about["losses"]), sum(losses) / len(losses)]
     tensors = pack("params", params) | pack("mean", state["mean"]) | pack("square", state["square"])
-    write(options.out, tensors, {"meta_step": str(options.meta_step + 1), "losses": json.dumps(history)})
+    about = {"profile": options.profile, "seed": str(options.seed), "meta_step": str(options.meta_step + 1)}
+    about |= {"games": str(len(places)), "losses": json.dumps(history)}
+    write(options.out, tensors, about)
     print(f"meta-step {options.meta_step + 1}: loss at the end of {len(places)} games {history[-1]:.4f}", flush=True)
 
 

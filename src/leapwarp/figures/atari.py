@@ -6,7 +6,7 @@
 atari_scores.png     normalised score of episodes against steps; a panel a game
 atari_pictures.png   one episode of the trained agents on the first held-out game
 
-The pictures are not in the rows: each run leaves them beside its checkpoints.
+The pictures are not in the rows: runs of the seed 0 leave them beside their checkpoints.
 """
 
 import argparse
@@ -51,7 +51,10 @@ def learning(frame: pd.DataFrame) -> Figure:
         axes.set_xlabel("steps of the game's agent")
     for axes in grid[:, 0]:
         axes.set_ylabel("score (0 random, 1 best mean)")
-    note = "means over seeds of the last episode of each emulator; the paper's figure is a plot without printed numbers"
+    note = (
+        "the last episode of each emulator, or what it has so far where none has ended yet;\n"
+        "0 is the mean of random play; the paper's figure is a plot without printed numbers"
+    )
     draw.title(
         figure, "Atari: learning from a meta-learnt and from a random encoder", draw.caption(frame, "atari", note)
     )
@@ -72,6 +75,11 @@ def pictures(frame: pd.DataFrame, folder: Path) -> Figure:
     """A row a method: pictures of one episode, from its first step to its last."""
     found = {method: folder / method / "tasks0" / "pictures.npz" for method in style.ordered(frame["method"])}
     shown = {method: np.load(path) for method, path in found.items() if path.is_file()}
+    game = sorted(set(frame.loc[frame["metric"] == "score_heldout", "task"]))[0]
+    profile, _ = results.provenance(frame, "atari")
+    shown = {
+        method: file for method, file in shown.items() if (str(file["profile"]), str(file["game"])) == (profile, game)
+    }
     figure = Figure(figsize=(9.6, 0.9 + 1.3 * max(1, len(shown))), layout="constrained")
     if not shown:
         draw.empty(figure.subplots(), f"no pictures in {folder}: only runs of the seed 0 leave them")
@@ -85,8 +93,6 @@ def pictures(frame: pd.DataFrame, folder: Path) -> Figure:
                 axes.set_xticks([])
                 axes.set_yticks([])
             line[0].set_ylabel(style.method(method).name, fontsize=8)
-    game = sorted(set(frame.loc[frame["metric"] == "score_heldout", "task"]))[0]
-    profile, _ = results.provenance(frame, "atari")
     text = f"profile {profile}, seed 0; one episode after training, from its beginning to its end or to step 2,000"
     draw.title(figure, f"Atari: what the agents see in {name(game)}", text)
     return figure

@@ -327,14 +327,18 @@ def listing(lines: pd.DataFrame) -> str:
     return "\n".join(text)
 
 
-def origin(frame: pd.DataFrame) -> str:
-    """The lines that say which profile, data and code made the rows, and from how many seeds."""
+def origin(frame: pd.DataFrame, **profiles: str) -> str:
+    """The lines that say which profile, data and code made the rows, and from how many seeds.
+
+    Args:
+        profiles: what a profile is, where the experiment has another word for it than `PROFILES`.
+    """
     profile, data_source = frame["profile"].iloc[0], frame["data_source"].iloc[0]
     counts = sorted(set(frame.groupby(["method", "n_tasks"])["seed"].nunique()))
     n_seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} (the CSV says which)"
     return "\n".join(
         [
-            f"- Profile: `{profile}`: {PROFILES.get(profile, 'not one of the known sizes')}.",
+            f"- Profile: `{profile}`: {(PROFILES | profiles).get(profile, 'not one of the known sizes')}.",
             f"- Data: `{data_source}`: {SOURCES.get(data_source, 'not one of the known sources')}.",
             f"- Seeds: {n_seeds}. Code version: {', '.join(sorted(set(frame['version'])))}.",
         ]

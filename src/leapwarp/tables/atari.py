@@ -13,8 +13,7 @@ from leapwarp.tables.summaries import markdown, summaries
 SHOWN = [f"score_{what}_{group}" for what in ("area", "end") for group in tables.GAMES]
 SIZES = {
     "smoke": "Nothing can be read from this size.",
-    "quick": "Here agents learn for a three-hundredth of the published steps, after 2 meta-steps of 3 games instead of "
-    "100 of 16: no order of methods is to be expected. The size shows that the chain works on the real emulator.",
+    "quick": "No order of methods is to be expected: the size shows that the chain works on the real emulator.",
     "paper": "The published sizes.",
 }
 
@@ -26,11 +25,14 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     steps = int(frame.loc[frame["step"].notna() & frame["metric"].str.startswith("score_"), "step"].max())
     document = f"""# Leap, Atari: scores of episodes (higher: better)
 
-{tables.origin(frame)}
-- {SIZES.get(frame["profile"].iloc[0], "")} {steps} steps a game.
+{tables.origin(frame, quick="the published network and much less training")}
+- {SIZES.get(frame["profile"].iloc[0], "")}
+- {steps:,} steps a game, 5,000,000 as published. {meta_training(frame)}
 - The paper prints curves and no numbers. ± is the sample standard deviation over seeds.
-- On every game 0 is what random play scores and 1 the best that a method's mean over seeds reached at any point. The
-  area is the mean of that curve, so a method that learns faster has more of it; the end is its last tenth.
+- On every game 0 is what random play scores (a mean over the second half of its runs) and 1 the best that a method's
+  mean over seeds reached at any point, noise and all: where that is little above random play, as the second table shows, the
+  scale says nothing. The area is the mean of that curve, so a method that learns faster has more of it; the end is its
+  last tenth. Until an emulator's first episode has ended it counts with what it has so far.
 
 {markdown(lines, SHOWN, "Encoder")}
 
@@ -39,6 +41,15 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 {games(frame)}
 """
     return lines, document
+
+
+def meta_training(frame: pd.DataFrame) -> str:
+    """How the encoder was meta-trained, where it was."""
+    found = {name: sorted(set(frame.loc[frame["metric"] == name, "value"])) for name in ("meta_step", "games")}
+    if not all(found.values()):
+        return ""
+    steps, games = (" or ".join(f"{value:.0f}" for value in found[name]) for name in ("meta_step", "games"))
+    return f"Meta-training: {steps} meta-steps of {games} games, 100 of 16 as published."
 
 
 def games(frame: pd.DataFrame) -> str:

@@ -15,24 +15,34 @@ RUN = ["method", "n_tasks", "seed", "task"]
 def normalised(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The curves of all methods that learn, with `value` on the scale of its game.
 
-    Random play counts as what it scores at the end of its runs, over seeds. Where nothing is above random play, the
-    largest distance from it is the unit.
+    Random play counts as what it scores on average over the second half of its runs (`floor`), over seeds. Where
+    nothing is above random play, the largest distance from it is the unit.
     """
     rows = frame.loc[(frame["metric"] == metric) & frame["step"].notna()]
     plays_at_random = rows["method"] == RANDOM
-    last = rows.loc[plays_at_random].sort_values("step").groupby(["task", "seed"])["value"].last()
-    floor = last.groupby("task").mean()
+    zeros = floor(rows)
     learnt = rows.loc[~plays_at_random]
-    missing = sorted(set(learnt["task"]) - set(floor.index))
+    missing = sorted(set(learnt["task"]) - set(zeros.index))
     if missing:
         raise ValueError(f"{metric}: found no random play of {', '.join(missing)}, needed it for the scale of scores.")
     top = learnt.groupby(["task", "method", "step"])["value"].mean().groupby("task").max()
-    zero = floor.reindex(learnt["task"]).to_numpy(dtype=float)
+    zero = zeros.reindex(learnt["task"]).to_numpy(dtype=float)
     reach = top.reindex(learnt["task"]).to_numpy(dtype=float) - zero
     off = learnt["value"].to_numpy() - zero
     furthest = pd.Series(np.abs(off)).groupby(learnt["task"].to_numpy()).transform("max").to_numpy()
     unit = np.where(reach > 0, reach, np.where(furthest > 0, furthest, 1.0))
     return learnt.assign(value=off / unit)
+
+
+def floor(rows: pd.DataFrame) -> pd.Series:
+    """What random play scores in each game: a mean over the second half of its points, of seeds alike."""
+    played = rows.loc[rows["method"] == RANDOM].sort_values("step")
+    of_run = played.groupby(["task", "seed"])["value"].agg(lambda values: second_half(values.to_numpy()))
+    return of_run.groupby("task").mean()
+
+
+def second_half(values: np.ndarray) -> float:
+    return float(values[len(values) // 2 :].mean())
 
 
 def _each(curves: pd.DataFrame, measure: Callable[[np.ndarray], float]) -> pd.DataFrame:
@@ -59,5 +69,8 @@ def end(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def raw(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The same of the game's own scores, and of random play too."""
-    return _each(frame.loc[(frame["metric"] == metric) & frame["step"].notna()], last_tenth)
+    """The same of the game's own scores; of random play, which does not change, over the second half."""
+    rows = frame.loc[(frame["metric"] == metric) & frame["step"].notna()]
+    plays_at_random = rows["method"] == RANDOM
+    parts = [_each(rows.loc[~plays_at_random], last_tenth), _each(rows.loc[plays_at_random], second_half)]
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)

@@ -64,6 +64,10 @@ def start(name: str, n_envs: int, frame_skip: int, noops: int) -> Game:
         frameskip=frame_skip,
         noop_max=noops,
         reward_clipping=False,
+        repeat_action_probability=0.0,
+        episodic_life=False,
+        use_fire_reset=True,
+        maxpool=True,
         autoreset_mode="SameStep",
     )
     found = len(emulators.ale.get_action_set())
@@ -81,7 +85,7 @@ def reset(game: Game, rng: torch.Generator) -> Tensor:
 
 def step(game: Game, action: Tensor) -> Seen:
     pixels, reward, terminated, truncated, _ = game.emulators.step(action.cpu().numpy())
-    # An episode that is cut off after half an hour of play counts as one that ends.
+    # ale-py cuts an episode off after half an hour of play, which counts as an end.
     return Seen(
         torch.from_numpy(pixels)[:, 0], torch.from_numpy(reward).float(), torch.from_numpy(terminated | truncated)
     )
