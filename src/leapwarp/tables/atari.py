@@ -30,8 +30,8 @@ def build(frame: pd.DataFrame, paper: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 - {steps:,} steps a game, 5,000,000 as published. {meta_training(frame)}
 - The paper prints curves and no numbers. ± is the sample standard deviation over seeds.
 - On every game 0 is what random play scores (a mean over the second half of its runs) and 1 the best that a method's
-  mean over seeds reached at any point, noise and all: where that is little above random play, as the second table shows, the
-  scale says nothing. The area is the mean of that curve, so a method that learns faster has more of it; the end is its
+  mean over seeds reached at any point, noise and all: where that is little above random play (second table), the scale
+  says nothing. The area is the mean of that curve, so a method that learns faster has more of it; the end is its
   last tenth. Until an emulator's first episode has ended it counts with what it has so far.
 
 {markdown(lines, SHOWN, "Encoder")}
