@@ -319,12 +319,12 @@ def run(
 def thinned(history: Sequence[tuple[int, str, float]], meta_steps: int) -> list[Record]:
     """The numbers of meta-training as at most CURVE_POINTS means, each at the first of its meta-steps.
 
-    Validation errors stay as they are, at the number of meta-steps done.
+    What is measured at validation stays as it is, at the number of meta-steps done.
     """
     every = -(-meta_steps // CURVE_POINTS)
     parts: dict[tuple[int, str], list[float]] = {}
     for k, metric, value in history:
-        if metric == "validation_error":
+        if metric in ("validation_error", "meta_test_accuracy"):
             parts[k + 1, metric] = [value]
             continue
         parts.setdefault((k - k % every, metric), []).append(value)

@@ -13,8 +13,8 @@ little of the task's statistics has been gathered. Settings of meta-training are
 by the area under the learning curves of validation tasks.
 
 One run takes, on a core: smoke, a second; quick, 7 s for scratch, 14 for sgd_large, reptile and leap, 60 for warp_leap.
-To expect at quick, chance being 10: 26 % for scratch, 27 for warp_leap, 29 to 31 for reptile and leap, and 30 for
-sgd_large. So pretraining helps, and Warp-Leap is last among the three that pretrain, where the paper has it first.
+To expect at quick, chance being 10: 28 % for scratch, 30 to 31 for the others. Pretraining helps against the same
+batches, not against large ones, and Warp-Leap is not ahead of Leap and Reptile, where the paper has it first.
 """
 
 import time
