@@ -12,7 +12,8 @@ Held-out images are normalised by their own statistics, so that points of a lear
 little of the task's statistics has been gathered. Settings of meta-training are chosen, and meta-training is stopped,
 by the area under the learning curves of validation tasks.
 
-One run takes, on a core: smoke, a second; quick, 6 s for scratch, 13 for sgd_large, 25 for reptile and leap, 70 for warp_leap.
+One run takes, on a core: smoke, a second; quick, 6 s for scratch, 13 for sgd_large, 25 for reptile and leap, 70 for
+warp_leap.
 To expect at quick, chance being 10: 28 % for scratch, 30 to 31 for the others. Pretraining helps against the same
 batches, not against large ones, and Warp-Leap is not ahead of Leap and Reptile, where the paper has it first.
 """
