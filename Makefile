@@ -1,6 +1,6 @@
 # make reproduce   sets everything up, then makes every table and figure (config.yaml says what and how large)
 # make test        sets everything up, then runs the tests
-# make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; three minutes)
+# make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; five minutes)
 # make snapshot    puts the results of the last quick run into docs/results
 # make lint        style, types, workflow
 # make clean-venv  removes the environment; the next call sets it up anew
