@@ -16,7 +16,6 @@ import csv
 import io
 import pickle
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -27,17 +26,15 @@ import torch
 from PIL import Image
 
 from leapwarp.data.classes import PARTS, Classes, build
+from leapwarp.data.omniglot import BROKEN_PNG, BROKEN_ZIP
 from leapwarp.data.store import DataError
 
 LICENCE = "ImageNet's terms: for non-commercial research and education, https://image-net.org"
 SIZE = 84  # pixels along a side (mini- and tiered-ImageNet as the few-shot literature uses them)
 WORDS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-# What zipfile and Pillow raise on damaged files.
-BROKEN = (
-    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError),
-    *(SyntaxError, ValueError, TypeError, IndexError),
-)
+# What zipfile and Pillow raise on damaged files, and what arrays of another kind or length than they should be lead to.
+BROKEN = (*BROKEN_ZIP, *BROKEN_PNG, TypeError, IndexError)
 
 
 class Kind(NamedTuple):

@@ -113,14 +113,11 @@ def tnets(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size
     return learner._replace(start=start)
 
 
-def metasgd(
-    problem: Problem, learning_rate: float, outer: Optimizer, steps: int, size: int = 5, order: int = 2
-) -> Learner:
+def metasgd(problem: Problem, learning_rate: float, outer: Optimizer, steps: int, size: int = 5) -> Learner:
     """Meta-SGD (Li et al., 2017): MAML that also learns a task learning rate for every parameter.
 
     Args:
         learning_rate: what all of them begin with.
-        order: 1 takes the task gradients for constants; the rates are learnt all the same.
     """
 
     def split(learnt: Params) -> tuple[Params, Params]:
@@ -131,7 +128,7 @@ def metasgd(
         theta, rates = split(learnt)
         return theta, {}, scaled_sgd(rates)
 
-    learner = gradient_learner(query_gradient(problem, unfold, steps, size, order=order), outer, steps)
+    learner = gradient_learner(query_gradient(problem, unfold, steps, size), outer, steps)
 
     def init(params: Params) -> State:
         rates = {f"rate.{name}": torch.full_like(leaf, learning_rate) for name, leaf in params.items()}
@@ -143,7 +140,7 @@ def metasgd(
     return Learner(init, learner.step, start, steps, lambda state: scaled_sgd(split(state["params"])[1]))
 
 
-def cavia(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5, order: int = 2) -> Learner:
+def cavia(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5) -> Learner:
     """CAVIA (Zintgraf et al., 2019): tasks adapt `context` alone, from 0; everything else is learnt across tasks."""
 
     def begin(shared: Params) -> Params:
@@ -153,7 +150,7 @@ def cavia(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size
     def unfold(learnt: Params) -> tuple[Params, Params, Optimizer]:
         return map_tree(Tensor.requires_grad_, begin(learnt)), learnt, inner
 
-    learner = gradient_learner(query_gradient(problem, unfold, steps, size, order=order), outer, steps)
+    learner = gradient_learner(query_gradient(problem, unfold, steps, size), outer, steps)
 
     def init(params: Params) -> State:
         return learner.init({name: leaf for name, leaf in params.items() if name != "context"})
