@@ -51,15 +51,41 @@ def test_the_label_trap_of_svhn_is_caught_both_ways(first):
     assert check("svhn", arrays(10)) == 10
 
 
-def test_a_shifted_svhn_is_told_by_the_number_of_ones(monkeypatch):
-    monkeypatch.setitem(images.OFFICIAL, "svhn", images.OFFICIAL["svhn"]._replace(n_train=40, n_test=20))
-    monkeypatch.setattr(images, "SVHN_ONES", (7, 2))
-    good = arrays(10)
-    good["train_labels"][:10] = [0, 1, 2, 3, 1, 1, 1, 7, 8, 9]
-    check_official("svhn", good)
-    shifted = good | {"train_labels": (good["train_labels"] - 1) % 10}
-    with pytest.raises(DataError, match="labels are shifted"):
-        check_official("svhn", shifted)
+SVHN = [
+    4948,
+    13861,
+    10585,
+    8497,
+    7458,
+    6882,
+    5727,
+    5595,
+    5045,
+    4659,
+]  # training images of each digit, Netzer et al., 2011
+
+
+def of_svhn(counts, n=2500):
+    """Arrays with so many times n / sum of the counts training images of each digit."""
+    found = arrays(10, n, side=1)
+    ends = (np.cumsum(counts) * n / sum(counts)).round()
+    return found | {"train_labels": np.searchsorted(ends, np.arange(n), side="right")}
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_a_shifted_svhn_is_told_by_the_digit_that_is_most_frequent(shift):
+    good = of_svhn(SVHN)
+    assert check("svhn", good) == 10
+    shifted = good | {"train_labels": (good["train_labels"] + shift) % 10}
+    with pytest.raises(DataError, match=rf"label {1 + shift} most often \(473 of 2,500 .* labels are shifted"):
+        check("svhn", shifted)
+    assert check("mnist", shifted) == 10
+
+
+def test_an_svhn_of_few_images_or_of_balanced_digits_passes():
+    few = of_svhn(SVHN, n=1500)
+    assert check("svhn", few | {"train_labels": (few["train_labels"] + 1) % 10}) == 10
+    assert check("svhn", of_svhn([10, 9, 10, 11, 10, 10, 10, 10, 10, 10])) == 10
 
 
 def test_a_download_must_have_the_official_counts():
@@ -83,7 +109,6 @@ def test_a_download_goes_through_torchvisions_loader(monkeypatch, tmp_path, name
 
     about = images.OFFICIAL[name]._replace(n_train=40, n_test=20)
     monkeypatch.setitem(images.OFFICIAL, name, about)
-    monkeypatch.setattr(images, "SVHN_ONES", (4, 2))
     monkeypatch.setattr(datasets, about.loader, Loader)
     found = images.find(name, None, lambda name: images.download(name, tmp_path))
     assert [(root, fetched) for root, fetched, _ in asked] == [(str(tmp_path), True)] * 2
