@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,11 @@ SPACE = {"a": {"log_uniform": [0.001, 10]}, "b": {"uniform": [-2, 6]}, "c": {"ch
 DECLARED = yaml.safe_load((REPO / "workflow/search.yaml").read_text())
 SEARCHED = {"few_shot": few_shot, "few_shot_tiered": few_shot_tiered, "multi_shot": multi_shot}
 METHODS = [(experiment, method) for experiment, about in DECLARED.items() for method in about["spaces"]]
+
+
+def build(experiment, settings):
+    """The methods of an experiment by what is changed in its settings."""
+    return lambda changes: experiment.methods(replace(settings, **changes))
 
 
 def draws(space=SPACE, n=2000, method="m"):
@@ -82,9 +87,7 @@ def test_every_space_that_is_declared_fits_its_experiment(tmp_path, experiment, 
         fixed = DECLARED[experiment][size]["settings"]
         drawn = search.draw(DECLARED[experiment]["spaces"][method], experiment, method, 0)
         path.write_text(yaml.safe_dump({"experiment": experiment, "method": method, "settings": drawn | fixed}))
-        changed = command.with_settings(
-            module.methods(settings)[method], path, experiment, method, "paper", "x"
-        ).settings
+        changed = command.with_settings(build(module, settings), path, experiment, method, "paper", "x").settings
         assert all(getattr(changed, name) == value for name, value in (drawn | fixed).items())
 
 
@@ -112,6 +115,10 @@ class Method(NamedTuple):
     pretrains: bool = False
 
 
+def toy(changes):
+    return {"m": Method(replace(Settings(), **changes))}
+
+
 def declare(path, **changed):
     about = {"experiment": "toy", "method": "m", "settings": {"rate": 0.5}} | changed
     path.write_text(yaml.safe_dump(about))
@@ -120,9 +127,7 @@ def declare(path, **changed):
 
 def test_settings_of_a_file_replace_those_in_code(tmp_path):
     path = declare(tmp_path / "s.yaml", settings={"rate": 1, "widths": [4, 5]}, score=3.0)
-    assert command.with_settings(Method(Settings()), path, "toy", "m", "quick", "x").settings == Settings(
-        1.0, 3, (4, 5)
-    )
+    assert command.with_settings(toy, path, "toy", "m", "quick", "x").settings == Settings(1.0, 3, (4, 5))
 
 
 @pytest.mark.parametrize(
@@ -150,10 +155,34 @@ def test_a_wrong_file_of_settings_is_one_line_of_error(tmp_path, capsys, changed
 
 def test_no_file_and_no_yaml_are_said(tmp_path):
     with pytest.raises(ValueError, match="found no such file, needed settings"):
-        command.with_settings(Method(Settings()), tmp_path / "s.yaml", "toy", "m", "quick", "x")
+        command.with_settings(toy, tmp_path / "s.yaml", "toy", "m", "quick", "x")
     (tmp_path / "s.yaml").write_text("a: [1")
     with pytest.raises(ValueError, match="is no YAML"):
-        command.with_settings(Method(Settings()), tmp_path / "s.yaml", "toy", "m", "quick", "x")
+        command.with_settings(toy, tmp_path / "s.yaml", "toy", "m", "quick", "x")
+
+
+def test_a_setting_that_the_method_reads_under_another_name_is_refused(tmp_path):
+    def apply(module, method, **settings):
+        path = declare(tmp_path / "s.yaml", experiment="e", method=method, settings=settings)
+        return command.with_settings(build(module, module.QUICK), path, "e", method, "quick", "x").settings
+
+    for module, method, source, target in (
+        (multi_shot, "warp_leap", "warp_lr", "inner_lr"),
+        (multi_shot, "warp_leap", "warp_outer_lr", "outer_lr"),
+        (multi_shot, "sgd_large", "large_lr", "inner_lr"),
+        (few_shot, "warp_maml_1shot", "warp_lr", "inner_lr"),
+        (few_shot, "cavia", "cavia_lr", "inner_lr"),
+    ):
+        message = f"found the setting {source}, which {method} reads as {target}; needed {target}. Name {target} in"
+        with pytest.raises(ValueError, match=message):
+            apply(module, method, **{source: 0.7})
+        with pytest.raises(ValueError, match=message):
+            apply(module, method, **{source: 0.7, target: 0.6})
+        assert getattr(apply(module, method, **{source: 0.7, target: 0.7}), target) == 0.7
+        assert getattr(apply(module, method, **{target: 0.7}), target) == 0.7
+    with pytest.raises(ValueError, match="found the setting one_shot_train_shots, which maml_1shot reads as train_sh"):
+        apply(few_shot, "maml_1shot", one_shot_train_shots=9)
+    assert apply(few_shot, "maml_1shot", train_shots=9).train_shots == 9
 
 
 # ---------------------------------------------------------------- runs of trials

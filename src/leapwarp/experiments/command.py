@@ -40,6 +40,9 @@ SIMULATED = Simulated()
 Record = tuple[str, int | None, str, float]
 """(held-out task or "", step or None, metric, value)"""
 
+Build = Callable[[dict[str, Any]], dict[str, Any]]
+"""changes of an experiment's settings -> its methods by name"""
+
 
 def pick_device(name: str) -> torch.device:
     """`auto` is the GPU where there is one; raises ValueError for a device that is not there."""
@@ -54,13 +57,23 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def with_settings(method: Any, path: Path, experiment: str, name: str, profile: str, data_source: str) -> Any:
+def copies(build: Build, name: str, key: str, value: Any) -> dict[str, Any]:
+    """The other settings of a method that would change with the experiment's `key`, by name, and what they would be.
+
+    A file replaces settings of the method, which has its copies by then: they would keep what they are.
+    """
+    before, after = (asdict(build(changes)[name].settings) for changes in ({}, {key: value}))
+    return {other: after[other] for other in after if other != key and after[other] != before[other]}
+
+
+def with_settings(build: Build, path: Path, experiment: str, name: str, profile: str, data_source: str) -> Any:
     """The method with the settings that a file declares, as a random search writes it (`leapwarp.tables.search`).
 
     Raises:
         ValueError: no such file, one of another experiment, method, size or data source, or settings that the
-            experiment does not have or cannot have.
+            experiment does not have or cannot have, or that the method reads under another name.
     """
+    method = build({})[name]
     if not path.is_file():
         raise ValueError(f"{path}: found no such file, needed settings, as `snakemake search` makes them.")
     try:
@@ -90,6 +103,13 @@ def with_settings(method: Any, path: Path, experiment: str, name: str, profile: 
         if isinstance(value, int | float) and not least <= value < math.inf:
             raise ValueError(f"{path}: the setting {key} is {value!r}, needed a number of at least {least}.")
         values[key] = value
+    for key, value in values.items():
+        for other, copy in copies(build, name, key, value).items():
+            if values.get(other) != copy:
+                raise ValueError(
+                    f"{path}: found the setting {key}, which {name} reads as {other}; needed {other}. Name {other} "
+                    f"in place of {key}, or both with values that agree."
+                )
     return method._replace(settings=replace(method.settings, **values))
 
 
@@ -142,7 +162,11 @@ def main(
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     options = parser.parse_args(arguments)
-    method = methods(profiles[options.profile])[options.method]
+
+    def build(changes: dict[str, Any]) -> dict[str, Any]:
+        return methods(replace(profiles[options.profile], **changes))
+
+    method = build({})[options.method]
     if (options.n_tasks > 0) != method.pretrains or options.n_tasks < 0:
         needed = "at least 1" if method.pretrains else "0, since it does not pretrain"
         parser.error(f"argument --n-tasks: {options.method} needs {needed}, got {options.n_tasks}")
@@ -152,7 +176,7 @@ def main(
     host.settle()
     print(shlex.join(["python", "-m", f"leapwarp.experiments.{experiment}", *(arguments or sys.argv[1:])]), flush=True)
     with job(f"{options.method}, {options.n_tasks} tasks", options.out):
-        _run_seeds(experiment, options, method, load, run)
+        _run_seeds(experiment, options, build, load, run)
 
 
 @contextmanager
@@ -176,15 +200,16 @@ def job(name: str, out: Path) -> Iterator[None]:
 def _run_seeds(
     experiment: str,
     options: argparse.Namespace,
-    method: Any,
+    build: Build,
     load: Callable[[Path], Any] | None,
     run: Callable[..., tuple[list[Record], float]],
 ) -> None:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     device = pick_device(options.device)
     data = load(options.data) if load else SIMULATED
+    method = build({})[options.method]
     if options.settings:
-        method = with_settings(method, options.settings, experiment, options.method, options.profile, data.source)
+        method = with_settings(build, options.settings, experiment, options.method, options.profile, data.source)
     if options.held_out == "validation":
         if not isinstance(data, Classes):
             raise ValueError(f"{experiment} has no validation classes to judge on; needed --held-out test.")
