@@ -105,6 +105,7 @@ LEAVES = {
         "table_atari.csv",
         "table_atari.md",
         "figures/atari_scores.png",
+        "figures/atari_meta.png",
         "figures/atari_pictures.png",
     ],
 }

@@ -76,7 +76,7 @@ CATALOGUE = {
         "warpgrad", "table_surfaces", ("surfaces_paths", "surfaces_curves", "surfaces_sweep"), data=None
     ),
     "maze": Experiment("warpgrad", "table_maze", ("maze_return", "maze_picture"), data=None),
-    "atari": Experiment("leap", "table_atari", ("atari_scores", "atari_pictures"), data=None),
+    "atari": Experiment("leap", "table_atari", ("atari_scores", "atari_meta", "atari_pictures"), data=None),
     "sine": Experiment("warpgrad", "table_sine", ("sine_losses", "sine_predictions", "sine_meta"), data=None),
     "few_shot": Experiment("warpgrad", "table_few_shot", ("few_shot", "few_shot_curves"), data=MINI_IMAGENET),
     "few_shot_tiered": Experiment(
@@ -100,7 +100,9 @@ for name, about in SEARCH.items():
     for profile in PROFILES:
         lost = sorted(set(about[profile]["methods"]) - set(about["spaces"]))
         if lost:
-            sys.exit(f"search.yaml: '{name}.{profile}.methods' has {', '.join(lost)}, for which 'spaces' has none.")
+            sys.exit(
+                f"search.yaml: '{name}.{profile}.methods' has {', '.join(lost)}, for which 'spaces' has none."
+            )
 
 
 def any_of(names):
@@ -224,6 +226,13 @@ def paper_numbers(experiment):
     return (CHECKOUT / "paper" / f"{CATALOGUE[experiment].paper}.csv").as_posix()
 
 
+def meta_curves(experiment):
+    """What the figures of an experiment read beside its rows: the curves of Atari's meta-training, where there is any."""
+    if experiment != "atari" or "leap" not in EXPERIMENTS["atari"]["methods"]:
+        return []
+    return ["results/{profile}/atari/meta_curves.csv"]
+
+
 def output_folder(wildcards, output):
     return Path(output[0]).parent.as_posix()
 
@@ -252,6 +261,17 @@ def before(wildcards):
     k = int(wildcards.k) - 1
     folder = f"results/{wildcards.profile}/atari/meta"
     return [f"{folder}/step{k}/seed{wildcards.seed}.safetensors"] if k else []
+
+
+def curves_of_games(wildcards):
+    """The learning curves of all games of all meta-steps."""
+    size, folder = atari_size(wildcards), f"results/{wildcards.profile}/atari/meta"
+    return [
+        f"{folder}/step{k}/seed{seed}/game{place}.csv"
+        for k in range(size["meta_steps"])
+        for seed in range(size["seeds"])
+        for place in range(size["games"])
+    ]
 
 
 def start_option(wildcards, input):
