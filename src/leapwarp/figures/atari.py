@@ -20,6 +20,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
@@ -83,28 +84,29 @@ def blocks(curves: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     Neighbouring meta-steps share a block where there are more than BLOCKS, and neighbouring steps a point where there
     are more than POINTS; whatever shares one is averaged.
     """
-    parts = np.array_split(np.arange(1, curves["meta_step"].max() + 1), BLOCKS)
+    parts = np.array_split(sorted(set(curves["meta_step"])), BLOCKS)
     parts = [part for part in parts if len(part)]
     names = [f"{part[0]}" if len(part) == 1 else f"{part[0]} to {part[-1]}" for part in parts]
     block = {k: i for i, part in enumerate(parts) for k in part.tolist()}
-    steps = np.array_split(np.sort(curves["step"].unique()), POINTS)
+    steps = np.array_split(sorted(set(curves["step"])), POINTS)
     point = {step: part[-1] for part in steps for step in part.tolist()}
-    curves = curves.assign(block=curves["meta_step"].map(block), step=curves["step"].map(point))
-    means = curves.groupby(["seed", "game", "block", "step"], as_index=False)["score"].mean()
-    return means, names
+    curves = curves.assign(block=curves["meta_step"].map(block.get), step=curves["step"].map(point.get))
+    return curves.groupby(["seed", "game", "block", "step"], as_index=False).agg({"score": "mean"}), names
 
 
 def scaled(means: pd.DataFrame) -> pd.DataFrame:
     """Scores with 0 and 1 at the least and the greatest that a game's lines, means over seeds, come to."""
-    lines = means.groupby(["game", "block", "step"])["score"].mean().groupby("game")
-    low, high = (means["game"].map(ends) for ends in (lines.min(), lines.max()))
-    return means.assign(score=((means["score"] - low) / (high - low)).where(high > low, 0.0))
+    lines = means.groupby(["game", "block", "step"], as_index=False).agg({"score": "mean"})
+    means = means.merge(lines.groupby("game")["score"].agg(low="min", high="max").reset_index(), on="game")
+    span = means["high"] - means["low"]
+    return means.assign(score=((means["score"] - means["low"]) / span).where(span > 0, 0.0))
 
 
 def _lines(axes: Axes, means: pd.DataFrame, colours: Sequence[str]) -> None:
     """A line a block: mean and standard deviation over seeds, of which each is a mean over its games."""
-    per_seed = means.groupby(["block", "step", "seed"])["score"].mean().groupby(["block", "step"])
-    for block, line in per_seed.agg(["mean", "std"]).reset_index().groupby("block"):
+    per_seed = means.groupby(["block", "step", "seed"], as_index=False).agg({"score": "mean"})
+    lines = per_seed.groupby(["block", "step"])["score"].agg(mean="mean", std="std").reset_index()
+    for block, line in lines.groupby("block"):
         step, mean, std = (line[column].to_numpy(dtype=float) for column in ("step", "mean", "std"))
         axes.plot(step, mean, color=colours[int(str(block))], linewidth=1.3)
         axes.fill_between(step, mean - std, mean + std, color=colours[int(str(block))], alpha=0.15, linewidth=0)
@@ -119,7 +121,7 @@ def meta_training(frame: pd.DataFrame, curves: pd.DataFrame) -> Figure:
         raise ValueError(f"found curves of meta-training at {found}, needed those at {profile}, as the rows are.")
     means, names = blocks(curves)
     games = sorted(set(means["game"]))
-    colours = [matplotlib.colors.to_hex(matplotlib.colormaps["viridis_r"](x)) for x in np.linspace(0.15, 1, len(names))]
+    colours = [to_hex(matplotlib.colormaps["viridis_r"](x)) for x in np.linspace(0.15, 1, len(names))]
     columns = COLUMNS if len(games) + 1 > 4 else 2
     lines = -(-(len(games) + 1) // columns)
     figure = Figure(figsize=(9.6, 1.3 + 2.1 * lines), layout="constrained")
@@ -137,7 +139,7 @@ def meta_training(frame: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     for axes in list(grid.flat)[len(games) + 1 - columns : len(games) + 1]:
         axes.set_xlabel("steps of the game's agent")
         axes.tick_params(labelbottom=True)
-    n_seeds = curves["seed"].nunique()
+    n_seeds = len(set(curves["seed"]))
     warning = draw.smaller(profile, data_source)
     text = f"profile {profile}, data {data_source}, {n_seeds} seed{'' if n_seeds == 1 else 's'}"
     text += f" ({warning})" if warning else ""

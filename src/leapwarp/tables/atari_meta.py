@@ -22,15 +22,15 @@ def read_curve(path: Path) -> pd.DataFrame:
     """Columns game, step, score and loss; raises ValueError where the file is missing, damaged or of two games."""
     advice = "Delete it and call snakemake again: it makes the file anew."
     try:
-        lines = pd.read_csv(path, dtype={"game": str})
-        curve = lines.pivot(index=["game", "step"], columns="metric", values="value").reset_index()
-        curve = curve[["game", "step", "score", "loss"]].astype({"step": "int64", "score": float, "loss": float})
+        lines = pd.read_csv(path, dtype={"game": str, "step": "int64", "value": float})
+        wide = lines.pivot(index=["game", "step"], columns="metric", values="value").reset_index()
+        curve = pd.DataFrame({name: wide[name] for name in ("game", "step", "score", "loss")})
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path}: found no curve of score and loss by step ({error}). {advice}") from None
-    if curve["game"].nunique() != 1 or curve.isna().to_numpy().any():
+    games, gaps = sorted(set(curve["game"])), int(curve.isna().to_numpy().sum())
+    if len(games) != 1 or gaps:
         raise ValueError(
-            f"{path}: found games {sorted(set(curve['game']))} and {int(curve.isna().to_numpy().sum())} gaps, needed a "
-            f"score and a loss at each step of one game. {advice}"
+            f"{path}: found games {games} and {gaps} gaps, needed a score and a loss at each step of one game. {advice}"
         )
     return curve
 
@@ -45,7 +45,7 @@ def collect(folder: Path, profile: str, seeds: int, meta_steps: int, games: int)
         for k in range(meta_steps)
         for place in range(games)
     ]
-    return pd.concat(parts, ignore_index=True)[COLUMNS]
+    return pd.concat(parts, ignore_index=True).reindex(columns=COLUMNS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
