@@ -201,6 +201,19 @@ def searches(profile):
     ]
 
 
+def searches_with_all(wildcards):
+    """What the random searches leave, at a size at which they are made with everything else."""
+    return searches(wildcards.profile) if wildcards.profile in config["search"]["in_all"] else []
+
+
+def searched(wildcards):
+    """Searches that were made on their own, and when: the page shows them, and is made anew where one is."""
+    if searches_with_all(wildcards):
+        return []
+    made = Path(f"results/{wildcards.profile}/search").glob("*/*/winner.yaml")
+    return sorted(f"{path.parent.as_posix()} {path.stat().st_mtime:.0f}" for path in made)
+
+
 def winner_file(wildcards):
     """The settings that a run takes from a random search, where the size takes any and the method is searched."""
     about = SEARCH.get(wildcards.experiment)
