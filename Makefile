@@ -42,7 +42,7 @@ lint: $(STAMP)
 	.venv/bin/snakemake --lint
 
 snapshot: $(STAMP)
-	.venv/bin/python -m leapwarp.snapshot --folder results/quick --captions workflow/report --out docs/results
+	.venv/bin/python -m leapwarp.snapshot --folder results/quick --captions workflow/report --searches workflow/search.yaml --out docs/results
 
 clean-venv:
 	rm -rf .venv

@@ -16,6 +16,7 @@ from torch import nn
 from leapwarp.data.store import DataError, read
 from leapwarp.experiments import atari as experiment
 from leapwarp.experiments import atari_agent, atari_chain
+from leapwarp.figures import atari as figures
 from leapwarp.figures.atari import build as draw
 from leapwarp.interrupt import Interrupted
 from leapwarp.models import actor_critic
@@ -25,7 +26,7 @@ from leapwarp.rl.a2c import a2c_loss, shannon
 from leapwarp.rl.returns import bootstrapped, returns
 from leapwarp.rl.unroll import Choices, pick, unroll
 from leapwarp.rng import generator
-from leapwarp.tables import quantity, scores
+from leapwarp.tables import atari_meta, quantity, scores
 from leapwarp.tables.atari import build as tabulate
 from leapwarp.worlds import atari
 
@@ -428,9 +429,82 @@ def test_table_and_figures(frame, tmp_path):
     lines, text = tabulate(frame, frame)
     assert "| Breakout | held-out games | 30.0 ± 1.4 | 10.0 ± 1.4 | 20.0 ± 1.4 |" in text
     assert set(lines["method"]) == {"leap", "scratch"} and len(lines) == 12
-    figures = draw(tmp_path, frame, frame, "atari")
-    assert [axes.get_title(loc="left") for axes in figures["atari_scores"].axes] == [
+    drawn = draw(tmp_path, frame, frame, "atari")
+    assert [axes.get_title(loc="left") for axes in drawn["atari_scores"].axes] == [
         "Breakout (held out)", "Pong (seen in meta-training)", "Alien (more actions)"
     ]  # fmt: skip
-    curve = figures["atari_scores"].axes[0].get_lines()[0].get_xydata()
+    curve = drawn["atari_scores"].axes[0].get_lines()[0].get_xydata()
     assert np.asarray(curve).tolist() == [[10, 0.5], [20, 1.0]]
+
+
+# ---------------------------------------------------------------- curves of meta-training
+
+
+def meta_curves(folder, scores):
+    """The file of curves, gathered from those of single games: score of (seed, meta-step, place) -> [step]."""
+    for (seed, k, place), values in scores.items():
+        path = folder / f"meta/step{k}/seed{seed}/game{place}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [("score", value) for value in values] + [("loss", 1.0) for _ in values]
+        curve = pd.DataFrame(lines, columns=["metric", "value"]).assign(
+            step=2 * [10 * (i + 1) for i in range(len(values))]
+        )
+        curve.assign(game=("pong", "air_raid")[place]).to_csv(path, index=False)
+    numbers = [max(key[i] for key in scores) + 1 for i in range(3)]
+    command = ["--folder", folder / "meta", "--profile", "quick", "--seeds", numbers[0], "--meta-steps", numbers[1]]
+    atari_meta.main([str(word) for word in [*command, "--games", numbers[2], "--out", folder / "meta_curves.csv"]])
+    return pd.read_csv(folder / "meta_curves.csv")
+
+
+def test_curves_of_meta_training_are_those_that_the_jobs_wrote(tmp_path, tiny):
+    paths = [game_job(tmp_path / "seed", 0, 0, place) for place in range(2)]
+    for place, path in enumerate(paths):
+        (tmp_path / "meta/step0/seed0").mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".csv").rename(tmp_path / f"meta/step0/seed0/game{place}.csv")
+    found = atari_meta.collect(tmp_path / "meta", "smoke", 1, 1, 2)
+    wrote = pd.concat(pd.read_csv(tmp_path / f"meta/step0/seed0/game{place}.csv") for place in range(2))
+    for metric in ("score", "loss"):
+        assert found[metric].tolist() == wrote.loc[wrote["metric"] == metric, "value"].tolist()
+    games = atari_chain.drawn(TINY, 0, 0, 2)
+    assert found.groupby("place")["game"].unique().map(list).tolist() == [[game] for game in games]
+    assert set(found["meta_step"]) == {1} and len(found) == len(wrote) / 2
+
+    with pytest.raises(ValueError, match=r"step1/seed0/game0.csv: found no curve.*call snakemake again"):
+        atari_meta.collect(tmp_path / "meta", "smoke", 1, 2, 2)
+    damaged = tmp_path / "meta/step0/seed0/game1.csv"
+    damaged.write_text("\n".join(damaged.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(ValueError, match=r"game1.csv: found games .* and 1 gaps, needed a score and a loss at each"):
+        atari_meta.collect(tmp_path / "meta", "smoke", 1, 1, 2)
+
+
+def test_the_figure_of_meta_training_has_a_line_a_meta_step(frame, tmp_path):
+    curves = meta_curves(tmp_path, {
+        (0, 0, 0): [0.0, 1.0], (1, 0, 0): [0.0, 3.0], (0, 0, 1): [100.0, 200.0], (1, 0, 1): [100.0, 200.0],
+        (0, 1, 0): [2.0, 3.0], (1, 1, 0): [4.0, 5.0], (0, 1, 1): [200.0, 300.0], (1, 1, 1): [200.0, 500.0],
+    })  # fmt: skip
+    figure = draw(tmp_path, frame, frame, "atari")["atari_meta"]
+    lines = {
+        axes.get_title(loc="left"): [line.get_ydata().tolist() for line in axes.get_lines()] for axes in figure.axes
+    }
+    assert lines["Pong"] == [[0.0, 2.0], [3.0, 4.0]] and lines["AirRaid"] == [[100.0, 200.0], [200.0, 400.0]]
+    assert lines["mean over games"] == [
+        pytest.approx([0.0, (2 / 4 + 1 / 3) / 2]), pytest.approx([(3 / 4 + 1 / 3) / 2, 1.0])
+    ]  # fmt: skip
+    pong = figure.axes[1].collections[0].get_paths()[0].get_extents()
+    assert (pong.y0, pong.y1) == (0.0, pytest.approx(2 + 2**0.5))  # of the last point: 1 and 3
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1", "2"]
+    with pytest.raises(ValueError, match="meta-training at quick, needed those at paper"):
+        figures.meta_training(frame.assign(profile="paper"), curves)
+    (tmp_path / "meta_curves.csv").unlink()
+    assert "nothing was meta-trained" in draw(tmp_path, frame, frame, "atari")["atari_meta"].axes[0].texts[0].get_text()
+
+
+def test_many_meta_steps_and_points_share_a_line_and_a_point():
+    keys = [(seed, k, step) for seed in range(2) for k in range(1, 13) for step in range(1, 121)]
+    curves = pd.DataFrame(keys, columns=["seed", "meta_step", "step"]).assign(game="pong")
+    curves["score"] = 1000.0 * curves["meta_step"] + curves["step"]
+    means, names = figures.blocks(curves)
+    assert names == ["1 to 3", "4 to 6", "7 to 8", "9 to 10", "11 to 12"]
+    assert len(means) == 2 * 5 * figures.POINTS and means["step"].max() == 120
+    first = means.loc[(means["seed"] == 0) & (means["block"] == 0) & (means["step"] == 3), "score"]
+    assert first.tolist() == [2002.0]

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from calls import REPO
 
 from leapwarp import claims, page, results
 from leapwarp import snapshot as leapwarp_snapshot
 from leapwarp.figures import omniglot as figures
-from leapwarp.tables import omniglot_warp
+from leapwarp.figures import search as figure_of_search
+from leapwarp.tables import omniglot_warp, search
 
 CAPTIONS = REPO / "workflow/report"
 ACCURACY = {("warp_leap", 1): 0.5, ("warp_leap", 10): 0.8, ("leap", 1): 0.3, ("leap", 10): 0.9, ("scratch", 0): 0.1}
@@ -243,3 +245,103 @@ def test_a_snapshot_of_several_versions_or_of_half_a_run_is_refused(made, tmp_pa
     with pytest.raises(SystemExit):
         leapwarp_snapshot.main(snapshot(folder, out))
     assert "found no claims.csv, needed all" in capsys.readouterr().err and not out.exists()
+
+
+# ---------------------------------------------------------------- random search
+
+
+SPACES = {
+    "omniglot_warp": {"spaces": {"warp_leap": {"eta": {"log_uniform": [0.1, 10]}, "filters": {"choice": [4, 8]}}}}
+}
+
+
+@pytest.fixture
+def with_search(made, tmp_path):
+    """The results, and a search of three trials of Warp-Leap, of which one diverged. -> folder, spaces"""
+    folder = tmp_path / "quick"
+    shutil.copytree(made, folder)
+    here = folder / "search/omniglot_warp/warp_leap"
+    paths = []
+    for number, (eta, filters, accuracy) in enumerate([(0.5, 4, 0.25), (3.0, 8, 0.75), (9.0, 4, None)]):
+        record = ("", None, "diverged", 1.0) if accuracy is None else ("task", None, "accuracy", accuracy)
+        about = {"experiment": "omniglot_warp", "method": "warp_leap", "n_tasks": 0, "seed": 100, "profile": "quick"}
+        about |= {"data_source": "omniglot", "data_checksum": "0", "settings": "0", "version": "0", "device": "cpu"}
+        paths.append(here / f"trials/{number}.csv")
+        results.write(paths[-1], results.rows([record], seconds=1.0, **about))
+        origin = {"held_out": "validation", "version": "0.1.0+gabc", "seconds": {"100": 60.0}}
+        paths[-1].with_suffix(".json").write_text(json.dumps(origin))
+        drawn = {"eta": eta, "filters": filters}
+        trial = {"experiment": "omniglot_warp", "method": "warp_leap", "trial": number, "drawn": sorted(drawn)}
+        paths[-1].with_suffix(".yaml").write_text(yaml.safe_dump(trial | {"settings": drawn}))
+    search.main(["--criterion", "accuracy", "--out-dir", str(here), *map(str, paths)])
+    figure_of_search.main(["--trials", str(here / "trials.csv"), "--out", str(here / "search.png")])
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump(SPACES))
+    return folder, tmp_path / "search.yaml"
+
+
+def test_a_search_is_on_the_page_with_its_space_trials_and_winner(browser, made, with_search):
+    assert "Random search" not in (made / "index.html").read_text()
+    folder, spaces = with_search
+    arguments = ["--folder", str(folder), "--experiments", "omniglot_warp", "--captions", str(CAPTIONS)]
+    page.main([*arguments, "--searches", str(spaces), "--out", str(folder / "index.html")])
+    opened(browser, folder / "index.html")
+    rows = browser.execute_script(
+        "return [...document.querySelectorAll('#search table tr')].map(r => [...r.cells].map(c => c.innerText))"
+    )
+    assert rows[0] == ["Trial", "Held-out accuracy [percent], validation classes, higher is better", "eta", "filters"]
+    assert rows[1:] == [["1 (winner)", "75.0", "3", "8"], ["0", "25.0", "0.5", "4"], ["2", "diverged", "9", "4"]]
+    text = browser.execute_script("return document.getElementById('search').innerText")
+    assert "eta: 0.1 to 10 (log-uniform); filters: one of 4, 8" in text
+    assert "trial 1: eta = 3, filters = 8" in text and "3.0 minutes together, code 0.1.0+gabc" in text
+    assert "used by the rows of Warp-Leap in omniglot_warp" in text and "not used" not in text
+    images = browser.execute_script("return [...document.querySelectorAll('#search img')].map(i => i.naturalWidth)")
+    assert len(images) == 1 and images[0] > 300
+    test_links_lead_to_files_and_places_that_are_there(browser, folder)
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    )
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.parametrize(
+    ("etas", "said"),
+    [
+        ([3, 3], "used by the rows of Warp-Leap in omniglot_warp"),
+        ([3, 1], "used by the rows of 1 of 2 runs of Warp-Leap in omniglot_warp"),
+        ([1, 1], "not used by the rows of Warp-Leap in omniglot_warp"),
+        ([], "no run of Warp-Leap in omniglot_warp at this size yet"),
+    ],
+)
+def test_whether_a_winner_is_used_is_read_off_the_runs(with_search, etas, said):
+    folder, _ = with_search
+    runs = [{"method": "warp_leap", "settings": {"filters": 8, "eta": eta}} for eta in etas]
+    (folder / "omniglot_warp/runs.json").write_text(json.dumps([{"method": "leap", "settings": {"eta": 3}}, *runs]))
+    [found] = page.searched(folder, SPACES, ["omniglot_warp"])
+    assert found["use"] == said
+    (folder / "search/omniglot_warp/warp_leap/trials.csv").unlink()
+    with pytest.raises(ValueError, match="found a winner without trials.csv"):
+        page.searched(folder, SPACES, ["omniglot_warp"])
+
+
+def test_a_search_is_in_the_snapshot(with_search, tmp_path, capsys):
+    (folder, spaces), out = with_search, tmp_path / "out"
+    arguments = [*snapshot(folder, out), "--searches", str(spaces)]
+    leapwarp_snapshot.main(arguments)
+    text, here = (out / "README.md").read_text(), "search/omniglot_warp/warp_leap"
+    assert "## Random search" in text and "| 1 | **75.0** | 3 | 8 |\n| 0 | 25.0 | 0.5 | 4 |\n| 2 | diverged |" in text
+    assert (
+        "- Winner: trial 1, `eta = 3`, `filters = 8`." in text
+        and "`eta` 0.1 to 10 (log-uniform); `filters` one of 4, 8." in text
+    )
+    assert f"]({here}/search.png)" in text and f"[trials.csv]({here}/trials.csv)" in text
+    assert {path.name for path in (out / here).iterdir()} == {"trials.csv", "search.png"}
+    assert (out / here / "trials.csv").read_bytes() == (folder / here / "trials.csv").read_bytes()
+
+    origin = folder / here / "trials/0.json"
+    origin.write_text(origin.read_text().replace("gabc", "gdef"))
+    with pytest.raises(SystemExit):
+        leapwarp_snapshot.main(arguments)
+    assert "found trials of the versions 0.1.0+gabc, 0.1.0+gdef, needed one" in capsys.readouterr().err
+    shutil.rmtree(folder / "search")
+    leapwarp_snapshot.main(arguments)
+    assert "Random search" not in (out / "README.md").read_text() and not (out / "search").exists()

@@ -105,6 +105,7 @@ LEAVES = {
         "table_atari.csv",
         "table_atari.md",
         "figures/atari_scores.png",
+        "figures/atari_meta.png",
         "figures/atari_pictures.png",
     ],
 }
@@ -172,6 +173,8 @@ def test_searches_can_be_made_alone_and_their_winners_used(folder):
     alone = snakemake(folder, "search", "--dry-run")
     assert alone.returncode == 0, alone.stdout
     assert alone.stdout.count("--held-out validation") == n_trials("quick") and RUNS not in alone.stdout
+    page = snakemake(folder, "results/quick/index.html", "--dry-run")  # it shows them
+    assert page.stdout.count("--held-out validation") == n_trials("quick")
     without = snakemake(folder, "multi_shot", "--dry-run")
     assert "--settings" not in without.stdout
 
@@ -343,10 +346,9 @@ def test_smoke_from_data_to_figures(folder, whole):
     verdicts = (folder / "results/smoke/claims.csv").read_text()
     assert "undecided" in verdicts and ",supported," not in verdicts and ",contradicted," not in verdicts
     page = (folder / "results/smoke/index.html").read_text()
-    assert (
-        page.count("<img ") == sum(leaf.endswith(".png") for leaves in LEAVES.values() for leaf in leaves)
-        and "not the published size" in page
-    )
+    figures = sum(leaf.endswith(".png") for leaves in LEAVES.values() for leaf in leaves)
+    searches = sum(len(about["smoke"]["methods"]) for about in SEARCH.values())
+    assert page.count("<img ") == figures + searches > figures and "not the published size" in page
 
     # The headline experiment's table does not wait for the runs of the others.
     table = first.stdout.index("python -m leapwarp.tables.omniglot_warp")

@@ -1,10 +1,11 @@
 """One self-contained page of what a size has produced: tables beside the papers', figures, claims, provenance.
 
     python -m leapwarp.page --folder results/quick --experiments omniglot_warp omniglot_leap \
-        --captions workflow/report --out results/quick/index.html
+        --captions workflow/report --searches workflow/search.yaml --out results/quick/index.html
 
 It shows whatever it finds in <folder>/<experiment>: table*.csv with the heading of its .md, figures/*.png with the
-caption <captions>/<figure>.rst, rows.csv, runs.json; and <folder>/claims.csv. Images are embedded and links relative,
+caption <captions>/<figure>.rst, rows.csv, runs.json; <folder>/claims.csv; and the random searches that were made, in
+<folder>/search/<experiment>/<method>. Images are embedded and links relative,
 so that the page can be opened, mailed or archived without a server. Nothing here imports torch.
 """
 
@@ -18,11 +19,13 @@ from statistics import median
 from typing import Any
 
 import pandas as pd
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from leapwarp import claims, tables
 from leapwarp.figures import style
 from leapwarp.files import atomic, one_line
+from leapwarp.tables import search
 
 # ---------------------------------------------------------------- tables
 
@@ -159,6 +162,93 @@ def experiment(folder: Path, name: str, captions: Path) -> dict[str, Any]:
     }
 
 
+def _drawn_from(distribution: dict[str, Any]) -> str:
+    """A distribution of workflow/search.yaml in words."""
+    [(kind, values)] = distribution.items()
+    if kind == "choice":
+        return "one of " + ", ".join(map(_short, values))
+    low, high = map(_short, values)
+    return f"{low} to {high} ({kind.replace('_', '-')})"
+
+
+def use(folder: Path, winner: dict[str, Any]) -> str:
+    """Whether the runs of the winner's experiment and method have its settings, as their provenance says."""
+    path, name = folder / winner["experiment"] / "runs.json", style.method(winner["method"]).name
+    runs = [run for run in json.loads(path.read_text()) if run["method"] == winner["method"]] if path.exists() else []
+    if not runs:
+        return f"no run of {name} in {winner['experiment']} at this size yet"
+    chosen = winner["settings"].items()
+    n = sum(all(run["settings"].get(key) == value for key, value in chosen) for run in runs)
+    where = f"of {name} in {winner['experiment']}"
+    if n == len(runs):
+        return f"used by the rows {where}"
+    return f"not used by the rows {where}" if n == 0 else f"used by the rows of {n} of {len(runs)} runs {where}"
+
+
+def searched(folder: Path, spaces: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The random searches that were made, in the order of the experiments `names`.
+
+    Args:
+        spaces: workflow/search.yaml; its ranges are shown.
+
+    Raises:
+        ValueError: a search is unfinished.
+    """
+
+    def order(path: Path) -> tuple[int, Path]:
+        name = path.parent.parent.name
+        return (names.index(name) if name in names else len(names), path)
+
+    found = []
+    for path in sorted((folder / "search").glob("*/*/winner.yaml"), key=order):
+        here, winner = path.parent, yaml.safe_load(path.read_text())
+        if not (here / "trials.csv").exists():
+            raise ValueError(f"{here}: found a winner without trials.csv, needed both. Run `snakemake search`.")
+        trials = pd.read_csv(here / "trials.csv")
+        drawn, about = search.drawn(trials), tables.QUANTITIES[winner["criterion"]]
+        space = spaces.get(winner["experiment"], {}).get("spaces", {}).get(winner["method"], {})
+        lines = [
+            {
+                "trial": line["trial"],
+                "score": "diverged" if math.isnan(line["score"]) else f"{line['score']:.{about.decimals}f}",
+                "settings": [_value_of(line[name]) for name in drawn],
+                "won": line["trial"] == winner["trial"],
+            }
+            for line in trials.to_dict("records")
+        ]
+        origins = [json.loads(origin.read_text()) for origin in sorted((here / "trials").glob("*.json"))]
+        found.append(
+            {
+                "experiment": winner["experiment"],
+                "method": style.method(winner["method"]).name,
+                "id": f"search_{winner['experiment']}_{winner['method']}",
+                "criterion": f"{about.title} [{about.unit}]",
+                "lower": about.lower,
+                "source": winner["data_source"],
+                "space": {name: _drawn_from(space[name]) if name in space else "not declared" for name in drawn},
+                "drawn": drawn,
+                "trials": lines,
+                "winner": {name: _value_of(value) for name, value in winner["settings"].items()},
+                "number": winner["trial"],
+                "use": use(folder, winner),
+                "versions": sorted({origin["version"] for origin in origins}),
+                "minutes": sum(sum(origin["seconds"].values()) for origin in origins) / 60,
+                "figure": here / "search.png" if (here / "search.png").exists() else None,
+                "links": [here / "trials.csv", path],
+            }
+        )
+    return found
+
+
+def _value_of(setting: Any) -> str:
+    return f"{setting:.3g}" if isinstance(setting, float) else str(setting)
+
+
+def declared(path: Path | None) -> dict[str, Any]:
+    """What workflow/search.yaml declares; nothing without a path."""
+    return yaml.safe_load(path.read_text()) if path else {}
+
+
 def _places(parts: Sequence[dict[str, Any]]) -> None:
     """Where the interval of each part lies on a scale of 0 to 100 that all parts of a claim share, zero at 50."""
     numbers = [part[key] for part in parts for key in ("effect", "low", "high")]
@@ -191,8 +281,8 @@ def verdicts(path: Path) -> list[dict[str, Any]]:
     return papers
 
 
-def render(folder: Path, names: Sequence[str], captions: Path) -> str:
-    """The page; raises ValueError where nothing was run."""
+def render(folder: Path, names: Sequence[str], captions: Path, searches: Path | None = None) -> str:
+    """The page; raises ValueError where nothing was run, or as `searched`. `searches` is workflow/search.yaml."""
     experiments = [experiment(folder, name, captions) for name in names]
     ran = [found for found in experiments if found["ran"]]
     if not ran:
@@ -208,6 +298,7 @@ def render(folder: Path, names: Sequence[str], captions: Path) -> str:
     environment.filters["number"] = lambda value: "–" if math.isnan(value) else f"{value:.3g}"
     sources = sorted({source for found in ran for source in found["provenance"]["sources"]})
     profile = ran[0]["profile"]
+    made = searched(folder, declared(searches), names)
     return environment.get_template("page.html.j2").render(
         profile=profile,
         about_profile=tables.PROFILES.get(profile, ""),
@@ -219,6 +310,7 @@ def render(folder: Path, names: Sequence[str], captions: Path) -> str:
         experiments=experiments,
         papers=verdicts(folder / "claims.csv"),
         claims_path=folder / "claims.csv",
+        searches=[one | {"figure": image(one["figure"], captions) if one["figure"] else None} for one in made],
     )
 
 
@@ -227,10 +319,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", required=True, type=Path, help="results of one size, such as results/quick")
     parser.add_argument("--experiments", required=True, nargs="+", metavar="NAME", help="in the order of the page")
     parser.add_argument("--captions", required=True, type=Path, metavar="DIR", help="folder of <figure>.rst")
+    parser.add_argument("--searches", type=Path, metavar="YAML", help="the spaces of the random searches")
     parser.add_argument("--out", required=True, type=Path, metavar="HTML", help="the file to write, in the folder")
     options = parser.parse_args(arguments)
     with one_line(parser):
-        text = render(options.folder, options.experiments, options.captions)
+        text = render(options.folder, options.experiments, options.captions, options.searches)
         with atomic(options.out) as path:
             path.write_text(text, encoding="utf-8")
     print(f"{options.out}: {len(text) / 1e6:.1f} MB")

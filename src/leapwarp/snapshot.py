@@ -1,9 +1,10 @@
 """Copy what a size has produced into the documentation, for readers who have not run anything.
 
-    python -m leapwarp.snapshot --folder results/quick --captions workflow/report --out docs/results
+    python -m leapwarp.snapshot --folder results/quick --captions workflow/report \
+        --searches workflow/search.yaml --out docs/results
 
-It writes README.md (where the numbers come from, verdicts, tables, figures), the tables and verdicts as CSV, and the
-figures, in place of whatever was there. Nothing here imports torch.
+It writes README.md (where the numbers come from, verdicts, tables, figures, random searches), the tables and verdicts
+as CSV, and the figures, in place of whatever was there. Nothing here imports torch.
 """
 
 import argparse
@@ -78,9 +79,62 @@ def verdicts(path: Path) -> list[str]:
     return lines
 
 
-def write(folder: Path, captions: Path, out: Path) -> None:
-    """Fill `out`; raises ValueError as `sections`."""
+def searches(made: Sequence[dict[str, Any]], captions: Path) -> list[str]:
+    """A heading and, for each random search, its space, trials, winner and figure; nothing where there is none."""
+    if not made:
+        return []
+    text = [
+        "## Random search",
+        "Settings drawn at random and judged on validation classes, which no test class is among; the best trial wins. "
+        "The WarpGrad paper (appendix I) prints neither spaces nor winners: the spaces are ours.",
+    ]
+    for one in made:
+        text.append(f"### {one['method']} in `{one['experiment']}`")
+        lines = [
+            f"- {len(one['trials'])} trials of one seed each, {one['minutes']:.1f} minutes of one core together; data "
+            f"{one['source']}; code {', '.join(one['versions'])}. All as [trials.csv]({place(one)}/trials.csv).",
+            "- Space: " + "; ".join(f"`{name}` {drawn}" for name, drawn in one["space"].items()) + ".",
+            f"- Winner: trial {one['number']}, "
+            + ", ".join(f"`{key} = {v}`" for key, v in one["winner"].items())
+            + ".",
+            f"- Its settings are: {one['use']}.",
+        ]
+        text.append("\n".join(lines))
+        header = ["Trial", f"{one['criterion']}, validation classes", *(f"`{name}`" for name in one["drawn"])]
+        lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+        for trial in one["trials"]:
+            score = f"**{trial['score']}**" if trial["won"] else trial["score"]
+            lines.append(f"| {' | '.join([str(trial['trial']), score, *trial['settings']])} |")
+        text.append("\n".join(lines))
+        if one["figure"]:
+            text.append(f"![{page.caption(one['figure'], captions)}]({place(one)}/{one['figure'].name})")
+    return text
+
+
+def place(one: dict[str, Any]) -> str:
+    """Where a random search's files lie, in the results and in the snapshot."""
+    return "/".join(one["links"][0].parts[-4:-1])
+
+
+def shrunk(figure: Path, out: Path) -> None:
+    """A figure in 256 colours, enough to look at, in a third of the bytes: git keeps every snapshot for ever."""
+    with Image.open(figure) as picture:
+        picture.convert("RGB").quantize(256).save(out, optimize=True)
+
+
+def write(folder: Path, captions: Path, out: Path, spaces: Path | None = None) -> None:
+    """Fill `out`; raises ValueError as `sections` and `page.searched`, and where a search is of two versions.
+
+    `spaces` is workflow/search.yaml.
+    """
     found = sections(folder)
+    made = page.searched(folder, page.declared(spaces), list(found))
+    for one in made:
+        if len(one["versions"]) != 1:
+            raise ValueError(
+                f"{folder / place(one)}: found trials of the versions {', '.join(one['versions'])}, needed one. Remove "
+                "the folder and run `snakemake search`."
+            )
     text = [
         "# Results of the last snapshot",
         "Written by `make snapshot` from finished runs; do not edit. `make reproduce` makes the same, and a page with "
@@ -102,9 +156,13 @@ def write(folder: Path, captions: Path, out: Path) -> None:
             shutil.copy(table.with_suffix(".csv"), temporary / name)
         for figure in sorted((folder / name / "figures").glob("*.png"), key=style.figure_order):
             text.append(f"![{page.caption(figure, captions)}]({name}/{figure.name})")
-            # 256 colours are enough to look at, in a third of the bytes: git keeps every snapshot for ever.
-            with Image.open(figure) as picture:
-                picture.convert("RGB").quantize(256).save(temporary / name / figure.name, optimize=True)
+            shrunk(figure, temporary / name / figure.name)
+    text += searches(made, captions)
+    for one in made:
+        (temporary / place(one)).mkdir(parents=True)
+        shutil.copy(one["links"][0], temporary / place(one))
+        if one["figure"]:
+            shrunk(one["figure"], temporary / place(one) / one["figure"].name)
     (temporary / "README.md").write_text("\n\n".join(text) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
@@ -114,10 +172,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m leapwarp.snapshot", description="Copy results into the docs.")
     parser.add_argument("--folder", required=True, type=Path, help="results of one size, such as results/quick")
     parser.add_argument("--captions", required=True, type=Path, metavar="DIR", help="folder of <figure>.rst")
+    parser.add_argument("--searches", type=Path, metavar="YAML", help="the spaces of the random searches")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to write")
     options = parser.parse_args(arguments)
     with one_line(parser):
-        write(options.folder, options.captions, options.out)
+        write(options.folder, options.captions, options.out, options.searches)
     print(f"{options.out / 'README.md'}: written")
 
 

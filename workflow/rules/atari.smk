@@ -71,6 +71,33 @@ rule atari_update:
         " --meta-step {params.done} {params.start:q} --shares {input.shares:q} --out {output:q} > {log:q} 2>&1"
 
 
+rule atari_curves:
+    """The learning curves of meta-training in one file. The command names the folder: the files are 16,000 at `paper`."""
+    input:
+        curves_of_games,
+    output:
+        "results/{profile}/atari/meta_curves.csv",
+    log:
+        "results/{profile}/atari/logs/meta_curves.log",
+    priority: 100
+    localrule: True
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        folder="results/{profile}/atari/meta",
+        seeds=lambda wildcards: atari_size(wildcards)["seeds"],
+        meta_steps=lambda wildcards: atari_size(wildcards)["meta_steps"],
+        games=lambda wildcards: atari_size(wildcards)["games"],
+    shell:
+        "python -m leapwarp.tables.atari_meta --folder {params.folder:q} --profile {wildcards.profile}"
+        " --seeds {params.seeds} --meta-steps {params.meta_steps} --games {params.games} --out {output:q}"
+        " > {log:q} 2>&1"
+
+
 # As every run, and what it reads is the end of the chain.
 use rule run as run_atari with:
     input:

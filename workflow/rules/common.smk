@@ -76,7 +76,7 @@ CATALOGUE = {
         "warpgrad", "table_surfaces", ("surfaces_paths", "surfaces_curves", "surfaces_sweep"), data=None
     ),
     "maze": Experiment("warpgrad", "table_maze", ("maze_return", "maze_picture"), data=None),
-    "atari": Experiment("leap", "table_atari", ("atari_scores", "atari_pictures"), data=None),
+    "atari": Experiment("leap", "table_atari", ("atari_scores", "atari_meta", "atari_pictures"), data=None),
     "sine": Experiment("warpgrad", "table_sine", ("sine_losses", "sine_predictions", "sine_meta"), data=None),
     "few_shot": Experiment("warpgrad", "table_few_shot", ("few_shot", "few_shot_curves"), data=MINI_IMAGENET),
     "few_shot_tiered": Experiment(
@@ -100,7 +100,9 @@ for name, about in SEARCH.items():
     for profile in PROFILES:
         lost = sorted(set(about[profile]["methods"]) - set(about["spaces"]))
         if lost:
-            sys.exit(f"search.yaml: '{name}.{profile}.methods' has {', '.join(lost)}, for which 'spaces' has none.")
+            sys.exit(
+                f"search.yaml: '{name}.{profile}.methods' has {', '.join(lost)}, for which 'spaces' has none."
+            )
 
 
 def any_of(names):
@@ -199,6 +201,19 @@ def searches(profile):
     ]
 
 
+def searches_with_all(wildcards):
+    """What the random searches leave, at a size at which they are made with everything else."""
+    return searches(wildcards.profile) if wildcards.profile in config["search"]["in_all"] else []
+
+
+def searched(wildcards):
+    """Searches that were made on their own, and when: the page shows them, and is made anew where one is."""
+    if searches_with_all(wildcards):
+        return []
+    made = Path(f"results/{wildcards.profile}/search").glob("*/*/winner.yaml")
+    return sorted(f"{path.parent.as_posix()} {path.stat().st_mtime:.0f}" for path in made)
+
+
 def winner_file(wildcards):
     """The settings that a run takes from a random search, where the size takes any and the method is searched."""
     about = SEARCH.get(wildcards.experiment)
@@ -222,6 +237,13 @@ def as_json(value):
 def paper_numbers(experiment):
     """The numbers printed in the paper that the experiment is from."""
     return (CHECKOUT / "paper" / f"{CATALOGUE[experiment].paper}.csv").as_posix()
+
+
+def meta_curves(experiment):
+    """What the figures of an experiment read beside its rows: the curves of Atari's meta-training, where there is any."""
+    if experiment != "atari" or "leap" not in EXPERIMENTS["atari"]["methods"]:
+        return []
+    return ["results/{profile}/atari/meta_curves.csv"]
 
 
 def output_folder(wildcards, output):
@@ -252,6 +274,17 @@ def before(wildcards):
     k = int(wildcards.k) - 1
     folder = f"results/{wildcards.profile}/atari/meta"
     return [f"{folder}/step{k}/seed{wildcards.seed}.safetensors"] if k else []
+
+
+def curves_of_games(wildcards):
+    """The learning curves of all games of all meta-steps."""
+    size, folder = atari_size(wildcards), f"results/{wildcards.profile}/atari/meta"
+    return [
+        f"{folder}/step{k}/seed{seed}/game{place}.csv"
+        for k in range(size["meta_steps"])
+        for seed in range(size["seeds"])
+        for place in range(size["games"])
+    ]
 
 
 def start_option(wildcards, input):

@@ -3,6 +3,7 @@ rule page:
     input:
         claims="results/{profile}/claims.csv",
         results=lambda wildcards: [path for name in EXPERIMENTS for path in outputs(name, wildcards.profile)],
+        searches=searches_with_all,
     output:
         report(
             "results/{profile}/index.html",
@@ -22,7 +23,9 @@ rule page:
     params:
         folder=output_folder,
         experiments=list(EXPERIMENTS),
+        searched=searched,
+        spaces=(CHECKOUT / "workflow/search.yaml").as_posix(),
         captions=(CHECKOUT / "workflow/report").as_posix(),
     shell:
         "python -m leapwarp.page --folder {params.folder:q} --experiments {params.experiments}"
-        " --captions {params.captions:q} --out {output:q} > {log:q} 2>&1"
+        " --captions {params.captions:q} --searches {params.spaces:q} --out {output:q} > {log:q} 2>&1"

@@ -60,6 +60,7 @@ for name in EXPERIMENTS:
         input:
             rows=f"results/{{profile}}/{name}/rows.csv",
             paper=paper_numbers(name),
+            curves=meta_curves(name),
         output:
             [
                 report(

@@ -149,6 +149,7 @@ FIGURES = (  # in the order of a page
     "sine_predictions",
     "sine_meta",
     "atari_scores",
+    "atari_meta",
     "atari_pictures",
     "maze_return",
     "maze_picture",
