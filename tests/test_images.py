@@ -51,41 +51,57 @@ def test_the_label_trap_of_svhn_is_caught_both_ways(first):
     assert check("svhn", arrays(10)) == 10
 
 
-SVHN = [
-    4948,
-    13861,
-    10585,
-    8497,
-    7458,
-    6882,
-    5727,
-    5595,
-    5045,
-    4659,
-]  # training images of each digit, Netzer et al., 2011
+def digits(part, n=None):
+    """Labels as SVHN has them: all of a part, or n at random."""
+    every = np.repeat(np.arange(10), images.SVHN_DIGITS[part])
+    return every if n is None else np.random.default_rng(1).choice(every, n, replace=False)
 
 
-def of_svhn(counts, n=2500):
-    """Arrays with so many times n / sum of the counts training images of each digit."""
-    found = arrays(10, n, side=1)
-    ends = (np.cumsum(counts) * n / sum(counts)).round()
-    return found | {"train_labels": np.searchsorted(ends, np.arange(n), side="right")}
+def svhn(train, test):
+    given = {"train_labels": train, "test_labels": test}
+    pictures = {f"{part}_images": np.zeros((len(given[f"{part}_labels"]), 1, 1, 3), np.uint8) for part in images.PARTS}
+    return build("svhn", given | pictures, "svhn.npz")
 
 
-@pytest.mark.parametrize("shift", [-1, 1])
-def test_a_shifted_svhn_is_told_by_the_digit_that_is_most_frequent(shift):
-    good = of_svhn(SVHN)
-    assert check("svhn", good) == 10
-    shifted = good | {"train_labels": (good["train_labels"] + shift) % 10}
-    with pytest.raises(DataError, match=rf"label {1 + shift} most often \(473 of 2,500 .* labels are shifted"):
-        check("svhn", shifted)
-    assert check("mnist", shifted) == 10
+def test_the_counts_of_svhns_digits_are_those_of_the_whole_set():
+    about = images.OFFICIAL["svhn"]
+    assert [sum(images.SVHN_DIGITS[part]) for part in images.PARTS] == [about.n_train, about.n_test]
 
 
-def test_an_svhn_of_few_images_or_of_balanced_digits_passes():
-    few = of_svhn(SVHN, n=1500)
-    assert check("svhn", few | {"train_labels": (few["train_labels"] + 1) % 10}) == 10
-    assert check("svhn", of_svhn([10, 9, 10, 11, 10, 10, 10, 10, 10, 10])) == 10
+@pytest.mark.parametrize("part", images.PARTS)
+@pytest.mark.parametrize("n", [None, 3_000])
+def test_a_shift_of_svhns_labels_is_named(part, n):
+    good = digits(part, n)
+    assert images.check_digits(part, good)
+    for shift in range(1, 10):
+        needed = rf"found {part} labels shifted by {shift} .*needed.*: make them \(label - {shift}\) % 10"
+        with pytest.raises(DataError, match=needed) as caught:
+            images.check_digits(part, (good + shift) % 10)
+        assert f"label {(1 + shift) % 10}; " in str(caught.value)
+
+
+def test_labels_of_a_whole_svhn_that_no_shift_explains_are_refused():
+    swapped = digits("test")
+    swapped[0] = 1  # one label is wrong
+    with pytest.raises(DataError, match=r"found \[1743, 5100, .* needed \[1744, 5099, .*SVHN's own files"):
+        images.check_digits("test", swapped)
+
+
+@pytest.mark.parametrize("part", [np.arange(3_000) % 10, digits("train", 20), (digits("train", 20) + 1) % 10])
+def test_labels_that_cannot_tell_a_shift_are_taken_and_said(part):
+    """Equally many of each digit, or too few."""
+    assert not images.check_digits("train", part)
+    said = svhn(np.append(part, range(10)), digits("test", 3_000)).origin
+    assert said.startswith("svhn.npz, a subset") and said.endswith(
+        "too even train labels to tell whether they are shifted"
+    )
+
+
+def test_a_users_svhn_is_checked_in_both_parts():
+    assert "shifted" not in svhn(digits("train", 3_000), digits("test", 3_000)).origin
+    for train, test, part in ((1, 0, "train"), (0, 1, "test")):
+        with pytest.raises(DataError, match=f"found {part} labels shifted by 1"):
+            svhn((digits("train", 3_000) + train) % 10, (digits("test", 3_000) + test) % 10)
 
 
 def test_a_download_must_have_the_official_counts():
@@ -109,6 +125,7 @@ def test_a_download_goes_through_torchvisions_loader(monkeypatch, tmp_path, name
 
     about = images.OFFICIAL[name]._replace(n_train=40, n_test=20)
     monkeypatch.setitem(images.OFFICIAL, name, about)
+    monkeypatch.setattr(images, "SVHN_DIGITS", {"train": (4,) * 10, "test": (2,) * 10})
     monkeypatch.setattr(datasets, about.loader, Loader)
     found = images.find(name, None, lambda name: images.download(name, tmp_path))
     assert [(root, fetched) for root, fetched, _ in asked] == [(str(tmp_path), True)] * 2

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from cases import DOUBLE
 
 from leapwarp import fit as fitting
@@ -191,6 +192,52 @@ def test_weights_that_other_tasks_use_do_not_move_at_all(sets):
             assert torch.equal(new[0, 0], old[0, 0])  # from a used filter to a used one
         assert not torch.equal(new[1], old[1])
     assert not torch.equal(after["head.weight"], state["own"]["0"]["head.weight"])
+
+
+def hat_step(p, others, x, y, s, rate):
+    """A step of HAT on one mini-batch, written from its equations with PyTorch's own layers and loops over weights."""
+    p = {name: leaf.clone().requires_grad_() for name, leaf in p.items()}
+    h, used, free = x, 0.0, 0.0
+    for block in range(4):
+        h = F.max_pool2d(F.conv2d(h, p[f"task.{block}.conv.weight"], p[f"task.{block}.conv.bias"], padding=1), 2)
+        scale, shift = p[f"task.{block}.norm.weight"], p[f"task.{block}.norm.bias"]
+        gate = 1 / (1 + torch.exp(-s * p[f"embedding.{block}"]))
+        h = F.relu(F.batch_norm(h, None, None, scale, shift, True)) * gate[:, None, None]
+        used, free = used + (gate * (1 - others[block])).sum(), free + (1 - others[block]).sum()
+    loss = F.cross_entropy(h.flatten(1) @ p["head.weight"].T + p["head.bias"], y) + 0.75 * used / free
+    grads = dict(zip(p, torch.autograd.grad(loss, list(p.values())), strict=True))
+    for block in range(4):
+        before = others[block - 1] if block else torch.ones(3)  # the image's channels cannot be left unused
+        for i, out in enumerate(others[block]):
+            for j, into in enumerate(before):
+                grads[f"task.{block}.conv.weight"][i, j] *= 1 - min(out, into)
+            for part in ("conv.bias", "norm.weight", "norm.bias"):
+                grads[f"task.{block}.{part}"][i] *= 1 - out
+        e = p[f"embedding.{block}"].detach()
+        grads[f"embedding.{block}"] *= 400 / s * (torch.cosh((s * e).clamp(-50, 50)) + 1) / (torch.cosh(e) + 1)
+    shrink = min(1.0, 10_000 / float(sum(grad.square().sum() for grad in grads.values())) ** 0.5)
+    after = {name: leaf.detach() - rate * shrink * grads[name] for name, leaf in p.items()}
+    return {name: leaf.clamp(-6, 6) if name.startswith("embedding") else leaf for name, leaf in after.items()}
+
+
+def test_a_visit_of_hat_is_what_its_equations_give(sets, monkeypatch):
+    pixels = multicv.pixels
+    monkeypatch.setattr(multicv, "pixels", lambda x, images: pixels(x, images).double())
+    setup, state = hat_state(sets, torch.tensor([0.002, -0.004]))  # gates of task 1: 0.69 and 0.17
+    state["own"] = {number: double(own) for number, own in state["own"].items()}
+    state["own"]["1"] |= {f"embedding.{b}": torch.tensor([0.002, -0.004], dtype=DOUBLE) for b in range(4)}
+    state["own"]["0"] |= {f"embedding.{b}": torch.tensor([0.02, -0.01], dtype=DOUBLE) for b in range(4)}
+    state["shared"], steps = double(state["shared"]), 5  # of epochs of 3
+    found = trained(setup, state, 0, steps)
+    others = [torch.sigmoid(400 * state["own"]["1"][f"embedding.{b}"]) for b in range(4)]
+    params = state["shared"] | state["own"]["0"]
+    order = multicv.task_stack(sets, [0], [steps], SETTINGS.batch, stream(3)).order[0]
+    for k in range(steps):
+        s = 1 / 400 + (400 - 1 / 400) * (k % 3) / 2
+        x, y = multicv.pixels(sets[0].x[order[k]], sets[0]), sets[0].y[order[k]]
+        params = hat_step(params, others, x, y, s, 0.1 * (1 + math.cos(math.pi * k / steps)) / 2)
+    for name, leaf in params.items():
+        torch.testing.assert_close(found[name], leaf, rtol=1e-6, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_a_task_that_comes_back_may_move_what_it_alone_uses(sets):

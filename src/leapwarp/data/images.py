@@ -55,11 +55,12 @@ OFFICIAL = {  # sizes are those of torchvision, or those that HAT's paper gives
     "traffic-signs": Official(43, 26_640, 12_630, (0.3398, 0.3117, 0.3210), (0.2755, 0.2647, 0.2712), "GTSRB"),
 }
 STAND_INS = {"svhn": "chars74k"}  # taken where the set cannot be had and an .npz of the other name is there
-SVHN_TELLS = (
-    2000,
-    0.15,
-)  # so many images, and so large a share of the most frequent digit (0.19; next 0.14), tell a shift
 PARTS = ("train", "test")
+SVHN_DIGITS = {  # images of the digits 0 to 9, whose unevenness tells a shift of the labels
+    "train": (4_948, 13_861, 10_585, 8_497, 7_458, 6_882, 5_727, 5_595, 5_045, 4_659),
+    "test": (1_744, 5_099, 4_149, 2_882, 2_523, 2_384, 1_977, 2_019, 1_660, 1_595),
+}
+SURE = 12.0  # difference of log-likelihoods from which one explanation of a part's labels is taken for the right one
 
 
 class ImageSet(NamedTuple):
@@ -110,8 +111,6 @@ def check(name: str, arrays: Arrays) -> int:
                 f"{classes - 1}. (SVHN's files call the digit 0 ten; torchvision has mapped that to 0 already, and "
                 "subtracting 1 again gives -1.)"
             )
-    if name == "svhn":
-        check_svhn(arrays["train_labels"])
     channels = [arrays[f"{part}_images"].shape[3] for part in PARTS]
     if len(set(channels)) > 1:
         raise DataError(f"{name}: found {channels[0]} channels in training and {channels[1]} in test images.")
@@ -121,20 +120,6 @@ def check(name: str, arrays: Arrays) -> int:
     return classes
 
 
-def check_svhn(labels: np.ndarray) -> None:
-    """Raise DataError where labels are shifted: the digit 1 is the most frequent of SVHN.
-
-    Few images, or images picked so that all digits are about as frequent, cannot tell and pass.
-    """
-    counts = np.bincount(labels)
-    most, (enough, share) = int(counts.argmax()), SVHN_TELLS
-    if len(labels) >= enough and counts[most] > share * len(labels) and most != 1:
-        raise DataError(
-            f"svhn: found the label {most} most often ({counts[most]:,} of {len(labels):,} training images), in SVHN "
-            "that is 1: the labels are shifted. Needed labels that are the digits, 0 for the digit 0."
-        )
-
-
 def check_official(name: str, arrays: Arrays) -> None:
     """Raise DataError where a download is not the whole official set."""
     about = OFFICIAL[name]
@@ -142,6 +127,36 @@ def check_official(name: str, arrays: Arrays) -> None:
     needed = about.classes, about.n_train, about.n_test
     if found != needed:
         raise DataError(f"{name}: found {found} classes, training and test images, the official set has {needed}.")
+
+
+def check_digits(part: str, labels: np.ndarray) -> bool:
+    """Whether the labels of a part of SVHN are sure to mean the digits; raises DataError where they are shifted.
+
+    All of a part must have the published counts. Of fewer images the counts are held against those ten, in every
+    shift, and against equal ones: 400 images drawn at random nearly always tell, equally many of each never do.
+    """
+    known, found = np.array(SVHN_DIGITS[part]), np.bincount(labels, minlength=10)
+    shifts = np.stack([np.roll(known, shift) for shift in range(10)])
+    if len(labels) == known.sum():
+        fits = (shifts == found).all(1)
+        if not fits.any():
+            raise DataError(
+                f"svhn: found {found.tolist()} {part} images of the labels 0 to 9, needed {known.tolist()} of the "
+                "digits: take the labels from SVHN's own files."
+            )
+        shift = int(fits.argmax())
+    else:
+        likelihood = np.log(np.vstack([shifts / known.sum(), np.full(10, 0.1)])) @ found
+        second, best = np.argsort(likelihood)[-2:]
+        if best == 10 or likelihood[best] - likelihood[second] < SURE:
+            return False
+        shift = int(best)
+    if shift:
+        raise DataError(
+            f"svhn: found {part} labels shifted by {shift} (most images have label {(1 + shift) % 10}; in SVHN "
+            f"most show 1), needed each digit as its label: make them (label - {shift}) % 10."
+        )
+    return True
 
 
 def build(name: str, arrays: Arrays, origin: str) -> ImageSet:
@@ -159,6 +174,10 @@ def build(name: str, arrays: Arrays, origin: str) -> ImageSet:
                 f", a subset: {classes} classes with {counts[0]:,} + {counts[1]:,} images where the set has "
                 f"{about.classes} with {about.n_train:,} + {about.n_test:,}"
             )
+        if name == "svhn" and classes == about.classes:
+            unsure = [part for part in PARTS if not check_digits(part, arrays[f"{part}_labels"])]
+            if unsure:
+                origin += f"; too few or too even {' and '.join(unsure)} labels to tell whether they are shifted"
         mean, std = list(about.mean), list(about.std)
     else:
         pixels = tensors["train_images"].float().div(255).transpose(0, 1).flatten(1)
