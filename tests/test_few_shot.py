@@ -392,6 +392,13 @@ def test_figures_are_drawn_with_and_without_one_shot_runs():
         assert curve.get_xdata().tolist() == [10, 20, 30] and curve.get_ydata().tolist() == pytest.approx([30] * 3)
 
 
+def test_methods_of_one_shot_alone_have_their_names_in_the_legend():
+    rows = ROWS | {"maml_wide_1shot": ROWS["warp_maml_1shot"]}
+    paper = tables.read_paper(REPO / "paper" / "warpgrad.csv", "1 mini")
+    [legend] = figures.build(made_up(rows), paper, "few_shot")["few_shot_curves"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["Warp-MAML", "MAML", "MAML (wide)"]
+
+
 # ---------------------------------------------------------------- choices
 
 

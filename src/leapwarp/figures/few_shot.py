@@ -89,13 +89,10 @@ def curves(frame: pd.DataFrame, experiment: str) -> Figure:
         row[1].set_ylabel("on validation tasks [%]")
         row[0].set_xlabel("gradient steps on a test task")
         row[1].set_xlabel("meta-updates")
-    keys = dict.fromkeys(key.replace(ONE_SHOT, "") for key in ordered(frame["method"]))
+    looks = {short(key): style.method(key) for key in ordered(frame["method"])}  # 5-shot and 1-shot have one look
     draw.legend(
         figure,
-        [
-            Line2D([], [], color=style.method(key).colour, marker=style.method(key).marker, label=short(key))
-            for key in keys
-        ],
+        [Line2D([], [], color=look.colour, marker=look.marker, label=name) for name, look in looks.items()],
     )
     text = draw.caption(frame, experiment, "held-out images normalised by their own statistics; dotted: chance")
     draw.title(figure, f"Learning to learn from few images, {heading(frame)}", text)
