@@ -1,11 +1,11 @@
-# make reproduce   sets everything up, then makes every table and figure (config.yaml says what and how large)
+# make reproduce   sets everything up, then makes every table and figure (config.yaml says what and at which size)
 # make test        sets everything up, then runs the tests
 # make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; five minutes)
 # make snapshot    puts the results of the last quick run into docs/results
 # make lint        style, types, workflow
 # make clean-venv  removes the environment; the next call sets it up anew
 #
-# PYTHON=python3.12 takes another interpreter, ARGS="..." is handed on: make reproduce ARGS="--config profile=smoke".
+# PYTHON=python3.12 takes another interpreter, ARGS="..." is handed on: make reproduce ARGS="--config size=smoke".
 PYTHON ?= python3
 ARGS ?=
 PIP = .venv/bin/python -m pip --disable-pip-version-check -qq
@@ -42,7 +42,7 @@ lint: $(STAMP)
 	.venv/bin/snakemake --lint
 
 snapshot: $(STAMP)
-	.venv/bin/python -m leapwarp.snapshot --folder results/quick --captions workflow/report --searches workflow/search.yaml --out docs/results
+	.venv/bin/python -m leapwarp.report.snapshot --folder results/quick --size-file workflow/sizes/quick.yaml --out docs/results
 
 clean-venv:
 	rm -rf .venv

@@ -1,8 +1,8 @@
-# What to run is in config.yaml, how is in src/leapwarp/experiments/. Nothing here imports torch or the package.
+# What to run is in config.yaml, how large in workflow/sizes, how in src/leapwarp/experiments. Nothing here imports torch.
 #
 #   snakemake                                everything, at the size that config.yaml names
 #   snakemake omniglot_warp                  one experiment
-#   snakemake --config profile=smoke         another size, in its own folder results/smoke
+#   snakemake --config size=smoke            another size, in its own folder results/smoke
 #   snakemake -n                             what would run, and why
 from snakemake.utils import min_version
 
@@ -20,32 +20,32 @@ include: "workflow/rules/common.smk"
 
 rule all:
     input:
-        [outputs(name, config["profile"]) for name in EXPERIMENTS],
-        f"results/{config['profile']}/index.html",
+        all_outputs(SIZE),
+        f"results/{SIZE}/index.html",
         "results/claims.csv",
-        searches(config["profile"]) if config["profile"] in config["search"]["in_all"] else [],
+        searches_with_all(SIZE),
 
 
-for name in EXPERIMENTS:
+for name, jobs in JOBS.items():
 
     rule:
         name:
             name
         input:
-            outputs(name, config["profile"]),
+            plan.outputs(jobs),
 
 
 include: "workflow/rules/data.smk"
-include: "workflow/rules/run.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/search.smk"
 include: "workflow/rules/atari.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/claims.smk"
-include: "workflow/rules/page.smk"
 
 
 localrules:
     all,
+    code,
     prepare,
     prepare_images,
     gather,

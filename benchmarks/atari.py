@@ -22,8 +22,8 @@ from ale_py import roms
 from torch import Tensor
 
 from leapwarp import host
-from leapwarp.experiments.atari import PAPER
-from leapwarp.experiments.atari_agent import choices, encoder_of
+from leapwarp.experiments.atari.agent import choices, encoder_of
+from leapwarp.experiments.atari.run import PUBLISHED
 from leapwarp.inner import Step
 from leapwarp.learners.leap import leap_fold
 from leapwarp.models import actor_critic
@@ -57,9 +57,13 @@ def agent(game: str) -> Params:
 
 
 def ours(game: str, of_emulators: Clock, of_network: Clock) -> Callable[[], None]:
-    """An update with Leap's sum, as in `experiments.atari_agent`."""
-    world = atari.start(game, PAPER.batch, PAPER.frame_skip, PAPER.noops)
-    rng, optimizer, fold = generator(0), rmsprop(PAPER.learning_rate, PAPER.decay, PAPER.epsilon), leap_fold(False)
+    """An update with Leap's sum, as in `experiments.atari.agent`."""
+    world = atari.start(game, PUBLISHED.batch, PUBLISHED.frame_skip, PUBLISHED.noops)
+    rng, optimizer, fold = (
+        generator(0),
+        rmsprop(PUBLISHED.learning_rate, PUBLISHED.decay, PUBLISHED.epsilon),
+        leap_fold(False),
+    )
     params = agent(game)
     run: dict[str, Any] = {"params": params, "square": zeros_like(params), "before": None}
     run |= {"pixels": atari.reset(world, rng), "total": repeat(zeros_like(encoder_of(params)), 1)}
@@ -75,7 +79,7 @@ def ours(game: str, of_emulators: Clock, of_network: Clock) -> Callable[[], None
     def update() -> None:
         inside = of_emulators.seconds
         began = time.perf_counter()
-        played = unroll(step, run["params"], run["pixels"], PAPER.length, rng, choices(PAPER))
+        played = unroll(step, run["params"], run["pixels"], PUBLISHED.length, rng, choices(PUBLISHED))
         learn(played.grads, played.loss)
         run["pixels"] = played.pixels
         of_network.seconds += time.perf_counter() - began - (of_emulators.seconds - inside)
@@ -86,13 +90,13 @@ def ours(game: str, of_emulators: Clock, of_network: Clock) -> Callable[[], None
 def network_alone(game: str) -> Callable[[], None]:
     """What an update asks of the network, on pictures that are there."""
     params, rng = agent(game), generator(0)
-    pixels = torch.randint(256, (PAPER.batch, 84, 84, 3), generator=rng, dtype=torch.uint8)
-    seen = atari.Seen(pixels, torch.zeros(PAPER.batch), torch.zeros(PAPER.batch, dtype=torch.bool))
-    optimizer, fold = rmsprop(PAPER.learning_rate, PAPER.decay, PAPER.epsilon), leap_fold(False)
+    pixels = torch.randint(256, (PUBLISHED.batch, 84, 84, 3), generator=rng, dtype=torch.uint8)
+    seen = atari.Seen(pixels, torch.zeros(PUBLISHED.batch), torch.zeros(PUBLISHED.batch, dtype=torch.bool))
+    optimizer, fold = rmsprop(PUBLISHED.learning_rate, PUBLISHED.decay, PUBLISHED.epsilon), leap_fold(False)
     square, total = zeros_like(params), repeat(zeros_like(encoder_of(params)), 1)
 
     def update() -> None:
-        played = unroll(lambda action: seen, params, pixels, PAPER.length, rng, choices(PAPER))
+        played = unroll(lambda action: seen, params, pixels, PUBLISHED.length, rng, choices(PUBLISHED))
         here = Step(0, repeat(encoder_of(params), 1), repeat(encoder_of(played.grads), 1), played.loss[None])
         fold(total, here, here)
         optimizer.update(params, played.grads, square)
@@ -104,7 +108,7 @@ class PythonEmulators:
     """The same batch, an emulator at a time."""
 
     def __init__(self, game: str) -> None:
-        self.all = [ale_py.ALEInterface() for _ in range(PAPER.batch)]
+        self.all = [ale_py.ALEInterface() for _ in range(PUBLISHED.batch)]
         for i, each in enumerate(self.all):
             each.setInt("random_seed", i)
             each.setFloat("repeat_action_probability", 0.0)
@@ -115,9 +119,9 @@ class PythonEmulators:
         pixels, rewards, ends = [], [], []
         for each, chosen in zip(self.all, action.tolist(), strict=True):
             reward, pictures = 0.0, []
-            for frame in range(PAPER.frame_skip):
+            for frame in range(PUBLISHED.frame_skip):
                 reward += each.act(self.actions[chosen])
-                if frame >= PAPER.frame_skip - 2:
+                if frame >= PUBLISHED.frame_skip - 2:
                     pictures.append(torch.from_numpy(each.getScreenRGB()))
             brighter = torch.maximum(*pictures).permute(2, 0, 1)[None].float()
             pixels.append(F.interpolate(brighter, (84, 84), mode="area")[0].permute(1, 2, 0).to(torch.uint8))
@@ -131,24 +135,26 @@ class PythonEmulators:
 def straightforward(game: str) -> Callable[[], None]:
     emulators, rng, params = PythonEmulators(game), generator(0), agent(game)
     free = {name: leaf.clone().requires_grad_() for name, leaf in params.items()}
-    optimizer = torch.optim.RMSprop(free.values(), lr=PAPER.learning_rate, alpha=PAPER.decay, eps=PAPER.epsilon)
-    run = {"pixels": emulators.step(torch.zeros(PAPER.batch, dtype=torch.int64)).pixels}
+    optimizer = torch.optim.RMSprop(
+        free.values(), lr=PUBLISHED.learning_rate, alpha=PUBLISHED.decay, eps=PUBLISHED.epsilon
+    )
+    run = {"pixels": emulators.step(torch.zeros(PUBLISHED.batch, dtype=torch.int64)).pixels}
 
     def update() -> None:
         pictures, actions, rewards, ends = [], [], [], []
-        for _ in range(PAPER.length):
+        for _ in range(PUBLISHED.length):
             with torch.no_grad():
                 actions.append(pick(actor_critic.forward(free, run["pixels"])[:, :-1], rng))
             pictures.append(run["pixels"])
             seen = emulators.step(actions[-1])
             run["pixels"] = seen.pixels
-            rewards.append(seen.reward.clamp(-PAPER.reward_clip, PAPER.reward_clip))
+            rewards.append(seen.reward.clamp(-PUBLISHED.reward_clip, PUBLISHED.reward_clip))
             ends.append(seen.ended)
-        outputs = actor_critic.forward(free, torch.cat(pictures)).unflatten(0, (PAPER.length, PAPER.batch))
+        outputs = actor_critic.forward(free, torch.cat(pictures)).unflatten(0, (PUBLISHED.length, PUBLISHED.batch))
         with torch.no_grad():
             value = actor_critic.forward(free, run["pixels"])[:, -1]
-        found = bootstrapped(torch.stack(rewards), torch.stack(ends), value, PAPER.discount)
-        weights = (PAPER.value_weight, PAPER.entropy_weight)
+        found = bootstrapped(torch.stack(rewards), torch.stack(ends), value, PUBLISHED.discount)
+        weights = (PUBLISHED.value_weight, PUBLISHED.entropy_weight)
         optimizer.zero_grad()
         a2c_loss(outputs, torch.stack(actions), found, *weights, spread=shannon).mean().backward()
         optimizer.step()
@@ -167,7 +173,7 @@ def measure(game: str, updates: int) -> None:
     fast, slow, net = ours(game, of_emulators, of_rest), straightforward(game), network_alone(game)
     for warm in (fast, slow, net):
         warm()
-    steps, found = PAPER.batch * PAPER.length, []
+    steps, found = PUBLISHED.batch * PUBLISHED.length, []
     for _ in range(updates):
         of_emulators.seconds = of_rest.seconds = 0.0
         whole = seconds(fast)
@@ -187,7 +193,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=30, help="rounds a game")
     options = parser.parse_args()
     host.settle()
-    print(f"torch {torch.__version__}, ale-py {ale_py.__version__}, one thread, {PAPER.batch} emulators")
+    print(f"torch {torch.__version__}, ale-py {ale_py.__version__}, one thread, {PUBLISHED.batch} emulators")
     print(f"{'':16s} steps/s  emulators  network  Python  straightforward   ratio")
     for game in options.games:
         measure(game, options.updates)

@@ -1,6 +1,6 @@
 """Time a meta-step of continual sine regression on one thread, and say where it goes.
 
-    python benchmarks/continual.py [--profile paper] [--steps 5] [--operations]
+    python benchmarks/continual.py [--size paper] [--steps 5] [--operations]
 
 Prints for a size of the experiment
 
@@ -16,11 +16,13 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
-from leapwarp import host
-from leapwarp.experiments import sine as experiment
+from leapwarp import host, plan
+from leapwarp.experiments.settings import of_size
+from leapwarp.experiments.sine import run as experiment
 from leapwarp.inner import adapt
 from leapwarp.learners.continual import after_step, continual_warp
 from leapwarp.models.warped_mlp import warped_mlp
@@ -29,7 +31,8 @@ from leapwarp.problem import mean_square, supervised
 from leapwarp.rng import generator
 from leapwarp.worlds import sine
 
-PAPER_META_STEPS = experiment.PAPER.meta_steps
+SIZES = Path(__file__).parents[1] / "workflow/sizes"
+PAPER_META_STEPS = experiment.PUBLISHED.meta_steps
 
 
 def fastest(run: Callable[[], object], times: int) -> float:
@@ -62,12 +65,13 @@ def flops(settings: experiment.Settings) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time a meta-step of continual sine regression.")
-    parser.add_argument("--profile", choices=list(experiment.PROFILES), default="paper")
+    parser.add_argument("--size", default="paper", help="a file of workflow/sizes by its name, or one by its path")
     parser.add_argument("--steps", type=int, default=5, help="meta-steps to take the fastest of")
     parser.add_argument("--operations", action="store_true", help="list the operations that take most of the time")
     options = parser.parse_args()
     host.settle()
-    settings = experiment.PROFILES[options.profile]
+    size = plan.read_size(plan.size_path(options.size, SIZES), ["sine"])
+    settings = of_size(experiment.EXPERIMENT, size.entries["sine"], size.name)["warpgrad"].settings
     model = warped_mlp(settings.hidden, settings.warp_hidden, settings.layers)
     problem, inner = supervised(model, mean_square), sgd(settings.inner_lr)
     learner = experiment.meta_learner(problem, settings)
@@ -88,9 +92,7 @@ def main() -> None:
     slow = fastest(lambda: general.step(state, tasks, stream), options.steps)
     slow_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     of_path, of_meta = (count / 1e9 for count in flops(settings))
-    print(
-        f"torch {torch.__version__}, one thread, {options.profile}: {settings.hidden} and {settings.warp_hidden} units"
-    )
+    print(f"torch {torch.__version__}, one thread, {size.name}: {settings.hidden} and {settings.warp_hidden} units")
     print(f"matrix product of 1024: {peak:.0f} GFLOP/s")
     print(f"meta-step     {whole:.3f} s  {1 / whole:.2f} a second, {memory:.0f} MB")
     print(f"  paths       {path:.3f} s  {of_path:.1f} GFLOP, {of_path / path:.0f} GFLOP/s")

@@ -22,7 +22,6 @@ from torch import nn
 
 from leapwarp import host
 from leapwarp.data.augment import affine
-from leapwarp.experiments.omniglot import draw_batch
 from leapwarp.inner import adapt
 from leapwarp.learners.leap import leap_fold
 from leapwarp.learners.warpgrad import warp_gradient
@@ -30,6 +29,7 @@ from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import sgd
 from leapwarp.problem import Model, Problem, Task, lift, map_tasks, supervised
 from leapwarp.trees import partition, repeat, zeros_like
+from leapwarp.worlds.alphabets import draw_batch
 
 BATCH, STEPS = 20, 10
 

@@ -14,17 +14,18 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from leapwarp import host
-from leapwarp.experiments import maze as experiment
+from leapwarp.experiments.maze import run as experiment
 from leapwarp.rng import generator
 from leapwarp.worlds.maze import MOVES, N_ACTIONS, N_INPUTS
 
-SETTINGS = experiment.PAPER
+SETTINGS = experiment.PUBLISHED
 
 
 class PythonMaze:
@@ -142,7 +143,7 @@ def straightforward(cell: PlainCell | WarpCell) -> Callable[[], object]:
 
 
 def ours(name: str) -> Callable[[], object]:
-    settings = experiment.replace(SETTINGS, every=1)
+    settings = replace(SETTINGS, every=1)
     method = experiment.methods(settings)[name]
     assert method.cell is not None
     world, cell = experiment.world_of(settings, torch.device("cpu")), method.cell(settings)

@@ -12,13 +12,14 @@ import time
 
 import torch
 
-from leapwarp.experiments import multicv
-from leapwarp.experiments.multicv import Images, Settings, batches, count, set_up, task_stack, without_heads
+from leapwarp.experiments.multicv.run import ENCODER, HAT, PROGRESSIVE, Kind, Settings
 from leapwarp.inner import adapt
 from leapwarp.learners.base import State
 from leapwarp.models.convnet import convnet
+from leapwarp.trees import partition
+from leapwarp.worlds.image_sets import Images, Part, batches, task_stack
 
-KINDS = {"leap": "Leap, finetuning", "hat": "HAT", "progressive": "Progressive Nets"}
+KINDS = {"Leap, finetuning": ENCODER, "HAT": HAT, "Progressive Nets": PROGRESSIVE}
 STEPS = 3
 
 
@@ -26,25 +27,24 @@ def made_up(n: int) -> list[Images]:
     stream = torch.Generator().manual_seed(0)
     x, y = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8, generator=stream), torch.arange(64) % 10
     half = torch.full((3, 1, 1), 0.5)
-    return [Images(x, y, x, y, x, y, half, half, 10) for _ in range(n)]
+    part = Part(x, y, half, half)
+    return [Images(part, part, 10) for _ in range(n)]
 
 
-def step_seconds(kind: str, n_tasks: int, settings: Settings) -> float:
+def step_seconds(kind: Kind, n_tasks: int, settings: Settings) -> float:
     """Of a step on the last of so many tasks, when all others have been met."""
     stream = torch.Generator().manual_seed(0)
-    setup = set_up(kind, made_up(n_tasks), settings)
-    encoder = convnet(settings.filters, channels=3, size=32).init(stream)
-    encoder = {name: leaf for name, leaf in encoder.items() if name.startswith("task.")}
-    before = n_tasks - 1
-    new = multicv.training_column(settings, before) if kind == "progressive" else setup.sharing.new
-    own = {str(i): new(10, stream) for i in range(before)}
+    sets, before = made_up(n_tasks), n_tasks - 1
+    _, sharing = kind.network(sets, before - 1, settings.filters)
+    own = {str(i): sharing.new(10, stream) for i in range(before)}
+    encoder, _ = partition(convnet(settings.filters, channels=3, size=32).init(stream), "task")
     state: State = {"shared": encoder, "own": own, "met": torch.ones(before)}
-    in_epoch = batches(setup.sets[-1], settings)
-    params, fixed = setup.sharing.join(state, None, setup.sharing.new(10, stream), in_epoch)
-    task = task_stack(setup.sets, [before], [STEPS], settings.batch, stream)
-    optimizer = setup.sharing.inner(settings.inner_lr, STEPS)
+    problem, sharing = kind.network(sets, before, settings.filters)
+    params, fixed = sharing.join(state, None, sharing.new(10, stream), batches(sets[-1], settings.batch))
+    task = task_stack(sets, [before], [STEPS], settings.batch, stream)
+    optimizer = sharing.inner(settings.inner_lr, STEPS)
     began = time.perf_counter()
-    adapt(setup.heldout, optimizer, params, fixed, task, STEPS, gradient=setup.sharing.gradient)
+    adapt(problem, optimizer, params, fixed, task, STEPS, gradient=sharing.gradient)
     return (time.perf_counter() - began) / STEPS
 
 
@@ -56,20 +56,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     settings = Settings(filters=options.filters)
-    encoder = convnet(options.filters, channels=3, size=32).init(torch.Generator())
-    size = count({name: leaf for name, leaf in encoder.items() if name.startswith("task.")})
     best: dict[tuple[str, int], float] = {}
     for _ in range(options.rounds):
         for n_tasks in options.tasks:
-            for kind in KINDS:
+            for name, kind in KINDS.items():
                 seconds = step_seconds(kind, n_tasks, settings)
-                best[kind, n_tasks] = min(best.get((kind, n_tasks), seconds), seconds)
+                best[name, n_tasks] = min(best.get((name, n_tasks), seconds), seconds)
     print(f"torch {torch.__version__}, one thread, {options.filters} filters: ms a step, parameters without heads")
-    print("tasks  " + "  ".join(f"{name:>24}" for name in KINDS.values()))
+    print("tasks  " + "  ".join(f"{name:>24}" for name in KINDS))
     for n_tasks in options.tasks:
         cells = [
-            f"{1000 * best[kind, n_tasks]:9.1f} {without_heads(kind, options.filters, size, n_tasks):14,}"
-            for kind in KINDS
+            f"{1000 * best[name, n_tasks]:9.1f} {kind.parameters(options.filters, n_tasks):14,}"
+            for name, kind in KINDS.items()
         ]
         print(f"{n_tasks:>5}  " + "  ".join(cells))
 

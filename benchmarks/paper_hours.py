@@ -13,23 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import yaml
 from inner_loop import leap_problem, made_up_tasks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from leapwarp import host
-from leapwarp.experiments import (
-    few_shot,
-    few_shot_tiered,
-    inner_cost,
-    leap_ablation,
-    natural_gradient,
-    omniglot_leap,
-    omniglot_warp,
-    warp_ablation,
-)
+from leapwarp import host, plan
+from leapwarp.check import read_yaml
+from leapwarp.experiments.few_shot import run as few_shot
+from leapwarp.experiments.inner_cost import run as inner_cost
 from leapwarp.experiments.omniglot import Settings
+from leapwarp.experiments.settings import of_size
 from leapwarp.inner import adapt
 from leapwarp.learners.leap import leap_fold
 from leapwarp.learners.warpgrad import warp_gradient
@@ -43,7 +36,9 @@ GPU = {"fast": (5e-6, 10e12), "slow": (10e-6, 2e12)}  # seconds to start an oper
 CORE = 75e9  # FLOP/s that one core reached on these steps (benchmarks/README.md)
 # Meta-steps of omniglot_leap until its early stopping, which nobody can know beforehand; the settings allow 5,000.
 STOPPED = {"fast": 50, "slow": 500}
-CONFIG = Path(__file__).parents[1] / "config.yaml"
+ROOT = Path(__file__).parents[1]
+OMNIGLOT = ("omniglot_warp", "omniglot_leap", "leap_ablation", "warp_ablation", "natural_gradient")
+FEW_SHOT = ("few_shot", "few_shot_tiered")
 
 
 class Cost(NamedTuple):
@@ -123,7 +118,7 @@ def few_shot_meta_step(method: few_shot.Method) -> Cost:
     s, counts = method.settings, []
     sizes = inner_cost.Settings(size=s.size, shots=s.train_shots, queries=s.queries)
     for filters in (8, 16):
-        model = conv4(filters, few_shot.WAYS, s.size, method.extra)
+        model = conv4(filters, few_shot.WAYS, s.size, method.extra(s))
         learner = method.learner(supervised(model), s)
         state = learner.init(model.init(torch.Generator().manual_seed(0)))
         tasks = inner_cost.draw_task(sizes, learner.draws, 0, torch.device("cpu"))
@@ -139,7 +134,9 @@ def hours(found: list[tuple[float, Cost]], start: float, speed: float) -> float:
 
 def main() -> None:
     host.settle()
-    config = yaml.safe_load(CONFIG.read_text())["experiments"]
+    path, asked = ROOT / "workflow" / "sizes" / "paper.yaml", [*OMNIGLOT, *FEW_SHOT]
+    size = plan.read_size(path, asked)
+    planned = plan.jobs(read_yaml(ROOT / "config.yaml", "what to run") | {"experiments": asked}, path)
     for speed, (start, flops) in GPU.items():
         print(f"GPU, {speed}: {start * 1e6:.0f} us to start an operation, {flops / 1e12:.0f} TFLOP/s")
     print(f"core: {CORE / 1e9:.0f} GFLOP/s")
@@ -152,39 +149,40 @@ def main() -> None:
     print(f"omniglot_leap stops after {STOPPED['fast']} meta-steps (fast) or {STOPPED['slow']} (slow, and core).\n")
     print("| experiment | method | runs | jobs | GPU hours a run | GPU hours, all | core hours a run |")
     print("|---|---|---|---|---|---|---|")
-    for module in (omniglot_warp, omniglot_leap, leap_ablation, warp_ablation, natural_gradient):
-        experiment = module.__name__.split(".")[-1]
-        block = config[experiment]
-        size, total, jobs_total, runs_total = block["paper"], [0.0, 0.0], 0, 0
-        for name in block["baselines"] + block["methods"]:
+    for experiment in OMNIGLOT:
+        jobs, total, jobs_total, runs_total = planned[experiment], [0.0, 0.0], 0, 0
+        methods = of_size(jobs.about.module("run").EXPERIMENT, size.entries[experiment], experiment)
+        for name in jobs.methods:
             if name.startswith("kfac"):  # its factors and their inverses are not counted here
                 continue
-            method = module.methods(module.PAPER)[name]
-            counts = len(size["n_tasks"]) if method.pretrains else 1
-            runs = counts * size["seeds"]
-            jobs = counts * -(-size["seeds"] // (size["seeds_per_job"] if method.pretrains else size["seeds"]))
+            method, trains = methods[name], jobs.about.methods[name].trains
+            runs = jobs.seeds * (len(jobs.n_tasks) if trains else 1)
+            n_jobs = len(plan.state_files(jobs, name, 0, jobs.seeds - 1))
+            n_jobs += sum(evaluated == name for evaluated, _, _ in plan.evaluations(jobs))
             settings, each = method.settings, {}
             for speed, (start, flops) in GPU.items():
                 meta_steps = min(settings.meta_steps, STOPPED[speed]) if settings.patience else settings.meta_steps
-                found = list(steps_of(name, settings, method.warp, meta_steps if method.pretrains else 0))
+                found = list(steps_of(name, settings, method.warp, meta_steps if trains else 0))
                 each[speed] = hours(found, start, flops)
             core = hours(found, 0.0, CORE)
             total = [total[0] + runs * each["fast"], total[1] + runs * each["slow"]]
-            jobs_total, runs_total = jobs_total + jobs, runs_total + runs
-            print(f"| {experiment} | {name} | {runs} | {jobs} | {each['fast']:.2f} to {each['slow']:.2f} | "
+            jobs_total, runs_total = jobs_total + n_jobs, runs_total + runs
+            print(f"| {experiment} | {name} | {runs} | {n_jobs} | {each['fast']:.2f} to {each['slow']:.2f} | "
                   f"{runs * each['fast']:.0f} to {runs * each['slow']:.0f} | {core:.1f} |")  # fmt: skip
         print(f"| **{experiment}** | | {runs_total} | {jobs_total} | | **{total[0]:.0f} to {total[1]:.0f}** | |")
     print("\nfew-shot, meta-training alone (validation takes up to a third of it again):\n")
     print("| experiment | method | runs | GPU hours a run | core hours a run |")
     print("|---|---|---|---|---|")
-    for module in (few_shot, few_shot_tiered):
-        experiment = module.__name__.split(".")[-1]
-        for name in config[experiment]["methods"]:
-            method = module.methods(module.PAPER)[name]
+    for experiment in FEW_SHOT:
+        jobs = planned[experiment]
+        methods = of_size(jobs.about.module("run").EXPERIMENT, size.entries[experiment], experiment)
+        for name in jobs.methods:
+            method = methods[name]
             found = [(float(method.settings.meta_steps), few_shot_meta_step(method))]
             fast, slow = (hours(found, start, flops) for start, flops in GPU.values())
-            runs = config[experiment]["paper"]["seeds"]
-            print(f"| {experiment} | {name} | {runs} | {fast:.1f} to {slow:.1f} | {hours(found, 0.0, CORE):.0f} |")
+            print(
+                f"| {experiment} | {name} | {jobs.seeds} | {fast:.1f} to {slow:.1f} | {hours(found, 0.0, CORE):.0f} |"
+            )
 
 
 if __name__ == "__main__":

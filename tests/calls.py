@@ -1,16 +1,19 @@
 """Calls of the programs that the tests of whole runs share."""
 
 import csv
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import psutil
+import yaml
 
 REPO = Path(__file__).parents[1]
 NAME = "omniglot_leap"  # the experiment that these tests run
-RUNS = "Shell command: exec python -m leapwarp.experiments."
+SIZE = "tiny"  # and their size, a file of their own
+RUNS = "Shell command: exec python -m leapwarp.experiments "
 
 
 def snakemake_command(*args):
@@ -23,16 +26,42 @@ def snakemake(folder, *args):
     return subprocess.run(snakemake_command(*args), cwd=folder, text=True, timeout=900, **pipes)
 
 
-def experiments(output):
-    """(method, number of tasks, seeds) of each run that snakemake started or would start, from what it printed."""
+def edit(path, change):
+    """Change what a YAML file holds."""
+    found = yaml.safe_load(path.read_text())
+    change(found)
+    path.write_text(yaml.safe_dump(found, sort_keys=False))
 
-    def option(line, name):
-        rest = line[line.index(name) + 1 :]
-        return rest[: next(i for i, word in enumerate(rest) if word.startswith("-"))]
 
-    lines = [line.split() for line in output.splitlines() if RUNS in line]
-    found = [[option(line, name) for name in ("--method", "--n-tasks", "--seeds")] for line in lines]
-    return sorted((method, int(n_tasks), " ".join(seeds)) for (method,), (n_tasks,), seeds in found)
+def option(line, name):
+    """The values of an option of a command line."""
+    words = line.split()
+    rest = words[words.index(name) + 1 :]
+    return " ".join(rest[: next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))])
+
+
+def commands(output, command):
+    """The command lines of `train` or `evaluate` that snakemake started or would start, from what it printed."""
+    return [line for line in output.splitlines() if line.startswith(f"{RUNS}{command} ")]
+
+
+def trained(output):
+    """(method, number of tasks, seeds) of each training."""
+    found = [
+        [option(line, name) for name in ("--method", "--n-tasks", "--seeds")] for line in commands(output, "train")
+    ]
+    return sorted((method, int(n_tasks), seeds) for method, n_tasks, seeds in found)
+
+
+def evaluated(output):
+    """(method, seeds) of each evaluation."""
+    files = [option(line, "--out") for line in commands(output, "evaluate")]
+    return sorted(re.search(r"runs/(\w+)/seeds([\d-]+)\.csv", path).groups() for path in files)
+
+
+def made(output):
+    """All rules that snakemake ran or would run."""
+    return set(re.findall(r"^ *(?:local)?rule (\w+):$", output, re.MULTILINE))
 
 
 def rows_of(path):
@@ -42,28 +71,36 @@ def rows_of(path):
     return [row for row in rows if not row["metric"].endswith("seconds")]
 
 
-def processes(folder):
-    """The runs that are at work in `folder`."""
+def lock_of(folder, command, method):
+    """The lock that a training (at one task) or an evaluation holds."""
+    place = {"train": f"states/{method}/tasks1/.seeds0-1.safetensors", "evaluate": f"runs/{method}/.seeds0-1.csv"}
+    return folder / f"results/{SIZE}/{NAME}/{place[command]}.lock"
+
+
+def processes(folder, command):
+    """The runs of `train` or `evaluate` that are at work in `folder`."""
     found = []
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
-            if process.cwd() == str(folder) and words[1:3] == ["-m", f"leapwarp.experiments.{NAME}"]:
+            if process.cwd() == str(folder) and words[1:5] == ["-m", "leapwarp.experiments", command, NAME]:
                 found.append(process)
         except psutil.Error:  # it has ended in the meantime
             pass
     return found
 
 
-def caught(folder, parent, *methods):
-    """The runs of `methods` at one task, each suspended as soon as it is at work, in whatever order they begin."""
-    found, deadline = {}, time.monotonic() + 120
+def caught(folder, parent, *methods, command="train"):
+    """The runs of `methods`, each suspended as soon as it is at work, in whatever order they begin."""
+    found, deadline = {}, time.monotonic() + 240
     while len(found) < len(methods):
         assert time.monotonic() < deadline and parent.poll() is None, (folder / "snakemake.log").read_text()
         for method in set(methods) - found.keys():
-            if (folder / f"results/smoke/{NAME}/runs/{method}/tasks1/.seeds0-1.csv.lock").exists():
-                found[method] = next(process for process in processes(folder) if method in process.cmdline())
-                found[method].suspend()
+            if lock_of(folder, command, method).exists():
+                at_work = [process for process in processes(folder, command) if method in process.cmdline()]
+                if at_work:
+                    found[method] = at_work[0]
+                    found[method].suspend()
         time.sleep(0.005)
     return [found[method] for method in methods]
 

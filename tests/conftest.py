@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 import yaml
-from calls import NAME, REPO, snakemake
+from calls import NAME, REPO, SIZE, edit, snakemake
 
 from leapwarp.data.store import write
 
@@ -29,13 +29,14 @@ def made_up_alphabets(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory, made_up_alphabets):
-    """A folder with a config of three runs, and the data."""
+    """A folder with a size of three methods at one task, as a user would copy one, and the data."""
     folder = tmp_path_factory.mktemp("empty")
-    config = yaml.safe_load((REPO / "config.yaml").read_text())
-    block = config["experiments"][NAME] | {"methods": ["reptile", "leap"]}
-    block["smoke"] |= {"n_tasks": [1], "seeds": 2, "seeds_per_job": 2}
-    config |= {"profile": "smoke", "data": {"source": "glyphs", "dir": ""}, "experiments": {NAME: block}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    shutil.copy(REPO / "config.yaml", folder)
+    size = yaml.safe_load((REPO / "workflow/sizes/smoke.yaml").read_text())
+    entry = size["experiments"][NAME] | {"n_tasks": [1], "seeds": 2, "seeds_per_job": 2}
+    (folder / f"{SIZE}.yaml").write_text(yaml.safe_dump(size | {"experiments": {NAME: entry}}))
+    chosen = {"size": f"{SIZE}.yaml", "methods": {NAME: ["scratch", "reptile", "leap"]}}
+    edit(folder / "config.yaml", lambda config: config.update(chosen, data={"source": "glyphs", "dir": ""}))
     (folder / "results/data").mkdir(parents=True)
     shutil.copy2(made_up_alphabets, folder / "results/data/alphabets.safetensors")
     return folder

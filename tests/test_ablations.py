@@ -3,39 +3,40 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_tables import PAPER, run
+import sizes
+from test_tables import NOTE, PAPER, run
 
-from leapwarp import claims, results, tables
-from leapwarp.experiments import leap_ablation, warp_ablation
-from leapwarp.figures import leap_ablation as leap_figures
-from leapwarp.figures import warp_ablation as warp_figures
+from leapwarp import catalogue
+from leapwarp.experiments.leap_ablation import report as leap_report
+from leapwarp.experiments.warp_ablation import report as warp_report
 from leapwarp.models.convnet import convnet
+from leapwarp.report import __main__ as command
+from leapwarp.report import claims, rows
+from leapwarp.report.quantities import quantity
+from leapwarp.report.table import PAPER_COLUMNS, read_paper
 from leapwarp.rng import generator
-from leapwarp.tables import curves
-from leapwarp.tables import leap_ablation as leap_table
-from leapwarp.tables import warp_ablation as warp_table
 
 
 def meta(method, losses, seed=0, experiment="leap_ablation"):
     """One run whose meta-training losses are given."""
-    rows = run(method, 10, seed, [0.5, 0.3], experiment=experiment)
+    frame = run(method, 10, seed, [0.5, 0.3], experiment=experiment)
     records = [("", step, "meta_loss", float(loss)) for step, loss in enumerate(losses)]
     records += [("Alphabet_0", None, "mean_loss", float(losses[-1]))]
-    same = rows.iloc[0][["experiment", "profile", "data_source", "data_checksum", "settings", "version", "device"]]
-    made = results.rows(records, method=method, n_tasks=10, seed=seed, seconds=1.0, **same)
-    return pd.concat([rows.loc[rows["metric"] != "meta_loss"], made], ignore_index=True)
+    same = frame.iloc[0][["experiment", "size", "data_source", "data_checksum", "settings", "version", "device"]]
+    made = rows.rows(records, method=method, n_tasks=10, seed=seed, seconds=1.0, **same)
+    return pd.concat([frame.loc[frame["metric"] != "meta_loss"], made], ignore_index=True)
 
 
 def test_what_is_read_off_a_curve():
     falling = np.linspace(4, 2, 21)  # steps of 0.1; each smoothed over two points
     frame = pd.concat([meta("leap_energy", falling), meta("leap_length", falling - 1), meta("reptile", falling)])
-    end = tables.quantity(frame, "final_meta_loss").set_index("method")["value"]
+    end = quantity(frame, "final_meta_loss").set_index("method")["value"]
     assert end.to_dict() == pytest.approx({"leap_energy": 2.05, "leap_length": 1.05, "reptile": 2.05})
-    assert tables.quantity(frame, "final_meta_loss")["step"].isna().all()
+    assert quantity(frame, "final_meta_loss")["step"].isna().all()
     # half of the way from 4 to 2.05 is 3.025; the smoothed curve is 4 - 0.1 k + 0.05 after k + 1 meta-steps
-    assert tables.quantity(frame, "half_way")["value"].tolist() == pytest.approx([100 * 12 / 21] * 3)
-    assert curves.median_end(frame.loc[frame["method"] != "reptile"], "meta_loss") == pytest.approx(1.55)
-    steps = tables.quantity(frame, "steps_to_median").set_index("method")["value"]
+    assert quantity(frame, "half_way")["value"].tolist() == pytest.approx([100 * 12 / 21] * 3)
+    assert leap_report.median_end(frame, "meta_loss") == pytest.approx(1.55)
+    steps = quantity(frame, "steps_to_median").set_index("method")["value"]
     assert steps.to_dict() == {
         "leap_energy": 21,
         "leap_length": 16,
@@ -46,40 +47,39 @@ def test_what_is_read_off_a_curve():
 def test_curves_of_runs_that_are_not_there_are_empty():
     frame = run("scratch", 0, 0, [0.5], experiment="leap_ablation")
     for name in ("final_meta_loss", "half_way", "steps_to_median"):
-        assert tables.quantity(frame, name).empty
+        assert quantity(frame, name).empty
 
 
 def leap_rows():
-    settings = leap_ablation.methods(leap_ablation.SMOKE)
+    names = [name for name, method in catalogue.find("leap_ablation").methods.items() if method.trains]
     frames = [
-        meta(name, np.linspace(3, 1 + place / 10, 30), seed) for place, name in enumerate(settings) for seed in (0, 1)
+        meta(name, np.linspace(3, 1.2 + place / 10, 30), seed) for place, name in enumerate(names) for seed in (0, 1)
     ]
-    return pd.concat([frame.loc[frame["method"] != "scratch"] for frame in frames], ignore_index=True)
+    return pd.concat(frames, ignore_index=True)
 
 
 def test_the_table_of_leaps_ablation_has_a_row_a_configuration():
-    lines, text = leap_table.build(leap_rows(), pd.DataFrame(columns=tables.PAPER_COLUMNS))
-    assert set(lines["method"]) == set(leap_ablation.methods(leap_ablation.SMOKE)) - {"scratch"}
+    lines, text = leap_report.table(leap_rows(), pd.DataFrame(columns=PAPER_COLUMNS), NOTE)
+    assert set(lines["method"]) == set(catalogue.find("leap_ablation").methods) - {"scratch"}
     assert "| Energy, parameters only | 1.2" in text and "of 2 runs)" in text
     assert text.count("\n| ") == 1 + 7
 
 
 def warp_rows():
-    settings = warp_ablation.methods(warp_ablation.SMOKE)
     frames = [
         run(name, 5, seed, [0.4 + place / 50, 0.5 + seed / 50], experiment="warp_ablation")
-        for place, name in enumerate(settings)
+        for place, name in enumerate(catalogue.find("warp_ablation").methods)
         for seed in (0, 1)
     ]
     return pd.concat(frames, ignore_index=True)
 
 
 def test_table_3_has_all_rows_of_the_paper_beside_ours():
-    paper = tables.read_paper(PAPER / "warpgrad.csv", "3")
-    lines, text = warp_table.build(warp_rows(), paper)
+    paper = read_paper(PAPER / "warpgrad.csv", "3")
+    lines, text = warp_report.table(warp_rows(), paper, NOTE)
     assert len(paper) == 13 and paper["value"].sum() == pytest.approx(1074.1)
-    assert list(warp_table.ROWS) == list(warp_ablation.methods(warp_ablation.SMOKE))
-    assert set(paper["method"]) == set(warp_table.ROWS) - {"warp_leap_no_step"}
+    assert list(warp_report.ROWS) == list(catalogue.find("warp_ablation").methods)
+    assert set(paper["method"]) == set(warp_report.ROWS) - {"warp_leap_no_step"}
     found = lines.set_index("method")
     assert found.loc["warp_two_layers", ["ours_mean", "paper"]].tolist() == pytest.approx([57.5, 88.0])
     assert "| 2-layer 3×3 conv + BN + Res | offline | full | 57.5 ± 0.7 | 88.0 ± 1.0 | -30.5 |" in text
@@ -87,12 +87,9 @@ def test_table_3_has_all_rows_of_the_paper_beside_ours():
 
 
 def test_figures_are_drawn_from_rows(tmp_path):
-    for rows, figures, name in (
-        (leap_rows(), leap_figures, "leap_ablation"),
-        (warp_rows(), warp_figures, "warp_ablation"),
-    ):
-        results.write(tmp_path / f"{name}.csv", rows)
-        figures.main(["--experiment", name, "--rows", str(tmp_path / f"{name}.csv"), "--out-dir", str(tmp_path)])
+    for frame, name in ((leap_rows(), "leap_ablation"), (warp_rows(), "warp_ablation")):
+        rows.write(tmp_path / f"{name}.csv", frame)
+        command.main(["figures", name, "--rows", str(tmp_path / f"{name}.csv"), "--out-dir", str(tmp_path)])
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert drawn == {
         "leap_ablation.png", "leap_ablation_heldout.png", "warp_ablation.png", "warp_ablation_curves.png",
@@ -100,7 +97,8 @@ def test_figures_are_drawn_from_rows(tmp_path):
 
 
 def test_the_trend_over_methods_is_their_slope():
-    parts = claims.trend({"methods": ["warp_scaling", "warp_1x1", "warp_leap"], "at": "largest"}, [1, 5])
+    spec = {"methods": ["warp_scaling", "warp_1x1", "warp_leap"], "at": "largest"}
+    parts = claims.trend(spec, [1, 5], catalogue.find("warp_ablation").methods)
     assert len(parts) == 1
     values = {"warp_scaling": 3.0, "warp_1x1": 5.0, "warp_leap": 13.0}
     assert sum(w * values[method] for (method, _), w in parts[0].weights.items()) == pytest.approx(5.0)
@@ -111,11 +109,11 @@ def test_a_bound_is_kept_or_not(spec, verdict):
     frame = pd.concat([run("warp_leap", 5, seed, [0.5, 0.51 + seed / 100]) for seed in (0, 1, 2)])
     claim = {"id": "W1", "section": "1", "claim": "It is so.", "experiment": "omniglot_warp", "data": "omniglot"}
     claim |= {
-        "from": "quick",
+        "from": "orders",
         "why": "x",
         "parts": [{"kind": "bound", "metric": "accuracy", "method": "warp_leap"} | spec],
     }
-    (line,) = claims.decide([claim], {"omniglot_warp": frame}, "quick").to_dict("records")
+    (line,) = claims.decide([claim], {"omniglot_warp": frame}, "quick", "orders").to_dict("records")
     assert line["verdict"] == verdict
     assert line["effect"] == pytest.approx(9.0 if verdict == "supported" else -9.0)
 
@@ -123,6 +121,6 @@ def test_a_bound_is_kept_or_not(spec, verdict):
 def test_all_methods_of_a_seed_begin_at_the_same_task_parameters():
     """Whatever the warps, the task learner's first parameters are the seed's: rows differ in the warps alone."""
     plain = convnet(4).init(generator(0, "init"))
-    for method in warp_ablation.methods(warp_ablation.SMOKE).values():
+    for method in sizes.methods("warp_ablation").values():
         warped = convnet(4, warp=method.warp).init(generator(0, "init"))
         assert all((warped[name] == leaf).all() for name, leaf in plain.items())

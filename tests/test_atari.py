@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from itertools import pairwise
 
 import ale_py
@@ -13,24 +12,26 @@ import torch
 from calls import REPO, snakemake
 from torch import nn
 
-from leapwarp.data.store import DataError, read
-from leapwarp.experiments import atari as experiment
-from leapwarp.experiments import atari_agent, atari_chain
-from leapwarp.figures import atari as figures
-from leapwarp.figures.atari import build as draw
+from leapwarp.data.store import read
+from leapwarp.experiments import states
+from leapwarp.experiments.atari import agent, chain, report, run
+from leapwarp.experiments.atari.run import PUBLISHED
+from leapwarp.experiments.base import Run
+from leapwarp.experiments.settings import changed
 from leapwarp.interrupt import Interrupted
 from leapwarp.models import actor_critic
 from leapwarp.optim import adam, rmsprop
-from leapwarp.results import rows
+from leapwarp.report import rows
+from leapwarp.report.quantities import quantity
 from leapwarp.rl.a2c import a2c_loss, shannon
 from leapwarp.rl.returns import bootstrapped, returns
 from leapwarp.rl.unroll import Choices, pick, unroll
 from leapwarp.rng import generator
-from leapwarp.tables import atari_meta, quantity, scores
-from leapwarp.tables.atari import build as tabulate
 from leapwarp.worlds import atari
 
-TINY = replace(experiment.SMOKE, updates=5, restart=2, every=2, batch=3)
+DEPARTURES = {"updates": 5, "restart": 2, "every": 2, "batch": 3, "pool": ["demon_attack", "pong"]}
+JUDGED = {"heldout": ["breakout"], "seen": ["pong"], "larger": ["alien"]}
+TINY = changed(PUBLISHED, DEPARTURES | JUDGED, "the settings of these tests")
 CHOICES = Choices(0.9, 0.5, 0.01, 5.0)
 
 
@@ -40,9 +41,9 @@ CHOICES = Choices(0.9, 0.5, 0.01, 5.0)
 def test_the_pool_is_the_games_of_few_actions_without_those_held_out():
     assert len(atari.FEW_ACTIONS) == 27 and max(atari.FEW_ACTIONS.values()) <= 10
     assert len(atari.POOL) == 25 and not set(atari.POOL) & {"breakout", "space_invaders"}
-    paper = experiment.PAPER
-    assert set(paper.seen) <= set(paper.pool) and min(atari.ACTIONS[game] for game in paper.larger) > 10
-    assert paper.updates * paper.batch * paper.length == 5_000_000
+    assert set(PUBLISHED.seen) <= set(PUBLISHED.pool)
+    assert min(atari.ACTIONS[game] for game in PUBLISHED.larger) > 10
+    assert PUBLISHED.updates * PUBLISHED.batch * PUBLISHED.length == 5_000_000
 
 
 def test_games_have_the_actions_that_are_listed(monkeypatch):
@@ -142,7 +143,7 @@ def layers(params):
     return net
 
 
-def agent(n_actions, seed=0):
+def network(n_actions, seed=0):
     params = actor_critic.encoder(generator(seed)) | actor_critic.head(n_actions, generator(seed, "head"))
     return {name: leaf.double() for name, leaf in params.items()}
 
@@ -159,7 +160,7 @@ def test_an_unroll_is_play_and_then_the_gradient_of_what_was_seen():
         t = len(taken)
         return atari.Seen(pictures[t], rewards[t - 1], ends[t - 1])
 
-    params = agent(4)
+    params = network(4)
     played = unroll(step, params, pictures[0], 5, generator(2), CHOICES)
     net = layers(params)
     outputs = net((pictures.flatten(0, 1).permute(0, 3, 1, 2) / 255).double()).unflatten(0, (6, 3))
@@ -196,16 +197,16 @@ def test_scores_are_of_the_last_episode_that_ended():
     running = torch.zeros_like(latest)
     reward = torch.tensor([[1.0, 1.0], [2.0, 1.0], [3.0, 1.0]])
     ended = torch.tensor([[False, False], [True, False], [False, False]])
-    latest, running = atari_agent.tally(latest, running, reward, ended)
+    latest, running = agent.tally(latest, running, reward, ended)
     assert latest[0] == 3 and running.tolist() == [3, 3] and latest[1].isnan()
-    assert atari_agent.score(latest, running) == 3.0
+    assert agent.score(latest, running) == 3.0
 
 
 # ---------------------------------------------------------------- learning a game
 
 
 def learn(checkpoint=None, game="demon_attack", leap=True):
-    return atari_agent.train(
+    return agent.train(
         game, actor_critic.encoder(generator(0, "encoder")), TINY, 0, ("meta", 0, 0), checkpoint, {"of": game}, leap
     )
 
@@ -220,7 +221,7 @@ def test_leap_is_summed_up_on_the_way(monkeypatch):
         path.append((params, played))
         return played
 
-    monkeypatch.setattr(atari_agent, "unroll", spy)
+    monkeypatch.setattr(agent, "unroll", spy)
     found = learn()["total"]
     assert len(path) == TINY.updates + 1  # the end of the path has a loss too
     assert set(found) == {name for name in path[0][0] if name.startswith("encoder.")}
@@ -242,7 +243,7 @@ def test_a_game_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, monkeypatch)
             raise Interrupted("SIGTERM")
         return unroll(*args, **kwargs)
 
-    monkeypatch.setattr(atari_agent, "unroll", stopping)
+    monkeypatch.setattr(agent, "unroll", stopping)
     with pytest.raises(Interrupted):
         learn(tmp_path / "game.pt")
     assert torch.load(tmp_path / "game.pt", weights_only=True)["update"] == 2
@@ -257,54 +258,49 @@ def test_a_game_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, monkeypatch)
 # ---------------------------------------------------------------- the chain
 
 
-def game_job(folder, seed, k, place, start=None, games=2):
-    out = folder / f"step{k}" / f"game{place}.safetensors"
-    options = ["--start", start] if start else []
-    atari_chain.cli(
-        [str(word) for word in [
-            "game", "--profile", "smoke", "--seed", seed, "--meta-step", k, "--game", place, "--games", games, *options,
-            "--out", out, "--curve", out.with_suffix(".csv"), "--checkpoints", folder / "checkpoints",
-            "--device", "cpu",
-        ]]
-    )  # fmt: skip
+def job(name, out, *words, size="smoke", **departures):
+    settings = json.dumps(DEPARTURES | departures)
+    chain.main([str(word) for word in [name, *words, "--size", size, "--settings", settings, "--out", out]])
     return out
 
 
-def update_job(folder, seed, k, shares, start=None):
-    out = folder / f"step{k + 1}.safetensors"
+def game_job(folder, seed, k, place, start=None, games=2, **departures):
+    out = folder / f"step{k}/seed{seed}/game{place}.safetensors"
     options = ["--start", start] if start else []
-    atari_chain.cli(
-        [str(word) for word in [
-            "update", "--profile", "smoke", "--seed", seed, "--meta-step", k, *options,
-            "--shares", *shares, "--out", out,
-        ]]
-    )  # fmt: skip
-    return out
+    numbers = ["--seed", seed, "--meta-step", k, "--game", place, "--games", games]
+    files = ["--curve", out.with_suffix(".csv"), "--checkpoints", folder / "checkpoints", "--device", "cpu"]
+    return job("game", out, *numbers, *options, *files, **departures)
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    monkeypatch.setitem(experiment.PROFILES, "smoke", TINY)
+def update_job(folder, seed, k, shares, start=None, **departures):
+    out = folder / f"step{k + 1}/seed{seed}.safetensors"
+    options = ["--start", start] if start else []
+    return job("update", out, "--seed", seed, "--meta-step", k, *options, "--shares", *shares, **departures)
 
 
-def test_split_jobs_make_the_update_of_one_process(tmp_path, tiny):
+def state_job(folder, *ends, size="smoke"):
+    words = ["--method", "leap", "--initialisations", *ends, "--history", folder / "leap.csv", "--device", "cpu"]
+    return job("state", folder / "leap.safetensors", *words, size=size)
+
+
+def test_split_jobs_make_the_update_of_one_process(tmp_path):
     first = update_job(tmp_path, 3, 0, [game_job(tmp_path, 3, 0, place) for place in range(2)])
     second = update_job(tmp_path, 3, 1, [game_job(tmp_path, 3, 1, place, first) for place in range(2)], first)
     assert not list((tmp_path / "checkpoints").iterdir())
 
     params = actor_critic.encoder(generator(3, "encoder"))
-    outer = adam(TINY.outer_lr)
+    outer, losses = adam(TINY.outer_lr), []
     state = outer.init(params)
     for k in range(2):
-        games = atari_chain.drawn(TINY, 3, k, 2)
+        games = chain.drawn(TINY, 3, k, 2)
         trained = [
-            atari_agent.train(game, params, TINY, 3, ("meta", k, place), None, {}, leap=True)["total"]
+            agent.train(game, params, TINY, 3, ("meta", k, place), None, {}, leap=True)
             for place, game in enumerate(games)
         ]
-        mean = {name: (trained[0][name] + trained[1][name]) / 2 for name in params}
+        mean = {name: (trained[0]["total"][name] + trained[1]["total"][name]) / 2 for name in params}
         params, state = outer.update(params, mean, state)
-    tensors, about = read(second)
-    assert about["meta_step"] == "2" and len(json.loads(about["losses"])) == 2
+        losses.append(sum(each["curve"][-1][2] for each in trained) / 2)
+    tensors, _ = read(second)
     for name, leaf in params.items():
         assert torch.equal(tensors[f"params/{name}"], leaf)
         assert torch.equal(tensors[f"square/{name}"], state["square"][name])
@@ -312,8 +308,29 @@ def test_split_jobs_make_the_update_of_one_process(tmp_path, tiny):
         params["encoder.0.weight"], actor_critic.encoder(generator(3, "encoder"))["encoder.0.weight"]
     )
 
+    # What evaluation reads is the same, with how it went.
+    learnt, about = states.read(state_job(tmp_path, second))
+    assert about["method"] == "leap" and about["settings"] == json.loads(json.dumps(chain.of_training(TINY)))
+    assert about["seeds"] == [3] and about["seconds"]["3"] > 0
+    assert learnt.keys() == {3} and learnt[3]["params"].keys() == params.keys()
+    assert all(torch.equal(learnt[3]["params"][name], leaf) for name, leaf in params.items())
+    history = rows.read(tmp_path / "leap.csv")
+    assert history.loc[history["metric"] == "meta_loss", ["step", "value"]].to_numpy().tolist() == [
+        [0, losses[0]], [1, losses[1]]
+    ]  # fmt: skip
+    ends = history.loc[history["step"].isna()].set_index("metric")["value"]
+    assert ends.to_dict() == {"meta_step": 2.0, "games": 2.0}
 
-def test_a_share_of_something_else_is_refused(tmp_path, tiny, monkeypatch, capsys):
+
+def test_meta_training_does_not_read_the_games_of_the_evaluation(tmp_path):
+    one = game_job(tmp_path / "one", 0, 0, 0, games=1, updates=1)
+    other = game_job(tmp_path / "other", 0, 0, 0, games=1, updates=1, heldout=["pong"], larger=[])
+    assert read(one)[1]["checksum"] == read(other)[1]["checksum"]
+    update_job(tmp_path, 0, 0, [one], updates=1, seen=["alien"])
+    assert run.EXPERIMENT.evaluation == {"heldout", "seen", "larger"}
+
+
+def test_a_share_of_something_else_is_refused(tmp_path, capsys):
     shares = [game_job(tmp_path, 0, 0, place) for place in range(2)]
     with pytest.raises(SystemExit, match=r"found shares of games number \[0, 0\], needed each from 0 once"):
         update_job(tmp_path, 0, 0, [shares[0], shares[0]])
@@ -321,27 +338,39 @@ def test_a_share_of_something_else_is_refused(tmp_path, tiny, monkeypatch, capsy
         update_job(tmp_path, 0, 0, shares[:1])
     with pytest.raises(SystemExit, match="seed is 0, needed 1"):
         update_job(tmp_path, 1, 0, shares)
-    with monkeypatch.context() as changed:
-        changed.setitem(atari_chain.PROFILES, "smoke", replace(TINY, learning_rate=0.5))
-        with pytest.raises(SystemExit, match="settings is '.*', needed '"):
-            update_job(tmp_path, 0, 0, shares)
+    with pytest.raises(SystemExit, match="settings is '.*', needed '"):
+        update_job(tmp_path, 0, 0, shares, learning_rate=0.5)
+    with pytest.raises(SystemExit, match="size is 'smoke', needed 'quick'"):
+        update_job(tmp_path, 0, 0, shares, size="quick")
     made = update_job(tmp_path, 0, 0, shares)
     with pytest.raises(SystemExit, match="not the initialisation of this meta-step: meta_step is 1, needed 2"):
         game_job(tmp_path, 0, 2, 0, made)
     with pytest.raises(SystemExit, match="seed is 0, needed 1"):
         game_job(tmp_path, 1, 1, 0, made)
+    with pytest.raises(SystemExit, match="settings is '.*', needed '"):
+        game_job(tmp_path, 0, 1, 0, made, learning_rate=0.5)
+    with pytest.raises(SystemExit, match="not the end of such a chain: size is 'smoke', needed 'quick'"):
+        state_job(tmp_path, made, size="quick")
+    with pytest.raises(SystemExit, match="found the seed 0 twice"):
+        state_job(tmp_path, made, made)
     shares[1].write_bytes(shares[1].read_bytes()[:-8])
     with pytest.raises(SystemExit, match="damaged.*call snakemake again"):
         update_job(tmp_path, 0, 0, shares)
+    with pytest.raises(SystemExit, match="step9.safetensors: no such data file. Delete it and call snakemake again"):
+        state_job(tmp_path, tmp_path / "step9.safetensors")
+
+
+def test_the_command_train_says_that_training_is_a_chain():
+    with pytest.raises(ValueError, match="the training of leap is a chain of jobs.*`snakemake atari` runs"):
+        run.train_by_jobs(of_method("leap", None))
 
 
 def test_no_game_is_drawn_twice_for_a_meta_step():
-    paper = experiment.PAPER
-    found = [atari_chain.drawn(paper, 0, k, 16) for k in range(100)]
+    found = [chain.drawn(PUBLISHED, 0, k, 16) for k in range(100)]
     assert all(len(set(games)) == 16 for games in found)
     assert set().union(*found) == set(atari.POOL)
     with pytest.raises(ValueError, match="needed 1 to 25"):
-        atari_chain.drawn(paper, 0, 0, 26)
+        chain.drawn(PUBLISHED, 0, 0, 26)
 
 
 @pytest.mark.slow
@@ -352,35 +381,43 @@ def test_a_chain_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path):
         folder.mkdir()
         (folder / "config.yaml").write_text((REPO / "config.yaml").read_text())
         for target in (first, last):
-            result = snakemake(folder, target, "--cores", "1", "--config", "profile=smoke")
+            result = snakemake(folder, target, "--cores", "1", "--config", "size=smoke")
             assert result.returncode == 0, result.stdout
         # Of four games, only what was missing is played again.
         assert name == "whole" or result.stdout.count("Shell command: exec") == 1
         ends.append(read(folder / last))
         assert not list((folder / "results/smoke/atari/meta").rglob("game*.safetensors"))  # summed up and removed
-    assert ends[0][1] == ends[1][1]  # their checksum too
+    assert ends[0][1]["checksum"] == ends[1][1]["checksum"]
 
 
-def test_an_evaluation_reads_the_end_of_the_chain(tmp_path, tiny, monkeypatch):
-    monkeypatch.setattr(experiment, "LONGEST", 20)
-    data = experiment.Games(tmp_path, "checksum")
-    with pytest.raises(DataError, match=r"seed0.safetensors: no such data file. Delete it and let snakemake"):
-        experiment.initialisation(tmp_path, "smoke", 0)
-    end = update_job(tmp_path, 0, 0, [game_job(tmp_path, 0, 0, place) for place in range(2)])
-    end.rename(tmp_path / "seed0.safetensors")
-    found, _ = experiment.initialisation(tmp_path, "smoke", 0)
-    with pytest.raises(DataError, match="of profile smoke, seed 0, needed profile quick, seed 0"):
-        experiment.initialisation(tmp_path, "quick", 0)
-    assert torch.equal(found["encoder.1.bias"], read(tmp_path / "seed0.safetensors")[0]["params/encoder.1.bias"])
-    for name, method in experiment.methods(TINY).items():
-        records, _ = experiment.run(
-            data, method, name, 0, 0, torch.device("cpu"), tmp_path / name, {"profile": "smoke"}
-        )
-        metrics = {(task, metric) for task, _, metric, _ in records}
-        assert {("breakout", "score_heldout"), ("pong", "score_seen"), ("alien", "score_larger")} <= metrics
-        assert (("", "meta_loss") in metrics) == (name == "leap")
-        pictures = np.load(tmp_path / name / "pictures.npz")
-        assert pictures["pixels"].shape == (8, 84, 84, 3) and pictures["step"][0] == 0
+def of_method(name, folder):
+    return Run(None, run.methods(TINY)[name], name, 0, 0, torch.device("cpu"), folder, {"of": name})
+
+
+@pytest.mark.parametrize("name", ["leap", "scratch", "random_policy"])
+def test_an_evaluation_learns_all_games_and_leaves_pictures(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(run, "LONGEST", 20)
+    learnt = {"params": actor_critic.encoder(generator(5))} if name == "leap" else None
+    found = run.judge(of_method(name, tmp_path), learnt)
+    metrics = {(task, metric) for task, _, metric, _ in found.records}
+    assert {("breakout", "score_heldout"), ("pong", "score_seen"), ("alien", "score_larger")} <= metrics
+    assert {path.name for path in tmp_path.iterdir()} == {f"seed0-{game}.pt" for game in ("breakout", "pong", "alien")}
+    assert found.arrays["pictures/pixels"].shape == (8, 84, 84, 3) and found.arrays["pictures/step"][0] == 0
+    again = run.judge(of_method(name, tmp_path), learnt)  # from the checkpoints
+    assert again.records == found.records
+
+    ended = torch.load(tmp_path / "seed0-pong.pt", weights_only=True)["params"]
+    if name == "random_policy":
+        assert ended["head.weight"].count_nonzero() == 0
+    else:
+        encoder = learnt["params"] if learnt else actor_critic.encoder(generator(0, "evaluation", "pong", "encoder"))
+        way = ended["encoder.0.weight"] - encoder["encoder.0.weight"]
+        assert 0 < way.abs().max() < 0.01  # so it began there
+
+
+def test_other_seeds_leave_no_pictures(monkeypatch):
+    monkeypatch.setattr(run, "train", lambda *args, **kwargs: {"curve": [], "seconds": 1.0})
+    assert not run.judge(of_method("scratch", None)._replace(seed=1), None).arrays
 
 
 # ---------------------------------------------------------------- rows
@@ -402,8 +439,8 @@ def frame():
                 for i, value in enumerate(values)
             ]
             parts.append(
-                rows(
-                    records, experiment="atari", method=method, n_tasks=0, seed=seed, profile="quick",
+                rows.rows(
+                    records, experiment="atari", method=method, n_tasks=0, seed=seed, size="quick",
                     data_source="atari", data_checksum="0", settings="0", version="0", device="cpu", seconds=1.0,
                 )
             )  # fmt: skip
@@ -411,30 +448,46 @@ def frame():
 
 
 def test_scores_are_on_the_scale_of_their_game(frame):
-    found = scores.normalised(frame, "score_heldout")
+    found = report.normalised(frame, "score_heldout")
     assert set(found["method"]) == {"leap", "scratch"}
     means = found.groupby(["method", "step"])["value"].mean()
     assert means.tolist() == [0.5, 1.0, 0.0, 0.5]
     assert quantity(frame, "score_area_heldout").groupby("method")["value"].mean().tolist() == [0.75, 0.25]
     assert quantity(frame, "score_end_heldout").groupby("method")["value"].mean().tolist() == [1.0, 0.5]
     # Nothing is above random play: the largest distance is the unit; no distance at all is 0.
-    below = scores.normalised(frame, "score_seen").groupby(["method", "step"])["value"].mean()
+    below = report.normalised(frame, "score_seen").groupby(["method", "step"])["value"].mean()
     assert below.tolist() == [0.0, -0.25, -1.0, -0.5]
-    assert (scores.normalised(frame, "score_larger")["value"] == 0).all()
+    assert (report.normalised(frame, "score_larger")["value"] == 0).all()
     with pytest.raises(ValueError, match="found no random play of breakout"):
-        scores.normalised(frame.loc[frame["method"] != "random_policy"], "score_heldout")
+        report.normalised(frame.loc[frame["method"] != "random_policy"], "score_heldout")
 
 
-def test_table_and_figures(frame, tmp_path):
-    lines, text = tabulate(frame, frame)
+def test_table_and_figures(frame):
+    lines, text = report.table(frame, frame, "a size")
     assert "| Breakout | held-out games | 30.0 ± 1.4 | 10.0 ± 1.4 | 20.0 ± 1.4 |" in text
     assert set(lines["method"]) == {"leap", "scratch"} and len(lines) == 12
-    drawn = draw(tmp_path, frame, frame, "atari")
+    drawn = report.figures(frame, frame, [])
     assert [axes.get_title(loc="left") for axes in drawn["atari_scores"].axes] == [
         "Breakout (held out)", "Pong (seen in meta-training)", "Alien (more actions)"
     ]  # fmt: skip
     curve = drawn["atari_scores"].axes[0].get_lines()[0].get_xydata()
     assert np.asarray(curve).tolist() == [[10, 0.5], [20, 1.0]]
+    assert "nothing was meta-trained" in drawn["atari_meta"].axes[0].texts[0].get_text()
+    assert "no pictures" in drawn["atari_pictures"].axes[0].texts[0].get_text()
+
+
+def test_the_figure_of_pictures_has_a_row_a_method(frame, tmp_path):
+    for method, seeds in (("scratch", "0-0"), ("scratch", "1-1"), ("leap", "0-0")):
+        path = tmp_path / f"{method}/seeds{seeds}.npz"
+        path.parent.mkdir(exist_ok=True)
+        pixels = np.full((8, 84, 84, 3), 10 if method == "leap" else 20, dtype=np.uint8)
+        arrays = {"pixels": pixels, "step": 3 * np.arange(8), "score": np.arange(8) / 2}
+        np.savez(path, **({f"seed0/pictures/{name}": each for name, each in arrays.items()} if seeds == "0-0" else {}))
+    figure = report.figures(frame, frame, sorted(tmp_path.glob("*/*.npz")))["atari_pictures"]
+    assert len(figure.axes) == 16 and figure.axes[15].get_title() == "step 21, score 3.5"
+    assert [figure.axes[i].get_ylabel() for i in (0, 8)] == ["Leap", "No pretraining"]
+    assert [int(figure.axes[i].images[0].get_array().max()) for i in (0, 8)] == [10, 20]
+    assert figure.get_suptitle() == "Atari: what the agents see in Breakout"
 
 
 # ---------------------------------------------------------------- curves of meta-training
@@ -443,38 +496,34 @@ def test_table_and_figures(frame, tmp_path):
 def meta_curves(folder, scores):
     """The file of curves, gathered from those of single games: score of (seed, meta-step, place) -> [step]."""
     for (seed, k, place), values in scores.items():
-        path = folder / f"meta/step{k}/seed{seed}/game{place}.csv"
+        path = folder / f"step{k}/seed{seed}/game{place}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [("score", value) for value in values] + [("loss", 1.0) for _ in values]
         curve = pd.DataFrame(lines, columns=["metric", "value"]).assign(
             step=2 * [10 * (i + 1) for i in range(len(values))]
         )
         curve.assign(game=("pong", "air_raid")[place]).to_csv(path, index=False)
-    numbers = [max(key[i] for key in scores) + 1 for i in range(3)]
-    command = ["--folder", folder / "meta", "--profile", "quick", "--seeds", numbers[0], "--meta-steps", numbers[1]]
-    atari_meta.main([str(word) for word in [*command, "--games", numbers[2], "--out", folder / "meta_curves.csv"]])
-    return pd.read_csv(folder / "meta_curves.csv")
+    seeds, meta_steps, games = (max(key[i] for key in scores) + 1 for i in range(3))
+    words = ["curves", "--folder", folder, "--size", "quick", "--seeds", seeds, "--meta-steps", meta_steps]
+    chain.main([str(word) for word in [*words, "--games", games, "--out", folder / "meta_curves.csv"]])
+    return folder / "meta_curves.csv"
 
 
-def test_curves_of_meta_training_are_those_that_the_jobs_wrote(tmp_path, tiny):
-    paths = [game_job(tmp_path / "seed", 0, 0, place) for place in range(2)]
-    for place, path in enumerate(paths):
-        (tmp_path / "meta/step0/seed0").mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".csv").rename(tmp_path / f"meta/step0/seed0/game{place}.csv")
-    found = atari_meta.collect(tmp_path / "meta", "smoke", 1, 1, 2)
-    wrote = pd.concat(pd.read_csv(tmp_path / f"meta/step0/seed0/game{place}.csv") for place in range(2))
+def test_curves_of_meta_training_are_those_that_the_jobs_wrote(tmp_path):
+    paths = [game_job(tmp_path, 0, 0, place).with_suffix(".csv") for place in range(2)]
+    found = chain.collect(tmp_path, "smoke", 1, 1, 2)
+    wrote = pd.concat(pd.read_csv(path) for path in paths)
     for metric in ("score", "loss"):
         assert found[metric].tolist() == wrote.loc[wrote["metric"] == metric, "value"].tolist()
-    games = atari_chain.drawn(TINY, 0, 0, 2)
+    games = chain.drawn(TINY, 0, 0, 2)
     assert found.groupby("place")["game"].unique().map(list).tolist() == [[game] for game in games]
     assert set(found["meta_step"]) == {1} and len(found) == len(wrote) / 2
 
     with pytest.raises(ValueError, match=r"step1/seed0/game0.csv: found no curve.*call snakemake again"):
-        atari_meta.collect(tmp_path / "meta", "smoke", 1, 2, 2)
-    damaged = tmp_path / "meta/step0/seed0/game1.csv"
-    damaged.write_text("\n".join(damaged.read_text().splitlines()[:-1]) + "\n")
+        chain.collect(tmp_path, "smoke", 1, 2, 2)
+    paths[1].write_text("\n".join(paths[1].read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(ValueError, match=r"game1.csv: found games .* and 1 gaps, needed a score and a loss at each"):
-        atari_meta.collect(tmp_path / "meta", "smoke", 1, 1, 2)
+        chain.collect(tmp_path, "smoke", 1, 1, 2)
 
 
 def test_the_figure_of_meta_training_has_a_line_a_meta_step(frame, tmp_path):
@@ -482,7 +531,7 @@ def test_the_figure_of_meta_training_has_a_line_a_meta_step(frame, tmp_path):
         (0, 0, 0): [0.0, 1.0], (1, 0, 0): [0.0, 3.0], (0, 0, 1): [100.0, 200.0], (1, 0, 1): [100.0, 200.0],
         (0, 1, 0): [2.0, 3.0], (1, 1, 0): [4.0, 5.0], (0, 1, 1): [200.0, 300.0], (1, 1, 1): [200.0, 500.0],
     })  # fmt: skip
-    figure = draw(tmp_path, frame, frame, "atari")["atari_meta"]
+    figure = report.figures(frame, frame, [curves])["atari_meta"]
     lines = {
         axes.get_title(loc="left"): [line.get_ydata().tolist() for line in axes.get_lines()] for axes in figure.axes
     }
@@ -494,17 +543,15 @@ def test_the_figure_of_meta_training_has_a_line_a_meta_step(frame, tmp_path):
     assert (pong.y0, pong.y1) == (0.0, pytest.approx(2 + 2**0.5))  # of the last point: 1 and 3
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1", "2"]
     with pytest.raises(ValueError, match="meta-training at quick, needed those at paper"):
-        figures.meta_training(frame.assign(profile="paper"), curves)
-    (tmp_path / "meta_curves.csv").unlink()
-    assert "nothing was meta-trained" in draw(tmp_path, frame, frame, "atari")["atari_meta"].axes[0].texts[0].get_text()
+        report.meta_training(frame.assign(size="paper"), pd.read_csv(curves))
 
 
 def test_many_meta_steps_and_points_share_a_line_and_a_point():
     keys = [(seed, k, step) for seed in range(2) for k in range(1, 13) for step in range(1, 121)]
     curves = pd.DataFrame(keys, columns=["seed", "meta_step", "step"]).assign(game="pong")
     curves["score"] = 1000.0 * curves["meta_step"] + curves["step"]
-    means, names = figures.blocks(curves)
+    means, names = report.blocks(curves)
     assert names == ["1 to 3", "4 to 6", "7 to 8", "9 to 10", "11 to 12"]
-    assert len(means) == 2 * 5 * figures.POINTS and means["step"].max() == 120
+    assert len(means) == 2 * 5 * report.POINTS and means["step"].max() == 120
     first = means.loc[(means["seed"] == 0) & (means["block"] == 0) & (means["step"] == 3), "score"]
     assert first.tolist() == [2002.0]

@@ -9,7 +9,10 @@ import pytest
 import yaml
 from calls import REPO
 
-from leapwarp import claims, results, tables
+from leapwarp import catalogue, plan
+from leapwarp.report import claims
+from leapwarp.report import rows as results
+from leapwarp.report.quantities import SHARED, quantities
 
 TASKS = [f"alphabet {i} & <co>" for i in range(10)]
 SPEC = {"kind": "difference", "metric": "accuracy", "more": "warp_leap", "less": "leap", "at": "each"}
@@ -19,7 +22,7 @@ CLAIM = {
     "claim": "It is better.",
     "experiment": "omniglot_warp",
     "data": "omniglot",
-    "from": "quick",
+    "from": "orders",
     "why": "an order",
     "parts": [SPEC],
 }
@@ -33,14 +36,14 @@ def rows(effects, seeds=3, noise=0.02, hardness=0.1, seed_noise=0.0, source="omn
         for (method, count), effect in effects.items():
             values = effect + hard + stream.normal(0, seed_noise) + stream.normal(0, noise, len(TASKS))
             records = [(task, None, metric, float(value)) for task, value in zip(TASKS, values, strict=True)]
-            fixed = {"experiment": "omniglot_warp", "profile": "quick", "data_source": source, "data_checksum": "0a"}
+            fixed = {"experiment": "omniglot_warp", "size": "quick", "data_source": source, "data_checksum": "0a"}
             fixed |= {"settings": "0b", "version": "1", "device": "cpu", "seconds": 1.0}
             frames.append(results.rows(records, method=method, n_tasks=count, seed=seed, **fixed))
     return pd.concat(frames, ignore_index=True)
 
 
-def decide(frame, profile="quick", **changes):
-    return claims.decide([CLAIM | changes], {"omniglot_warp": frame}, profile)
+def decide(frame, size="quick", decides="orders", **changes):
+    return claims.decide([CLAIM | changes], {"omniglot_warp": frame}, size, decides)
 
 
 AHEAD = {("warp_leap", 1): 0.5, ("warp_leap", 10): 0.6, ("leap", 1): 0.4, ("leap", 10): 0.4}
@@ -82,25 +85,38 @@ def test_one_seed_is_never_enough():
 
 
 @pytest.mark.parametrize(
-    ("frame", "profile", "changes", "reason"),
+    ("frame", "changes", "reason"),
     [
-        (rows(AHEAD), "smoke", {}, "smoke is too small: it only shows that everything runs"),
-        (rows(AHEAD), "quick", {"from": "paper", "why": "times need it"}, "quick is too small: times need it"),
-        (rows(AHEAD, source="glyphs"), "quick", {}, "the data are glyphs, not omniglot"),
-        (rows(AHEAD), "quick", {"experiment": "maze"}, "maze was not run"),
-        (rows(AHEAD), "quick", {"parts": [SPEC | {"less": "maml"}]}, "not run: MAML with 1 tasks"),
-        (rows(AHEAD), "quick", {"parts": [SPEC | {"at": [2]}]}, "not run: Warp-Leap with 2 tasks, Leap with 2 tasks"),
+        (rows(AHEAD), {"from": "everything", "why": "times need it"}, "quick is too small: times need it"),
+        (rows(AHEAD, source="glyphs"), {}, "the data are glyphs, not omniglot"),
         (
             rows(AHEAD),
-            "quick",
+            {"experiment": "omniglot_leap", "parts": [SPEC | {"more": "fomaml"}]},
+            "omniglot_leap was not run",
+        ),
+        (rows(AHEAD), {"experiment": "of_a_user"}, "of_a_user was not run"),
+        (rows(AHEAD), {"parts": [SPEC | {"less": "maml"}]}, "not run: MAML with 1 tasks"),
+        (rows(AHEAD), {"parts": [SPEC | {"at": [2]}]}, "not run: Warp-Leap with 2 tasks, Leap with 2 tasks"),
+        (
+            rows(AHEAD),
             {"parts": [{"kind": "slope", "metric": "error", "method": "leap"}]},
             "too few numbers of tasks were run",
         ),
     ],
 )
-def test_why_there_is_no_verdict(frame, profile, changes, reason):
-    lines = decide(frame, profile, **changes)
+def test_why_there_is_no_verdict(frame, changes, reason):
+    lines = decide(frame, **changes)
     assert set(lines["verdict"]) == {"undecided"} and lines["reason"].iloc[0] == reason
+
+
+def test_a_size_decides_what_its_file_says_and_no_more():
+    frame, late = rows(AHEAD), {"from": "everything", "why": "times need it"}
+    nothing = decide(frame, "tiny", "nothing")
+    assert set(nothing["reason"]) == {"tiny is too small: it only shows that everything runs"}
+    assert set(decide(frame, "tiny", "nothing", **late)["reason"]) == set(nothing["reason"])
+    for size, decides, changes in (("mine", "orders", {}), ("mine", "everything", {}), ("mine", "everything", late)):
+        assert set(decide(frame, size, decides, **changes)["verdict"]) == {"supported"}
+    assert set(decide(frame, "mine", "orders", **late)["reason"]) == {"mine is too small: times need it"}
 
 
 def test_the_same_effect_is_seen_through_hard_and_easy_tasks_because_they_are_paired():
@@ -150,10 +166,10 @@ def test_with_many_parts_each_needs_more_evidence_to_contradict_the_claim():
         {("warp_leap", 1): 1.0, ("leap", 1): -1.0},
     )
     part = claims.Part("one", cells)
-    high = claims.decide_part(frame, part, SPEC, 1, "")["high"]
+    high = claims.decide_part(frame, part, SPEC, SHARED["accuracy"], 1, "")["high"]
     frame.loc[frame["method"] == "warp_leap", "value"] -= (high + 0.1) / 100
-    assert claims.decide_part(frame, part, SPEC, 1, "")["part_verdict"] == "contradicted"
-    assert claims.decide_part(frame, part, SPEC, 40, "")["part_verdict"] == "undecided"
+    assert claims.decide_part(frame, part, SPEC, SHARED["accuracy"], 1, "")["part_verdict"] == "contradicted"
+    assert claims.decide_part(frame, part, SPEC, SHARED["accuracy"], 40, "")["part_verdict"] == "undecided"
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(2, 2.0), (3, 2.0), (10, 2.0), (2, 0.0)])
@@ -167,16 +183,29 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says(seeds, spread, m
     assert 0.90 <= held / repetitions <= 1.0
 
 
-def test_the_same_rows_give_the_same_file_and_sizes_are_merged_largest_first(tmp_path):
+def test_the_same_rows_give_the_same_file_and_sizes_are_merged_in_the_order_given(tmp_path):
     results.write(tmp_path / "rows.csv", rows(AHEAD))
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump([CLAIM]))
-    for name, profile in (("a", "quick"), ("b", "quick"), ("c", "paper")):
-        files = ["--rows", str(tmp_path / "rows.csv"), "--out", str(tmp_path / f"{name}.csv")]
-        claims.main(["decide", "--claims", str(tmp_path / "claims.yaml"), "--profile", profile, *files])
+    for name, size, decides in (("a", "quick", "orders"), ("b", "quick", "orders"), ("c", "paper", "everything")):
+        options = ["--claims", str(tmp_path / "claims.yaml"), "--size", size, "--decides", decides]
+        options += ["--experiments", "omniglot_warp", "--rows", str(tmp_path / "rows.csv")]
+        claims.main(["decide", *options, "--out", str(tmp_path / f"{name}.csv")])
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
-    claims.main(["merge", "--out", str(tmp_path / "all.csv"), str(tmp_path / "a.csv"), str(tmp_path / "c.csv")])
+    claims.main(["merge", "--out", str(tmp_path / "all.csv"), str(tmp_path / "c.csv"), str(tmp_path / "a.csv")])
     merged = pd.read_csv(tmp_path / "all.csv")
-    assert merged["profile"].tolist() == ["paper"] * 2 + ["quick"] * 2 and list(merged.columns) == claims.COLUMNS
+    assert merged["size"].tolist() == ["paper"] * 2 + ["quick"] * 2 and list(merged.columns) == claims.COLUMNS
+
+
+def test_an_experiment_of_a_user_is_found_by_its_path(tmp_path):
+    """A folder that is like one of the package's has its methods and metrics, under a name of its own."""
+    (tmp_path / "like_warp").mkdir()
+    (tmp_path / "like_warp/experiment.yaml").write_text("like: omniglot_warp\n")
+    results.write(tmp_path / "rows.csv", rows(AHEAD).assign(experiment="like_warp"))
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump([CLAIM | {"experiment": "like_warp"}]))
+    options = ["--claims", str(tmp_path / "claims.yaml"), "--size", "mine", "--decides", "orders"]
+    options += ["--experiments", str(tmp_path / "like_warp"), "--rows", str(tmp_path / "rows.csv")]
+    claims.main(["decide", *options, "--out", str(tmp_path / "claims.csv")])
+    assert pd.read_csv(tmp_path / "claims.csv")["verdict"].tolist() == ["supported"] * 2
 
 
 @pytest.mark.parametrize(
@@ -185,8 +214,9 @@ def test_the_same_rows_give_the_same_file_and_sizes_are_merged_largest_first(tmp
         (lambda c: c[0].pop("why"), r"\[0\]: 'why' is a required property"),
         (lambda c: c[0].update(parts=[]), r"\[0\]\.parts"),
         (lambda c: c[0]["parts"][0].update(kind="vibes"), "'vibes' is not one of"),
-        (lambda c: c[0]["parts"][0].update(more="leep"), "'leep' is not one of"),
-        (lambda c: c[0]["parts"][0].update(metric="joy"), "'joy' is not one of"),
+        (lambda c: c[0].update({"from": "quick"}), r"'quick' is not one of \['orders', 'everything'\]"),
+        (lambda c: c[0]["parts"][0].update(more="leep"), "W1: omniglot_warp has no method 'leep'. Known: .*leap"),
+        (lambda c: c[0]["parts"][0].update(metric="joy"), "W1: omniglot_warp has no metric 'joy'. Known: .*accuracy"),
         (lambda c: c[0]["parts"][0].update(colour="red"), "'colour' was unexpected"),
         (lambda c: c.append(c[0]), "found the claims W1 twice"),
     ],
@@ -197,24 +227,27 @@ def test_a_mistake_in_the_claims_is_named(tmp_path, change, message):
     path = tmp_path / "claims.yaml"
     path.write_text(yaml.safe_dump(found))
     with pytest.raises(ValueError, match=message):
-        claims.read(path)
+        claims.read(path, ["omniglot_warp"])
 
 
 def test_files_that_are_not_there_give_one_line(tmp_path):
-    command = [sys.executable, "-m", "leapwarp.claims", "decide", "--claims", str(REPO / "paper/claims.yaml")]
-    command += ["--profile", "quick", "--rows", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "claims.csv")]
+    command = [sys.executable, "-m", "leapwarp.report.claims", "decide", "--claims", str(REPO / "paper/claims.yaml")]
+    command += ["--size", "quick", "--decides", "orders", "--experiments", "omniglot_warp"]
+    command += ["--rows", str(tmp_path / "rows.csv"), "--out", str(tmp_path / "claims.csv")]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 1 and run.stderr.startswith("error: ") and len(run.stderr.splitlines()) == 1
     assert not (tmp_path / "claims.csv").exists()
 
 
 def test_the_claims_of_the_repository_are_well_formed_and_on_what_the_workflow_runs():
-    found = claims.read(REPO / "paper/claims.yaml")
-    config = yaml.safe_load((REPO / "config.yaml").read_text())["experiments"]
+    found = claims.read(REPO / "paper/claims.yaml", catalogue.names())
     assert {claim["id"] for claim in found} >= {"L1", "L2", "L3", "L4", "W1", "W2", "W3", "W4", "W5", "W7"}
-    assert {claim["experiment"] for claim in found} <= set(config)
+    for size in ("smoke", "quick", "paper"):
+        entries = plan.read_size(REPO / f"workflow/sizes/{size}.yaml").entries
+        assert {claim["experiment"] for claim in found} <= set(entries) <= set(catalogue.names())
 
 
 def test_times_is_the_unit_of_ratios_alone():
     """The page draws what is in `times` on a logarithmic scale: a quantity with that unit could be below zero there."""
-    assert not [name for name, about in tables.QUANTITIES.items() if about.unit == "times"]
+    for name in catalogue.names():
+        assert not [metric for metric, about in quantities(name).items() if about.unit == "times"], name

@@ -1,6 +1,4 @@
-"""The few-shot learners against finite differences and each other; their network, tasks and costs."""
-
-from dataclasses import replace
+"""The few-shot learners against finite differences and each other; their network, tasks and table."""
 
 import numpy as np
 import pandas as pd
@@ -9,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from calls import REPO
 from cases import DOUBLE, small_warped
+from sizes import one_run
 
-from leapwarp import results, tables, trees
+from leapwarp import trees
 from leapwarp.data import textures
 from leapwarp.data.classes import Classes, for_choosing
-from leapwarp.experiments import few_shot, few_shot_tiered, inner_cost
-from leapwarp.experiments.few_shot import SMOKE, as_tasks, draw_episodes
-from leapwarp.figures import few_shot as figures
+from leapwarp.experiments.base import Run
+from leapwarp.experiments.few_shot import report
+from leapwarp.experiments.few_shot import run as few_shot
 from leapwarp.inner import adapt
 from leapwarp.learners import cavia, maml, metasgd, tnets, warp_maml
 from leapwarp.learners.base import Learner
@@ -23,8 +22,10 @@ from leapwarp.learners.warpgrad import warp_gradient
 from leapwarp.models.conv4 import PLAIN, Extra, conv4
 from leapwarp.optim import sgd
 from leapwarp.problem import Batch, Problem, Task, lift, supervised
+from leapwarp.report import rows
+from leapwarp.report.table import read_paper
 from leapwarp.rng import generator
-from leapwarp.tables import few_shot as table
+from leapwarp.worlds.episodes import as_tasks, draw_episodes
 
 STEPS = 3
 EXTRAS = {
@@ -234,13 +235,13 @@ def data() -> Classes:
 
 
 def test_episodes_keep_to_their_classes_and_hold_images_out(data):
-    episodes = draw_episodes(data, "test", 20, 5, 4, generator(0, "test"))
+    episodes = draw_episodes(data, "test", 20, 5, 5, 4, generator(0, "test"))
     for support, query in zip(episodes.support, episodes.query, strict=True):
         labels = data.label[torch.cat([support, query], 1)]
         assert (labels == labels[:, :1]).all() and sorted(labels[:, 0].tolist()) == data.split["test"]
         rows = torch.cat([support, query], 1).flatten()
         assert len(rows.unique()) == len(rows)
-    one = draw_episodes(data, "test", 20, 1, 4, generator(0, "test"))
+    one = draw_episodes(data, "test", 20, 5, 1, 4, generator(0, "test"))
     assert torch.equal(one.query, episodes.query) and torch.equal(one.support, episodes.support[:, :, :1])
     tasks = as_tasks(data, one, 3, 16, torch.device("cpu"))
     assert tasks.order.shape == (20, 3, 5) and torch.equal(tasks.y[0], torch.arange(5))
@@ -250,31 +251,34 @@ def test_episodes_keep_to_their_classes_and_hold_images_out(data):
 
 def test_too_few_classes_or_images_are_named(data):
     with pytest.raises(ValueError, match=r"class texture_\d+ of textures has 12 images, a task needs 10 \+ 4"):
-        draw_episodes(data, "train", 1, 10, 4, generator(0, "test"))
+        draw_episodes(data, "train", 1, 5, 10, 4, generator(0, "test"))
     short = data._replace(split=data.split | {"test": [0, 1, 2]})
     with pytest.raises(ValueError, match="textures has 3 test classes, a task needs 5"):
-        draw_episodes(short, "test", 1, 1, 1, generator(0, "test"))
+        draw_episodes(short, "test", 1, 5, 1, 1, generator(0, "test"))
+
+
+def results(run: Run) -> list:
+    """The records of training and evaluation that do not depend on the clock."""
+    trained = few_shot.train(run)
+    records = trained.records + few_shot.judge(run, trained.state).records
+    return [record for record in records if not record[2].endswith("seconds")]
 
 
 @pytest.mark.parametrize("name", ["maml", "warp_maml_1shot", "cavia"])
 def test_a_run_repeats_itself_and_reads_its_checkpoint(data, tmp_path, name):
-    method = few_shot.methods(SMOKE)[name]
-    call = lambda folder: few_shot.run(data, method, name, 0, 3, torch.device("cpu"), folder, {})[0]  # noqa: E731
-    of_results = lambda records: [r for r in records if not r[2].endswith("_seconds")]  # noqa: E731
-    first = of_results(call(None))
-    assert of_results(call(tmp_path)) == first
-    assert (tmp_path / "seed3.pt").exists() and of_results(call(tmp_path)) == first
+    run = one_run(data, "few_shot", name, seed=3)
+    kept, first = run._replace(checkpoints=tmp_path), results(run)
+    assert results(kept) == first
+    assert (tmp_path / "seed3.pt").exists() and results(kept) == first
     assert {step for _, step, metric, _ in first if metric == "validation_error"} == {1, 2}  # meta-steps done
     tasks = {task for task, _, metric, _ in first if metric == "accuracy"}
-    assert tasks == {f"task{i:03d}" for i in range(SMOKE.n_test)}
+    assert tasks == {f"task{i:03d}" for i in range(run.method.settings.n_test)}
 
 
 @pytest.mark.parametrize("name", ["metasgd", "warp_maml", "cavia_1shot"])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, monkeypatch, name):
-    method = few_shot.methods(replace(SMOKE, meta_steps=4))[name]
-    call = lambda: few_shot.run(data, method, name, 0, 3, torch.device("cpu"), tmp_path, {})[0]  # noqa: E731
-    of_results = lambda records: [r for r in records if not r[2].endswith("_seconds")]  # noqa: E731
-    whole = of_results(call())
+    run = one_run(data, "few_shot", name, seed=3, meta_steps=4)._replace(checkpoints=tmp_path)
+    whole = results(run)
     (tmp_path / "seed3.pt").unlink()
     calls, real = [], few_shot.draw_episodes
 
@@ -284,64 +288,30 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, m
 
     monkeypatch.setattr(few_shot, "draw_episodes", stopped)
     with pytest.raises(ZeroDivisionError):
-        call()
+        results(run)
     monkeypatch.setattr(few_shot, "draw_episodes", real)
-    assert (tmp_path / "seed3.pt").exists() and of_results(call()) == whole
+    assert (tmp_path / "seed3.pt").exists() and results(run) == whole
+
+
+def test_training_does_not_know_how_many_tasks_it_is_judged_on(data):
+    few, many = (few_shot.train(one_run(data, "few_shot", "warp_maml", n_test=n)) for n in (2, 7))
+    for path, leaf in trees.leaves(few.state).items():
+        assert torch.equal(leaf, trees.leaves(many.state)[path]), path
+    assert [r for r in few.records if r[2] != "meta_seconds"] == [r for r in many.records if r[2] != "meta_seconds"]
+
+
+def test_a_run_has_the_contexts_of_its_own_settings(data):
+    trained = few_shot.train(one_run(data, "few_shot", "cavia_1shot", contexts=7))
+    assert trained.state["params"]["film.weight"].shape[-1] == 7
 
 
 def test_paper_settings_are_those_of_appendix_i():
-    five, one = (few_shot.methods(few_shot.PAPER)[name].settings for name in ("warp_maml", "warp_maml_1shot"))
+    methods = few_shot.methods(few_shot.PUBLISHED)
+    five, one = (methods[name].settings for name in ("warp_maml", "warp_maml_1shot"))
     assert (five.shots, five.train_shots, one.shots, one.train_shots) == (5, 15, 1, 5)
     assert (five.queries, five.inner_steps, five.meta_steps, five.meta_batch, five.n_test) == (15, 5, 60_000, 1, 600)
     assert five.filters == 128 and five.size >> 4 == 5
-    assert set(few_shot_tiered.methods(few_shot.PAPER)) <= set(few_shot.methods(few_shot.PAPER))
-
-
-# ---------------------------------------------------------------- costs
-
-
-def test_bytes_alive_are_counted():
-    def call() -> None:
-        a = torch.zeros(1000)  # 4,000 bytes
-        b = a + 1
-        del a
-        c = b + 1
-        c.view(10, 100).add_(1)  # neither a view nor work in place makes anything
-        del b, c
-        torch.zeros(500)
-
-    assert inner_cost.peak_bytes(call) == 8000
-
-
-def test_what_autograd_keeps_is_counted():
-    x = torch.zeros(1000, requires_grad=True)
-
-    def chain(n: int) -> None:
-        y = x
-        for _ in range(n):
-            y = y.exp()
-        y.sum().backward()
-
-    assert inner_cost.peak_bytes(lambda: chain(20)) - inner_cost.peak_bytes(lambda: chain(10)) == 10 * 4000
-
-
-@pytest.mark.parametrize("name", ["maml", "fomaml", "leap", "warp_leap_online", "warp_maml"])
-def test_memory_grows_where_it_must_and_nowhere_else(name):
-    method = inner_cost.methods(inner_cost.SMOKE)[name]
-    model = conv4(4, 5, 16, method.extra)
-    params = model.init(generator(0, "init"))
-
-    def memory(steps: int) -> int:
-        learner = method.learner(supervised(model), inner_cost.SMOKE, steps)
-        tasks = inner_cost.draw_task(inner_cost.SMOKE, learner.draws, 0, torch.device("cpu"))
-        state = learner.init(params)
-        return inner_cost.peak_bytes(lambda: learner.step(state, tasks, generator(0, "learner")))
-
-    two, four, eight = memory(2), memory(4), memory(8)
-    if "maml" in name and name != "fomaml":
-        assert eight - four == pytest.approx(2 * (four - two), rel=0.05) and eight > 1.5 * two
-    else:
-        assert eight < 1.05 * two
+    assert methods["cavia"].settings.filters == 512 and methods["maml_wide_1shot"].settings.filters == 128
 
 
 # ---------------------------------------------------------------- the table and the figures
@@ -358,9 +328,9 @@ def made_up(values: dict[str, list[list[float]]], experiment: str = "few_shot", 
                 records += [(f"task{i:03d}", None, metric, v) for metric, v in of_task.items()]
             for k in range(3):
                 records += [("", k, "heldout_accuracy", 0.2 + 0.1 * k), ("", 10 * k + 10, "validation_error", 0.7)]
-            run = {"experiment": experiment, "method": method, "n_tasks": 0, "seed": seed, "profile": "quick"}
+            run = {"experiment": experiment, "method": method, "n_tasks": 0, "seed": seed, "size": "quick"}
             run |= {"data_source": source, "data_checksum": "0", "settings": "0", "version": "0", "device": "cpu"}
-            frames.append(results.rows(records, **run, seconds=1.0))
+            frames.append(rows.rows(records, **run, seconds=1.0))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -368,8 +338,8 @@ ROWS = {"warp_maml_1shot": [[0.4, 0.6], [0.4, 0.6]], "maml": [[0.5, 0.7], [0.6, 
 
 
 def test_the_table_has_intervals_over_tasks_and_the_papers_numbers():
-    paper = tables.read_paper(REPO / "paper" / "warpgrad.csv", "1 mini")
-    lines, text = table.build(made_up(ROWS), paper)
+    paper = read_paper(REPO / "paper" / "warpgrad.csv", "1 mini")
+    lines, text = report.table(made_up(ROWS), paper, "small")
     ours = lines.loc[lines["metric"] == "accuracy"].set_index("method")
     assert list(ours.index) == ["warp_maml", "maml", "warp_maml_1shot"]
     half = [1.96 * np.std(seed, ddof=1) / 2**0.5 for seed in ([50, 70], [60, 100])]
@@ -377,15 +347,16 @@ def test_the_table_has_intervals_over_tasks_and_the_papers_numbers():
     assert ours.loc["maml", "std"] == pytest.approx(np.std([60, 80], ddof=1)) and ours.loc["maml", "paper"] == 63.2
     assert lines.loc[lines["metric"] == "normalisation_gain", "mean"].tolist() == pytest.approx([10] * 3)
     assert "| Warp-MAML | 80.0 ± 0.0 | 0.0 | 68.4 ± 0.6 | +11.6 | 70.0 ± 0.0 |" in text
+    assert "- Size: `quick`: small.\n" in text
     assert "## 5-shot" in text and "## 1-shot" in text and "not verified" in text
-    assert "(here:" not in text and "(here: textures)" in table.build(made_up(ROWS, source="textures"), paper)[1]
+    assert "(here:" not in text and "(here: textures)" in report.table(made_up(ROWS, source="textures"), paper, "")[1]
 
 
 def test_figures_are_drawn_with_and_without_one_shot_runs():
-    for rows, panels in ((ROWS, 4), ({"maml": ROWS["maml"]}, 2)):
-        frame = made_up(rows, "few_shot_tiered", "tiny-imagenet")
-        paper = tables.read_paper(REPO / "paper" / "warpgrad.csv", "1 tiered")
-        drawn = figures.build(frame, paper, "few_shot_tiered")
+    for values, panels in ((ROWS, 4), ({"maml": ROWS["maml"]}, 2)):
+        frame = made_up(values, "few_shot_tiered", "tiny-imagenet")
+        paper = read_paper(REPO / "paper" / "warpgrad.csv", "1 tiered")
+        drawn = report.figures(frame, paper, [])
         assert set(drawn) == {"few_shot", "few_shot_curves"} and len(drawn["few_shot_curves"].axes) == panels
         assert "tiered-ImageNet (here: tiny-imagenet)" in drawn["few_shot"].get_suptitle()
         curve = drawn["few_shot_curves"].axes[1].lines[0]
@@ -393,19 +364,28 @@ def test_figures_are_drawn_with_and_without_one_shot_runs():
 
 
 def test_methods_of_one_shot_alone_have_their_names_in_the_legend():
-    rows = ROWS | {"maml_wide_1shot": ROWS["warp_maml_1shot"]}
-    paper = tables.read_paper(REPO / "paper" / "warpgrad.csv", "1 mini")
-    [legend] = figures.build(made_up(rows), paper, "few_shot")["few_shot_curves"].legends
+    values = ROWS | {"maml_wide_1shot": ROWS["warp_maml_1shot"]}
+    paper = read_paper(REPO / "paper" / "warpgrad.csv", "1 mini")
+    [legend] = report.figures(made_up(values), paper, [])["few_shot_curves"].legends
     assert [text.get_text() for text in legend.get_texts()] == ["Warp-MAML", "MAML", "MAML (wide)"]
+
+
+def test_a_state_of_a_user_comes_last_under_its_own_name():
+    frame = made_up(ROWS | {"mine": [[0.3, 0.5]]})
+    frame = frame.loc[(frame["method"] != "mine") | (frame["metric"] != "validation_error")]  # without its history
+    paper = read_paper(REPO / "paper" / "warpgrad.csv", "1 mini")
+    lines, text = report.table(frame, paper, "small")
+    assert list(lines["method"][:4]) == ["warp_maml", "maml", "warp_maml_1shot", "mine"]
+    assert "| mine | 40.0 ± 19.6 | – | – | – | 30.0 ± 19.6 |\n\n## 1-shot" in text
+    [legend] = report.figures(frame, paper, [])["few_shot_curves"].legends
+    assert legend.get_texts()[-1].get_text() == "mine"
 
 
 # ---------------------------------------------------------------- choices
 
 
-def few(data, name="warp_maml", **changed):
-    method = few_shot.methods(replace(SMOKE, **changed))[name]
-    records, _ = few_shot.run(data, method, name, 0, 0, torch.device("cpu"), None, {})
-    return [record for record in records if not record[2].endswith("seconds")]
+def few(data, **changed):
+    return results(one_run(data, "few_shot", "warp_maml", **changed))
 
 
 def test_nothing_that_is_chosen_sees_test_classes(data):

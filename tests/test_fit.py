@@ -1,6 +1,7 @@
 """The outer loop: what happens when a run is killed, damaged, edited or diverges."""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -10,15 +11,18 @@ import time
 
 import pandas as pd
 import pytest
+import sizes
 import torch
 from cases import quadratic, quadratic_tasks, random_quadratics, small_warped
 
-from leapwarp import interrupt, results
+from leapwarp import interrupt, plan
 from leapwarp.evaluate import evaluate
-from leapwarp.experiments import omniglot_warp
+from leapwarp.experiments import command, states
+from leapwarp.experiments.omniglot_warp import run as omniglot_warp
 from leapwarp.fit import Fit, fit, load
 from leapwarp.learners import leap, scratch, warp_leap
 from leapwarp.optim import sgd
+from leapwarp.report import rows
 from leapwarp.trees import leaves
 
 STEPS = 5
@@ -158,10 +162,9 @@ def test_the_command_leaves_with_the_exit_code_of_a_stop_whatever_the_error_is(t
         except BaseException:
             raise ValueError("could not determine the shape of an object") from None
 
-    monkeypatch.setattr(omniglot_warp, "load", load_data)
-    arguments = ["--profile", "smoke", "--method", "leap", "--n-tasks", "1", "--seeds", "0", "--data", "none"]
+    monkeypatch.setattr(omniglot_warp, "EXPERIMENT", omniglot_warp.EXPERIMENT._replace(load=load_data))
     with pytest.raises(SystemExit) as stop:
-        omniglot_warp.cli([*arguments, "--out", str(tmp_path / "rows.csv")])
+        command.train(train_line(tmp_path, "none", "leap", 1)[4:])
     assert stop.value.code == interrupt.EXIT_CODE
     assert "stopped by SIGUSR1" in capsys.readouterr().out
 
@@ -218,41 +221,45 @@ def test_a_replay_that_diverges_is_told_from_the_tasks():
         fit(learner, params, lambda k: tasks, Fit(2), 0, "warp_leap", {})
 
 
-# ---------------------------------------------------------------- the script, killed at a random moment
+# ---------------------------------------------------------------- the command, killed at a random moment
 
 
-def command(folder, data, method, n_tasks):
+def train_line(folder, data, method, n_tasks):
+    """The command that trains two seeds of a method in `folder`."""
+    settings = plan.read_size(sizes.SIZES / "smoke.yaml", ["omniglot_warp"]).entries["omniglot_warp"]["settings"]
     return [
-        sys.executable,
-        *("-m", "leapwarp.experiments.omniglot_warp", "--profile", "smoke", "--method", method),
+        *(sys.executable, "-m", "leapwarp.experiments", "train", "omniglot_warp", "--method", method),
         *("--n-tasks", str(n_tasks), "--seeds", "0", "1", "--data", str(data), "--device", "cpu"),
-        *("--out", str(folder / "rows.csv"), "--checkpoints", str(folder / "checkpoints")),
+        *("--settings", json.dumps(settings), "--out", str(folder / "state.safetensors")),
+        *("--history", str(folder / "history.csv"), "--checkpoints", str(folder / "checkpoints")),
     ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["leap", "warp_leap"])
-def test_a_run_killed_at_a_random_moment_resumes_to_the_same_rows(tmp_path, made_up_alphabets, method):
+def test_training_killed_at_a_random_moment_resumes_to_the_same_state(tmp_path, made_up_alphabets, method):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     began = time.monotonic()
-    subprocess.run(command(whole, made_up_alphabets, method, 2), check=True, env=environment, capture_output=True)
+    line = train_line(whole, made_up_alphabets, method, 2)
+    subprocess.run(line, check=True, env=environment, capture_output=True)
     length = time.monotonic() - began
-    kills = 0
+    line, kills = train_line(killed, made_up_alphabets, method, 2), 0
     for _ in range(3):  # at moments anywhere in the run, start-up included
-        process = subprocess.Popen(
-            command(killed, made_up_alphabets, method, 2), env=environment, stdout=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL)
         try:
             process.wait(timeout=random.uniform(0.5, 1) * length)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             kills += process.wait() == -signal.SIGKILL
     assert kills
-    subprocess.run(command(killed, made_up_alphabets, method, 2), check=True, env=environment, capture_output=True)
-    frames = [results.read(folder / "rows.csv") for folder in (whole, killed)]
+    subprocess.run(line, check=True, env=environment, capture_output=True)
+    frames = [rows.read(folder / "history.csv") for folder in (whole, killed)]
     timed = frames[0]["metric"].str.endswith("seconds")
     pd.testing.assert_frame_equal(*(f[~timed].drop(columns="seconds") for f in frames))
+    found = [leaves(states.read(folder / "state.safetensors")[0]) for folder in (whole, killed)]
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(leaf, found[1][key]) for key, leaf in found[0].items())
     left = sorted(path.name for path in (killed / "checkpoints").iterdir())
     assert left == ["seed0.pt", "seed1.pt"]
     assert not list(killed.glob(".*"))  # no lock, no half-written file
@@ -261,19 +268,21 @@ def test_a_run_killed_at_a_random_moment_resumes_to_the_same_rows(tmp_path, made
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--method": "unknown"}, "invalid choice: 'unknown'"),
+        ({"--method": "unknown"}, "omniglot_warp has no method 'unknown', needed one of scratch, "),
+        ({"--method": "scratch"}, "scratch of omniglot_warp is not trained"),
         ({"--n-tasks": "40"}, "found 8 alphabets with at least 20 characters; 40 training tasks"),
-        ({"--n-tasks": "0"}, "leap needs at least 1, got 0"),
-        ({"--seeds": "-1"}, "a seed is a whole number from 0 upwards, got '-1'"),
+        ({"--n-tasks": "0"}, "--n-tasks is 0, omniglot_warp needs 1 to 26"),
+        ({"--seeds": "-1"}, "needed a whole number from 0 upwards, got '-1'"),
         ({"--seeds": "1"}, "needs each seed once, got 1 1"),
         ({"--device": "tpu"}, "device 'tpu' cannot be used here"),
         ({"--data": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"--settings": '{"colour": 3}'}, "unknown setting 'colour'"),
     ],
 )
 def test_bad_arguments_give_one_clear_error(tmp_path, made_up_alphabets, change, message):
-    line = command(tmp_path, made_up_alphabets, "leap", 2)
+    line = train_line(tmp_path, made_up_alphabets, "leap", 2)
     for option, value in change.items():
         line[line.index(option) + 1] = value
     run = subprocess.run(line, capture_output=True, text=True)
     assert run.returncode != 0 and message in run.stderr and "Traceback" not in run.stderr
-    assert not (tmp_path / "rows.csv").exists()
+    assert not (tmp_path / "state.safetensors").exists()

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sizes import one_run
 
 from leapwarp.data import images, prepare_images
 from leapwarp.data.images import build, check, check_official, fit, load
 from leapwarp.data.store import DataError
-from leapwarp.experiments import multicv
+from leapwarp.experiments.multicv import run
 
 
 def arrays(classes=3, n=40, side=28, channels=1, first=0):
@@ -231,8 +232,8 @@ def test_a_ninth_set_is_held_out_like_the_others(folder, tmp_path):
     for name in ("mnist", "cifar10", "mine"):
         np.savez(folder / f"{name}.npz", **arrays(channels=1 if name == "mnist" else 3, n=60))
     found = prepare(folder, tmp_path, "--sets", "mnist", "cifar10", "mine")
-    method = multicv.methods(multicv.SMOKE)["finetune"]
-    records, _ = multicv.run(found, method, "finetune", 0, 0, torch.device("cpu"), None, {})
+    this = one_run(found, "multicv", "finetune")
+    records = run.judge(this, run.train(this).state).records
     assert {task for task, _, metric, _ in records if metric == "accuracy"} == {"mnist", "cifar10", "mine"}
 
 

@@ -4,22 +4,25 @@ import gymnasium
 import numpy as np
 import pandas as pd
 import pytest
+import sizes
 import torch
 from gymnasium.utils.env_checker import check_env
 from torch import nn
 
-from leapwarp import results, tables
-from leapwarp.experiments import maze as experiment
-from leapwarp.figures import maze as figures
+from leapwarp import catalogue
+from leapwarp.experiments.base import SIMULATED
+from leapwarp.experiments.maze import report
+from leapwarp.experiments.maze import run as experiment
 from leapwarp.learners.recurrent import Block, stream
 from leapwarp.models import recurrent
 from leapwarp.optim import adam, sgd
+from leapwarp.report import __main__ as command
+from leapwarp.report import rows
+from leapwarp.report.quantities import quantity
 from leapwarp.rl.a2c import a2c_loss, clip
 from leapwarp.rl.returns import returns, shifted
 from leapwarp.rl.rollout import Choices, actor_critic, play
 from leapwarp.rng import generator
-from leapwarp.tables import curves
-from leapwarp.tables import maze as table
 from leapwarp.worlds import maze, maze_gym
 
 INPUTS, ACTIONS = maze.N_INPUTS, maze.N_ACTIONS
@@ -30,7 +33,7 @@ PICTURE_5 = ["#######", "#.....#", "#.#.#.#", "#.....#", "#.#.#.#", "#.....#", "
 
 FIXED = {
     "experiment": "maze",
-    "profile": "quick",
+    "size": "quick",
     "data_source": "simulated",
     "data_checksum": "none",
     "settings": "3d4e5f",
@@ -358,10 +361,10 @@ def test_algorithm_3_written_out(double):
 
 
 def test_the_hyper_rnn_is_one_adam_on_everything_but_for_clipping():
-    settings = experiment.replace(experiment.SMOKE, clip=float("inf"))
-    method = experiment.methods(settings)["hyper_rnn"]
+    method = sizes.one_run(SIMULATED, "maze", "hyper_rnn", clip=None).method
+    settings = method.settings
     world, cell = experiment.world_of(settings, torch.device("cpu")), method.cell(settings)
-    learner = experiment.learner(world, cell, method.settings)
+    learner = experiment.learner(world, cell, settings)
     params, block = cell.init(generator(0)), experiment.block(world, settings, 0, 0)
     after, _ = learner.step(learner.init(params), block, generator(0))
     gradient, optimizer = actor_critic(world, cell, experiment.choices(settings)), adam(0.001, epsilon=1e-4)
@@ -373,7 +376,7 @@ def test_the_hyper_rnn_is_one_adam_on_everything_but_for_clipping():
 
 
 def test_eta_is_30_for_warps_and_1_for_the_hyper_rnn():
-    named = experiment.methods(experiment.PAPER)
+    named = experiment.methods(experiment.PUBLISHED)
     assert {name: named[name].settings.eta for name in ("warp_rnn", "tnets_rnn", "hyper_rnn")} == {
         "warp_rnn": 30, "tnets_rnn": 30, "hyper_rnn": 1,
     }  # fmt: skip
@@ -388,14 +391,21 @@ def test_the_hebbian_agents_begin_with_little_plasticity():
 # ---------------------------------------------------------------- the experiment
 
 
+def records_of(run):
+    """Of training, where there is any, and evaluation."""
+    trained = experiment.train(run) if run.method.cell else None
+    evaluated = experiment.judge(run, trained.state if trained else None)
+    return [*(trained.records if trained else []), *evaluated.records]
+
+
 def test_an_interrupted_run_goes_on_to_the_same_rows(tmp_path, monkeypatch):
-    method = experiment.methods(experiment.SMOKE)["warp_rnn"]
+    run = sizes.one_run(SIMULATED, "maze", "warp_rnn", checkpoint_every=1)
 
-    def run(folder):
-        records, _ = experiment.run(None, method, "warp_rnn", 0, 0, torch.device("cpu"), folder, {})
-        return [record for record in records if record[2] != "train_seconds"]
+    def untimed(run):
+        return [record for record in records_of(run) if record[2] != "train_seconds"]
 
-    whole = run(None)
+    whole = untimed(run)
+    run = run._replace(checkpoints=tmp_path)
     real, seen = experiment.block, []
 
     def stopped(world, settings, seed, k):
@@ -405,19 +415,20 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(tmp_path, monkeypatch):
         return real(world, settings, seed, k)
 
     monkeypatch.setattr(experiment, "block", stopped)
-    method = method._replace(settings=experiment.replace(method.settings, checkpoint_every=1))
     with pytest.raises(RuntimeError, match="killed"):
-        run(tmp_path)
+        untimed(run)
     monkeypatch.setattr(experiment, "block", real)
-    assert (tmp_path / "seed0.pt").exists() and run(tmp_path) == whole
+    assert (tmp_path / "seed0.pt").exists() and untimed(run) == whole
 
 
 def test_the_plain_rnn_learns_a_small_maze():
-    settings = experiment.replace(experiment.QUICK, steps=40, hidden=32, updates=1000)
     random, trained = (
-        [value for _, step, metric, value in experiment.run(None, m, "x", 0, 100, torch.device("cpu"), None, {})[0]
+        [value
+         for _, step, metric, value in records_of(
+             sizes.one_run(SIMULATED, "maze", name, size="quick", seed=100, updates=1000)
+         )
          if metric == "return" and step > 800]
-        for m in (experiment.methods(settings)[name] for name in ("random", "rnn"))
+        for name in ("random", "rnn")
     )  # fmt: skip
     assert min(trained) > 2 * max(random)
 
@@ -426,18 +437,19 @@ def test_the_plain_rnn_learns_a_small_maze():
 def smoke():
     """The rows of all agents at smoke."""
     frames = []
-    for name, method in experiment.methods(experiment.SMOKE).items():
+    for name in sizes.methods("maze"):
         for seed in (0, 1):
-            records, _ = experiment.run(None, method, name, 0, seed, torch.device("cpu"), None, {})
-            frames.append(results.rows(records, method=name, seed=seed, **FIXED))
-    return results.ordered(pd.concat(frames, ignore_index=True), "maze")
+            records = records_of(sizes.one_run(SIMULATED, "maze", name, seed=seed))
+            frames.append(rows.rows(records, method=name, seed=seed, **FIXED))
+    return rows.ordered(pd.concat(frames, ignore_index=True), "maze")
 
 
 def test_every_agent_reports_its_curve_and_its_parameters(smoke):
     curves_ = smoke.loc[smoke["metric"] == "return"].groupby(["method", "seed"])["step"]
-    assert set(curves_.max()) == {experiment.SMOKE.updates}
+    settings = sizes.methods("maze")["rnn"].settings
+    assert set(curves_.max()) == {settings.updates}
     counts = smoke.loc[smoke["seed"] == 0].set_index(["method", "metric"])["value"]
-    hidden, n = experiment.SMOKE.hidden, INPUTS
+    hidden, n = settings.hidden, INPUTS
     plain = hidden * n + hidden * hidden + hidden + (ACTIONS + 1) * (hidden + 1)
     for name in ("rnn", "warp_rnn", "hyper_rnn", "tnets_rnn"):
         assert counts[name, "task_parameters"] == plain
@@ -455,23 +467,22 @@ def test_every_agent_reports_its_curve_and_its_parameters(smoke):
 
 def curve(method, seed, values):
     records = [("", step, "return", float(value)) for step, value in enumerate(values)]
-    return results.rows(records, method=method, seed=seed, **FIXED)
+    return rows.rows(records, method=method, seed=seed, **FIXED)
 
 
 def test_what_is_read_off_curves():
     frame = pd.concat([curve("rnn", seed, np.arange(20.0) + at) for seed, at in enumerate((0, 1, 5, 5))])
-    assert tables.quantity(frame, "final_return")["value"].tolist() == [18.5, 19.5, 23.5, 23.5]
-    assert tables.quantity(frame, "return_height")["value"].tolist() == [9.5, 10.5, 14.5, 14.5]
-    assert tables.quantity(frame, "return_spread")["value"].tolist() == [3, 2, 2, 2]
-    assert tables.quantity(frame.loc[frame["seed"] < 2], "return_spread").empty  # nothing can be said from two
-    width = curves.quartile_width(frame, "return")
-    assert width.to_dict("records") == [{"method": "rnn", "width": pytest.approx(4.25)}]  # quartiles 0.75 and 5
+    assert quantity(frame, "final_return")["value"].tolist() == [18.5, 19.5, 23.5, 23.5]
+    assert quantity(frame, "return_height")["value"].tolist() == [9.5, 10.5, 14.5, 14.5]
+    assert quantity(frame, "return_spread")["value"].tolist() == [3, 2, 2, 2]
+    assert quantity(frame.loc[frame["seed"] < 2], "return_spread").empty  # nothing can be said from two
+    assert report.quartile_width(frame, "return").to_dict() == {"rnn": pytest.approx(4.25)}  # quartiles 0.75 and 5
 
 
 def test_table_and_figures_are_made_from_rows(smoke, tmp_path):
-    lines, text = table.build(smoke, pd.DataFrame(columns=tables.PAPER_COLUMNS))
-    assert set(lines["method"]) == set(experiment.methods(experiment.SMOKE))
+    lines, text = report.table(smoke, pd.DataFrame(), "a size")
+    assert set(lines["method"]) == set(catalogue.find("maze").methods)
     assert "| Random policy |" in text and "| Warp-RNN |" in text
-    results.write(tmp_path / "rows.csv", smoke)
-    figures.main(["--experiment", "maze", "--rows", str(tmp_path / "rows.csv"), "--out-dir", str(tmp_path)])
-    assert {path.name for path in tmp_path.glob("*.png")} == {"maze_return.png", "maze_picture.png"}
+    rows.write(tmp_path / "rows.csv", smoke)
+    command.main(["figures", "maze", "--rows", str(tmp_path / "rows.csv"), "--out-dir", str(tmp_path)])
+    assert {path.stem for path in tmp_path.glob("*.png")} == set(catalogue.find("maze").figures)

@@ -1,26 +1,26 @@
 """The experiments `jacobian` and `geometry` at their smallest, and tables and figures of all measurements."""
 
 import math
-from dataclasses import replace
 from itertools import product
 
 import matplotlib.image
 import pandas as pd
 import pytest
+import sizes
 import torch
 
-from leapwarp import results
+from leapwarp import catalogue
 from leapwarp.data import glyphs
-from leapwarp.experiments import geometry, jacobian
-from leapwarp.figures import geometry as geometry_figures
-from leapwarp.figures import jacobian as jacobian_figures
-from leapwarp.figures import theorem1 as theorem1_figures
-from leapwarp.tables import geometry as geometry_table
-from leapwarp.tables import jacobian as jacobian_table
-from leapwarp.tables import theorem1 as theorem1_table
+from leapwarp.experiments.geometry import report as geometry_report
+from leapwarp.experiments.geometry import run as geometry
+from leapwarp.experiments.jacobian import report as jacobian_report
+from leapwarp.experiments.jacobian import run as jacobian
+from leapwarp.experiments.theorem1 import report as theorem1_report
+from leapwarp.report import __main__ as command
+from leapwarp.report import rows
 
-CPU = torch.device("cpu")
-FIXED = {"n_tasks": 0, "profile": "quick", "data_checksum": "0a1b2c", "settings": "3d4e5f"}
+PAPER = pd.DataFrame()  # which prints no numbers of these
+FIXED = {"n_tasks": 0, "size": "quick", "data_checksum": "0a1b2c", "settings": "3d4e5f"}
 FIXED |= {"version": "0.1.0", "device": "cpu", "seconds": 1.0}
 
 
@@ -33,8 +33,7 @@ def alphabets():
 
 
 def measured(alphabets, name, **changes):
-    method = jacobian.methods(replace(jacobian.SMOKE, **changes))[name]
-    records, _ = jacobian.run(alphabets, method, name, 0, 0, CPU, None, {})
+    records = jacobian.measure(sizes.one_run(alphabets, "jacobian", name, **changes), None).records
     assert len({record[:3] for record in records}) == len(records)
     return {(task, step, metric): value for task, step, metric, value in records}
 
@@ -43,10 +42,8 @@ def test_precision_at_a_rate_of_nearly_nought_is_proportional_to_it(alphabets):
     # rho = rate * |sum of Hessians| / n to first order, and the start and the batches are the same at every rate
     found = []
     for rate in (2e-5, 1e-5):
-        method = jacobian.methods(jacobian.SMOKE)["rate_0.1"]
-        slow = method._replace(settings=replace(method.settings, inner_lr=rate))
-        records, _ = jacobian.run(alphabets, slow, "rate_0.1", 0, 0, CPU, None, {})
-        found.append({metric: value for task, step, metric, value in records if step is None})
+        records = measured(alphabets, "rate_0.1", inner_lr=rate)
+        found.append({metric: value for (_, step, metric), value in records.items() if step is None})
     assert found[0]["rho_5"] / found[1]["rho_5"] == pytest.approx(2, rel=0.03)
     assert found[1]["rho_growth"] == pytest.approx(found[1]["rho_20"] / found[1]["rho_5"])
 
@@ -64,13 +61,16 @@ def test_the_first_layer_alone_and_among_all_are_the_same(alphabets):
 
 
 def test_without_batch_norm_next_to_nothing_changes(alphabets):
-    name, found = "unnormalised_0.5", {}
-    for changes in ({}, {"batch_norm": True}):
-        method = jacobian.methods(jacobian.SMOKE)[name]
-        settings = replace(method.settings, at=(5, 20), **changes)
-        records, _ = jacobian.run(alphabets, method._replace(settings=settings), name, 0, 0, CPU, None, {})
-        found[bool(changes)] = next(value for _, _, metric, value in records if metric == "rho_5")
+    found = {}
+    for batch_norm in (False, True):
+        records = measured(alphabets, "unnormalised_0.5", batch_norm=batch_norm)
+        found[batch_norm] = next(value for (_, _, metric), value in records.items() if metric == "rho_5")
     assert found[False] < 0.01 * found[True]
+
+
+def test_steps_without_those_that_the_paper_speaks_of_are_refused(alphabets):
+    with pytest.raises(ValueError, match=r"at is \(5, 10\), needed 5 and 20 among its steps"):
+        measured(alphabets, "rate_0.1", at=(5, 10))
 
 
 # ---------------------------------------------------------------- geometry
@@ -78,15 +78,15 @@ def test_without_batch_norm_next_to_nothing_changes(alphabets):
 
 @pytest.mark.parametrize("name", ["residual_tanh", "two_layer_tanh"])
 def test_the_order_of_curved_warps_is_two(name):
-    records, _ = geometry.run(None, geometry.methods(geometry.SMOKE)[name], name, 0, 0, CPU, None, {})
+    run = sizes.one_run(None, "geometry", name)
+    records = geometry.measure(run, None).records
     orders = [value for _, _, metric, value in records if metric == "order"]
-    assert len(orders) == geometry.SMOKE.draws and all(1.95 < order < 2.05 for order in orders)
+    assert len(orders) == run.method.settings.draws and all(1.95 < order < 2.05 for order in orders)
     assert all(value > 0 for _, _, metric, value in records if metric == "definite")
 
 
 def test_a_linear_warp_has_rounding_and_no_order():
-    method = geometry.methods(geometry.SMOKE)["linear_warp"]
-    records, _ = geometry.run(None, method, "linear_warp", 0, 0, CPU, None, {})
+    records = geometry.measure(sizes.one_run(None, "geometry", "linear_warp"), None).records
     assert not [value for _, _, metric, value in records if metric == "order"]
     assert max(value for _, _, metric, value in records if metric == "largest_error") < 1e-14
 
@@ -101,10 +101,10 @@ def test_order_of_a_power_is_its_exponent():
 # ---------------------------------------------------------------- tables and figures, from made-up rows
 
 
-def rows(experiment, data_source, records_of, methods, seeds=(0, 1)):
+def made_up(experiment, data_source, records_of, methods, seeds=(0, 1)):
     return pd.concat(
         [
-            results.rows(
+            rows.rows(
                 records_of(name, seed), experiment=experiment, method=name, seed=seed, data_source=data_source, **FIXED
             )
             for name, seed in product(methods, seeds)
@@ -119,7 +119,7 @@ def jacobian_rows(seeds=(0, 1)):
         curve = [("A", k, metric, 0.01 * k * (1 + seed)) for k in (5, 20, 100) for metric in metrics]
         return [*curve, ("A", None, "rho_5", 0.05)]
 
-    return rows("jacobian", "omniglot", records, ["rate_0.01", "rate_0.5", "layers"], seeds)
+    return made_up("jacobian", "omniglot", records, ["rate_0.01", "rate_0.5", "layers"], seeds)
 
 
 def theorem1_rows(seeds=(0, 1)):
@@ -129,7 +129,7 @@ def theorem1_rows(seeds=(0, 1)):
         found += [("", None, metric, 2.0 + seed) for metric in summaries]
         return found + [(f"task {t}", None, "limit_distance", float(t)) for t in range(2)]
 
-    return rows("theorem1", "simulated", records, ["beta_0.01", "beta_0.3", "many_basins", "batch_1"], seeds)
+    return made_up("theorem1", "simulated", records, ["beta_0.01", "beta_0.3", "many_basins", "batch_1"], seeds)
 
 
 def geometry_rows(seeds=(0, 1)):
@@ -141,46 +141,47 @@ def geometry_rows(seeds=(0, 1)):
             found += [(f"draw {draw}", None, "order", 2.0 + seed)] if name != "linear_warp" else []
         return found
 
-    return rows("geometry", "simulated", records, ["linear_warp", "residual_tanh"], seeds)
+    return made_up("geometry", "simulated", records, ["linear_warp", "residual_tanh"], seeds)
 
 
 def test_tables_hold_the_hand_computed_numbers():
-    lines, text = jacobian_table.build(jacobian_rows(), None)
+    lines, text = jacobian_report.table(jacobian_rows(), PAPER, "a size")
     assert "| α = 0.5 | 0.0750 ± 0.0354 | 0.3000 ± 0.1414 | 1.5000 ± 0.7071 |" in text
     assert text.index("`task.0.conv`") < text.index("`task.0.norm`") < text.index("`head`")
     assert set(lines["metric"]) == {"rho", "rho.task.0.conv", "rho.task.0.norm", "rho.head"}
-    _, text = theorem1_table.build(theorem1_rows(), None)
+    _, text = theorem1_report.table(theorem1_rows(), PAPER, "a size")
     half = 1 / math.sqrt(2)
     assert (
         f"| β = 0.3 | 2.500 ± {half:.3f} | 250.000 ± 70.711 | 2.5 ± 0.7 | 2.5 ± 0.7 | 2.5 ± 0.7 | 0.5000 ± 0.0000 |"
         in text
     )
     assert "over 3\n  meta-steps" in text
-    lines, text = geometry_table.build(geometry_rows(), None)
+    lines, text = geometry_report.table(geometry_rows(), PAPER, "a size")
     assert "| linear | – | 2.000 ± 0.707 |" in text and "| residual tanh | 2.500 ± 0.707 |" in text
     assert "\n  3 draws a seed" in text
-    for build, frame in ((theorem1_table.build, jacobian_rows()), (geometry_table.build, jacobian_rows())):
-        with pytest.raises(ValueError, match="jacobian"):
-            build(frame, None)
 
 
-CASES = {
-    "jacobian": (jacobian_figures, jacobian_rows, ["jacobian", "jacobian_layers"]),
-    "theorem1": (theorem1_figures, theorem1_rows, ["theorem1", "theorem1_variants"]),
-    "geometry": (geometry_figures, geometry_rows, ["geometry"]),
-}
+CASES = {"jacobian": jacobian_rows, "theorem1": theorem1_rows, "geometry": geometry_rows}
+
+
+@pytest.mark.parametrize(("name", "other"), [("theorem1", "jacobian"), ("geometry", "jacobian")])
+def test_rows_of_another_experiment_are_refused(tmp_path, name, other, capsys):
+    rows.write(tmp_path / "rows.csv", CASES[other]())
+    for what in ("table", "figures"):
+        with pytest.raises(SystemExit):
+            command.main([what, name, "--rows", str(tmp_path / "rows.csv"), "--out-dir", str(tmp_path)])
+        assert f"found rows of experiment '{other}', needed '{name}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", list(CASES))
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 def test_figures_draw(tmp_path, name, seeds):
-    module, made_up, figures = CASES[name]
-    results.write(tmp_path / "rows.csv", made_up(seeds))
-    command = ["--experiment", name, "--rows", str(tmp_path / "rows.csv"), "--out-dir", str(tmp_path / "figures")]
-    module.main(command)
-    assert sorted(path.stem for path in (tmp_path / "figures").iterdir()) == figures
+    rows.write(tmp_path / "rows.csv", CASES[name](seeds))
+    line = ["figures", name, "--rows", str(tmp_path / "rows.csv"), "--out-dir", str(tmp_path / "figures")]
+    command.main(line)
+    assert sorted(path.stem for path in (tmp_path / "figures").iterdir()) == list(catalogue.find(name).figures)
     before = {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
-    module.main(command)
+    command.main(line)
     for path, content in before.items():
         assert path.read_bytes() == content
         assert (matplotlib.image.imread(path)[..., :3] < 0.99).any(axis=-1).mean() > 0.02
@@ -188,15 +189,17 @@ def test_figures_draw(tmp_path, name, seeds):
 
 def test_figures_of_some_methods_only():
     frame = jacobian_rows()
-    jacobian_figures.build(frame[frame["method"] != "layers"], None, "jacobian")
-    jacobian_figures.build(frame[frame["method"] == "layers"], None, "jacobian")
+    without = jacobian_report.figures(frame[frame["method"] != "layers"], PAPER, [])
+    assert "hold no method 'layers'" in without["jacobian_layers"].axes[0].texts[0].get_text()
+    jacobian_report.figures(frame[frame["method"] == "layers"], PAPER, [])
     frame = theorem1_rows()
-    theorem1_figures.build(frame[frame["method"] == "batch_1"], None, "theorem1")
-    theorem1_figures.build(frame[frame["method"] == "beta_0.01"], None, "theorem1")
+    without = theorem1_report.figures(frame[frame["method"] == "batch_1"], PAPER, [])
+    assert "hold no meta learning rate" in without["theorem1"].axes[0].texts[0].get_text()
+    theorem1_report.figures(frame[frame["method"] == "beta_0.01"], PAPER, [])
 
 
 def test_the_figure_by_rate_shows_means_and_what_the_paper_states():
-    axes = jacobian_figures.by_rate(jacobian_rows()).axes[0]
+    axes = jacobian_report.by_rate(jacobian_rows()).axes[0]
     lines = {tuple(line.get_xdata()): list(line.get_ydata()) for line in axes.lines}
     assert lines[5, 20, 100] == pytest.approx([0.075, 0.3, 1.5])
     assert {1e-3, 1e-2} <= {line.get_ydata()[0] for line in axes.lines if list(line.get_xdata()) == [5, 20]}

@@ -6,21 +6,27 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from calls import REPO
 from cases import DOUBLE, small_warped
+from sizes import one_run
 
-from leapwarp import results, trees
+from leapwarp import trees
 from leapwarp.data import textures
 from leapwarp.data.classes import Classes, for_choosing
-from leapwarp.experiments import multi_shot
-from leapwarp.experiments.multi_shot import SMOKE, draw_batch, draw_tasks
+from leapwarp.experiments.multi_shot import report
+from leapwarp.experiments.multi_shot import run as multi_shot
 from leapwarp.learners import warp_leap_online
 from leapwarp.models.conv6 import conv6
 from leapwarp.optim import momentum_sgd, sgd
+from leapwarp.problem import Task
+from leapwarp.report import rows
+from leapwarp.report.table import read_paper
 from leapwarp.rng import generator
-from leapwarp.tables.multi_shot import steps_to_baseline
+from leapwarp.worlds.episodes import draw_episodes
+from leapwarp.worlds.multi_shot import as_tasks, draw_batch
 
 WIDTHS = (2, 3, 3, 4, 2, 5)
-CPU = torch.device("cpu")
+WAYS, SHOTS, QUERIES = 10, 4, 2
 
 
 def slow_conv6(params: trees.Params, x: torch.Tensor) -> torch.Tensor:
@@ -51,7 +57,7 @@ def test_the_network_is_that_of_appendix_i(warped):
 
 
 def test_the_published_network_has_its_features():
-    params = conv6(multi_shot.PAPER.widths, 10, 84).init(generator(0, "init"))
+    params = conv6(multi_shot.PUBLISHED.widths, 10, 84).init(generator(0, "init"))
     assert params["head.weight"].shape == (10, 2 * 2 * 256)
 
 
@@ -103,15 +109,20 @@ def data() -> Classes:
     return textures.make((11, 10, 10), 8, 32)
 
 
+def draw_tasks(data: Classes, part: str, n: int, draws: int, stream: torch.Generator, batch: int = 8) -> Task:
+    episodes = draw_episodes(data, part, n, WAYS, SHOTS, QUERIES, stream)
+    return as_tasks(data, episodes, draws, batch, 32, stream, torch.device("cpu"))
+
+
 def test_tasks_keep_to_their_classes_and_hold_images_out(data):
     numbered = torch.arange(len(data.label))
     marked = torch.stack([numbered % 256, numbered // 256, data.label], 1).to(torch.uint8)
     marked = data._replace(images=marked[:, :, None, None].expand(-1, 3, 32, 32).contiguous())
-    tasks = draw_tasks(marked, "validation", 3, 5, generator(0, "v"), SMOKE)
+    tasks = draw_tasks(marked, "validation", 3, 5, generator(0, "v"))
     x_test = ((tasks.x_test + 1) * 127.5).round().to(torch.uint8)
     for task in range(3):
         learnt, judged = ({tuple(image[:, 0, 0].tolist()) for image in part[task]} for part in (tasks.x, x_test))
-        assert len(learnt) == 10 * SMOKE.shots and len(judged) == 10 * SMOKE.queries and not learnt & judged
+        assert len(learnt) == WAYS * SHOTS and len(judged) == WAYS * QUERIES and not learnt & judged
         for part, labels in ((tasks.x, tasks.y), (x_test, tasks.y_test)):
             classes = part[task, :, 2, 0, 0].reshape(10, -1)
             assert (classes == classes[:, :1]).all() and set(classes[:, 0].tolist()) == set(data.split["validation"])
@@ -119,11 +130,11 @@ def test_tasks_keep_to_their_classes_and_hold_images_out(data):
 
 
 def test_images_do_not_depend_on_mini_batches_and_all_come_as_often(data):
-    tasks = draw_tasks(data, "train", 2, 10, generator(0, "t"), SMOKE)
-    other = draw_tasks(data, "train", 2, 3, generator(0, "t"), replace(SMOKE, batch=16))
+    tasks = draw_tasks(data, "train", 2, 10, generator(0, "t"))
+    other = draw_tasks(data, "train", 2, 3, generator(0, "t"), batch=16)
     assert torch.equal(tasks.x, other.x) and torch.equal(tasks.x_test, other.x_test)
     assert tasks.order[0].flatten().bincount().tolist() == [2] * 40  # 10 draws of 8 from 40 images
-    uneven = draw_tasks(data, "train", 8, 13, generator(0, "t"), SMOKE)  # 104 images of 40: some come three times
+    uneven = draw_tasks(data, "train", 8, 13, generator(0, "t"))  # 104 images of 40: some come three times
     counts = torch.stack([order.flatten().bincount(minlength=40) for order in uneven.order])
     assert set(counts.flatten().tolist()) == {2, 3}
     of_label = (counts == 3).sum(0).view(10, 4).sum(1)  # whatever their class: 24 of 40 images in 8 tasks
@@ -136,17 +147,19 @@ def test_images_do_not_depend_on_mini_batches_and_all_come_as_often(data):
 
 def test_too_few_classes_or_images_are_named(data):
     with pytest.raises(ValueError, match="has 10 test classes, a task needs 11"):
-        draw_tasks(data, "test", 1, 1, generator(0), replace(SMOKE, ways=11))
+        draw_episodes(data, "test", 1, 11, SHOTS, QUERIES, generator(0))
     with pytest.raises(ValueError, match=r"has 8 images, a task needs 7 \+ 2"):
-        draw_tasks(data, "test", 1, 1, generator(0), replace(SMOKE, shots=7))
+        draw_episodes(data, "test", 1, WAYS, 7, QUERIES, generator(0))
 
 
 # ---------------------------------------------------------------- runs
 
 
 def run(data, name, checkpoints=None, **changed):
-    method = multi_shot.methods(replace(SMOKE, **changed))[name]
-    records, _ = multi_shot.run(data, method, name, 0, 0, CPU, checkpoints, {})
+    """The records of a run that do not depend on the clock."""
+    one = one_run(data, "multi_shot", name, **changed)._replace(checkpoints=checkpoints)
+    trained = multi_shot.train(one)
+    records = trained.records + multi_shot.judge(one, trained.state).records
     return [record for record in records if not record[2].endswith("seconds")]
 
 
@@ -167,15 +180,34 @@ def test_nothing_that_is_chosen_sees_test_classes(data):
     assert meta[0] == meta[1]
 
 
-def test_training_from_scratch_comes_with_large_batches_and_as_the_meta_learners_train():
-    named = multi_shot.methods(replace(SMOKE, large_lr=0.7))
-    large, alone = named["sgd_large"].settings, named["scratch"].settings
-    assert (large.batch, large.inner_lr, large.meta_steps) == (SMOKE.large_batch, 0.7, 0)
-    assert alone == replace(named["leap"].settings, meta_steps=0)
+def test_training_does_not_know_how_it_is_judged(data):
+    settings = ({}, {"n_test": 1, "eval_steps": 7, "curve_every": 3})
+    one, other = (multi_shot.train(one_run(data, "multi_shot", "leap", **changed)) for changed in settings)
+    for path, leaf in trees.leaves(one.state).items():
+        assert torch.equal(leaf, trees.leaves(other.state)[path]), path
+    assert [r for r in one.records if r[2] != "meta_seconds"] == [r for r in other.records if r[2] != "meta_seconds"]
+
+
+def test_the_tasks_that_are_watched_are_those_of_evaluation(data):
+    records = run(data, "reptile", meta_steps=1)
+    watched = [value for _, _, metric, value in records if metric == "meta_test_accuracy"]
+    found = [value for _, _, metric, value in records if metric == "accuracy"]
+    assert watched == pytest.approx([sum(found) / len(found)])
+
+
+def test_training_from_scratch_comes_with_large_batches_and_as_the_meta_learners_train(data):
+    named = multi_shot.methods(multi_shot.PUBLISHED)
+    large, alone, leap = (named[name].settings for name in ("sgd_large", "scratch", "leap"))
+    assert large == replace(alone, batch=640)
+    training = {field: getattr(leap, field) for field in vars(multi_shot.untrained(leap)) if not getattr(alone, field)}
+    assert replace(alone, **training) == leap
+    runs = (one_run(data, "multi_shot", "scratch", meta_batch=n) for n in (2, 5))  # what only meta-training reads
+    records = [[r for r in multi_shot.judge(each, None).records if r[2] != "adapt_seconds"] for each in runs]
+    assert records[0] == records[1] and ("", None, "meta_steps", 0) in records[0]
 
 
 def test_paper_settings_are_those_of_appendix_i():
-    paper = multi_shot.PAPER
+    paper = multi_shot.PUBLISHED
     assert (paper.ways, paper.shots, paper.queries, paper.batch, paper.momentum) == (10, 640, 50, 64, 0.9)
     assert (paper.inner_steps, paper.meta_steps, paper.meta_batch) == (100, 2000, 5)
 
@@ -183,26 +215,40 @@ def test_paper_settings_are_those_of_appendix_i():
 # ---------------------------------------------------------------- the table
 
 
-def test_steps_until_the_baseline_is_reached():
-    curves = {
-        ("sgd_large", 0): [0.1, 0.3, 0.5],
-        ("leap", 0): [0.1, 0.6, 0.7],
-        ("sgd_large", 1): [0.1, 0.2, 0.4],
-        ("leap", 1): [0.1, 0.3, 0.4],
-        ("reptile", 0): [0.1, 0.2, 0.3],
-        ("reptile", 1): [0.5, 0.5, 0.5],
-    }
-    same = {"experiment": "multi_shot", "n_tasks": 0, "profile": "quick", "data_source": "textures"}
+def made_up(curves: dict[tuple[str, int], list[float]]) -> pd.DataFrame:
+    """Rows of (method, seed) -> held-out accuracies of its one task, every fifth step."""
+    same = {"experiment": "multi_shot", "n_tasks": 0, "size": "quick", "data_source": "textures"}
     same |= {"data_checksum": "0", "settings": "0", "version": "0", "device": "cpu", "seconds": 1.0}
-    frames = [
-        results.rows(
-            [("task0", 5 * k, "heldout_accuracy", value) for k, value in enumerate(values)],
-            **same,
-            method=method,
-            seed=seed,
+    frames = []
+    for (method, seed), values in curves.items():
+        records = [("task0", 5 * k, "heldout_accuracy", value) for k, value in enumerate(values)]
+        records += [("task0", None, "accuracy", values[-1]), ("task0", None, "heldout_area", sum(values) / len(values))]
+        frames.append(rows.rows([*records, ("", None, "adapt_seconds", 1.0)], **same, method=method, seed=seed))
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_steps_until_the_baseline_is_reached():
+    found = report.steps_to_baseline(
+        made_up(
+            {
+                ("sgd_large", 0): [0.1, 0.3, 0.5],
+                ("leap", 0): [0.1, 0.6, 0.7],
+                ("sgd_large", 1): [0.1, 0.2, 0.4],
+                ("leap", 1): [0.1, 0.3, 0.4],
+                ("reptile", 0): [0.1, 0.2, 0.3],
+                ("reptile", 1): [0.5, 0.5, 0.5],
+            }
         )
-        for (method, seed), values in curves.items()
-    ]
-    found = steps_to_baseline(pd.concat(frames, ignore_index=True))
+    )
     assert (found["leap"], found["sgd_large"]) == (7.5, 10.0)
     assert pd.isna(found["reptile"])  # it does not get there with seed 0
+
+
+def test_a_state_of_a_user_comes_last_under_its_own_name():
+    paper = read_paper(REPO / "paper" / "warpgrad.csv", "multi")
+    frame = made_up({("mine", 0): [0.1, 0.5, 0.5, 0.6], ("sgd_large", 0): [0.1, 0.3, 0.4]})  # and learns for longer
+    lines, text = report.table(frame, paper, "small")
+    assert set(lines["method"]) == {"mine", "sgd_large"}
+    assert text.rstrip().splitlines()[-1] == "| mine | 60.0 | – | – | 42.5 | 5 | 1.00 |"
+    [legend] = [axes.get_legend() for axes in report.figures(frame, paper, [])["multi_shot"].axes[:1]]
+    assert [entry.get_text() for entry in legend.get_texts()] == ["SGD, large batches", "mine"]

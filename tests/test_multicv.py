@@ -10,12 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import DOUBLE
+from sizes import methods, one_run
 
-from leapwarp import fit as fitting
-from leapwarp import results, tables
+from leapwarp import fit
 from leapwarp.data import images
-from leapwarp.experiments import multicv
-from leapwarp.figures import multicv as figures
+from leapwarp.experiments import states
+from leapwarp.experiments.multicv import report, run
+from leapwarp.experiments.multicv.run import ENCODER, HAT, LEAP, PROGRESSIVE
 from leapwarp.inner import Step, adapt
 from leapwarp.learners import hat
 from leapwarp.learners.leap import leap_fold
@@ -24,11 +25,18 @@ from leapwarp.models import columns as nets
 from leapwarp.models.convnet import convnet
 from leapwarp.optim import cosine_sgd, sgd
 from leapwarp.problem import Batch
-from leapwarp.tables import multicv as table
+from leapwarp.report import rows
+from leapwarp.report.__main__ import main as report_main
+from leapwarp.report.quantities import quantity
+from leapwarp.report.table import read_paper
+from leapwarp.rng import generator
+from leapwarp.worlds import image_sets
+from leapwarp.worlds.image_sets import pixels, task_stack
 
 CPU = torch.device("cpu")
 PAPER = Path(__file__).parents[1] / "paper" / "leap.csv"
-SETTINGS = multicv.SMOKE
+SETTINGS = methods("multicv")["leap_1_epoch"].settings
+TIMES = {"meta_seconds", "step_seconds", "peak_memory"}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +46,12 @@ def drawn():
 
 @pytest.fixture(scope="module")
 def sets(drawn):
-    return [multicv.split(name, each, SETTINGS, 0, CPU) for name, each in drawn.sets.items()]
+    return [run.taken(one_run(drawn, "multicv", "finetune"), name)[0] for name in drawn.sets]
+
+
+def network(kind, sets):
+    """The problem of sets that are met beside each other, and what they share."""
+    return kind.network(sets, len(sets) - 1, SETTINGS.filters)
 
 
 def stream(seed=0):
@@ -54,12 +67,13 @@ def double(tree):
     return {name: leaf.double() for name, leaf in tree.items()}
 
 
-def trained(setup, state, number, steps=12):
+def trained(kind, sets, state, number, steps=12):
     """What a visit leaves of a task's parameters, of one task."""
-    task = multicv.task_stack(setup.sets, [number], [steps], SETTINGS.batch, stream(3))
-    about = Visit(steps, 3, setup.sets[number].classes, lambda params, stats: torch.tensor(0.5))
+    problem, sharing = network(kind, sets)
+    task = task_stack(sets, [number], [steps], SETTINGS.batch, stream(3))
+    about = Visit(steps, 3, sets[number].classes, lambda params, stats: torch.tensor(0.5))
     own = state["own"][str(number)]
-    return first(visit(setup.train, Training(0.1, 1000, 1), setup.sharing, state, number, own, task, about).params)
+    return first(visit(problem, Training(0.1, 1000, 1), sharing, state, number, own, task, about).params)
 
 
 # The cosine and early stopping.
@@ -88,12 +102,12 @@ def test_the_rate_falls_along_half_a_cosine():
     ],
 )
 def test_a_task_stops_when_validation_gets_no_better(sets, errors, patience, every, taken):
-    setup = multicv.set_up("encoder", sets, SETTINGS)
-    task = multicv.task_stack(sets, [0], [12], SETTINGS.batch, stream())
-    params, fixed = setup.sharing.join({"shared": encoder()}, None, setup.sharing.new(sets[0].classes, stream()), 3)
+    problem, sharing = network(ENCODER, sets)
+    task = task_stack(sets, [0], [12], SETTINGS.batch, stream())
+    params, fixed = sharing.join({"shared": encoder()}, None, sharing.new(sets[0].classes, stream()), 3)
     sequence = iter(errors)
     stop = no_better(lambda params, stats: torch.tensor(next(sequence)), patience, every)
-    adapted = adapt(setup.train, sgd(0.1), params, fixed, task, 12, stop=stop)
+    adapted = adapt(problem, sgd(0.1), params, fixed, task, 12, stop=stop)
     assert int(adapted.steps[0]) == taken
 
 
@@ -119,11 +133,11 @@ def test_leap_measures_the_path_of_the_encoder_and_the_loss_alone():
 
 
 def test_leap_learns_an_encoder_and_keeps_no_head(sets):
-    setup = multicv.set_up("leap", sets, SETTINGS)
+    problem, sharing = network(LEAP, sets)
     visits = [Visit(3, 3, each.classes, lambda params, stats: torch.tensor(0.5)) for each in sets]
-    learner = leap_encoder(setup.train, setup.sharing, Training(0.1, 100, 1), sgd(0.1), visits)
+    learner = leap_encoder(problem, sharing, Training(0.1, 100, 1), sgd(0.1), visits)
     before = encoder()
-    tasks = multicv.task_stack(sets, [1, 0], [4, 4], SETTINGS.batch, stream())
+    tasks = task_stack(sets, [1, 0], [4, 4], SETTINGS.batch, stream())
     state, info = learner.step(learner.init(before), tasks, stream(1))
     assert state["shared"].keys() == before.keys() and "own" not in state
     assert any(not torch.equal(leaf, before[name]) for name, leaf in state["shared"].items())
@@ -169,17 +183,17 @@ def test_the_compensation_takes_the_annealing_out_of_an_embeddings_gradient():
 
 def hat_state(sets, sign):
     """Three tasks, of which 2 was not met; task 1 uses the filters where `sign` is 1, task 0 none."""
-    setup = multicv.set_up("hat", sets, SETTINGS)
-    own = {str(i): setup.sharing.new(each.classes, stream(i)) for i, each in enumerate(sets)}
+    _, sharing = network(HAT, sets)
+    own = {str(i): sharing.new(each.classes, stream(i)) for i, each in enumerate(sets)}
     own["1"] |= {f"embedding.{block}": 3.0 * sign for block in range(4)}
     own["0"] |= {f"embedding.{block}": torch.full_like(sign, -3.0) for block in range(4)}
-    return setup, {"shared": encoder(), "own": own, "met": torch.tensor([1.0, 1.0, 0.0])}
+    return {"shared": encoder(), "own": own, "met": torch.tensor([1.0, 1.0, 0.0])}
 
 
 def test_weights_that_other_tasks_use_do_not_move_at_all(sets):
     sign = torch.tensor([1.0, -1.0])
-    setup, state = hat_state(sets, sign)
-    after, before = trained(setup, state, 0), state["shared"]
+    state = hat_state(sets, sign)
+    after, before = trained(HAT, sets, state, 0), state["shared"]
     for block in range(4):
         name = f"task.{block}"
         for part in ("conv.bias", "norm.weight", "norm.bias"):
@@ -221,51 +235,49 @@ def hat_step(p, others, x, y, s, rate):
 
 
 def test_a_visit_of_hat_is_what_its_equations_give(sets, monkeypatch):
-    pixels = multicv.pixels
-    monkeypatch.setattr(multicv, "pixels", lambda x, images: pixels(x, images).double())
-    setup, state = hat_state(sets, torch.tensor([0.002, -0.004]))  # gates of task 1: 0.69 and 0.17
+    monkeypatch.setattr(image_sets, "pixels", lambda images, rows: pixels(images, rows).double())
+    state = hat_state(sets, torch.tensor([0.002, -0.004]))  # gates of task 1: 0.69 and 0.17
     state["own"] = {number: double(own) for number, own in state["own"].items()}
     state["own"]["1"] |= {f"embedding.{b}": torch.tensor([0.002, -0.004], dtype=DOUBLE) for b in range(4)}
     state["own"]["0"] |= {f"embedding.{b}": torch.tensor([0.02, -0.01], dtype=DOUBLE) for b in range(4)}
     state["shared"], steps = double(state["shared"]), 5  # of epochs of 3
-    found = trained(setup, state, 0, steps)
+    found = trained(HAT, sets, state, 0, steps)
     others = [torch.sigmoid(400 * state["own"]["1"][f"embedding.{b}"]) for b in range(4)]
     params = state["shared"] | state["own"]["0"]
-    order = multicv.task_stack(sets, [0], [steps], SETTINGS.batch, stream(3)).order[0]
+    order = task_stack(sets, [0], [steps], SETTINGS.batch, stream(3)).order[0]
     for k in range(steps):
         s = 1 / 400 + (400 - 1 / 400) * (k % 3) / 2
-        x, y = multicv.pixels(sets[0].x[order[k]], sets[0]), sets[0].y[order[k]]
+        x, y = image_sets.pixels(sets[0].train, order[k]), sets[0].train.y[order[k]]
         params = hat_step(params, others, x, y, s, 0.1 * (1 + math.cos(math.pi * k / steps)) / 2)
     for name, leaf in params.items():
         torch.testing.assert_close(found[name], leaf, rtol=1e-6, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_a_task_that_comes_back_may_move_what_it_alone_uses(sets):
-    setup, state = hat_state(sets, torch.ones(2))
+    state = hat_state(sets, torch.ones(2))
     assert all((leaf == 0).all() for leaf in hat.used_by_others(state, 1, ABOUT).values())
     assert all((leaf == 1).all() for leaf in hat.used_by_others(state, 0, ABOUT).values())
     assert all((leaf == 1).all() for leaf in hat.used_by_others(state, None, ABOUT).values())
-    back, other = trained(setup, state, 1), trained(setup, state, 0)
+    back, other = trained(HAT, sets, state, 1), trained(HAT, sets, state, 0)
     assert not torch.equal(back["task.1.conv.weight"], state["shared"]["task.1.conv.weight"])
     for name, leaf in state["shared"].items():
         assert torch.equal(other[name], leaf)
 
 
 def test_a_task_that_was_never_met_uses_nothing(sets):
-    _, state = hat_state(sets, -torch.ones(2))
+    state = hat_state(sets, -torch.ones(2))
     state["own"]["2"] |= {f"embedding.{block}": torch.full((2,), 5.0) for block in range(4)}
     assert all((leaf == 0).all() for leaf in hat.used_by_others(state, None, ABOUT).values())
 
 
 def test_open_gates_leave_the_network_as_it_is(sets):
-    setup = multicv.set_up("hat", sets, SETTINGS)
-    own = setup.sharing.new(sets[0].classes, stream()) | {f"embedding.{b}": torch.full((2,), 6.0) for b in range(4)}
+    (gated, sharing), (plain, _) = network(HAT, sets), network(ENCODER, sets)
+    own = sharing.new(sets[0].classes, stream()) | {f"embedding.{b}": torch.full((2,), 6.0) for b in range(4)}
     params = {name: leaf[None] for name, leaf in (encoder() | own).items()}
-    batch = Batch(multicv.pixels(sets[0].x[:9], sets[0])[None], sets[0].y[:9][None])
-    stats = {name: leaf[None] for name, leaf in setup.train.stats().items()}
-    plain = multicv.set_up("encoder", sets, SETTINGS).train
+    batch = Batch(pixels(sets[0].train, slice(9))[None], sets[0].train.y[:9][None])
+    stats = {name: leaf[None] for name, leaf in gated.stats().items()}
     kept = {name: leaf for name, leaf in params.items() if not name.startswith("embedding.")}
-    torch.testing.assert_close(setup.train.evaluate(params, stats, batch).loss, plain.evaluate(kept, stats, batch).loss)
+    torch.testing.assert_close(gated.evaluate(params, stats, batch).loss, plain.evaluate(kept, stats, batch).loss)
 
 
 # Progressive Nets.
@@ -330,29 +342,27 @@ def test_columns_together_are_what_loops_over_them_give(number):
 
 
 def test_a_visit_trains_one_column_and_the_task_goes_on_with_it(sets):
-    setup = multicv.set_up("progressive", [*sets, sets[0]], SETTINGS)
-    new = multicv.training_column(SETTINGS, 3)
-    own = {str(i): new(each.classes, stream(i)) for i, each in enumerate(sets)}
+    _, sharing = network(PROGRESSIVE, sets)
+    own = {str(i): sharing.new(each.classes, stream(i)) for i, each in enumerate(sets)}
     state = {"shared": {}, "own": own, "met": torch.zeros(3)}
-    once = setup.sharing.keep(state, 1, trained(setup, state, 1))
+    once = sharing.keep(state, 1, trained(PROGRESSIVE, sets, state, 1))
     assert all(torch.equal(leaf, once["own"]["0"][name]) for name, leaf in own["0"].items())
     moved = {name for name, leaf in own["1"].items() if not torch.equal(leaf, once["own"]["1"][name])}
     assert {"task.0.conv.weight", "lateral.1.alpha", "lateral.1.reduce.weight", "lateral.head.weight"} <= moved
-    twice = trained(setup, once, 1)
+    twice = trained(PROGRESSIVE, sets, once, 1)
     assert not torch.equal(twice["task.0.conv.weight"], once["own"]["1"]["task.0.conv.weight"])
 
 
-@pytest.mark.parametrize("kind", ["leap", "encoder", "progressive"])
+@pytest.mark.parametrize("kind", [LEAP, ENCODER, PROGRESSIVE])
 def test_validation_of_meta_training_is_over_all_sets_whichever_are_drawn(sets, kind):
-    setup = multicv.set_up("encoder" if kind == "leap" else kind, [*sets, sets[0]], SETTINGS)
-    new = multicv.training_column(SETTINGS, 3) if kind == "progressive" else setup.sharing.new
+    problem, sharing = network(kind, sets)
     errors = iter([0.1, 0.2, 0.7, 0.4])
     visits = [Visit(2, 2, each.classes, lambda params, stats: torch.tensor(next(errors))) for each in sets]
-    owned = [new(each.classes, stream(i)) for i, each in enumerate(sets)]
-    learner = multicv.build_learner(multicv.Method(SETTINGS, kind), setup, visits, owned)
+    owned = [sharing.new(each.classes, stream(i)) for i, each in enumerate(sets)]
+    learner = kind.learner(problem, sharing, SETTINGS, visits, owned)
     state, found = learner.init(encoder()), []
     for drawn in ([1, 0], [1], [2]):  # sets that a meta-step has
-        tasks = multicv.task_stack(setup.sets, drawn, [3] * len(drawn), SETTINGS.batch, stream(3))
+        tasks = task_stack(sets, drawn, [3] * len(drawn), SETTINGS.batch, stream(3))
         state, _ = learner.step(state, tasks, stream())
         found.append([round(value, 1) for value in state["latest"].tolist()])
     assert found == [[0.2, 0.1, 2.0], [0.2, 0.7, 2.0], [0.2, 0.7, 0.4]]
@@ -361,30 +371,37 @@ def test_validation_of_meta_training_is_over_all_sets_whichever_are_drawn(sets, 
 # The experiment.
 
 
+def whole_run(drawn, name, checkpoints=None):
+    """Records of training and evaluation, times apart."""
+    this = one_run(drawn, "multicv", name)._replace(checkpoints=checkpoints)
+    trained = run.train(this) if name != "scratch" else None
+    records = run.judge(this, trained and trained.state).records + (trained.records if trained else [])
+    return [record for record in records if record[2] not in TIMES]
+
+
 def test_methods_of_a_seed_learn_a_held_out_set_from_the_same_batches_and_head(drawn, monkeypatch):
     seen = []
-    plain = multicv.adapt
-    monkeypatch.setattr(multicv, "adapt", lambda *rest, **more: seen.append(rest) or plain(*rest, **more))
+    plain = run.adapt
+    monkeypatch.setattr(run, "adapt", lambda *rest, **more: seen.append(rest) or plain(*rest, **more))
     for name in ("scratch", "leap", "finetune", "hat"):
-        multicv.run(drawn, multicv.methods(SETTINGS)[name], name, 0, 0, CPU, None, {})
+        whole_run(drawn, name)
     first_set = seen[:: len(drawn.sets)]
     for _, _, params, _, task, _ in first_set[1:]:
         assert torch.equal(task.order, first_set[0][4].order)
         assert torch.equal(params["head.weight"], first_set[0][2]["head.weight"])
-    assert torch.equal(first_set[0][2]["task.0.conv.weight"][0], encoder_of(0)["task.0.conv.weight"])
-
-
-def encoder_of(seed):
-    return convnet(SETTINGS.filters, channels=3, size=32).init(multicv.generator(seed, "init"))
+    start = convnet(SETTINGS.filters, channels=3, size=32).init(generator(0, "init"))
+    assert torch.equal(first_set[0][2]["task.0.conv.weight"][0], start["task.0.conv.weight"])
 
 
 def test_validation_images_are_a_part_of_the_training_images_only(drawn):
-    each = next(iter(drawn.sets.values()))
-    whole = multicv.replace(SETTINGS, most_train=None, most_test=None, most_classes=None)
-    parts = multicv.split("glyphs-0", each, whole, 0, CPU)
-    assert (len(parts.y), len(parts.y_validation), len(parts.y_test)) == (255, 45, 100)
-    together = torch.cat([parts.x, parts.x_validation]).flatten(1).float().sum(1).sort().values
+    this = one_run(drawn, "multicv", "finetune", most_train=None, most_classes=None)
+    each, (parts, classes) = drawn.sets["glyphs-0"], run.taken(this, "glyphs-0")
+    assert (len(parts.train.y), len(parts.validation.y), len(classes)) == (255, 45, each.classes)
+    together = torch.cat([parts.train.x, parts.validation.x]).flatten(1).float().sum(1).sort().values
     torch.testing.assert_close(together, each.train_images.flatten(1).float().sum(1).sort().values)
+    test = image_sets.take("glyphs-0", each, "test", classes, None, 0, CPU)
+    assert torch.equal(test.x.flatten().sort().values, each.test_images.flatten().sort().values)
+    assert torch.equal(classes[test.y].sort().values, each.test_labels.sort().values)
 
 
 def test_meta_steps_draw_other_tasks_and_methods_the_same(drawn, monkeypatch):
@@ -393,14 +410,14 @@ def test_meta_steps_draw_other_tasks_and_methods_the_same(drawn, monkeypatch):
 
     found = {}
 
-    def fit(learner, params, sample, how, seed, title, identity):
+    def stop(learner, params, sample, how, seed, title, identity):
         found[title.split(",")[0]] = [sample(k) for k in range(4)]
         raise Enough
 
-    monkeypatch.setattr(multicv, "fit", fit)
+    monkeypatch.setattr(fit, "fit", stop)
     for name in ("leap_1_epoch", "hat"):
         with pytest.raises(Enough):
-            multicv.run(drawn, multicv.methods(SETTINGS)[name], name, 0, 0, CPU, None, {})
+            run.train(one_run(drawn, "multicv", name))
     for one, other in zip(found["leap_1_epoch"], found["hat"], strict=True):
         assert torch.equal(one.index, other.index) and torch.equal(one.order, other.order)
     orders = [task.order for task in found["hat"]]
@@ -409,7 +426,7 @@ def test_meta_steps_draw_other_tasks_and_methods_the_same(drawn, monkeypatch):
 
 
 def test_every_image_comes_once_in_an_epoch():
-    rows = multicv.order(10, 5, 4, stream())
+    rows = image_sets.order(10, 5, 4, stream())
     assert rows.shape == (5, 4)
     flat = rows.flatten().tolist()
     assert sorted(flat[:10]) == sorted(flat[10:]) == list(range(10))
@@ -417,37 +434,81 @@ def test_every_image_comes_once_in_an_epoch():
 
 @pytest.mark.parametrize("name", ["leap", "hat", "progressive"])
 def test_a_run_that_was_stopped_ends_with_the_same_rows(drawn, tmp_path, monkeypatch, name):
-    method = multicv.methods(SETTINGS)[name]
-    whole, _ = multicv.run(drawn, method, name, 0, 0, CPU, None, {})
-    plain, count = fitting.meta_step, 0
+    whole = whole_run(drawn, name)
+    meta_step, taken = fit.meta_step, []
+    learn, learnt = run.learn, []
 
-    def stopped(*rest):
-        nonlocal count
-        count += 1
-        if count == SETTINGS.meta_steps + 2:  # in the second meta-step of the second set
-            raise ZeroDivisionError
-        return plain(*rest)
+    def stopped(done, number, function, what):
+        """`function`, which fails at its call of that number."""
 
-    learnt = []
-    learn = multicv.learn
-    monkeypatch.setattr(multicv, "learn", lambda *rest: learnt.append(rest[3]) or learn(*rest))
-    monkeypatch.setattr(fitting, "meta_step", stopped)
-    with pytest.raises(ZeroDivisionError):
-        multicv.run(drawn, method, name, 0, 0, CPU, tmp_path, {"lr": 1})
-    assert len(list(tmp_path.glob("*-rows.pt"))) == 1
-    resumed, _ = multicv.run(drawn, method, name, 0, 0, CPU, tmp_path, {"lr": 1})
-    assert count == 3 * SETTINGS.meta_steps + 1  # no meta-step but the stopped one is made twice
-    assert learnt == list(drawn.sets)  # and no held-out set is learnt twice
-    timed = {"meta_seconds", "step_seconds", "peak_memory"}
-    assert [tuple(r) for r in resumed if r[2] not in timed] == [r for r in whole if r[2] not in timed]
+        def call(*rest):
+            done.append(what(*rest))
+            if len(done) == number:
+                raise ZeroDivisionError
+            return function(*rest)
+
+        return call
+
+    # In the second meta-step of the second set, and in the evaluation of the second set.
+    monkeypatch.setattr(fit, "meta_step", stopped(taken, SETTINGS.meta_steps + 2, meta_step, lambda *rest: rest[4]))
+    monkeypatch.setattr(run, "learn", stopped(learnt, 2, learn, lambda *rest: rest[1]))
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            whole_run(drawn, name, tmp_path)
+    resumed = whole_run(drawn, name, tmp_path)
+    assert len(taken) == 3 * SETTINGS.meta_steps + 1  # no meta-step but the stopped one is made twice
+    first, second, third = drawn.sets
+    assert learnt == [first, second, second, third]  # nor is a held-out set, but the one that was cut off
+    assert resumed == whole
+
+
+@pytest.mark.parametrize("name", ["leap", "hat", "progressive"])
+def test_what_was_learnt_is_evaluated_the_same_from_its_file(drawn, tmp_path, name):
+    this = one_run(drawn, "multicv", name)
+    state = run.train(this).state
+    states.write(tmp_path / "state.safetensors", {0: state}, {})
+    back = states.read(tmp_path / "state.safetensors")[0][0]
+    kept = {"leap": {"shared", "latest"}}.get(name, {"shared", "own", "met", "latest"})
+    for held_out in drawn.sets:
+        was, found = state["without"][held_out], back["without"][held_out]
+        assert was.keys() == found.keys() == kept
+        assert bool(found["shared"]) == (name != "progressive")
+        torch.testing.assert_close(found, was, rtol=0, atol=0)
+    untimed = [[record for record in run.judge(this, each).records if record[2] not in TIMES] for each in (state, back)]
+    assert untimed[0] == untimed[1]
+
+
+def test_training_reads_no_settings_of_evaluation(drawn):
+    other = {"heldout_epochs": 1, "heldout_patience": 1, "most_test": 5, "curve_points": 2}
+    assert other.keys() == run.EVALUATION
+    for name in ("leap", "hat", "progressive"):
+        one, two = (run.train(one_run(drawn, "multicv", name, **changes)) for changes in ({}, other))
+        torch.testing.assert_close(one.state, two.state, rtol=0, atol=0)
+        kept = [[record for record in each.records if record[2] not in TIMES] for each in (one, two)]
+        assert kept[0] == kept[1]
+
+
+def test_a_state_of_other_sets_is_refused(drawn):
+    few = drawn._replace(sets=dict(list(drawn.sets.items())[:2]))
+    state = run.train(one_run(few, "multicv", "finetune")).state
+    with pytest.raises(ValueError, match="learnt without glyphs-0, glyphs-1; needed glyphs-0, glyphs-1, glyphs-2"):
+        run.judge(one_run(drawn, "multicv", "finetune"), state)
+
+
+def test_memory_is_measured_once(drawn):
+    this = one_run(drawn, "multicv", "finetune", heldout_epochs=1)
+    trained = run.train(this)
+    found = [trained.records, run.judge(this, trained.state).records, run.judge(this, None).records]
+    assert [sum(record[2] == "peak_memory" for record in records) for records in found] == [1, 0, 1]
 
 
 def test_the_growth_that_is_reported_is_that_of_the_parameters(drawn):
     for name in ("leap", "finetune", "hat", "progressive"):
-        records, _ = multicv.run(drawn, multicv.methods(SETTINGS)[name], name, 0, 0, CPU, None, {})
+        records = whole_run(drawn, name)
         growth = [value for _, _, metric, value in records if metric == "parameters_without_heads"]
         assert len(growth) == 3
         assert (growth[0] == growth[-1]) == (name in ("leap", "finetune"))
+        assert growth[0] == run.count(encoder()) + (4 * SETTINGS.filters if name == "hat" else 0)
     assert growth[-1] == nets.parameters(SETTINGS.filters, 3)
 
 
@@ -456,7 +517,7 @@ def test_the_growth_that_is_reported_is_that_of_the_parameters(drawn):
 
 def made_up(seeds=(0, 1), skip=()):
     fixed = {
-        "experiment": "multicv", "profile": "quick", "data_source": "multicv-subsets", "data_checksum": "0a1b2c",
+        "experiment": "multicv", "size": "quick", "data_source": "multicv-subsets", "data_checksum": "0a1b2c",
         "settings": "3d4e5f", "version": "0.1.0", "device": "cpu", "seconds": 1.0, "n_tasks": 0,
     }  # fmt: skip
     error = {"leap": 0.2, "finetune": 0.4, "progressive": 0.3, "hat": 0.5, "scratch": 0.25}
@@ -476,12 +537,12 @@ def made_up(seeds=(0, 1), skip=()):
                 records += [(task, k, "heldout_accuracy", 0.1 * k) for k in (0, 5)]
                 records += [(task, k, "train_batch_error", 0.5) for k in (0, 5)]
             if method not in skip:
-                frames.append(results.rows(records, method=method, seed=seed, **fixed))
+                frames.append(rows.rows(records, method=method, seed=seed, **fixed))
     return pd.concat(frames, ignore_index=True)
 
 
 def test_table_3_is_complete_and_as_printed():
-    paper = tables.read_paper(PAPER, "3")
+    paper = read_paper(PAPER, "3")
     assert len(paper) == 8 * 5 * 3
     found = paper.set_index(["row", "method", "metric"])["value"]
     assert found["facescrub", "leap", "error"] == 19.9 and found["cifar100", "hat", "error_area"] == 58.4
@@ -490,7 +551,8 @@ def test_table_3_is_complete_and_as_printed():
 
 
 def test_the_table_sets_ours_beside_the_papers_and_says_what_the_data_are():
-    lines, text = table.build(made_up(), tables.read_paper(PAPER, "3"))
+    lines, text = report.table(made_up(), read_paper(PAPER, "3"), "a small one")
+    assert "- Size: `quick`: a small one.\n" in text
     assert "| mnist | Leap | **20.5 ± 0.7** / **0.7** |" in text
     assert "| facescrub | Leap | 50.5 ± 0.7 / 19.9 |" in text
     assert "| facescrub | No pretraining | **35.5 ± 0.7** / 18.2 |" in text
@@ -506,38 +568,38 @@ def test_the_table_sets_ours_beside_the_papers_and_says_what_the_data_are():
 
 
 def test_one_seed_or_a_missing_method_leave_gaps_and_no_error():
-    _, text = table.build(made_up((0,), skip=("hat", "scratch")), tables.read_paper(PAPER, "3"))
+    _, text = report.table(made_up((0,), skip=("hat", "scratch")), read_paper(PAPER, "3"), "")
     assert "| mnist | HAT | – / 0.8 |" in text and "Against no pretraining" not in text
 
 
 def test_leads_are_over_the_best_other_method_of_the_same_seed():
     frame = made_up()
-    assert tables.quantity(frame, "lead_mnist")["value"].tolist() == pytest.approx([5, 5])
-    assert tables.quantity(frame, "area_lead_mnist")["value"].tolist() == pytest.approx([5, 5])
-    assert tables.quantity(frame, "lead_facescrub")["value"].tolist() == pytest.approx([-15, -15])
-    assert tables.quantity(frame, "error_mnist")["task"].unique().tolist() == ["mnist"]
-    assert tables.quantity(made_up(skip=("hat",)), "lead_mnist").empty
-    ratio = tables.quantity(frame, "parameter_ratio")
+    assert quantity(frame, "lead_mnist")["value"].tolist() == pytest.approx([5, 5])
+    assert quantity(frame, "area_lead_mnist")["value"].tolist() == pytest.approx([5, 5])
+    assert quantity(frame, "lead_facescrub")["value"].tolist() == pytest.approx([-15, -15])
+    assert quantity(frame, "error_mnist")["task"].unique().tolist() == ["mnist"]
+    assert quantity(made_up(skip=("hat",)), "lead_mnist").empty
+    ratio = quantity(frame, "parameter_ratio")
     assert ratio.loc[ratio["method"] == "progressive", "value"].tolist() == [9.0] * 6
 
 
 def test_the_map_shows_differences_to_no_pretraining():
-    final = tables.quantity(made_up(), "error")
-    cells = figures.changes(final, ["mnist", "facescrub"], ["leap", "finetune"])
+    final = quantity(made_up(), "error")
+    cells = report.changes(final, ["mnist", "facescrub"], ["leap", "finetune"])
     np.testing.assert_allclose(cells, [[-5, 15], [15, 15]], atol=1e-9)
-    assert np.isnan(figures.changes(final, ["svhn"], ["leap"])).all()
+    assert np.isnan(report.changes(final, ["svhn"], ["leap"])).all()
 
 
 def test_figures_are_drawn_whatever_is_missing(tmp_path):
     for frame in (made_up(), made_up((0,), skip=("scratch", "hat"))):
-        results.write(tmp_path / "rows.csv", frame)
-        rows = ["--experiment", "multicv", "--rows", str(tmp_path / "rows.csv"), "--paper", str(PAPER)]
-        figures.main([*rows, "--out-dir", str(tmp_path)])
+        rows.write(tmp_path / "rows.csv", frame)
+        options = ["--rows", str(tmp_path / "rows.csv"), "--paper", str(PAPER), "--out-dir", str(tmp_path)]
+        report_main(["figures", "multicv", *options])
         assert {path.stem for path in tmp_path.glob("*.png")} == {"multicv", "multicv_map", "multicv_curves"}
 
 
 def test_the_official_counts_of_the_table_are_those_of_the_data():
-    assert {name: (a.classes, a.n_train, a.n_test) for name, a in images.OFFICIAL.items()} == table.OFFICIAL
+    assert {name: (a.classes, a.n_train, a.n_test) for name, a in images.OFFICIAL.items()} == report.SETS
 
 
 def test_the_gain_of_more_epochs_is_of_the_same_seed_and_set():
@@ -546,6 +608,6 @@ def test_the_gain_of_more_epochs_is_of_the_same_seed_and_set():
     more.loc[more["metric"] == "accuracy", "value"] += 0.02
     one = frame.loc[frame["method"] == "leap"].assign(method="leap_1_epoch")
     one.loc[one["metric"] == "accuracy", "value"] -= 0.03
-    gain = tables.quantity(pd.concat([frame, more, one]), "epochs_gain").groupby("method")["value"]
+    gain = quantity(pd.concat([frame, more, one]), "epochs_gain").groupby("method")["value"]
     assert gain.mean().to_dict() == pytest.approx({"finetune": 2.0, "leap": 3.0}) and gain.size().tolist() == [6, 6]
-    assert tables.quantity(frame, "epochs_gain").empty
+    assert quantity(frame, "epochs_gain").empty

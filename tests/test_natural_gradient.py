@@ -6,20 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import reference
+import sizes
 import torch
 from cases import DOUBLE
 
-from leapwarp import results, tables
 from leapwarp.data import glyphs
-from leapwarp.experiments import natural_gradient, omniglot
-from leapwarp.experiments.natural_gradient import distance, layer_rows, whiten
-from leapwarp.experiments.omniglot import Subject, choose_damping
-from leapwarp.figures import natural_gradient as figures
+from leapwarp.experiments import omniglot
+from leapwarp.experiments.natural_gradient import report
+from leapwarp.experiments.natural_gradient.run import distance, layer_rows, whiten
+from leapwarp.experiments.omniglot import Subject, choose_damping, judge, train
+from leapwarp.experiments.omniglot_warp import report as omniglot_warp
 from leapwarp.models.convnet import Warp, convnet
-from leapwarp.tables import activations, omniglot_warp
-from leapwarp.tables import natural_gradient as table
+from leapwarp.report import __main__ as command
+from leapwarp.report import rows as result_rows
+from leapwarp.report.quantities import quantity
+from leapwarp.report.table import read_paper
 
-CPU = torch.device("cpu")
 PAPER = Path(__file__).parents[1] / "paper" / "warpgrad.csv"
 
 
@@ -67,7 +69,7 @@ def test_layers_are_seen_as_a_plain_network_gives_them():
     params = {name: torch.stack([p[name] for p in each]).double() for name in each[0]}
     stats = {name: leaf.double().expand(2, *leaf.shape) for name, leaf in model.stats().items()}
     x = torch.rand(2, 7, 28, 28, dtype=DOUBLE)
-    subject = Subject(natural_gradient.SMOKE, model, None, None, None, [], None)
+    subject = Subject(sizes.methods("natural_gradient")["warp_leap"].settings, model, None, None, None, [], None)
     found = layer_rows(subject, params, stats, x)
     assert sorted(found) == sorted(f"{side}.{block}" for side in ("pre", "post") for block in range(4))
     for t in range(2):
@@ -100,11 +102,9 @@ def test_the_damping_of_the_least_validation_error_is_taken_and_all_are_reported
 
 
 def test_the_choice_looks_at_validation_alphabets_only(drawn, monkeypatch):
-    settings = natural_gradient.SMOKE
-    seen = []
-    plain = omniglot.images
+    run, seen = sizes.one_run(drawn, "natural_gradient", "kfac"), []
+    plain, choose, settings = omniglot.images, omniglot.choose_damping, run.method.settings
     monkeypatch.setattr(omniglot, "images", lambda data, names, *rest: seen.append(names) or plain(data, names, *rest))
-    choose = omniglot.choose_damping
 
     def watched(dampings, error):
         best = choose(dampings, error)
@@ -113,29 +113,21 @@ def test_the_choice_looks_at_validation_alphabets_only(drawn, monkeypatch):
         return best
 
     monkeypatch.setattr(omniglot, "choose_damping", watched)
-    method = natural_gradient.methods(settings)["kfac"]
-    records, _ = omniglot.run(drawn, method, "kfac", 0, 0, CPU, None, {})
+    records = judge(run, None).records
     assert len(seen) == 2 and len([metric for _, _, metric, _ in records if metric == "accuracy"]) == 2
 
 
 def test_a_fixed_initialisation_does_not_move_and_the_main_one_does(drawn):
-    settings = natural_gradient.SMOKE
     for name, moves in (("warp_linear", False), ("warp_leap", True)):
-        method = natural_gradient.methods(settings)[name]
-        found = []
-        omniglot.run(
-            drawn, method._replace(measure=lambda s, found=found: found.append(s) or []), name, 2, 0, CPU, None, {}
-        )
-        start = found[0].model.init(omniglot.generator(0, "init"))
-        state = found[0].state
+        run = sizes.one_run(drawn, "natural_gradient", name, 2)
+        start, state = omniglot.set_up(run).params, train(run).state
         assert all(torch.equal(leaf, start[key]) for key, leaf in state["params"].items()) != moves
         assert not any(torch.equal(leaf, start[key]) for key, leaf in state["warp"].items())
 
 
 def test_activations_are_measured_before_and_after_each_warp(drawn):
-    settings = natural_gradient.SMOKE
-    method = natural_gradient.methods(settings)["warp_leap"]
-    records, _ = omniglot.run(drawn, method, "warp_leap", 2, 0, CPU, None, {})
+    run = sizes.one_run(drawn, "natural_gradient", "warp_leap", 2)
+    records = judge(run, train(run).state).records
     tasks = {task for task, _, metric, _ in records if metric == "accuracy"}
     for what in ("mean", "rms", "cov"):
         for side in ("pre", "post", "white"):
@@ -145,6 +137,14 @@ def test_activations_are_measured_before_and_after_each_warp(drawn):
                 assert side != "pre" or all(value >= 0 for value in of.values())  # after a ReLU
 
 
+def test_the_main_configuration_departs_from_the_size_to_what_the_main_experiment_publishes():
+    main = sizes.methods("omniglot_warp", "paper")["warp_leap"].settings
+    for size in ("smoke", "quick", "paper"):
+        settings = sizes.methods("natural_gradient", size)["warp_leap"].settings
+        for key in ("batch", "inner_lr", "leap_weight"):
+            assert getattr(settings, key) == getattr(main, key)
+
+
 # Table and figures.
 
 
@@ -152,7 +152,7 @@ def made_up(experiment="natural_gradient", seeds=(0, 1)):
     """Two held-out tasks a seed; the activations of layer l are l + 1 times those of layer 0."""
     fixed = {
         "experiment": experiment,
-        "profile": "quick",
+        "size": "quick",
         "data_source": "omniglot",
         "data_checksum": "0a1b2c",
         "settings": "3d4e5f",
@@ -188,18 +188,18 @@ def made_up(experiment="natural_gradient", seeds=(0, 1)):
                                 scale = layer + 1 if metric != "cov" else 1 + layer * (side == "post")
                                 records.append((task, None, f"{metric}_{side}.{layer}", float(number * scale)))
             count = 10 if method.startswith("warp") else 0
-            frames.append(results.rows(records, method=method, n_tasks=count, seed=seed, **fixed))
+            frames.append(result_rows.rows(records, method=method, n_tasks=count, seed=seed, **fixed))
     return pd.concat(frames, ignore_index=True)
 
 
 def test_table_4_is_complete_and_as_printed():
-    paper = tables.read_paper(PAPER, "4").set_index("method")
+    paper = read_paper(PAPER, "4").set_index("method")
     assert paper["value"].to_dict() == {"sgd": 40.1, "kfac": 58.2, "warp_linear": 68.0, "warp_nonlinear": 81.3}
     assert paper["std"].to_dict() == {"sgd": 6.1, "kfac": 3.2, "warp_linear": 4.4, "warp_nonlinear": 4.0}
 
 
 def test_table_4_sets_ours_beside_the_papers_and_says_how_dampings_were_chosen():
-    lines, text = table.build(made_up(), tables.read_paper(PAPER, "4"))
+    lines, text = report.table(made_up(), read_paper(PAPER, "4"), "about this size alone")
     ours = lines.loc[lines["metric"] == "accuracy"].set_index("method")
     assert ours["ours_mean"].to_dict() == pytest.approx(
         {"sgd": 35, "kfac": 45, "kfac_exact": 50, "warp_linear": 65, "warp_nonlinear": 75}
@@ -208,14 +208,14 @@ def test_table_4_sets_ours_beside_the_papers_and_says_how_dampings_were_chosen()
     assert "| KFAC | 45.0 ± 7.1 | 58.2 ± 3.2 | -13.2 |" in text
     assert "| KFAC (exact Fisher) | 1 | 25.0 | 12.5 | 0.1 |" in text
     assert "| KFAC | 2.000 ± 0.000 | 2.0 |" in text
-    assert "is about this size alone" in text
+    assert "`quick`: about this size alone." in text
     for part in text.split("\n\n"):
         if part.startswith("|"):
             assert len({row.count("|") for row in part.splitlines()}) == 1
 
 
 def test_table_2_sets_the_times_of_kfac_and_sgd_beside_warp_leaps():
-    _, text = omniglot_warp.build(made_up("omniglot_warp"), tables.read_paper(PAPER, "2"))
+    _, text = omniglot_warp.table(made_up("omniglot_warp"), read_paper(PAPER, "2"), "a size")
     assert "| SGD (10× batch, rate) | 1.000 ± 0.000 | 2.0 |" in text
     assert "| KFAC | 2.000 ± 0.000 | 4.0 |" in text
     assert "| KFAC | 0 | 25.0 | 12.5 | 0.1 |" in text
@@ -223,33 +223,32 @@ def test_table_2_sets_the_times_of_kfac_and_sgd_beside_warp_leaps():
 
 def test_quantities_of_activations_average_over_layers():
     frame = made_up()
-    offset = tables.quantity(frame, "offset_pre")
+    offset = quantity(frame, "offset_pre")
     assert len(offset) == 4 and offset["value"].tolist() == pytest.approx([0.75] * 4)
-    assert tables.quantity(frame, "offset_post")["value"].tolist() == pytest.approx([0.125] * 4)
-    excess = tables.quantity(frame, "excess_post")  # 7, 14, 21, 28 less 2 each
+    assert quantity(frame, "offset_post")["value"].tolist() == pytest.approx([0.125] * 4)
+    excess = quantity(frame, "excess_post")  # 7, 14, 21, 28 less 2 each
     assert excess["value"].tolist() == pytest.approx([15.5] * 4)
     assert set(zip(excess["seed"], excess["task"], strict=True)) == {(s, t) for s in (0, 1) for t in "AB"}
     silent = frame.assign(value=frame["value"].where(~frame["metric"].isin(["mean_pre.3", "rms_pre.3"]), 0.0))
-    assert activations.offset(silent, "pre")["value"].tolist() == pytest.approx([0.75] * 4)
-    assert tables.quantity(frame.loc[frame["method"] == "sgd"], "offset_pre").empty
+    assert report.offset(silent, "pre")["value"].tolist() == pytest.approx([0.75] * 4)
+    assert quantity(frame.loc[frame["method"] == "sgd"], "offset_pre").empty
 
 
 def test_figures_show_what_the_rows_say(tmp_path):
-    paper, frame = tables.read_paper(PAPER, "4"), made_up()
-    mean, cov = figures.activations(frame).axes
+    paper, frame = read_paper(PAPER, "4"), made_up()
+    mean, cov = report.activations(frame).axes
     drawn = {c.get_label(): c.lines[0].get_ydata().tolist() for c in cov.containers}
     assert drawn["before the warp"] == pytest.approx([5, 5, 5, 5])
     assert drawn["after the warp"] == pytest.approx([7, 14, 21, 28])
     assert drawn["after it, whitened by\ntraining images"] == pytest.approx([2, 2, 2, 2])
     assert [c.lines[0].get_ydata().tolist() for c in mean.containers][1] == pytest.approx([-1, -2, -3, -4])
-    left, _ = figures.table(frame, paper).axes
+    left, _ = report.picture(frame, paper).axes
     assert [label.get_text() for label in left.get_yticklabels()][-1] == "SGD"
     points = [c.lines[0].get_xdata().tolist() for c in left.containers]
     assert points == [pytest.approx([x]) for x in (75, 81.3, 65, 68.0, 50, 45, 58.2, 35, 40.1)]
-    results.write(tmp_path / "rows.csv", frame)
-    rows = ["--experiment", "natural_gradient", "--rows", str(tmp_path / "rows.csv"), "--paper", str(PAPER)]
-    figures.main([*rows, "--out-dir", str(tmp_path)])
-    assert {path.stem for path in tmp_path.glob("*.png")} == {"natural_gradient", "activations"}
+    line = ["figures", "natural_gradient", "--rows", str(tmp_path / "rows.csv"), "--out-dir", str(tmp_path)]
     only = made_up(seeds=(0,))
-    results.write(tmp_path / "rows.csv", only.loc[only["method"].isin(["sgd", "warp_linear"])])
-    figures.main([*rows, "--out-dir", str(tmp_path)])
+    for part in (frame, only.loc[only["method"].isin(["sgd", "warp_linear"])]):
+        result_rows.write(tmp_path / "rows.csv", part)
+        command.main(line)
+        assert {path.stem for path in tmp_path.glob("*.png")} == {"natural_gradient", "activations"}

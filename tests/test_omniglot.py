@@ -1,24 +1,19 @@
 """Splits, tasks and pixels of the Omniglot experiments, on glyphs; the same code serves the real images."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import sizes
 import torch
 
+from leapwarp import plan
 from leapwarp.data import glyphs
 from leapwarp.data.alphabets import build
 from leapwarp.evaluate import area
-from leapwarp.experiments import omniglot, omniglot_leap, omniglot_warp
-from leapwarp.experiments.omniglot import (
-    draw_batch,
-    draw_tasks,
-    images,
-    meta_batch,
-    pixels,
-    split,
-)
+from leapwarp.experiments.omniglot import judge, train
 from leapwarp.rng import generator
+from leapwarp.trees import leaves
+from leapwarp.worlds.alphabets import draw_batch, draw_tasks, images, meta_batch, pixels, split
 
 CPU = torch.device("cpu")
 COUNTS = (1, 3, 5, 10, 15, 20, 25, 26)
@@ -62,9 +57,10 @@ def test_too_many_tasks_are_refused(alphabets):
 
 
 def test_every_count_of_the_papers_fits(alphabets):
-    for module, counts in ((omniglot_leap, [*range(2, 31, 2), 1]), (omniglot_warp, COUNTS[:-1])):
-        for settings in (module.PAPER, module.QUICK):
-            for n in counts:
+    for name in ("omniglot_leap", "omniglot_warp"):
+        for size in ("quick", "paper"):
+            settings = sizes.methods(name, size)["leap"].settings
+            for n in plan.read_size(sizes.SIZES / f"{size}.yaml", [name]).entries[name]["n_tasks"]:
                 split(alphabets, 0, n, settings.n_test, settings.n_validation)
 
 
@@ -99,9 +95,8 @@ def test_ink_is_1_on_background_0_and_the_released_pixels_are_its_negative_insid
 
 
 def test_mini_batches_cover_the_training_images_evenly(drawn):
-    settings = omniglot_warp.PAPER
     data = images(drawn, drawn.names[1:3], 0, CPU)
-    tasks = draw_tasks(data, torch.tensor([1, 0]), generator(0, "t"), 30, 20, settings)
+    tasks = draw_tasks(data, torch.tensor([1, 0]), generator(0, "t"), 30, 20, "affine", False)
     counts = torch.bincount(tasks.order[0].flatten(), minlength=300)
     assert counts.min() == counts.max() == 2  # 600 draws of 300 images
     assert tasks.index.tolist() == [1, 0]
@@ -124,19 +119,39 @@ def test_the_area_under_a_curve():
     torch.testing.assert_close(area(curves), torch.tensor([0.5, 1.0, (0.3 + 0.4) / 2]))
 
 
-def test_sizes_differ_in_numbers_only():
-    for module in (omniglot_leap, omniglot_warp):
-        methods = [module.methods(settings) for settings in module.PROFILES.values()]
-        assert all(list(one) == list(methods[0]) for one in methods)
-        for name in methods[0]:
-            assert len({(one[name].warp, one[name].pretrains) for one in methods}) == 1
-            assert len({one[name].settings.inner_lr for one in methods}) == 1
+def test_sizes_keep_the_rates_of_the_papers():
+    for name in ("omniglot_leap", "omniglot_warp"):
+        found = [sizes.methods(name, size) for size in ("smoke", "quick", "paper")]
+        for method in found[0]:
+            assert len({one[method].settings.inner_lr for one in found}) == 1
 
 
 def test_the_stand_in_is_too_hard_for_scratch_in_100_steps(drawn):
     """Glyphs must leave room for what meta-learning adds."""
-    settings = replace(omniglot_warp.QUICK, n_test=2, n_validation=0)
-    method = omniglot_warp.methods(settings)["scratch"]
-    records, _ = omniglot.run(drawn, method, "scratch", 0, 0, CPU, None, {})
-    accuracy = [value for _, _, metric, value in records if metric == "accuracy"]
+    run = sizes.one_run(drawn, "omniglot_warp", "scratch", size="quick", n_test=2, n_validation=0)
+    accuracy = [value for _, _, metric, value in judge(run, None).records if metric == "accuracy"]
     assert len(accuracy) == 2 and 0.05 < sum(accuracy) / 2 < 0.5
+
+
+@pytest.mark.parametrize("name", ["leap", "finetune"])
+def test_settings_of_evaluation_do_not_reach_training(drawn, name):
+    few = {"n_test": 1, "n_validation": 1, "validate_every": 1, "patience": 5}
+    other = {"eval_steps": 3, "curve_every": 2, "dampings": (7.0,), "damping_tasks": 1}
+    one, two = (
+        train(sizes.one_run(drawn, "omniglot_leap", name, 2, **few, **changes)) for changes in ({}, other)
+    )  # fmt: skip
+    assert [record for record in one.records if "seconds" not in record[2]] == [
+        record for record in two.records if "seconds" not in record[2]
+    ]
+    for key, leaf in leaves(one.state).items():
+        assert torch.equal(leaf, leaves(two.state)[key])
+
+
+def test_what_is_learnt_is_judged_without_more_than_the_state(drawn):
+    """Twice the same rows, whoever makes the model and the learner; and not those of the random start."""
+    run = sizes.one_run(drawn, "omniglot_warp", "warp_leap", 2, n_test=1, n_validation=1)
+    state = train(run).state
+    rows = [
+        [record for record in judge(run, start).records if "seconds" not in record[2]] for start in (state, state, None)
+    ]
+    assert rows[0] == rows[1] != rows[2]

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,54 +11,54 @@ import pytest
 import yaml
 from calls import REPO
 
-from leapwarp import claims, page, results
-from leapwarp import snapshot as leapwarp_snapshot
-from leapwarp.figures import omniglot as figures
-from leapwarp.figures import search as figure_of_search
-from leapwarp.tables import omniglot_warp, search
+from leapwarp import catalogue
+from leapwarp.report import __main__ as report
+from leapwarp.report import claims, page, search
+from leapwarp.report import rows as results
+from leapwarp.report import snapshot as leapwarp_snapshot
 
-CAPTIONS = REPO / "workflow/report"
+QUICK = REPO / "workflow/sizes/quick.yaml"
+ABOUT = "smaller networks & shorter training"
+BOTH = [catalogue.find(name) for name in ("omniglot_warp", "omniglot_leap")]
+MADE_BY = {"version": "0.1.0+gabc", "code": "0d", "packages": {"torch": "2.14"}, "started": "2026-01-02T03:04:05+00:00"}
 ACCURACY = {("warp_leap", 1): 0.5, ("warp_leap", 10): 0.8, ("leap", 1): 0.3, ("leap", 10): 0.9, ("scratch", 0): 0.1}
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
-def make(folder, source="omniglot", profile="quick"):
+def make(folder, source="omniglot", size="quick"):
     """Results of one experiment as the workflow leaves them, from made-up rows with names that need escaping."""
     here, frames, stream = folder / "omniglot_warp", [], np.random.default_rng(0)
     runs = []
     for (method, count), accuracy in ACCURACY.items():
+        same = {"experiment": "omniglot_warp", "method": method, "n_tasks": count, "size": size, "device": "cpu"}
+        same |= {"data_source": source, "data_checksum": "0a1b", "version": "0.1.0+gabc"}
         for seed in (0, 1):
             records = [
                 (f"<b>{task}</b> & co", None, "accuracy", accuracy + float(noise))
                 for task, noise in enumerate(stream.normal(0, 0.02, 10))
             ]
             records += [("", None, "adapt_seconds", 1.0)]
-            fixed = {"experiment": "omniglot_warp", "profile": profile, "data_source": source, "data_checksum": "0a1b"}
-            fixed |= {"settings": "0c", "version": "0.1.0+gabc", "device": "cpu", "seconds": 2.0}
-            frames.append(results.rows(records, method=method, n_tasks=count, seed=seed, **fixed))
-        origin = {"method": method, "n_tasks": count, "profile": profile, "data_source": source, "code": "0d"}
-        origin |= {"data_checksum": "0a1b", "version": "0.1.0+gabc", "settings_hash": "0c", "device": "cpu"}
-        origin |= {"settings": {"filters": 8, "eta": 3 if method == "warp_leap" else 1}, "machine": "CPU <fast> & co"}
-        origin |= {
-            "packages": {"torch": "2.14"},
-            "started": "2026-01-02T03:04:05+00:00",
-            "seconds": {"0": 2.0, "1": 4.0},
-        }
-        runs.append(origin)
+            frames.append(results.rows(records, seed=seed, settings="0c", seconds=2.0, **same))
+            training = same | MADE_BY | {"machine": "GPU <fast> & co", "device": "cuda", "seconds": {"0": 1.0}}
+            settings = {"filters": 8, "eta": 3 if method == "warp_leap" else 1}
+            run = same | MADE_BY | {"seed": seed, "held_out": "test", "machine": "CPU <slow>", "settings": settings}
+            run |= {"settings_hash": "0c", "seconds": 2.0 + 2.0 * seed, "training": training if count else {}}
+            runs.append(run)
     frame = pd.concat(frames, ignore_index=True)
     results.write(here / "rows.csv", frame)
     (here / "runs.json").write_text(json.dumps(runs))
-    omniglot_warp_main = ["--rows", str(here / "rows.csv"), "--out-dir"]
-    for module, out in ((omniglot_warp, here), (figures, here / "figures")):
-        command = [sys.executable, "-m", module.__name__, *omniglot_warp_main, str(out)]
-        command += ["--experiment", "omniglot_warp"] if module is figures else []
-        subprocess.run(command, check=True, capture_output=True)
-    command = ["decide", "--claims", str(REPO / "paper/claims.yaml"), "--profile", profile]
+    for command, out in (("table", here), ("figures", here / "figures")):
+        report.main([command, "omniglot_warp", "--rows", str(here / "rows.csv"), "--out-dir", str(out)])
+    command = ["decide", "--claims", str(REPO / "paper/claims.yaml"), "--size", size, "--decides"]
+    command += ["orders" if size == "quick" else "nothing", "--experiments", "omniglot_warp"]
     claims.main([*command, "--rows", str(here / "rows.csv"), "--out", str(folder / "claims.csv")])
-    names = ["omniglot_warp", "omniglot_leap"]
-    arguments = ["--folder", str(folder), "--experiments", *names, "--captions", str(CAPTIONS)]
-    page.main([*arguments, "--out", str(folder / "index.html")])
+    write_page(folder, folder / "index.html", *BOTH)
     return folder
+
+
+def write_page(folder, out, *abouts):
+    arguments = ["--folder", str(folder), "--about", ABOUT, "--out", str(out), "--experiments"]
+    page.main([*arguments, *(about.name for about in abouts)])
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +173,7 @@ def test_links_lead_to_files_and_places_that_are_there(browser, made):
 
 def test_names_are_escaped_settings_compared_and_times_added(made):
     text = (made / "index.html").read_text()
-    assert "CPU &lt;fast&gt; &amp; co" in text and "<fast>" not in text
+    assert "CPU &lt;slow&gt;; GPU &lt;fast&gt; &amp; co (device cpu, cuda)" in text and "<fast>" not in text
     assert "<code>eta = 1</code>" in text and "Warp-Leap: <code>eta = 3</code>" in text
     assert "<td>Warp-Leap</td><td>4</td><td>3.0</td><td>12</td>" in text
 
@@ -183,36 +181,49 @@ def test_names_are_escaped_settings_compared_and_times_added(made):
 def test_what_was_not_run_and_what_is_not_the_real_thing_is_said(tmp_path, made):
     text = (made / "index.html").read_text()
     assert "Not run at this size yet: <code>snakemake omniglot_leap</code>" in text
-    assert "not the published size" in text and 'role="alert"' not in text
+    assert "not the published size:</strong> smaller networks &amp; shorter training." in text
+    assert 'role="alert"' not in text
     other = (make(tmp_path / "smoke", "glyphs", "smoke") / "index.html").read_text()
     assert 'role="alert"' in other and "a procedural stand-in, not Omniglot" in other
 
 
 def test_the_same_results_give_the_same_page(made, tmp_path):
     before = (made / "index.html").read_bytes()
-    arguments = ["--folder", str(made), "--experiments", "omniglot_warp", "omniglot_leap", "--captions", str(CAPTIONS)]
-    page.main([*arguments, "--out", str(tmp_path / "again.html")])
+    write_page(made, tmp_path / "again.html", *BOTH)
     assert (tmp_path / "again.html").read_bytes() == before
 
 
 def test_a_table_of_another_kind_is_shown_as_it_is(made, tmp_path):
     folder = tmp_path / "quick"
     shutil.copytree(made, folder)
-    (folder / "omniglot_warp/table9.csv").write_text("layer,norm\nconv1,<0.5>\n")
-    text = page.render(folder, ["omniglot_warp"], CAPTIONS)
+    (folder / "omniglot_warp/table2.csv").write_text("layer,norm\nconv1,<0.5>\n")
+    text = page.render(folder, BOTH, ABOUT)
     assert "<th>layer</th><th>norm</th>" in text and "<td>conv1</td><td>&lt;0.5&gt;</td>" in text
 
 
+def test_an_experiment_of_a_user_is_named_by_its_path_and_found_by_its_name(made, tmp_path):
+    own, folder = tmp_path / "mine/like_page", tmp_path / "quick"
+    own.mkdir(parents=True)
+    (own / "experiment.yaml").write_text("like: omniglot_warp\nfigures: {by_tasks: A caption of its own.}\n")
+    shutil.copytree(made / "omniglot_warp", folder / own.name)
+    runs = (folder / own.name / "runs.json").read_text()
+    (folder / own.name / "runs.json").write_text(runs.replace("omniglot_warp", own.name))
+    arguments = ["--folder", str(folder), "--about", ABOUT, "--out", str(folder / "index.html")]
+    page.main([*arguments, "--experiments", str(own), "omniglot_warp"])
+    text = (folder / "index.html").read_text()
+    assert f'<section id="{own.name}">' in text and "Warp-Leap: <code>eta = 3</code>" in text
+    assert text.count("<img ") == 1 and "<figcaption>A caption of its own.</figcaption>" in text
+
+
 def test_an_empty_folder_gives_one_line(tmp_path, capsys):
-    arguments = ["--folder", str(tmp_path), "--experiments", "omniglot_leap", "--captions", str(CAPTIONS)]
     with pytest.raises(SystemExit) as caught:
-        page.main([*arguments, "--out", str(tmp_path / "index.html")])
+        write_page(tmp_path, tmp_path / "index.html", BOTH[1])
     assert caught.value.code == 1 and "found no results of omniglot_leap" in capsys.readouterr().err
     assert not (tmp_path / "index.html").exists()
 
 
 def snapshot(folder, out):
-    return ["--folder", str(folder), "--captions", str(CAPTIONS), "--out", str(out)]
+    return ["--folder", str(folder), "--size-file", str(QUICK), "--out", str(out)]
 
 
 def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_path):
@@ -224,7 +235,7 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     figures = {f"omniglot_warp/{path.name}" for path in (made / "omniglot_warp/figures").iterdir()}
     assert names == {"README.md", "claims.csv", "omniglot_warp/table2.csv"} | figures
     text = (out / "README.md").read_text()
-    assert "| 0.1.0+gabc | 2026-01-02 | 10 |" in text and "CPU <fast> & co" in text
+    assert "| 0.1.0+gabc | 2026-01-02 | 10 |" in text and "CPU <slow>; GPU <fast> & co" in text
     assert "## WarpGrad, Table 2" in text and "### Area under" in text
     verdict = pd.read_csv(made / "claims.csv").set_index("id")["verdict"]["W1"].iloc[0]
     assert f"| **{verdict}** |" in next(line for line in text.splitlines() if line.startswith("| W1 |"))
@@ -232,11 +243,12 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
         assert (out / link).exists() or link == "../claims.md"
 
 
-def test_a_snapshot_of_several_versions_or_of_half_a_run_is_refused(made, tmp_path, capsys):
+@pytest.mark.parametrize("part", ["training", "evaluation"])
+def test_a_snapshot_of_several_versions_or_of_half_a_run_is_refused(made, tmp_path, capsys, part):
     folder, out = tmp_path / "quick", tmp_path / "out"
     shutil.copytree(made, folder)
     runs = json.loads((folder / "omniglot_warp/runs.json").read_text())
-    runs[0]["version"] = "0.1.0+gdef"
+    (runs[0]["training"] if part == "training" else runs[0])["version"] = "0.1.0+gdef"
     (folder / "omniglot_warp/runs.json").write_text(json.dumps(runs))
     with pytest.raises(SystemExit):
         leapwarp_snapshot.main(snapshot(folder, out))
@@ -250,40 +262,37 @@ def test_a_snapshot_of_several_versions_or_of_half_a_run_is_refused(made, tmp_pa
 # ---------------------------------------------------------------- random search
 
 
-SPACES = {
-    "omniglot_warp": {"spaces": {"warp_leap": {"eta": {"log_uniform": [0.1, 10]}, "filters": {"choice": [4, 8]}}}}
-}
-
-
 @pytest.fixture
-def with_search(made, tmp_path):
-    """The results, and a search of three trials of Warp-Leap, of which one diverged. -> folder, spaces"""
+def with_search(made, tmp_path, monkeypatch):
+    """The results, and a search of three trials of Warp-Leap, of which one diverged. -> folder"""
     folder = tmp_path / "quick"
     shutil.copytree(made, folder)
     here = folder / "search/omniglot_warp/warp_leap"
     paths = []
     for number, (eta, filters, accuracy) in enumerate([(0.5, 4, 0.25), (3.0, 8, 0.75), (9.0, 4, None)]):
         record = ("", None, "diverged", 1.0) if accuracy is None else ("task", None, "accuracy", accuracy)
-        about = {"experiment": "omniglot_warp", "method": "warp_leap", "n_tasks": 0, "seed": 100, "profile": "quick"}
-        about |= {"data_source": "omniglot", "data_checksum": "0", "settings": "0", "version": "0", "device": "cpu"}
+        about = {"experiment": "omniglot_warp", "method": "warp_leap", "n_tasks": 0, "seed": 100, "size": "quick"}
+        about |= {"data_source": "omniglot", "data_checksum": "0", "device": "cpu", "version": "0.1.0+gabc"}
         paths.append(here / f"trials/{number}.csv")
-        results.write(paths[-1], results.rows([record], seconds=1.0, **about))
-        origin = {"held_out": "validation", "version": "0.1.0+gabc", "seconds": {"100": 60.0}}
-        paths[-1].with_suffix(".json").write_text(json.dumps(origin))
+        results.write(paths[-1], results.rows([record], seconds=1.0, settings="0", **about))
+        origin = about | MADE_BY | {"held_out": "validation", "machine": "CPU", "settings_hash": "0", "seconds": 60.0}
+        paths[-1].with_suffix(".json").write_text(json.dumps([origin | {"training": {}}]))
         drawn = {"eta": eta, "filters": filters}
         trial = {"experiment": "omniglot_warp", "method": "warp_leap", "trial": number, "drawn": sorted(drawn)}
         paths[-1].with_suffix(".yaml").write_text(yaml.safe_dump(trial | {"settings": drawn}))
-    search.main(["--criterion", "accuracy", "--out-dir", str(here), *map(str, paths)])
-    figure_of_search.main(["--trials", str(here / "trials.csv"), "--out", str(here / "search.png")])
-    (tmp_path / "search.yaml").write_text(yaml.safe_dump(SPACES))
-    return folder, tmp_path / "search.yaml"
+    search.main(["table", "--criterion", "accuracy", "--out-dir", str(here), *map(str, paths)])
+    search.main(["figure", "--trials", str(here / "trials.csv"), "--out", str(here / "search.png")])
+    space = {"eta": {"log_uniform": [0.1, 10]}, "filters": {"choice": [4, 8]}}
+    declared = BOTH[0]._replace(search={"criterion": "accuracy", "spaces": {"warp_leap": space}})
+    find = catalogue.find
+    monkeypatch.setattr(catalogue, "find", lambda where: declared if where == "omniglot_warp" else find(where))
+    return folder
 
 
 def test_a_search_is_on_the_page_with_its_space_trials_and_winner(browser, made, with_search):
     assert "Random search" not in (made / "index.html").read_text()
-    folder, spaces = with_search
-    arguments = ["--folder", str(folder), "--experiments", "omniglot_warp", "--captions", str(CAPTIONS)]
-    page.main([*arguments, "--searches", str(spaces), "--out", str(folder / "index.html")])
+    folder = with_search
+    write_page(folder, folder / "index.html", BOTH[0])
     opened(browser, folder / "index.html")
     rows = browser.execute_script(
         "return [...document.querySelectorAll('#search table tr')].map(r => [...r.cells].map(c => c.innerText))"
@@ -313,19 +322,19 @@ def test_a_search_is_on_the_page_with_its_space_trials_and_winner(browser, made,
     ],
 )
 def test_whether_a_winner_is_used_is_read_off_the_runs(with_search, etas, said):
-    folder, _ = with_search
+    folder = with_search
     runs = [{"method": "warp_leap", "settings": {"filters": 8, "eta": eta}} for eta in etas]
     (folder / "omniglot_warp/runs.json").write_text(json.dumps([{"method": "leap", "settings": {"eta": 3}}, *runs]))
-    [found] = page.searched(folder, SPACES, ["omniglot_warp"])
+    [found] = page.searched(folder, ["omniglot_warp"])
     assert found["use"] == said
     (folder / "search/omniglot_warp/warp_leap/trials.csv").unlink()
     with pytest.raises(ValueError, match="found a winner without trials.csv"):
-        page.searched(folder, SPACES, ["omniglot_warp"])
+        page.searched(folder, ["omniglot_warp"])
 
 
 def test_a_search_is_in_the_snapshot(with_search, tmp_path, capsys):
-    (folder, spaces), out = with_search, tmp_path / "out"
-    arguments = [*snapshot(folder, out), "--searches", str(spaces)]
+    folder, out = with_search, tmp_path / "out"
+    arguments = snapshot(folder, out)
     leapwarp_snapshot.main(arguments)
     text, here = (out / "README.md").read_text(), "search/omniglot_warp/warp_leap"
     assert "## Random search" in text and "| 1 | **75.0** | 3 | 8 |\n| 0 | 25.0 | 0.5 | 4 |\n| 2 | diverged |" in text

@@ -10,18 +10,18 @@ import sys
 import pytest
 import torch
 import yaml
-from calls import NAME, caught, experiments, rows_of, snakemake, snakemake_command
+from calls import NAME, REPO, SIZE, caught, edit, evaluated, rows_of, snakemake, snakemake_command, step_to, trained
 
 pytestmark = pytest.mark.slow
-RUN = f"results/smoke/{NAME}/runs/leap/tasks1/seeds0-1.csv"
-CHECKPOINT = f"results/smoke/{NAME}/checkpoints/leap/tasks1/seed1.pt"
-ROWS = f"results/smoke/{NAME}/rows.csv"
-
-
-def edit(folder, change):
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    change(config)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+HERE = f"results/{SIZE}/{NAME}"
+STATE = f"{HERE}/states/leap/tasks1/seeds0-1.safetensors"
+HISTORY = f"{HERE}/states/leap/tasks1/seeds0-1.csv"
+RUN = f"{HERE}/runs/leap/seeds0-1.csv"
+CHECKPOINT = f"{HERE}/checkpoints/leap/tasks1/seed1.pt"
+ROWS = f"{HERE}/rows.csv"
+SMALL = json.dumps(yaml.safe_load((REPO / "workflow/sizes/smoke.yaml").read_text())["experiments"][NAME]["settings"])
+LEAP = [("leap", 1, "0 1")]  # as `trained` gives it
+ITS_EVALUATION = [("leap", "0-1")]  # as `evaluated` gives it
 
 
 @pytest.fixture
@@ -35,10 +35,10 @@ def done(tmp_path, finished):
     return shutil.copytree(finished, tmp_path / "here")
 
 
-def lose(folder):
-    """Remove the results of the run of leap, and what was made of them: snakemake asks for a file that is used up."""
-    (folder / RUN).unlink()
-    (folder / ROWS).unlink()
+def lose(folder, *files):
+    """Remove files, and what was made of them: snakemake asks for a file that is used up."""
+    for name in (*files, ROWS):
+        (folder / name).unlink()
 
 
 def check_whole(folder, finished):
@@ -56,35 +56,52 @@ def check_one_error(result, *messages):
         assert message in result.stdout, result.stdout
 
 
-def start(folder, *args):
+def start(folder, *args, command="train"):
     """snakemake in the background, until the run of leap holds its lock. -> snakemake, the run"""
     with open(folder / "snakemake.log", "w") as log:
         parent = subprocess.Popen(snakemake_command("--cores", "1", *args), cwd=folder, stdout=log, stderr=log)
-    return parent, caught(folder, parent, "leap")[0]
+    return parent, caught(folder, parent, "leap", command=command)[0]
 
 
-def test_a_run_that_is_killed_is_resumed(fresh, finished):
+def test_a_training_that_is_killed_is_resumed(fresh, finished):
     parent, run = start(fresh)
     run.kill()
-    assert parent.wait(120) != 0
+    assert parent.wait(240) != 0
     text = (fresh / "snakemake.log").read_text()
-    assert "Error in rule run" in text and "logs/leap/tasks1/seeds0-1.log" in text
-    others = experiments(text)
-    assert [method for method, _, _ in others] == ["leap", "reptile", "scratch"]  # one failure did not stop them
+    assert "Error in rule train" in text and "logs/train/leap/tasks1/seeds0-1.log" in text
+    assert [method for method, _, _ in trained(text)] == ["leap", "reptile"]  # one failure did not stop the others
+    assert [method for method, _ in evaluated(text)] == ["reptile", "scratch"]
     again = snakemake(fresh)
-    assert again.returncode == 0 and experiments(again.stdout) == [("leap", 1, "0 1")]
+    assert again.returncode == 0 and trained(again.stdout) == LEAP and evaluated(again.stdout) == ITS_EVALUATION
     check_whole(fresh, finished)
 
 
-def test_a_run_that_is_told_to_stop_says_so_and_is_resumed(fresh, finished):
-    parent, run = start(fresh)
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_run_that_is_told_to_stop_says_so_and_is_resumed(fresh, finished, command):
+    parent, run = start(fresh, command=command)
     run.send_signal(signal.SIGTERM)
     run.resume()
-    assert parent.wait(120) != 0
+    assert parent.wait(240) != 0
     text = (fresh / "snakemake.log").read_text()
-    assert "leap, 1 tasks: stopped by SIGTERM; started again, it goes on" in text
+    name = "leap, 1 tasks" if command == "train" else "leap, evaluation"
+    assert f"{name}: stopped by SIGTERM; started again, it goes on" in text
     assert "non-zero exit status 75" in text and "Traceback" not in text
-    assert snakemake(fresh).returncode == 0
+    again = snakemake(fresh)
+    assert again.returncode == 0 and trained(again.stdout) == (LEAP if command == "train" else [])
+    check_whole(fresh, finished)
+
+
+def test_an_evaluation_that_is_killed_keeps_what_it_has_evaluated(fresh, finished):
+    parent, run = start(fresh, command="evaluate")
+    first = fresh / f"{HERE}/checkpoints/leap/seed0-tasks1-evaluated.pt"
+    step_to(run, first)
+    run.kill()
+    assert parent.wait(240) != 0
+    assert "Error in rule evaluate" in (fresh / "snakemake.log").read_text()
+    made = first.stat().st_mtime_ns
+    again = snakemake(fresh)
+    assert again.returncode == 0 and trained(again.stdout) == [] and evaluated(again.stdout) == ITS_EVALUATION
+    assert first.stat().st_mtime_ns == made  # read, and not made anew
     check_whole(fresh, finished)
 
 
@@ -94,12 +111,12 @@ def test_a_snakemake_that_is_killed_leaves_a_lock_and_runs_that_are_not_disturbe
     parent.wait()
     check_one_error(snakemake(fresh), "Directory cannot be locked", "--unlock")
     assert snakemake(fresh, "--unlock").returncode == 0
-    check_one_error(snakemake(fresh, RUN), "another process is at work on this run", "Wait until it has ended")
+    check_one_error(snakemake(fresh, STATE), "another process is at work on this run", "Wait until it has ended")
     run.resume()
     run.wait(60)
     again = snakemake(fresh)
     assert again.returncode == 0, again.stdout
-    assert ("leap", 1, "0 1") not in experiments(again.stdout)  # what the orphan computed is not computed again
+    assert trained(again.stdout) == [("reptile", 1, "0 1")]  # what the orphan computed is not computed again
     check_whole(fresh, finished)
 
 
@@ -131,7 +148,7 @@ def mount():
 
 
 def test_a_full_disk(fresh, finished, mount):
-    folder = fresh / "results/smoke"
+    folder = fresh / f"results/{SIZE}"
     folder.mkdir()
     mount(folder, "-t", "tmpfs", "-o", "size=100k", "tmpfs")
     check_one_error(snakemake(fresh), "cannot be written (No space left on device)", "Make room")
@@ -143,44 +160,45 @@ def test_a_full_disk(fresh, finished, mount):
 def test_a_disk_that_fills_up_during_a_run_leaves_the_last_checkpoint(tmp_path, mount, made_up_alphabets):
     """Beside the workflow: a disk that is full from some moment on."""
     mount(tmp_path, "-t", "tmpfs", "-o", "size=1m", "tmpfs")
-    command = [sys.executable, "-m", f"leapwarp.experiments.{NAME}", "--profile", "smoke", "--method", "leap"]
-    command += ["--n-tasks", "1", "--seeds", "0", "--data", str(made_up_alphabets)]
-    command += ["--out", "rows.csv", "--checkpoints", "."]
+    command = [sys.executable, "-m", "leapwarp.experiments", "train", NAME, "--method", "leap", "--n-tasks", "1"]
+    command += ["--seeds", "0", "--data", str(made_up_alphabets), "--settings", SMALL]
+    command += ["--out", "state.safetensors", "--history", "history.csv", "--checkpoints", "."]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    whole = rows_of(tmp_path / "rows.csv")
-    (tmp_path / "rows.csv").unlink()
+    whole = rows_of(tmp_path / "history.csv")
+    (tmp_path / "history.csv").unlink()
+    (tmp_path / "state.safetensors").unlink()
     with pytest.raises(OSError, match="No space"):
         (tmp_path / "ballast").write_bytes(bytes(2 << 20))
     full = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert full.returncode == 1 and "cannot be written (No space left on device)" in full.stderr
-    assert "Traceback" not in full.stderr and not (tmp_path / "rows.csv").exists()
+    assert "Traceback" not in full.stderr and not (tmp_path / "history.csv").exists()
     (tmp_path / "ballast").unlink()
     again = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     assert "resumed at meta-step" in again.stdout
-    assert rows_of(tmp_path / "rows.csv") == whole
+    assert rows_of(tmp_path / "history.csv") == whole
 
 
 def test_results_that_cannot_be_written(done, finished, mount):
     folder = done / "results"
-    edit(done, lambda config: config["experiments"][NAME]["smoke"].update(n_tasks=[1, 2]))
+    edit(done / f"{SIZE}.yaml", lambda size: size["experiments"][NAME].update(n_tasks=[1, 2]))
     mount(folder, "--bind", str(folder))
     mount(folder, "-o", "remount,ro,bind")
     result = snakemake(done)
     assert result.returncode != 0 and "Traceback" not in result.stdout
     assert "Write-protected" in result.stdout or "Read-only file system" in result.stdout
     subprocess.run(["mount", "-o", "remount,rw,bind", str(folder)], check=True)
-    edit(done, lambda config: config["experiments"][NAME]["smoke"].update(n_tasks=[1]))
+    edit(done / f"{SIZE}.yaml", lambda size: size["experiments"][NAME].update(n_tasks=[1]))
     check_whole(done, finished)
 
 
 def test_a_damaged_checkpoint(done, finished):
     path = done / CHECKPOINT
     path.write_bytes(path.read_bytes()[:-1000])
-    lose(done)
+    lose(done, STATE, HISTORY, RUN)
     check_one_error(snakemake(done), f"checkpoint {CHECKPOINT} is damaged", "Delete it to start this run from its")
     path.unlink()
     again = snakemake(done)
-    assert again.returncode == 0 and experiments(again.stdout) == [("leap", 1, "0 1")]
+    assert again.returncode == 0 and trained(again.stdout) == LEAP
     check_whole(done, finished)
 
 
@@ -188,9 +206,43 @@ def test_a_checkpoint_of_another_run(done, finished):
     other = done / CHECKPOINT.replace("leap/tasks1", "reptile/tasks1")
     run = torch.load(other, weights_only=True)
     torch.save(run | {"finished": False}, done / CHECKPOINT)
-    lose(done)
+    lose(done, STATE, HISTORY, RUN)
     check_one_error(snakemake(done), f"checkpoint {CHECKPOINT} is of an unfinished run", "method is 'reptile', this")
     (done / CHECKPOINT).unlink()
+    assert snakemake(done).returncode == 0
+    check_whole(done, finished)
+
+
+def test_a_checkpoint_of_an_older_version(done, finished):
+    run = torch.load(done / CHECKPOINT, weights_only=True)
+    old = json.dumps(json.loads(run["fingerprint"]) | {"profile": "smoke"})
+    torch.save(run | {"fingerprint": old}, done / CHECKPOINT)
+    lose(done, STATE, HISTORY, RUN)
+    check_one_error(snakemake(done), f"checkpoint {CHECKPOINT} was written by an older version of leapwarp. Delete it")
+    (done / CHECKPOINT).unlink()
+    assert snakemake(done).returncode == 0
+    check_whole(done, finished)
+
+
+def test_a_damaged_state(done, finished):
+    path = done / STATE
+    damaged = bytearray(path.read_bytes())
+    damaged[-5] ^= 0xFF
+    path.write_bytes(damaged)
+    lose(done, RUN)
+    check_one_error(snakemake(done), f"{STATE}: damaged, found checksum", "Delete it and run its rule again")
+    path.unlink()
+    again = snakemake(done)
+    assert again.returncode == 0 and trained(again.stdout) == LEAP
+    check_whole(done, finished)
+
+
+def test_a_state_of_another_method(done, finished):
+    good = (done / STATE).read_bytes()
+    shutil.copy(done / STATE.replace("leap/tasks1", "reptile/tasks1"), done / STATE)
+    lose(done, RUN)
+    check_one_error(snakemake(done), f"{STATE}: is a state of reptile in {NAME}, needed one of leap in {NAME}")
+    (done / STATE).write_bytes(good)
     assert snakemake(done).returncode == 0
     check_whole(done, finished)
 
@@ -204,88 +256,96 @@ def test_a_damaged_data_file(done, finished):
     check_one_error(snakemake(done), "alphabets.safetensors: damaged, found checksum", advice)
     path.write_bytes(good)
     assert snakemake(done).returncode == 0
-    log = (done / f"results/smoke/{NAME}/logs/leap/tasks1/seeds0-1.log").read_text()
-    assert "seed 1: resumed at meta-step" in log  # evaluated again, not trained again
+    log = (done / f"{HERE}/logs/train/leap/tasks1/seeds0-1.log").read_text()
+    assert "seed 1: resumed at meta-step" in log  # its checkpoint is read, nothing is trained again
     check_whole(done, finished)
 
 
-@pytest.mark.parametrize("name", [RUN, ROWS])
+@pytest.mark.parametrize("name", [HISTORY, RUN, ROWS])
 def test_a_damaged_csv(done, finished, name):
     path = done / name
     path.write_text(path.read_text()[:-30])
+    if name == HISTORY:
+        lose(done, RUN)
     check_one_error(snakemake(done), f"{name}: found", "Delete the file and run its rule again")
     path.unlink()
+    if name == RUN:
+        (done / ROWS).unlink(missing_ok=True)
     again = snakemake(done)
     assert again.returncode == 0
-    assert experiments(again.stdout) == ([("leap", 1, "0 1")] if name == RUN else [])
+    assert trained(again.stdout) == (LEAP if name == HISTORY else [])
+    assert evaluated(again.stdout) == ([] if name == ROWS else ITS_EVALUATION)
     check_whole(done, finished)
 
 
 @pytest.mark.parametrize(
-    ("change", "runs"),
+    ("file", "change", "trains", "evaluates"),
     [
-        (lambda config: None, []),
-        (lambda config: config.update(device="cpu"), []),
-        (lambda config: config["experiments"][NAME]["smoke"].update(mem_mb=999, runtime=99), []),
-        (lambda config: config["experiments"][NAME]["quick"].update(n_tasks=[2]), []),
-        (lambda config: config["experiments"][NAME]["methods"].append("fomaml"), [("fomaml", 1, "0 1")]),
-        (lambda config: config["experiments"][NAME]["methods"].remove("reptile"), []),
         (
-            lambda config: config["experiments"][NAME]["smoke"].update(n_tasks=[1, 2]),
+            "config",
+            lambda config: config["methods"][NAME].append("fomaml"),
+            [("fomaml", 1, "0 1")],
+            [("fomaml", "0-1")],
+        ),
+        ("config", lambda config: config["methods"][NAME].remove("reptile"), [], []),
+        (
+            SIZE,
+            lambda size: size["experiments"][NAME].update(n_tasks=[1, 2]),
             [("leap", 2, "0 1"), ("reptile", 2, "0 1")],
+            [("leap", "0-1"), ("reptile", "0-1")],  # what they have evaluated is kept
         ),
         (
-            lambda config: config["experiments"][NAME]["smoke"].update(seeds=4),
-            [("leap", 1, "2 3"), ("reptile", 1, "2 3"), ("scratch", 0, "0 1 2 3")],
+            "config",
+            lambda config: config.update(seeds={NAME: 4}),
+            [("leap", 1, "2 3"), ("reptile", 1, "2 3")],
+            [("leap", "0-3"), ("reptile", "0-3"), ("scratch", "0-3")],
         ),
     ],
-    ids=["nothing", "device", "resources", "another size", "method", "dropped method", "count", "seeds"],
+    ids=["method", "dropped method", "count", "seeds"],
 )
-def test_an_edited_config_reruns_only_what_it_changes(done, change, runs):
-    edit(done, change)
-    assert experiments(snakemake(done, "--dry-run").stdout) == runs
+def test_an_edited_config_or_size_trains_only_what_it_changes(done, file, change, trains, evaluates):
+    edit(done / f"{file}.yaml", change)
+    dry = snakemake(done, "--dry-run").stdout
+    assert (trained(dry), evaluated(dry)) == (trains, evaluates)
 
 
 def test_other_data_rerun_everything(fresh):
     (fresh / "results/data/alphabets.safetensors").unlink()
-    edit(fresh, lambda config: config["experiments"][NAME].update(methods=[]))
+    edit(fresh / "config.yaml", lambda config: config["methods"].update({NAME: ["scratch"]}))
     assert snakemake(fresh).returncode == 0
-    assert experiments(snakemake(fresh, "--dry-run").stdout) == []
-    edit(fresh, lambda config: config["data"].update(source="auto"))
+    assert evaluated(snakemake(fresh, "--dry-run").stdout) == []
+    edit(fresh / "config.yaml", lambda config: config["data"].update(source="auto"))
     again = snakemake(fresh, "--dry-run").stdout
-    assert "python -m leapwarp.data.prepare --source auto" in again and experiments(again) == [("scratch", 0, "0 1")]
+    assert "python -m leapwarp.data.prepare --source auto" in again and evaluated(again) == [("scratch", "0-1")]
 
 
 def test_a_file_of_an_unknown_method_or_count_is_refused_by_name(done):
-    for name in (RUN.replace("leap/tasks1", "leep/tasks1"), RUN.replace("seeds0-1", "seedsx")):
+    for name in (STATE.replace("leap/tasks1", "leep/tasks1"), RUN.replace("seeds0-1", "seedsx")):
         check_one_error(snakemake(done, "--dry-run", name), "MissingRuleException", name)
 
 
 def test_a_loss_that_is_not_finite(fresh):
     """The same experiment with a learning rate at which nothing can converge."""
-    code = f"""
-from dataclasses import replace
-from leapwarp.experiments import {NAME} as experiment
-experiment.PROFILES["smoke"] = replace(experiment.SMOKE, inner_lr=1e30)
-experiment.cli()
-"""
-    command = [sys.executable, "-c", code, "--profile", "smoke", "--method", "leap", "--n-tasks", "1", "--seeds", "0"]
-    command += ["--data", "results/data/alphabets.safetensors", "--out", "rows.csv", "--checkpoints", "checkpoints"]
+    command = [sys.executable, "-m", "leapwarp.experiments", "train", NAME, "--method", "leap", "--n-tasks", "1"]
+    settings = json.dumps(json.loads(SMALL) | {"inner_lr": 1e30})
+    command += ["--seeds", "0", "--data", "results/data/alphabets.safetensors", "--settings", settings]
+    command += ["--out", "state.safetensors", "--history", "history.csv", "--checkpoints", "checkpoints"]
     result = subprocess.run(command, cwd=fresh, capture_output=True, text=True)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert result.stderr.startswith("error: leap, 1 tasks: leap, 1 tasks, seed 0, meta-step 0: the training loss of")
     assert "lower the task or meta learning rate" in result.stderr
-    assert not (fresh / "rows.csv").exists()
+    assert not (fresh / "state.safetensors").exists()
 
 
 def test_where_every_result_came_from(finished):
-    origins = {run["method"]: run for run in json.loads((finished / f"results/smoke/{NAME}/runs.json").read_text())}
-    assert sorted(origins) == ["leap", "reptile", "scratch"]
-    leap, reptile = origins["leap"], origins["reptile"]
-    assert leap["seeds"] == [0, 1] and sorted(leap["seconds"]) == ["0", "1"]
+    origins = {(run["method"], run["seed"]): run for run in json.loads((finished / f"{HERE}/runs.json").read_text())}
+    assert sorted(origins) == [(method, seed) for method in ("leap", "reptile", "scratch") for seed in (0, 1)]
+    leap, reptile = origins["leap", 0], origins["reptile", 0]
+    assert leap["size"] == SIZE and leap["seconds"] >= leap["training"]["seconds"]["0"] > 0
     assert leap["settings"]["inner_lr"] == 0.1 and leap["packages"]["torch"] == torch.__version__.split("+")[0]
     assert leap["data_source"] == "made_up" and leap["data_checksum"] == reptile["data_checksum"]
     assert leap["code"] == reptile["code"] and leap["machine"] and leap["device"]
+    assert leap["training"]["version"] == leap["version"] and origins["scratch", 0]["training"] == {}
     for row in rows_of(finished / ROWS):
-        origin = origins[row["method"]]
+        origin = origins[row["method"], int(row["seed"])]
         assert (row["settings"], row["data_checksum"]) == (origin["settings_hash"], origin["data_checksum"])

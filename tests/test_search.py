@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass, replace
+import re
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,21 +12,19 @@ import pytest
 import yaml
 from calls import REPO
 
-from leapwarp import results, search
+from leapwarp import catalogue, plan, search
 from leapwarp.data import textures
-from leapwarp.data.classes import Classes, for_choosing
-from leapwarp.experiments import command, few_shot, few_shot_tiered, multi_shot
-from leapwarp.tables import search as table
+from leapwarp.data.classes import for_choosing
+from leapwarp.experiments import command, trial
+from leapwarp.experiments.base import SIMULATED, Evaluated, Experiment
+from leapwarp.experiments.settings import changed, departures, of_size, winner
+from leapwarp.report import rows as results
+from leapwarp.report import search as table
 
 SPACE = {"a": {"log_uniform": [0.001, 10]}, "b": {"uniform": [-2, 6]}, "c": {"choice": [1, 2, 5]}}
-DECLARED = yaml.safe_load((REPO / "workflow/search.yaml").read_text())
-SEARCHED = {"few_shot": few_shot, "few_shot_tiered": few_shot_tiered, "multi_shot": multi_shot}
-METHODS = [(experiment, method) for experiment, about in DECLARED.items() for method in about["spaces"]]
-
-
-def build(experiment, settings):
-    """The methods of an experiment by what is changed in its settings."""
-    return lambda changes: experiment.methods(replace(settings, **changes))
+SIZES = {name: plan.read_size(REPO / f"workflow/sizes/{name}.yaml") for name in ("smoke", "quick", "paper")}
+SEARCHED = {name: about for name in catalogue.names() if (about := catalogue.find(name)).search}
+METHODS = [(name, method) for name, about in SEARCHED.items() for method in about.methods]
 
 
 def draws(space=SPACE, n=2000, method="m"):
@@ -71,36 +70,27 @@ def test_a_distribution_that_is_none_is_named(distribution, message):
         search.draw({"rate": distribution}, "e", "m", 0)
 
 
-def test_a_setting_that_is_fixed_is_not_drawn(tmp_path):
-    out = tmp_path / "trial.yaml"
-    arguments = ["--experiment", "e", "--method", "m", "--number", "3", "--space", json.dumps(SPACE)]
-    search.main([*arguments, "--fixed", '{"c": 9, "meta_steps": 1}', "--out", str(out)])
-    found = yaml.safe_load(out.read_text())
-    assert found["drawn"] == ["a", "b"] and found["settings"]["c"] == 9 and found["settings"]["meta_steps"] == 1
-    assert found["settings"]["a"] == search.draw(SPACE, "e", "m", 3)["a"]
-
-
 @pytest.mark.parametrize(("experiment", "method"), METHODS)
-def test_every_space_that_is_declared_fits_its_experiment(tmp_path, experiment, method):
-    module, path = SEARCHED[experiment], tmp_path / "trial.yaml"
-    for size, settings in module.PROFILES.items():
-        fixed = DECLARED[experiment][size]["settings"]
-        drawn = search.draw(DECLARED[experiment]["spaces"][method], experiment, method, 0)
-        path.write_text(yaml.safe_dump({"experiment": experiment, "method": method, "settings": drawn | fixed}))
-        changed = command.with_settings(build(module, settings), path, experiment, method, "paper", "x").settings
-        assert all(getattr(changed, name) == value for name, value in (drawn | fixed).items())
+def test_every_space_that_is_declared_fits_its_experiment(experiment, method):
+    about = SEARCHED[experiment]
+    for size in SIZES.values():
+        entry = size.entries[experiment]
+        fixed = entry.get("search", {}).get("settings", {})
+        drawn = search.draw(about.search["spaces"][method], experiment, method, 0) | fixed
+        before = of_size(about.module("run").EXPERIMENT, entry, "x")[method].settings
+        assert asdict(changed(before, drawn, "x")) == asdict(before) | drawn
 
 
 def test_the_paper_sizes_are_as_many_trials_as_it_says_of_every_method():
-    trials = {name: about["paper"]["trials"] for name, about in DECLARED.items()}
+    searched = {name: SIZES["paper"].entries[name]["search"] for name in SEARCHED}
+    trials = {name: one["trials"] for name, one in searched.items()}
     assert trials == {"few_shot": 50, "few_shot_tiered": 50, "multi_shot": 200}
-    config = yaml.safe_load((REPO / "config.yaml").read_text())
-    for name, about in DECLARED.items():
-        assert sorted(about["paper"]["methods"]) == sorted(config["experiments"][name]["methods"])
-        assert set(about["spaces"]) == set(about["paper"]["methods"]) >= set(about["quick"]["methods"])
+    for name, about in SEARCHED.items():
+        run = {method for method, said in about.methods.items() if said.default}
+        assert run == set(searched[name]["methods"]) <= set(about.search["spaces"])
 
 
-# ---------------------------------------------------------------- settings from a file
+# ---------------------------------------------------------------- settings of sizes and of files
 
 
 @dataclass(frozen=True)
@@ -108,187 +98,259 @@ class Settings:
     rate: float = 0.1
     steps: int = 3
     widths: tuple[int, ...] = (1, 2)
+    patience: int | None = None
+    n_test: int = 4
 
 
 class Method(NamedTuple):
     settings: Settings
-    pretrains: bool = False
 
 
-def toy(changes):
-    return {"m": Method(replace(Settings(), **changes))}
+def methods(settings):
+    return {"m": Method(settings), "fast": Method(replace(settings, rate=10 * settings.rate))}
 
 
-def declare(path, **changed):
-    about = {"experiment": "toy", "method": "m", "settings": {"rate": 0.5}} | changed
+TOY = Experiment(Settings(), methods, lambda run, state: Evaluated([]), evaluation=frozenset({"n_test"}))
+
+
+def test_a_size_replaces_what_methods_share_before_they_depart_and_what_is_theirs_after():
+    entry = {"settings": {"rate": 1, "widths": [4, 5], "patience": 2}, "methods": {"m": {"patience": None}}}
+    found = of_size(TOY, entry, "x")
+    assert found["m"].settings == Settings(1.0, 3, (4, 5))
+    assert found["fast"].settings == Settings(10.0, 3, (4, 5), 2)
+    given = departures(TOY, {"settings": {"steps": 3, "n_test": 2}, "methods": {"fast": {"rate": 5}}}, "x")
+    assert given["m"] == {"train": {}, "evaluate": {"n_test": 2}}
+    assert given["fast"] == {"train": {"rate": 5.0}, "evaluate": {"n_test": 2}}
+    with pytest.raises(ValueError, match="x.methods: unknown method 'slow'. Known: m, fast."):
+        of_size(TOY, {"methods": {"slow": {}}}, "x")
+    with pytest.raises(ValueError, match="x.methods.m: unknown setting 'rat'"):
+        of_size(TOY, {"methods": {"m": {"rat": 1}}}, "x")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rat": 0.5}, "unknown setting 'rat' (value 0.5). Known: rate, steps, widths, patience, n_test."),
+        ({"steps": 0.5}, "the setting steps is 0.5, needed a value as 3."),
+        ({"steps": True}, "the setting steps is True, needed a value as 3."),
+        ({"rate": "fast"}, "the setting rate is 'fast', needed a value as 0.1."),
+        ({"rate": None}, "the setting rate is None, needed a value as 0.1."),
+        ({"rate": -0.5}, "the setting rate is -0.5, needed a number of at least 0."),
+        ({"rate": float("nan")}, "the setting rate is nan, needed a number of at least 0."),
+        ({"steps": 0}, "the setting steps is 0, needed a number of at least 1."),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(values, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'x: {message}')}$"):
+        changed(Settings(), values, "x")
+
+
+def declare(path, **other):
+    about = {"experiment": "toy_search", "method": "m", "settings": {"rate": 0.5}} | other
     path.write_text(yaml.safe_dump(about))
     return path
 
 
-def test_settings_of_a_file_replace_those_in_code(tmp_path):
-    path = declare(tmp_path / "s.yaml", settings={"rate": 1, "widths": [4, 5]}, score=3.0)
-    assert command.with_settings(toy, path, "toy", "m", "quick", "x").settings == Settings(1.0, 3, (4, 5))
-
-
 @pytest.mark.parametrize(
-    ("changed", "message"),
+    ("other", "message"),
     [
-        ({"settings": {"rat": 0.5}}, "unknown setting 'rat' of toy. Known: rate, steps, widths."),
-        ({"settings": {"steps": 0.5}}, "the setting steps is 0.5, needed a value as 3."),
-        ({"settings": {"rate": "fast"}}, "the setting rate is 'fast', needed a value as 0.1."),
-        ({"method": "n"}, "has the settings of n in toy, needed those of m in toy."),
-        ({"profile": "smoke"}, "was chosen with profile smoke, needed quick."),
+        ({"method": "n"}, "has the settings of n in toy_search, needed those of m in toy_search."),
+        ({"size": "smoke"}, "was chosen with size smoke, needed quick."),
         ({"data_source": "glyphs"}, "was chosen with data_source glyphs, needed textures."),
-        ({"settings": {"rate": -0.5}}, "the setting rate is -0.5, needed a number of at least 0."),
-        ({"settings": {"rate": float("nan")}}, "the setting rate is nan, needed a number of at least 0."),
-        ({"settings": {"steps": 0}}, "the setting steps is 0, needed a number of at least 1."),
         ({"settings": 3}, "needed a mapping with the keys experiment, method and settings."),
+        ({"settings": {"rat": 1}}, "unknown setting 'rat' (value 1). Known: rate, steps."),
     ],
 )
-def test_a_wrong_file_of_settings_is_one_line_of_error(tmp_path, capsys, changed, message):
-    path = declare(tmp_path / "s.yaml", **changed)
+def test_a_wrong_file_of_settings_is_one_line_of_error(toy, tmp_path, other, message):
+    path = declare(tmp_path / "s.yaml", **other)
     with pytest.raises(SystemExit) as ended:
-        run(tmp_path, "--settings", str(path))
-    assert ended.value.code == f"error: m, 0 tasks: {path}: {message}"
+        run(toy, tmp_path, "--winner", str(path))
+    assert ended.value.code == f"error: m: {path}: {message}"
     assert not (tmp_path / "out.csv").exists()
 
 
 def test_no_file_and_no_yaml_are_said(tmp_path):
     with pytest.raises(ValueError, match="found no such file, needed settings"):
-        command.with_settings(toy, tmp_path / "s.yaml", "toy", "m", "quick", "x")
+        winner(tmp_path / "s.yaml", "toy_search", "m", "quick", "x")
     (tmp_path / "s.yaml").write_text("a: [1")
     with pytest.raises(ValueError, match="is no YAML"):
-        command.with_settings(toy, tmp_path / "s.yaml", "toy", "m", "quick", "x")
-
-
-def test_a_setting_that_the_method_reads_under_another_name_is_refused(tmp_path):
-    def apply(module, method, **settings):
-        path = declare(tmp_path / "s.yaml", experiment="e", method=method, settings=settings)
-        return command.with_settings(build(module, module.QUICK), path, "e", method, "quick", "x").settings
-
-    for module, method, source, target in (
-        (multi_shot, "warp_leap", "warp_lr", "inner_lr"),
-        (multi_shot, "warp_leap", "warp_outer_lr", "outer_lr"),
-        (multi_shot, "sgd_large", "large_lr", "inner_lr"),
-        (few_shot, "warp_maml_1shot", "warp_lr", "inner_lr"),
-        (few_shot, "cavia", "cavia_lr", "inner_lr"),
-    ):
-        message = f"found the setting {source}, which {method} reads as {target}; needed {target}. Name {target} in"
-        with pytest.raises(ValueError, match=message):
-            apply(module, method, **{source: 0.7})
-        with pytest.raises(ValueError, match=message):
-            apply(module, method, **{source: 0.7, target: 0.6})
-        assert getattr(apply(module, method, **{source: 0.7, target: 0.7}), target) == 0.7
-        assert getattr(apply(module, method, **{target: 0.7}), target) == 0.7
-    with pytest.raises(ValueError, match="found the setting one_shot_train_shots, which maml_1shot reads as train_sh"):
-        apply(few_shot, "maml_1shot", one_shot_train_shots=9)
-    assert apply(few_shot, "maml_1shot", train_shots=9).train_shots == 9
+        winner(tmp_path / "s.yaml", "toy_search", "m", "quick", "x")
 
 
 # ---------------------------------------------------------------- runs of trials
 
 
+YAML = """
+title: Toy
+paper: leap
+data: toy
+table: table_toy
+figures: {}
+methods:
+  m: {name: "Toy", colour: "#0072B2", marker: "s"}
+"""
+RUN = """
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from leapwarp.data import textures
+from leapwarp.experiments.base import Evaluated, Experiment, Trained
+
+SEEN = []
+
+
+@dataclass(frozen=True)
+class Settings:
+    rate: float = 0.1
+    steps: int = 3
+
+
+class Method(NamedTuple):
+    settings: Settings
+
+
+def train(run):
+    SEEN.append((run.data, run.identity))
+    if run.method.settings.rate > 5:
+        raise FloatingPointError("too fast.")
+    return Trained({"rate": torch.tensor(run.method.settings.rate, dtype=torch.float64)}, [("", 0, "loss", 1.0)], 1.0)
+
+
+def evaluate(run, state):
+    if run.method.settings.rate > 4:
+        raise FloatingPointError("too fast to judge.")
+    return Evaluated([("t", None, "accuracy", float(state["rate"]))])
+
+
+EXPERIMENT = Experiment(
+    Settings(), lambda settings: {"m": Method(settings)}, evaluate, train, lambda path: textures.make((3, 2, 2), 2, 16)
+)
+"""
+
+
 @pytest.fixture(scope="module")
-def data() -> Classes:
-    return textures.make((3, 2, 2), 2, 16)
+def toy(tmp_path_factory):
+    """The folder of an experiment of a user's, whose accuracy is its rate."""
+    folder = tmp_path_factory.mktemp("mine") / "toy_search"
+    folder.mkdir()
+    for name, text in (("experiment.yaml", YAML), ("run.py", RUN), ("report.py", "QUANTITIES = {}\n")):
+        (folder / name).write_text(text)
+    return catalogue.find(str(folder))
 
 
-def run(folder, *extra, data=None, diverges=False, seen=None):
-    """A run of an experiment whose accuracy is its rate."""
-
-    def toy(data, method, name, n_tasks, seed, device, checkpoints, identity):
-        if seen is not None:
-            seen.append((data, identity))
-        if diverges:
-            raise FloatingPointError("too fast.")
-        return [("t", None, "accuracy", method.settings.rate)], 1.0
-
-    arguments = ["--method", "m", "--n-tasks", "0", "--seeds", "0", "--data", "x", "--out", str(folder / "out.csv")]
-    found = data or textures.make((1, 1, 1), 1, 16)
-    profiles = {"quick": Settings()}
-    arguments += ["--device", "cpu", *extra]
-    command.main("toy", "", profiles, lambda s: {"m": Method(s)}, lambda path: found, toy, arguments)
-    return results.read(folder / "out.csv"), json.loads((folder / "out.json").read_text())
+def run(toy, folder, *extra):
+    """Train and evaluate. -> the rows, and where they came from"""
+    same = [str(toy.folder), "--method", "m", "--size", "quick", "--data", "x", "--device", "cpu", *extra]
+    state, history, out = folder / "out.safetensors", folder / "history.csv", folder / "out.csv"
+    command.train([*same, "--seeds", "0", "--out", str(state), "--history", str(history)])
+    command.evaluate([*same, "--states", str(state), "--histories", str(history), "--out", str(out)])
+    [origin] = json.loads(out.with_suffix(".json").read_text())
+    return results.read(out), origin
 
 
-def test_settings_are_part_of_what_a_run_is(tmp_path, data):
-    seen = []
-    before, _ = run(tmp_path, data=data, seen=seen)
-    after, origin = run(tmp_path, "--settings", str(declare(tmp_path / "s.yaml")), data=data, seen=seen)
-    assert before["settings"].item() != after["settings"].item()
-    assert (after["value"].item(), origin["settings"]["rate"], origin["held_out"]) == (0.5, 0.5, "test")
-    assert seen[0][1]["rate"] == 0.1 and seen[1][1]["rate"] == 0.5  # so that a checkpoint of the other is refused
+def final(rows):
+    return rows.loc[rows["step"].isna()]
 
 
-def test_a_trial_is_given_validation_classes_only(tmp_path, data):
-    seen = []
-    run(tmp_path, data=data, seen=seen)
-    _, origin = run(tmp_path, "--held-out", "validation", data=data, seen=seen)
-    assert seen[0][0].split == data.split and origin["held_out"] == "validation"
-    assert not any(set(data.split["test"]) & set(part) for part in seen[1][0].split.values())
-    assert seen[1][0].split["test"] == for_choosing(data).split["test"] == data.split["validation"]
-    assert seen[0][1] != seen[1][1]
+def test_settings_are_part_of_what_a_run_is(toy, tmp_path):
+    before, _ = run(toy, tmp_path)
+    after, origin = run(toy, tmp_path, "--winner", str(declare(tmp_path / "s.yaml")))
+    assert set(before["settings"]).isdisjoint(after["settings"])
+    assert (final(after)["value"].item(), origin["settings"]["rate"], origin["held_out"]) == (0.5, 0.5, "test")
+    *_, (_, first), (_, second) = toy.module("run").SEEN
+    assert first["rate"] == 0.1 and second["rate"] == 0.5  # so that a checkpoint of the other is refused
 
 
-def test_a_trial_that_diverges_is_a_result_and_another_run_is_not(tmp_path, data):
-    rows, _ = run(tmp_path, "--held-out", "validation", data=data, diverges=True)
-    assert rows["metric"].tolist() == ["diverged"]
+def test_a_trial_is_given_validation_classes_only(toy, tmp_path):
+    run(toy, tmp_path)
+    _, origin = run(toy, tmp_path, "--held-out", "validation")
+    *_, (tested, first), (chosen, second) = toy.module("run").SEEN
+    data = textures.make((3, 2, 2), 2, 16)
+    assert tested.split == data.split and origin["held_out"] == "validation"
+    assert not any(set(data.split["test"]) & set(part) for part in chosen.split.values())
+    assert chosen.split["test"] == for_choosing(data).split["test"] == data.split["validation"]
+    assert first != second
+
+
+@pytest.mark.parametrize("rate", [4.5, 9])  # in evaluation, in training
+def test_a_trial_that_diverges_is_a_result_and_another_run_is_not(toy, tmp_path, rate):
+    diverges = ["--settings", json.dumps({"rate": rate})]
+    rows, _ = run(toy, tmp_path, "--held-out", "validation", *diverges)
+    assert final(rows)["metric"].tolist() == ["diverged"]
     with pytest.raises(SystemExit, match="too fast"):
-        run(tmp_path, data=data, diverges=True)
+        run(toy, tmp_path, *diverges)
 
 
-def test_data_without_validation_classes_are_refused(tmp_path):
-    with pytest.raises(SystemExit, match="toy has no validation classes to judge on; needed --held-out test"):
-        run(tmp_path, "--held-out", "validation", data=command.SIMULATED)
+def test_data_without_validation_classes_are_refused(toy, tmp_path, monkeypatch):
+    module = toy.module("run")
+    monkeypatch.setattr(module, "EXPERIMENT", module.EXPERIMENT._replace(load=lambda path: SIMULATED))
+    with pytest.raises(SystemExit, match="toy_search has no validation classes to judge on; needed --held-out test"):
+        run(toy, tmp_path, "--held-out", "validation")
+
+
+def made(toy, folder, number, space, *extra):
+    """The CSV of a trial, made by the command that makes them."""
+    path = folder / f"{number}.csv"
+    same = [str(toy.folder), "--method", "m", "--size", "quick", "--data", "x", "--device", "cpu"]
+    trial.main([*same, "--number", str(number), "--space", json.dumps(space), *extra, "--out", str(path)])
+    return path
+
+
+def test_a_trial_is_a_draw_and_a_run_with_it(toy, tmp_path):
+    space = {"rate": {"log_uniform": [0.01, 1]}, "steps": {"choice": [7, 8]}}
+    path = made(toy, tmp_path, 3, space, "--fixed", '{"steps": 9}')
+    found, [origin] = yaml.safe_load((tmp_path / "3.yaml").read_text()), json.loads((tmp_path / "3.json").read_text())
+    rate = search.draw(space, "toy_search", "m", 3)["rate"]
+    assert found["drawn"] == ["rate"] and found["settings"] == {"rate": rate, "steps": 9} == origin["settings"]
+    assert final(results.read(path))["value"].item() == rate
+    assert (origin["held_out"], origin["seed"], origin["training"]["held_out"]) == ("validation", 100, "validation")
 
 
 # ---------------------------------------------------------------- the winner
 
 
-def trial(folder, number, rate, held_out="validation", diverges=False, method="m"):
-    """A trial's three files, made by the commands that make them."""
-    path = declare(folder / f"{number}.yaml", trial=number, drawn=["rate"], settings={"rate": rate, "steps": 2})
-    data = textures.make((1, 1, 1), 1, 16)
-    run(folder, "--settings", str(path), "--held-out", held_out, data=data, diverges=diverges)
-    for kind in ("csv", "json"):
-        (folder / f"out.{kind}").rename(folder / f"{number}.{kind}")
-    return folder / f"{number}.csv"
+def trials(toy, folder, *rates):
+    fixed = ["--fixed", '{"steps": 2}']
+    return [made(toy, folder, k, {"rate": {"choice": [rate]}}, *fixed) for k, rate in enumerate(rates)]
 
 
-def test_the_winner_is_the_best_on_validation_classes(tmp_path):
-    paths = [trial(tmp_path, k, rate) for k, rate in enumerate([0.2, 0.6, 0.4, 0.6])]
-    paths.append(trial(tmp_path, 4, 9.0, diverges=True))
-    table.main(["--criterion", "accuracy", "--out-dir", str(tmp_path / "out"), *map(str, paths)])
-    winner = yaml.safe_load((tmp_path / "out/winner.yaml").read_text())
-    assert winner["settings"] == {"rate": 0.6}  # what was drawn, without what every trial of the size has
-    assert (winner["trial"], winner["trials"], winner["score"]) == (1, 5, pytest.approx(60))
+def test_the_winner_is_the_best_on_validation_classes(toy, tmp_path):
+    paths = trials(toy, tmp_path, 0.2, 0.6, 0.4, 0.6, 9.0)
+    options = ["--criterion", "accuracy", "--experiment", str(toy.folder), "--out-dir", str(tmp_path / "out")]
+    table.main(["table", *options, *map(str, paths)])
+    best = yaml.safe_load((tmp_path / "out/winner.yaml").read_text())
+    assert best["settings"] == {"rate": 0.6}  # what was drawn, without what every trial of the size has
+    assert (best["trial"], best["trials"], best["score"], best["size"]) == (1, 5, pytest.approx(60), "quick")
     assert pd.read_csv(tmp_path / "out/trials.csv")["trial"].tolist() == [1, 3, 2, 0, 4]
     assert "| 4 | diverged | 9 |" in (tmp_path / "out/trials.md").read_text()
     # and it is a file of settings as runs read them
-    rows, _ = run(tmp_path, "--settings", str(tmp_path / "out/winner.yaml"))
-    assert rows["value"].item() == 0.6
+    rows, _ = run(toy, tmp_path, "--winner", str(tmp_path / "out/winner.yaml"))
+    assert final(rows)["value"].item() == 0.6
     lowest = table.collect(paths, "error")["trial"].tolist()
     assert lowest == [1, 3, 2, 0, 4]  # the least error is the highest accuracy
 
 
-def test_a_trial_that_saw_test_classes_is_refused(tmp_path):
-    paths = [trial(tmp_path, 0, 0.2), trial(tmp_path, 1, 0.9, held_out="test")]
+def test_a_trial_that_saw_test_classes_is_refused(toy, tmp_path):
+    paths = trials(toy, tmp_path, 0.2, 0.9)
+    origin = paths[1].with_suffix(".json")
+    origin.write_text(origin.read_text().replace('"held_out": "validation"', '"held_out": "test"'))
     with pytest.raises(ValueError, match="1.csv: was judged on test classes"):
         table.collect(paths, "accuracy")
 
 
-def test_a_search_without_any_result_is_said(tmp_path):
+def test_a_search_without_any_result_is_said(toy, tmp_path):
     with pytest.raises(ValueError, match="all 2 trials diverged"):
-        table.collect([trial(tmp_path, k, 1.0, diverges=True) for k in range(2)], "accuracy")
+        table.collect(trials(toy, tmp_path, 9.0, 9.0), "accuracy")
     with pytest.raises(ValueError, match="needed 'auc'"):
-        table.collect([trial(tmp_path, 0, 1.0)], "auc")
+        table.collect(trials(toy, tmp_path, 1.0), "auc")
+    with pytest.raises(ValueError, match="toy_search has no quantity 'joy', needed one of accuracy, error"):
+        table.collect(trials(toy, tmp_path, 1.0), "joy")
 
 
-def test_the_figure_shows_every_trial(tmp_path):
-    from leapwarp.figures import search as figure
-
-    paths = [trial(tmp_path, k, rate, diverges=rate > 5) for k, rate in enumerate([0.2, 0.6, 9.0])]
-    made = figure.build(table.collect(paths, "accuracy"))
-    [axes] = made.axes
+def test_the_figure_shows_every_trial(toy, tmp_path):
+    figure = table.build(table.collect(trials(toy, tmp_path, 0.2, 0.6, 9.0), "accuracy"))
+    [axes] = figure.axes
     shown = [tuple(np.round(line.get_xydata()[:, 0], 3)) for line in axes.lines]
     assert shown == [(0.6, 0.2), (0.6,), (9.0, 9.0)]

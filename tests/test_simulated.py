@@ -1,22 +1,23 @@
 """The experiments on simulated worlds as runs: their rows, resuming, tables and figures."""
 
 import math
-from dataclasses import replace
 
 import pandas as pd
 import pytest
+import sizes
 import torch
 
-from leapwarp import results, tables
-from leapwarp.experiments import sine, surfaces
-from leapwarp.figures import sine as sine_figures
-from leapwarp.figures import surfaces as surface_figures
-from leapwarp.tables import sine as sine_table
-from leapwarp.tables import surfaces as surface_table
+from leapwarp import catalogue
+from leapwarp.experiments.base import Trained
+from leapwarp.experiments.sine import report as sine_report
+from leapwarp.experiments.surfaces import report as surface_report
+from leapwarp.report import rows
+from leapwarp.report.quantities import quantity
+from leapwarp.worlds.sine import SUBTASKS
 
-CPU = torch.device("cpu")
+PAPER, NOTE = pd.DataFrame(), "a size"  # the paper prints no numbers of these
 FIXED = {
-    "profile": "quick",
+    "size": "quick",
     "data_source": "simulated",
     "data_checksum": "none",
     "settings": "3d4e5f",
@@ -25,28 +26,28 @@ FIXED = {
     "seconds": 1.0,
     "n_tasks": 0,
 }
-SMOKE = {"surfaces": surfaces, "sine": sine}
-LEARNS = [("surfaces", "warpgrad"), ("sine", "warpgrad")]
+EXPERIMENTS = ("surfaces", "sine")
 
 
 def records(experiment, name, seed=0, checkpoints=None, **changes):
-    module = SMOKE[experiment]
-    method = module.methods(module.SMOKE)[name]
-    if changes:
-        method = method._replace(settings=replace(method.settings, **changes))
-    return module.run(None, method, name, 0, seed, CPU, checkpoints, {})[0]
+    """What one seed at smoke gives: the records of training, where the method is trained, and of evaluation."""
+    about = catalogue.find(experiment)
+    functions = about.module("run").EXPERIMENT
+    run = sizes.one_run(None, experiment, name, seed=seed, **changes)._replace(checkpoints=checkpoints)
+    trained = functions.train(run) if about.methods[name].trains else Trained(None, [], 0.0)
+    return trained.records + functions.evaluate(run, trained.state).records
 
 
 @pytest.fixture(scope="module")
 def smoke():
     """All methods of both experiments at smoke, one seed: experiment -> rows."""
     frames = {}
-    for experiment, module in SMOKE.items():
+    for experiment in EXPERIMENTS:
         parts = [
-            results.rows(records(experiment, name), experiment=experiment, method=name, seed=0, **FIXED)
-            for name in module.methods(module.SMOKE)
+            rows.rows(records(experiment, name), experiment=experiment, method=name, seed=0, **FIXED)
+            for name in catalogue.find(experiment).methods
         ]
-        frames[experiment] = results.ordered(pd.concat(parts, ignore_index=True), experiment)  # no row twice
+        frames[experiment] = rows.ordered(pd.concat(parts, ignore_index=True), experiment)  # no row twice
     return frames
 
 
@@ -54,20 +55,20 @@ def without_times(found):
     return [record for record in found if not record[2].endswith("seconds")]
 
 
-@pytest.mark.parametrize(("experiment", "name"), LEARNS)
-def test_an_interrupted_run_ends_as_one_that_was_not(experiment, name, tmp_path):
-    whole = records(experiment, name)
-    records(experiment, name, checkpoints=tmp_path, meta_steps=2)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_interrupted_run_ends_as_one_that_was_not(experiment, tmp_path):
+    whole = records(experiment, "warpgrad")
+    records(experiment, "warpgrad", checkpoints=tmp_path, meta_steps=2)
     assert list(tmp_path.glob("seed0*"))
-    resumed = records(experiment, name, checkpoints=tmp_path)
+    resumed = records(experiment, "warpgrad", checkpoints=tmp_path)
     assert without_times(resumed) == without_times(whole)
-    assert without_times(records(experiment, name, seed=1)) != without_times(whole)
+    assert without_times(records(experiment, "warpgrad", seed=1)) != without_times(whole)
 
 
 @pytest.mark.parametrize("name", ["no_warp_fast", "warpgrad"])
 def test_both_orders_are_of_the_same_functions_and_held_out_points(name):
     found = {(task, step, metric): value for task, step, metric, value in records("sine", name)}
-    for i in range(sine.SUBTASKS):  # the loss before the first step, when nothing but these has come in
+    for i in range(SUBTASKS):  # the loss before the first step, when nothing but these has come in
         assert found[f"subtask{i}", 0, "log_loss"] == found[f"subtask{i}", 0, "log_loss_shuffled"]
 
 
@@ -97,7 +98,7 @@ def surface_rows(method, seed, gaps, final, left=0.0, sweep=((0.1, 0.5),)):
             (label, None, "sweep_left", 0.1),
             (label, None, "sweep_reached", 1.0),
         ]
-    return results.rows(found, experiment="surfaces", method=method, seed=seed, **FIXED)
+    return rows.rows(found, experiment="surfaces", method=method, seed=seed, **FIXED)
 
 
 def made_up_surfaces():
@@ -111,7 +112,7 @@ def made_up_surfaces():
 
 
 def test_the_table_of_surfaces_compares_with_gradient_descent_surface_by_surface():
-    lines, text = surface_table.build(made_up_surfaces(), pd.DataFrame())
+    lines, text = surface_report.table(made_up_surfaces(), PAPER, NOTE)
     found = {(line["method"], line["metric"]): line for line in lines.to_dict("records")}
     assert found["warpgrad", "gap_area"]["mean"] == pytest.approx(0.3)
     assert found["warpgrad", "gap_area"]["below_gd"] == pytest.approx(0.1)
@@ -120,37 +121,37 @@ def test_the_table_of_surfaces_compares_with_gradient_descent_surface_by_surface
     assert found["warpgrad", "gap_area_struggling"]["below_gd"] == pytest.approx(0.3)
     assert found["warpgrad", "left"]["mean"] == pytest.approx(100)
     # a gap lower by 0.005 is no win; the other surface is one, outside the domain
-    assert surface_table.wins(made_up_surfaces(), "warpgrad") == pytest.approx((100 / 3, 100))
+    assert surface_report.wins(made_up_surfaces(), "warpgrad") == pytest.approx((100 / 3, 100))
     assert "| 0.001 | +0.0500 ± 0.0000 (10, 100) |" in text and "| 0.01 | -0.1000" in text
     with pytest.raises(ValueError, match="found no rows of gd, needed gradient descent"):
-        surface_table.build(made_up_surfaces().loc[lambda rows: rows["method"] != "gd"], pd.DataFrame())
+        surface_report.table(made_up_surfaces().loc[lambda frame: frame["method"] != "gd"], PAPER, NOTE)
 
 
 def test_the_interval_is_that_of_the_bootstrap_and_holds_the_spread_over_seeds():
     stream = torch.Generator().manual_seed(0)
     values = [torch.randn(1000, generator=stream, dtype=torch.float64).numpy() + shift for shift in (0, 0.5, 1)]
-    effect, low, high = surface_table.interval(values)
+    effect, low, high = surface_report.interval(values)
     assert effect == pytest.approx(0.5, abs=0.1)
     assert high - low > 1  # the seeds are half a unit apart, and their means known to 0.03
-    same = surface_table.interval([value - value.mean() for value in values])
+    same = surface_report.interval([value - value.mean() for value in values])
     assert same[2] - same[1] == pytest.approx(2 * 1.96 * math.sqrt(1 / 1000 / 3) * math.sqrt(3 / 2), rel=0.1)
-    assert all(math.isnan(bound) for bound in surface_table.interval(values[:1])[1:])
+    assert all(math.isnan(bound) for bound in surface_report.interval(values[:1])[1:])
 
 
 def sine_rows(method, seed, losses, rate=0.001):
     """One run on two functions, all quantities alike."""
     found = [("", None, "rate", rate)]
-    for suffix in sine_table.ORDERS:
-        for name in sine_table.SHOWN:
+    for suffix in sine_report.ORDERS:
+        for name in sine_report.SEEN:
             found += [(f"function{i}", None, name + suffix, loss) for i, loss in enumerate(losses)]
-    return results.rows(found, experiment="sine", method=method, seed=seed, **FIXED)
+    return rows.rows(found, experiment="sine", method=method, seed=seed, **FIXED)
 
 
 def test_the_table_of_sines_has_both_orders_and_the_rates_that_were_chosen():
     frame = pd.concat([sine_rows("warpgrad", 0, [1, 2]), sine_rows("warpgrad", 1, [2, 3])])
     frame = pd.concat([frame, sine_rows("replay", 0, [4, 4], 0.1), sine_rows("replay", 1, [5, 5], 0.03)])
-    lines, text = sine_table.build(frame, pd.DataFrame())
-    assert len(lines) == 2 * 2 * len(sine_table.SHOWN)
+    lines, text = sine_report.table(frame, PAPER, NOTE)
+    assert len(lines) == 2 * len(sine_report.QUANTITIES)
     found = {(line["method"], line["metric"]): line for line in lines.to_dict("records")}
     assert found["warpgrad", "forgetting_shuffled"]["mean"] == pytest.approx(2.0)
     assert found["warpgrad", "forgetting_shuffled"]["std"] == pytest.approx(math.sqrt(0.5))
@@ -159,52 +160,48 @@ def test_the_table_of_sines_has_both_orders_and_the_rates_that_were_chosen():
 
 
 def test_every_quantity_of_these_experiments_is_measured(smoke):
-    for experiment, names in (
-        ("surfaces", surface_table.SHOWN),
-        ("sine", [name + suffix for name in sine_table.SHOWN for suffix in sine_table.ORDERS]),
-    ):
-        for name in names:
-            assert len(tables.quantity(smoke[experiment], name)), name
+    for experiment, module in zip(EXPERIMENTS, (surface_report, sine_report), strict=True):
+        for name in module.QUANTITIES:
+            assert len(quantity(smoke[experiment], name)), name
 
 
 # ---------------------------------------------------------------- figures
 
 
 def test_figure_4_draws_both_paths_from_one_start_and_in_both_spaces(smoke):
-    figure = surface_figures.build(smoke["surfaces"], pd.DataFrame(), "surfaces")["surfaces_paths"]
-    n = surfaces.methods(surfaces.SMOKE)["warpgrad"].settings.n_examples
+    figure = surface_report.figures(smoke["surfaces"], PAPER, [])["surfaces_paths"]
+    settings = sizes.methods("surfaces")["warpgrad"].settings
+    n = settings.n_examples
     assert len(figure.axes) == 2 * n
-    rows = smoke["surfaces"].loc[lambda rows: (rows["metric"] == "example") & (rows["method"] == "warpgrad")]
+    frame = smoke["surfaces"]
+    shown = frame.loc[(frame["metric"] == "example") & (frame["method"] == "warpgrad")]
     places = [int(axes.get_title().removeprefix("surface ")) for axes in figure.axes[:n]]
-    assert places == [int(task.removeprefix("surface")) for task in rows.sort_values("value")["task"]]
+    assert places == [int(task.removeprefix("surface")) for task in shown.sort_values("value")["task"]]
     for axes in figure.axes:
-        starts = [line.get_xydata()[0] for line in axes.lines if len(line.get_xydata()) == surfaces.SMOKE.steps + 1]
+        starts = [line.get_xydata()[0] for line in axes.lines if len(line.get_xydata()) == settings.steps + 1]
         assert len(starts) == 4  # two learners, each line with its outline
         assert all(start == pytest.approx(starts[0], abs=1e-2) for start in starts)
         (low, high), _ = axes.get_xlim(), axes.get_ylim()
         assert low <= starts[0][0] <= high
 
 
-def test_figures_draw_every_method_and_say_where_numbers_are_missing(smoke, tmp_path):
-    drawn = surface_figures.build(smoke["surfaces"], pd.DataFrame(), "surfaces")
-    drawn |= sine_figures.build(smoke["sine"], pd.DataFrame(), "sine")
-    assert set(drawn) == {
-        "surfaces_paths", "surfaces_curves", "surfaces_sweep", "sine_losses", "sine_predictions", "sine_meta"
-    }  # fmt: skip
+def test_figures_draw_every_method_and_say_where_numbers_are_missing(smoke):
+    drawn = surface_report.figures(smoke["surfaces"], PAPER, []) | sine_report.figures(smoke["sine"], PAPER, [])
+    assert set(drawn) == {name for experiment in EXPERIMENTS for name in catalogue.find(experiment).figures}
     curves = [len(axes.lines) for axes in drawn["surfaces_curves"].axes]
     assert curves == [6, 4]
     losses = drawn["sine_losses"].axes
-    assert len(losses) == 2 * len(sine_figures.LINES) and all(len(axes.lines) == 5 for axes in losses)
+    assert len(losses) == 2 * len(sine_report.LINES) and all(len(axes.lines) == 5 for axes in losses)
     assert len(drawn["sine_predictions"].axes) == 4 * 5
-    bare = smoke["surfaces"].loc[lambda rows: ~rows["metric"].str.startswith(("native", "warped", "example"))]
-    empty = surface_figures.paths(bare)
+    bare = smoke["surfaces"].loc[lambda frame: ~frame["metric"].str.startswith(("native", "warped", "example"))]
+    empty = surface_report.paths(bare)
     assert "hold no paths" in empty.axes[0].texts[0].get_text()
-    missing = sine_figures.predictions(smoke["sine"].assign(seed=1))
+    missing = sine_report.predictions(smoke["sine"].assign(seed=1))
     assert "hold no predictions" in missing.axes[0].texts[0].get_text()
 
 
 def test_sine_curves_are_means_over_seeds():
-    rows = []
+    parts = []
     for seed, level in ((0, 1.0), (1, 3.0)):
         found = [
             (f"subtask{i}", k, f"log_loss{suffix}", level + i)
@@ -212,8 +209,8 @@ def test_sine_curves_are_means_over_seeds():
             for k in range(11)
             for suffix in ("", "_shuffled")
         ]
-        rows.append(results.rows(found, experiment="sine", method="warpgrad", seed=seed, **FIXED))
-    figure = sine_figures.losses(pd.concat(rows))
+        parts.append(rows.rows(found, experiment="sine", method="warpgrad", seed=seed, **FIXED))
+    figure = sine_report.losses(pd.concat(parts))
     for axes in figure.axes:
         assert [line.get_ydata()[4] for line in axes.lines] == pytest.approx([2, 3, 4, 5, 6])
         assert [text.get_text() for text in axes.texts] in ([*"01234"], [*"13420"])

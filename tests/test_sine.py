@@ -1,20 +1,25 @@
 """Continual sine regression: the world, the network, the meta-objective of equations 14 and 18, what is measured."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
+from calls import REPO
 from cases import DOUBLE
 from torch import nn
 
-from leapwarp import trees
-from leapwarp.experiments import sine as experiment
+from leapwarp import plan, trees
+from leapwarp.experiments.base import SIMULATED, Run
+from leapwarp.experiments.settings import of_size
+from leapwarp.experiments.sine import run as experiment
 from leapwarp.inner import adapt
 from leapwarp.learners.continual import after_step, at_point, continual_warp, weights
 from leapwarp.models.warped_mlp import warped_mlp
 from leapwarp.optim import sgd
 from leapwarp.problem import Batch, mean_square, supervised
+from leapwarp.trees import leaves
 from leapwarp.worlds import sine
 
 SUBTASKS, STEPS, RATE = 5, 3, 0.05
@@ -219,6 +224,48 @@ def test_the_meta_gradient_of_many_tasks_is_the_mean_of_those_of_each():
     each = [update(tasks._replace(**{name: part[i : i + 1] for name, part in fields.items()})) for i in range(3)]
     mean = trees.map_tree(lambda *leaves: torch.stack(leaves).mean(0), *each)
     torch.testing.assert_close(update(tasks), mean, rtol=1e-9, atol=1e-12)
+
+
+# ---------------------------------------------------------------- runs
+
+
+def a_run(method="warpgrad", **changes):
+    """A run of the smallest size."""
+    size = plan.read_size(REPO / "workflow/sizes/smoke.yaml", ["sine"])
+    found = of_size(experiment.EXPERIMENT, size.entries["sine"], "smoke")[method]
+    found = found._replace(settings=replace(found.settings, **changes))
+    return Run(SIMULATED, found, method, 0, 0, torch.device("cpu"), None, {})
+
+
+def test_training_does_not_read_the_settings_of_evaluation():
+    changes = {"n_test": 7, "n_points": 3, "n_tuning": 2, "rates": (0.1,), "chosen_by": "learnt_loss", "every": True}
+    changes |= {"replay": 2, "n_examples": 1, "lattice": 5}
+    assert changes.keys() == experiment.EVALUATION
+    one, other = (experiment.train(a_run(**values)) for values in ({}, changes))
+    assert all(
+        torch.equal(*pair) for pair in zip(leaves(one.state).values(), leaves(other.state).values(), strict=True)
+    )
+
+
+def test_evaluation_learns_under_the_warps_that_were_trained():
+    run = a_run()
+    state = experiment.train(run).state
+    assert experiment.judge(run, state) != experiment.judge(run, None)  # from the same random initialisation
+    assert experiment.judge(run, experiment.train(a_run(meta_steps=0)).state) == experiment.judge(run, None)
+
+
+def test_the_rate_is_the_one_with_the_least_loss_among_those_that_stay_finite():
+    losses = {0.1: 2.0, 0.3: 1.0, 1.0: math.inf}
+    settings = replace(experiment.PUBLISHED, rates=tuple(losses))
+
+    def tuning(rate):
+        return torch.full((1, 11, SUBTASKS), losses[rate])
+
+    rate, records = experiment.choose_rate(settings, tuning)
+    assert rate == 0.3
+    assert records == [("rate 0.1", None, "sweep_loss", 2.0), ("rate 0.3", None, "sweep_loss", 1.0)]
+    with pytest.raises(FloatingPointError, match=r"no rate of 1\.0 keeps losses finite"):
+        experiment.choose_rate(replace(settings, rates=(1.0,)), tuning)
 
 
 # ---------------------------------------------------------------- what is measured

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from calls import NAME, REPO, caught, experiments, rows_of, snakemake, snakemake_command, step_to
+from calls import NAME, REPO, SIZE, caught, edit, rows_of, snakemake, snakemake_command, step_to, trained
+from test_plan import jobs_of
 
 pytestmark = pytest.mark.skipif(
     not find_spec("snakemake_executor_plugin_slurm"), reason="needs the SLURM plugin: make test-slurm installs it"
@@ -21,28 +22,31 @@ PROFILE = ["--workflow-profile", str(REPO / "workflow/profiles/slurm")]
 QUICKLY = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "8", "--latency-wait", "5"]
 
 
+ON_A_CORE = {"maze", "sine", "surfaces", "inner_cost", "theorem1", "geometry", "atari"}  # the others take a GPU
+
+
 @pytest.mark.slow
 def test_each_run_of_paper_asks_for_what_it_needs(tmp_path):
     shutil.copy(REPO / "config.yaml", tmp_path)
-    result = snakemake(tmp_path, *PROFILE, "--dry-run", "--config", "profile=paper")
+    result = snakemake(tmp_path, *PROFILE, "--dry-run", "--config", "size=paper")
     assert result.returncode == 0, result.stdout
-    config = yaml.safe_load((REPO / "config.yaml").read_text())["experiments"]
-    for name, block in config.items():
-        size = block["paper"]
-        n_runs = len(block["methods"]) * len(size.get("n_tasks", [0])) * size["seeds"] // size["seeds_per_job"]
-        n_runs += len(block.get("baselines", []))
-        pattern = rf"experiment={name}, method=.*\n(?: +priority: .*\n)? +resources: (.*)\n"
-        found = re.findall(pattern, result.stdout)
-        assert len(found) == n_runs
-        for resources in found:
-            for asked in (
-                f"mem_mb={size['mem_mb']}",
-                f"runtime={size['runtime']}",
-                f"gpu={size['gpu']}",
-                "slurm_partition=gpu",
-            ):
-                assert asked in resources.split(", ")
-            assert "slurm_extra=--signal=TERM@300" in resources
+    blocks = [block for block in result.stdout.split("\n[") if re.search(r"rule (train|evaluate\w*):", block)]
+    for name, jobs in jobs_of("paper").items():
+        mine = [block for block in blocks if f"experiment={name}, " in block]
+        training = [method for method in jobs.methods if jobs.about.methods[method].trains and not jobs.chain]
+        assert len(mine) == len(training) * len(jobs.n_tasks) * -(-jobs.seeds // jobs.seeds_per_job) + len(
+            jobs.methods
+        ) * -(-jobs.seeds // jobs.seeds_per_evaluation)
+        for block in mine:
+            asked = re.search(r"resources: (.*)\n", block).group(1).split(", ")
+            assert f"gpu={int(name not in ON_A_CORE)}" in asked and "slurm_partition=gpu" in asked
+            assert "slurm_extra=--signal=TERM@300" in asked
+            runtime, memory = (
+                int(re.search(rf"{key}=(\d+)", " ".join(asked)).group(1)) for key in ("runtime", "mem_mb")
+            )
+            assert runtime >= 60 and memory >= 2000
+    games = [block for block in result.stdout.split("\n[") if "rule atari_game:" in block]
+    assert len(games) == 16_000 and all("runtime=1440" in block and "gpu=0" in block for block in games)
 
 
 def test_the_profile_has_what_the_default_one_has():
@@ -87,37 +91,40 @@ def submitted(output):
 
 
 @pytest.mark.slurm
-def test_the_smoke_profile_on_slurm(slurm, tmp_path):
-    """Every experiment, cut to its first two methods at one task count, in few jobs; results as complete as at home."""
-    config = yaml.safe_load((REPO / "config.yaml").read_text()) | {"profile": "smoke"}
-    for block in config["experiments"].values():
-        block["methods"] = block["methods"][:2]
-        if "n_tasks" in block["smoke"]:
-            block["smoke"]["n_tasks"] = block["smoke"]["n_tasks"][:1]
-        if "meta_steps" in block["smoke"]:  # a chain, of jobs that are not grouped
-            block["smoke"] |= {"meta_steps": 1, "games": 2}
+def test_the_smoke_size_on_slurm(slurm, tmp_path):
+    """Every experiment, cut to two methods at one task count, in few jobs; results as complete as at home."""
+    size = yaml.safe_load((REPO / "workflow/sizes/smoke.yaml").read_text())
+    for entry in size["experiments"].values():
+        if "n_tasks" in entry:
+            entry["n_tasks"] = entry["n_tasks"][:1]
+        if "chain" in entry:  # of jobs that are not grouped
+            entry["chain"] = {"meta_steps": 1, "games": 2}
+    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(size))
+    methods = {name: jobs.methods[:2] for name, jobs in jobs_of("smoke").items()}
+    methods["atari"] = ["leap", "random_policy"]  # by which scores are counted
+    changes = {"size": "smoke.yaml", "methods": methods}
     if "LEAPWARP_DATA" not in os.environ:
-        config["data"] = {"source": "glyphs", "dir": ""}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    result = snakemake(tmp_path, *PROFILE, *QUICKLY, "--group-components", "smoke=12")
+        changes["data"] = {"source": "glyphs", "dir": ""}
+    shutil.copy(REPO / "config.yaml", tmp_path)
+    edit(tmp_path / "config.yaml", lambda config: config.update(changes))
+    result = snakemake(tmp_path, *PROFILE, *QUICKLY, "--group-components", "train_smoke=12", "evaluate_smoke=12")
     assert result.returncode == 0, result.stdout[-5000:]
-    assert 1 < len(set(submitted(result.stdout))) < 10
+    assert 1 < len(set(submitted(result.stdout))) < 15
     for rule in ("prepare", "gather", "table", "figures_omniglot_leap"):  # seconds: not worth a job
         assert f"localrule {rule}:" in result.stdout
-    for name in config["experiments"]:
+    for name in methods:
         assert (tmp_path / f"results/smoke/{name}/rows.csv").exists()
     assert "Nothing to be done" in snakemake(tmp_path).stdout
 
 
 @pytest.mark.slurm
-def test_a_killed_job_and_one_whose_time_is_over_are_resumed(slurm, tmp_path, empty, finished):
+def test_jobs_that_are_killed_or_whose_time_is_over_are_resumed(slurm, tmp_path, empty, finished):
+    """Of training: one job is killed and the time of another is over. Of evaluation: the time of one is over."""
     folder = shutil.copytree(empty, tmp_path / "here")
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    config["experiments"][NAME]["smoke"]["gpu"] = 1
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    checkpoints = folder / f"results/smoke/{NAME}/checkpoints"
+    here = folder / f"results/{SIZE}/{NAME}"
     log = folder / "snakemake.log"
-    command = snakemake_command(*PROFILE, *QUICKLY, "--group-components", "smoke=1")
+    asks = [f"{rule}:{what}" for rule in ("train", "evaluate") for what in ("mem_mb=2000", "runtime=60", "gpu=1")]
+    command = snakemake_command(*PROFILE, *QUICKLY, "--set-resources", *asks)
     with open(log, "w") as file:
         parent = subprocess.Popen(command, cwd=folder, stdout=file, stderr=file)
     # Both are stopped after their first meta-step: one by kill -9, one by SLURM, five minutes before its time is over.
@@ -125,19 +132,27 @@ def test_a_killed_job_and_one_whose_time_is_over_are_resumed(slurm, tmp_path, em
     devices = {process.environ()["CUDA_VISIBLE_DEVICES"] for process in (over, killed)}
     jobs = [process.environ()["SLURM_JOB_ID"] for process in (over, killed)]
     assert len(devices) == 2 and devices <= set("0123") and len(set(jobs)) == 2
-    step_to(killed, checkpoints / "reptile/tasks1/seed0.pt")
+    step_to(killed, here / "checkpoints/reptile/tasks1/seed0.pt")
     killed.kill()
-    step_to(over, checkpoints / "leap/tasks1/seed0.pt")
-    subprocess.run(["scontrol", "update", f"JobId={jobs[0]}", "TimeLimit=5"], check=True)
-    over.wait(120)  # SLURM wakes what is suspended when it sends the signal: nothing else lets this run end
-    assert parent.wait(170) == 0, log.read_text()
+    step_to(over, here / "checkpoints/leap/tasks1/seed0.pt")
+    end(over, jobs[0])
+    [evaluation] = caught(folder, parent, "leap", command="evaluate")
+    step_to(evaluation, here / "checkpoints/leap/seed0-tasks1-evaluated.pt")
+    end(evaluation, evaluation.environ()["SLURM_JOB_ID"])
+    assert parent.wait(240) == 0, log.read_text()
 
     text = log.read_text()
-    assert len(set(submitted(text))) == 5  # three runs, two of them twice
-    assert "stopped by SIGTERM; started again" in text and "non-zero exit status 75" in text
+    assert len(set(submitted(text))) == 8  # two trainings twice, three evaluations of which one twice
+    assert text.count("stopped by SIGTERM; started again") >= 2 and "non-zero exit status 75" in text
     for method in ("leap", "reptile"):
-        again = folder / f"results/smoke/{NAME}/logs/{method}/tasks1/seeds0-1.log"
+        again = here / f"logs/train/{method}/tasks1/seeds0-1.log"
         assert "seed 0: resumed at meta-step" in again.read_text()
-    rows = f"results/smoke/{NAME}/rows.csv"
+    rows = f"results/{SIZE}/{NAME}/rows.csv"
     assert rows_of(folder / rows) == rows_of(finished / rows)
-    assert experiments(snakemake(folder).stdout) == []
+    assert trained(snakemake(folder).stdout) == []
+
+
+def end(run, job):
+    """Let SLURM end a suspended run, whose time it shortens to the five minutes that are left for saving."""
+    subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=5"], check=True)
+    run.wait(120)  # SLURM wakes what is suspended when it sends the signal: nothing else lets this run end

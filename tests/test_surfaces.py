@@ -1,19 +1,24 @@
 """The surfaces of WarpGrad's appendix E: their minima, the explicit warp, and Algorithm 1."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from calls import REPO
 from cases import DOUBLE
 
-from leapwarp import trees
-from leapwarp.experiments import surfaces as experiment
+from leapwarp import plan, trees
+from leapwarp.experiments.base import SIMULATED, Run
+from leapwarp.experiments.settings import of_size
+from leapwarp.experiments.surfaces import run as experiment
 from leapwarp.inner import adapt
 from leapwarp.learners.online import online_warp
 from leapwarp.learners.warpgrad import warp_gradient
 from leapwarp.models.omega import init, jacobian, omega, preimage
 from leapwarp.optim import adam, sgd
 from leapwarp.problem import Batch
+from leapwarp.rng import generator
 from leapwarp.worlds import surfaces
 
 
@@ -230,3 +235,48 @@ def test_warps_trained_side_by_side_are_those_trained_alone():
         mine = {name: leaf[i] for name, leaf in state["warp"].items()}
         torch.testing.assert_close(mine, each["warp"], rtol=1e-6, atol=1e-8)
     assert not torch.allclose(states[0]["warp"]["warp.1.weight"], states[1]["warp"]["warp.1.weight"])
+
+
+# ---------------------------------------------------------------- runs
+
+
+def a_run(method="warpgrad", **changes):
+    """A run of the smallest size."""
+    size = plan.read_size(REPO / "workflow/sizes/smoke.yaml", ["surfaces"])
+    found = of_size(experiment.EXPERIMENT, size.entries["surfaces"], "smoke")[method]
+    found = found._replace(settings=replace(found.settings, **changes))
+    return Run(SIMULATED, found, method, 0, 0, torch.device("cpu"), None, {})
+
+
+def test_training_does_not_read_the_settings_of_evaluation():
+    changes = {"n_test": 7, "n_validation": 3, "n_examples": 2, "lattice": 5}
+    assert changes.keys() == experiment.EVALUATION
+    one, other = (experiment.train(a_run(**values)).state["warp"] for values in ({}, changes))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_warps_that_were_not_trained_follow_gradient_descent():
+    """At the identity, where they begin; each rate has its own warp, and all are the same then."""
+    untrained = experiment.train(a_run(meta_steps=0)).state
+    under = {record[:3]: record[3] for record in experiment.judge(a_run(), untrained).records}
+    plain = {record[:3]: record[3] for record in experiment.judge(a_run("gd"), None).records}
+    for key, value in plain.items():
+        if not key[0].startswith("rate") and key[2] != "rate":
+            assert under[key] == pytest.approx(value, abs=1e-4), key
+    sweep = [value for (_, _, metric), value in under.items() if metric == "sweep_area"]
+    assert len(sweep) == 7 and len(set(sweep)) == 1
+
+
+def test_a_warp_that_does_not_reach_the_starts_is_not_chosen():
+    run = a_run("warpgrad_plain", n_validation=1)
+    task = surfaces.draw_tasks(1, generator(0, "validation"), 10, torch.device("cpu"))
+    lattice = surfaces.grid(121)
+    lowest = lattice[surfaces.height(lattice, task.y[0]).argmin()]
+    warps = {name: torch.zeros_like(leaf) for name, leaf in experiment.train(run).state["warp"].items()}
+    warps["warp.1.bias"][:] = lowest  # all but one take every learner to the lowest point, whatever it does
+    warps["warp.1.bias"][3] = 0  # and that one takes it where it is
+    warps["warp.0.weight"][3, :2], warps["warp.1.weight"][3, :, :2] = 0.01 * torch.eye(2), 100 * torch.eye(2)
+    found = {record[:3]: record[3] for record in experiment.judge(run, {"warp": warps}).records}
+    assert found["rate 0.001", None, "sweep_area"] == 0 and found["rate 0.001", None, "sweep_reached"] == 0
+    assert found["rate 0.003", None, "sweep_area"] > 0 and found["rate 0.003", None, "sweep_reached"] == 1
+    assert found["", None, "rate"] == run.method.settings.rates[3] == 0.003

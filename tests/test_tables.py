@@ -10,14 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leapwarp import results, tables
-from leapwarp.figures import omniglot, style
-from leapwarp.figures.draw import caption, curve
-from leapwarp.tables import omniglot_leap, omniglot_warp
+from leapwarp.experiments.omniglot_leap import report as omniglot_leap
+from leapwarp.experiments.omniglot_warp import report as omniglot_warp
+from leapwarp.report import __main__ as command
+from leapwarp.report import counts, looks, rows
+from leapwarp.report.draw import caption, curve
+from leapwarp.report.table import COLUMNS, default_paper, read_paper
 
 PAPER = Path(__file__).parents[1] / "paper"
-LEAP = tables.read_paper(PAPER / "leap.csv", "1")
-WARP = tables.read_paper(PAPER / "warpgrad.csv", "2")
+LEAP = read_paper(PAPER / "leap.csv", "1")
+WARP = read_paper(PAPER / "warpgrad.csv", "2")
+NOTE = "smaller than published"
 FIGURES = ["auc_by_tasks.png", "by_tasks.png", "heldout_curves.png", "meta_curves.png"]
 
 
@@ -35,7 +38,7 @@ def run(method, n_tasks, seed, accuracies, *, steps=4, experiment="omniglot_warp
         records += [("", step, "meta_accuracy", step / 10) for step in range(1, 6)]
         records += [("", step, "validation_error", 1 - step / 10) for step in (2, 4)]
     fixed = {
-        "profile": "quick",
+        "size": "quick",
         "data_source": "omniglot",
         "data_checksum": "0a1b2c",
         "settings": "3d4e5f",
@@ -44,7 +47,7 @@ def run(method, n_tasks, seed, accuracies, *, steps=4, experiment="omniglot_warp
         "seconds": 1.0,
     }
     fixed["experiment"] = experiment
-    return results.rows(records, method=method, n_tasks=n_tasks, seed=seed, **(fixed | changes))
+    return rows.rows(records, method=method, n_tasks=n_tasks, seed=seed, **(fixed | changes))
 
 
 def warp_rows(seeds=(0, 1), **changes):
@@ -123,37 +126,37 @@ def test_warpgrad_table_2_and_table_1_are_complete_and_as_printed():
         [357.0, 0.0],
         [523.0, 24.4],
     ]
-    first = tables.read_paper(PAPER / "warpgrad.csv", "1").set_index("method")
+    first = read_paper(PAPER / "warpgrad.csv", "1").set_index("method")
     assert first["value"].to_dict() == {"finetune": 76.4, "reptile": 70.8, "leap": 75.5, "warp_leap": 83.6}
     assert first["std"].to_dict() == {"finetune": 2.2, "reptile": 1.9, "leap": 2.6, "warp_leap": 1.9}
 
 
 def test_read_paper_names_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="needed table 7"):
-        tables.read_paper(PAPER / "leap.csv", "7")
+        read_paper(PAPER / "leap.csv", "7")
     with pytest.raises(ValueError, match="absent"):
-        tables.read_paper(tmp_path / "absent.csv", "1")
+        read_paper(tmp_path / "absent.csv", "1")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="found columns"):
-        tables.read_paper(tmp_path / "other.csv", "1")
+        read_paper(tmp_path / "other.csv", "1")
     text = (PAPER / "leap.csv").read_text()
     (tmp_path / "typo.csv").write_text(text.replace("7.8", "7,8x", 1).replace("7,8x", "7.8x", 1))
     with pytest.raises(ValueError, match=r"7\.8x"):
-        tables.read_paper(tmp_path / "typo.csv", "1")
+        read_paper(tmp_path / "typo.csv", "1")
 
 
 # The tables.
 
 
 def test_table_2_holds_the_hand_computed_numbers():
-    lines, text = omniglot_warp.build(warp_rows(), WARP)
-    assert list(lines.columns) == tables.COLUMNS
+    lines, text = omniglot_warp.table(warp_rows(), WARP, NOTE)
+    assert list(lines.columns) == COLUMNS
     ours = find(lines, 1, "warp_leap")  # seeds: (50 + 30) / 2 = 40 and (50 + 40) / 2 = 45
     assert ours["ours_mean"] == pytest.approx(42.5)
     assert ours["ours_std"] == pytest.approx(5 / math.sqrt(2))
     assert ours["n_seeds"] == 2
     assert ours[["paper", "paper_std", "unit"]].tolist() == [49.5, 7.8, "percent"]
-    assert ours[["profile", "data_source"]].tolist() == ["quick", "omniglot"]
+    assert ours[["size", "data_source"]].tolist() == ["quick", "omniglot"]
     for count in (1, 25):  # run once without pretraining, repeated at each count
         assert find(lines, count, "sgd10x")["ours_mean"] == pytest.approx(55)
         assert find(lines, count, "scratch")["ours_mean"] == pytest.approx(15)
@@ -167,7 +170,7 @@ def test_table_2_holds_the_hand_computed_numbers():
 
 def test_table_1_is_in_errors():
     frame = pd.concat([run("leap", 6, seed, [0.9, 0.8 - 0.1 * seed], experiment="omniglot_leap") for seed in (0, 1)])
-    lines, text = omniglot_leap.build(frame, LEAP)
+    lines, text = omniglot_leap.table(frame, LEAP, NOTE)
     ours = find(lines, 6, "leap", "error")  # seeds: 15 and 20
     assert ours["ours_mean"] == pytest.approx(17.5)
     assert ours["ours_std"] == pytest.approx(5 / math.sqrt(2))
@@ -177,7 +180,7 @@ def test_table_1_is_in_errors():
 
 
 def test_places_without_a_number_are_kept_and_explained():
-    lines, text = omniglot_warp.build(warp_rows(), WARP)
+    lines, text = omniglot_warp.table(warp_rows(), WARP, NOTE)
     kfac = find(lines, 25, "kfac")
     assert math.isnan(kfac["ours_mean"])
     assert kfac["n_seeds"] == 0
@@ -200,92 +203,79 @@ def test_places_without_a_number_are_kept_and_explained():
 @pytest.mark.parametrize(
     ("changes", "seeds", "expected"),
     [
-        (
-            {},
-            (0, 1),
-            [
-                "Profile: `quick`: smaller networks",
-                "compare the order",
-                "the Omniglot images",
-                "Seeds: 2.",
-            ],
-        ),
-        ({"profile": "paper"}, (0, 1, 2), ["the published settings", "Seeds: 3."]),
-        (
-            {"profile": "smoke", "data_source": "glyphs"},
-            (0,),
-            ["say nothing", "not Omniglot", "Seeds: 1."],
-        ),
+        ({}, (0, 1), ["Size: `quick`: smaller than published.", "the Omniglot images", "Seeds: 2."]),
+        ({"size": "smoke", "data_source": "glyphs"}, (0,), ["Size: `smoke`", "not Omniglot", "Seeds: 1."]),
     ],
 )
 def test_the_heading_says_where_the_numbers_come_from(changes, seeds, expected):
-    _, text = omniglot_warp.build(warp_rows(seeds, **changes), WARP)
+    _, text = omniglot_warp.table(warp_rows(seeds, **changes), WARP, NOTE)
     for part in [*expected, "sample standard deviation over seeds", "Code version: 0.1.0"]:
         assert part in text
     assert ("± 0.0" in text) == (len(seeds) > 1)
 
 
 def test_one_seed_has_no_spread_and_uneven_seeds_are_said():
-    lines, text = omniglot_warp.build(warp_rows((0,)), WARP)
+    lines, text = omniglot_warp.table(warp_rows((0,)), WARP, NOTE)
     assert lines["ours_std"].isna().all()
     assert "| 40.0 / 49.5 ± 7.8" in text
-    _, text = omniglot_warp.build(pd.concat([warp_rows((0, 1)), run("leap", 25, 0, [0.5, 0.5])]), WARP)
+    _, text = omniglot_warp.table(pd.concat([warp_rows((0, 1)), run("leap", 25, 0, [0.5, 0.5])]), WARP, NOTE)
     assert "Seeds: 1 to 2 (the CSV says which)" in text
 
 
-@pytest.mark.parametrize("column", ["profile", "data_source", "data_checksum"])
+@pytest.mark.parametrize("column", ["size", "data_source", "data_checksum"])
 def test_mixed_rows_are_one_clear_error(column):
     mixed = pd.concat([warp_rows((0,)), run("leap", 25, 0, [0.5, 0.5], **{column: "glyphs"})])
     with pytest.raises(ValueError, match=f"found rows of 2 {column} .*needed one"):
-        omniglot_warp.build(mixed, WARP)
+        omniglot_warp.table(mixed, WARP, NOTE)
     with pytest.raises(ValueError, match=f"2 {column}"):
-        omniglot.heldout_curves(mixed, "omniglot_warp")
+        counts.figures(mixed, WARP, "accuracy", "replay_loss")
 
 
 def test_runs_on_different_held_out_tasks_are_an_error():
     frame = pd.concat([warp_rows((0,)), run("leap", 25, 0, [0.5])])
     with pytest.raises(ValueError, match=r"different held-out tasks among the runs of seed 0.*'leap tasks25': 1"):
-        omniglot_warp.build(frame, WARP)
+        omniglot_warp.table(frame, WARP, NOTE)
 
 
-def test_wrong_experiment_and_missing_metric_are_errors():
-    with pytest.raises(ValueError, match="needed 'omniglot_leap'"):
-        omniglot_leap.build(warp_rows(), LEAP)
+def test_a_missing_metric_is_an_error():
     frame = warp_rows()
     with pytest.raises(ValueError, match="needed 'accuracy'"):
-        omniglot_warp.build(frame[frame["metric"] != "accuracy"], WARP)
-    _, text = omniglot_warp.build(frame[frame["metric"] != "auc"], WARP)
+        omniglot_warp.table(frame[frame["metric"] != "accuracy"], WARP, NOTE)
+    _, text = omniglot_warp.table(frame[frame["metric"] != "auc"], WARP, NOTE)
     assert "hold no area" in text
 
 
-@pytest.mark.parametrize(
-    ("module", "experiment", "name", "table", "metrics"),
-    [(omniglot_leap, "omniglot_leap", "leap", "1", 1), (omniglot_warp, "omniglot_warp", "warpgrad", "2", 2)],
-)
-def test_the_command_line_writes_both_files(tmp_path, capsys, module, experiment, name, table, metrics):
-    results.write(tmp_path / "rows.csv", warp_rows(experiment=experiment))
+@pytest.mark.parametrize(("experiment", "table", "metrics"), [("omniglot_leap", "1", 1), ("omniglot_warp", "2", 2)])
+def test_the_command_line_writes_both_files(tmp_path, capsys, experiment, table, metrics):
+    rows.write(tmp_path / "rows.csv", warp_rows(experiment=experiment))
     out = tmp_path / "out"
-    settings = {"module": experiment, "description": "d", "paper": name, "table": table}
-    paper = ["--paper", str(PAPER / f"{name}.csv")]
-    command = ["--rows", str(tmp_path / "rows.csv"), "--out-dir", str(out), *paper]
-    tables.main(module.build, **settings, arguments=command)
+    line = ["table", experiment, "--rows", str(tmp_path / "rows.csv"), "--out-dir", str(out), "--note", NOTE]
+    command.main(line)
     assert sorted(path.name for path in out.iterdir()) == [f"table{table}.csv", f"table{table}.md"]
     lines = pd.read_csv(out / f"table{table}.csv")
-    assert list(lines.columns) == tables.COLUMNS
+    assert list(lines.columns) == COLUMNS
     assert lines["metric"].nunique() == metrics
     before = (out / f"table{table}.csv").read_bytes()
-    (tmp_path / "rows.csv").write_text("damaged\n")
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        tables.main(module.build, **settings, arguments=command)
-    assert caught.value.code == 1
-    assert re.match(r"error: .*rows\.csv: found the header 'damaged'", capsys.readouterr().err)
-    assert (out / f"table{table}.csv").read_bytes() == before
+    wrong = {"omniglot_leap": "omniglot_warp", "omniglot_warp": "omniglot_leap"}[experiment]
+    for text, message in (
+        ("damaged\n", r"rows\.csv: found the header 'damaged'"),
+        (None, rf"found rows of experiment '{wrong}', needed '{experiment}'"),
+    ):
+        if text:
+            (tmp_path / "rows.csv").write_text(text)
+        else:
+            rows.write(tmp_path / "rows.csv", warp_rows(experiment=wrong))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            command.main(line)
+        assert caught.value.code == 1
+        assert re.match(f"error: .*{message}", capsys.readouterr().err)
+        assert (out / f"table{table}.csv").read_bytes() == before
 
 
 def test_default_paper_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert tables.default_paper("leap").samefile(PAPER / "leap.csv")
+    assert default_paper("leap").samefile(PAPER / "leap.csv")
 
 
 # The figures.
@@ -293,21 +283,15 @@ def test_default_paper_is_found_from_any_folder(tmp_path, monkeypatch):
 
 def draw(frame, folder, experiment="omniglot_warp"):
     """Write the figures of `frame` and return them as arrays, name to [height, width, 4]."""
-    results.write(folder / "rows.csv", frame)
-    paper = PAPER / f"{omniglot.EXPERIMENTS[experiment].paper}.csv"
-    omniglot.main(
-        [
-            *("--experiment", experiment, "--rows", str(folder / "rows.csv")),
-            *("--paper", str(paper), "--out-dir", str(folder / "figures")),
-        ]
-    )
+    rows.write(folder / "rows.csv", frame)
+    command.main(["figures", experiment, "--rows", str(folder / "rows.csv"), "--out-dir", str(folder / "figures")])
     assert sorted(path.name for path in (folder / "figures").iterdir()) == FIGURES
     return {name: matplotlib.image.imread(folder / "figures" / name) for name in FIGURES}
 
 
 def holds(image, key):
     """Whether the colour of a method is in the image."""
-    colour = np.array(matplotlib.colors.to_rgb(style.method(key).colour))
+    colour = np.array(matplotlib.colors.to_rgb(looks.look(key, "omniglot_warp").colour))
     return bool((np.abs(image[..., :3] - colour).max(axis=-1) < 0.01).any())
 
 
@@ -324,7 +308,7 @@ def test_figures_show_every_method_and_are_the_same_twice(tmp_path):
 
 
 def test_figures_of_one_seed_one_method_and_missing_metrics(tmp_path):
-    frame = warp_rows((0,), experiment="omniglot_leap", profile="smoke", data_source="glyphs")
+    frame = warp_rows((0,), experiment="omniglot_leap", size="smoke", data_source="glyphs")
     frame = frame[frame["method"].isin(["fomaml"]) & frame["metric"].isin(["accuracy", "meta_loss"])]
     draw(frame, tmp_path, "omniglot_leap")
     only_scratch = warp_rows()
@@ -333,14 +317,14 @@ def test_figures_of_one_seed_one_method_and_missing_metrics(tmp_path):
 
 def test_by_tasks_draws_ours_and_the_paper():
     frame = warp_rows()
-    axes = omniglot.by_tasks(frame, "accuracy", WARP, "omniglot_warp").axes[0]
-    colour = style.method("warp_leap").colour
+    axes = counts.by_tasks(frame, "accuracy", WARP).axes[0]
+    colour = looks.look("warp_leap", "omniglot_warp").colour
     ours, theirs = (line for line in axes.lines if line.get_color() == colour)
     assert ours.get_xdata().tolist() == [1, 25]
     assert ours.get_ydata() == pytest.approx([42.5, 80])
     assert list(theirs.get_ydata()) == [49.5, 68.8, 75.0, 81.2, 82.7, 82.0, 83.8]
     assert theirs.get_markerfacecolor() == "white"
-    flat = next(line for line in axes.lines if line.get_color() == style.method("scratch").colour)
+    flat = next(line for line in axes.lines if line.get_color() == looks.look("scratch", "omniglot_warp").colour)
     assert flat.get_xdata().tolist() == [1, 25]
     assert flat.get_ydata() == pytest.approx([15, 15])
 
@@ -348,14 +332,14 @@ def test_by_tasks_draws_ours_and_the_paper():
 def test_captions_say_where_the_numbers_come_from():
     text = caption(warp_rows(), "omniglot_warp")
     for part in (
-        "profile quick",
+        "size quick",
         "data omniglot",
         "2 seeds",
         "smaller than published",
         "± 1 standard deviation",
     ):
         assert part in text
-    text = caption(warp_rows((0,), profile="paper", data_source="glyphs"), "omniglot_warp")
+    text = caption(warp_rows((0,), size="paper", data_source="glyphs"), "omniglot_warp")
     assert "1 seed " in text
     assert "no shading" in text
     assert "not the paper's" in text
@@ -371,3 +355,13 @@ def test_a_curve_averages_the_same_runs_at_every_step():
     assert lines["std"].tolist() == pytest.approx([0, 0, 0.2 / math.sqrt(2), 0.4 / math.sqrt(2)])
     _, early = curve(long, "heldout_accuracy")
     assert not early
+
+
+def test_a_method_without_a_look_of_its_own_is_shown_by_its_name():
+    """The state of a user, handed in for evaluation, is called after its file."""
+    mine = run("my_state", 25, 0, [0.5, 0.5])
+    lines, text = omniglot_warp.table(pd.concat([warp_rows((0,)), mine]), WARP, NOTE)
+    assert find(lines, 25, "my_state")["ours_mean"] == 50
+    assert "my_state" in text
+    axes = counts.by_tasks(pd.concat([warp_rows((0,)), mine]), "accuracy", WARP).axes[0]
+    assert "my_state" in [label.get_text() for label in axes.figure.legends[0].get_texts()]

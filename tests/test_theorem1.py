@@ -3,20 +3,30 @@
 from dataclasses import replace
 
 import pytest
+import sizes
 import torch
 from cases import DOUBLE
 
-from leapwarp.experiments import theorem1
-from leapwarp.experiments.theorem1 import SMOKE, distance, family, hessians, limits, meta_gradient, walk
+from leapwarp.experiments.theorem1.run import (
+    PUBLISHED,
+    distance,
+    hessians,
+    limits,
+    measure,
+    meta_gradient,
+    methods,
+    walk,
+    world,
+)
 from leapwarp.learners.leap import leap_fold
 
 CPU = torch.device("cpu")
-SMALL = replace(SMOKE, n_tasks=3, points=5, inner_steps=6, ripple=0.3)
+SMALL = replace(PUBLISHED, n_tasks=3, points=5, inner_steps=6, ripple=0.3)
 
 
 def objective(settings, theta, far, length):
     """The length or energy to the frozen far ends, by plain steps that autograd can follow."""
-    problem, tasks, _ = family(settings, 0, CPU)
+    problem, tasks, _ = world(settings, 0, CPU)
     who, total = torch.arange(settings.n_tasks), torch.zeros((), dtype=DOUBLE)
     point = theta.expand(settings.n_tasks, 2)
     for k, end in enumerate(far):
@@ -31,7 +41,7 @@ def objective(settings, theta, far, length):
 
 @pytest.mark.parametrize("length", [True, False])
 def test_exact_meta_gradient_equals_autograd_through_all_steps(length):
-    problem, tasks, start = family(SMALL, 0, CPU)
+    problem, tasks, start = world(SMALL, 0, CPU)
     path = walk(problem, start, tasks, SMALL.inner_lr, SMALL.inner_steps)
     theta = start["theta"].clone().requires_grad_()
     value = objective(SMALL, theta, [after for _, after in path], length)
@@ -47,7 +57,7 @@ def test_exact_meta_gradient_equals_autograd_through_all_steps(length):
 
 
 def test_hessians_equal_those_of_autograd():
-    problem, tasks, start = family(SMALL, 0, CPU)
+    problem, tasks, start = world(SMALL, 0, CPU)
     path = walk(problem, start, tasks, SMALL.inner_lr, SMALL.inner_steps)
     ours = hessians(problem, path, tasks)
     for step, task in ((0, 0), (4, 2)):
@@ -61,35 +71,32 @@ def test_hessians_equal_those_of_autograd():
 
 
 def test_one_basin_is_convex_and_its_limit_point_a_minimum():
-    settings = replace(theorem1.PAPER, inner_steps=5)
-    problem, tasks, start = family(settings, 0, CPU)
+    settings = replace(PUBLISHED, inner_steps=5)
+    problem, tasks, start = world(settings, 0, CPU)
     path = walk(problem, start, tasks, settings.inner_lr, settings.inner_steps)
     assert torch.linalg.eigvalsh(hessians(problem, path, tasks)).min() > 0.15  # 0.5 less the ripple's 0.31
     ends = limits(problem, path, tasks, settings)
     still = problem.loss({"theta": ends.requires_grad_()}, {}, problem.draw(tasks, tasks.index, 0 * tasks.index)).loss
     (slope,) = torch.autograd.grad(still.sum(), ends)
     assert slope.abs().max() < 1e-6
-    wavy = replace(settings, ripple=theorem1.methods(settings)["many_basins"].settings.ripple)
-    problem, tasks, start = family(wavy, 0, CPU)
+    wavy = replace(settings, ripple=methods(settings)["many_basins"].settings.ripple)
+    problem, tasks, start = world(wavy, 0, CPU)
     path = walk(problem, start, tasks, settings.inner_lr, settings.inner_steps)
     assert torch.linalg.eigvalsh(hessians(problem, path, tasks)).min() < -0.5
 
 
-def summary(name, seed=0, **changes):
-    method = theorem1.methods(replace(SMOKE, **changes))[name]
-    records, _ = theorem1.run(None, method, name, 0, seed, CPU, None, {})
+def summary(name, **changes):
+    """The records of one seed at smoke, and of them those of the whole run by their metric."""
+    records = measure(sizes.one_run(None, "theorem1", name, **changes), None).records
     return records, {metric: value for task, step, metric, value in records if step is None and not task}
 
 
 def test_small_steps_shorten_the_path_at_first_and_large_ones_lengthen_it():
     _, small = summary("beta_0.003", meta_steps=10, inner_steps=20)
     assert small["rises"] == small["criterion_broken"] == 0 and small["shortening"] < 0.9
-    records, large = summary("beta_0.3", meta_steps=10, inner_steps=20)
+    _, large = summary("beta_0.3", meta_steps=10, inner_steps=20)
     assert large["criterion_broken"] > 0 and large["rises"] > 0
-    method = theorem1.methods(replace(SMOKE, meta_steps=20))["beta_0.3"]
-    wild = method._replace(settings=replace(method.settings, outer_lr=50.0))
-    records, _ = theorem1.run(None, wild, "beta_0.3", 0, 0, CPU, None, {})
-    found = {metric: value for task, step, metric, value in records if step is None and not task}
+    records, found = summary("beta_0.3", meta_steps=20, outer_lr=50.0)
     assert found["rises"] >= 19 and found["rise_share"] <= 1  # what diverged counts to the end
     assert all(value == value and abs(value) != float("inf") for *_, value in records)
 
@@ -100,4 +107,4 @@ def test_runs_repeat_and_batches_change_only_the_update():
     noisy, _ = summary("batch_1")
     lengths = [[value for _, step, metric, value in records if metric == "path_length"] for records in (first, noisy)]
     assert lengths[0][0] == lengths[1][0] and lengths[0][1] != lengths[1][1]
-    assert len(lengths[0]) == SMOKE.meta_steps + 1
+    assert len(lengths[0]) == sizes.methods("theorem1")["beta_0.01"].settings.meta_steps + 1

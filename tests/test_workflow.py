@@ -1,6 +1,5 @@
-"""The workflow: targets, the config check, lint, and the whole smoke profile from data to figures."""
+"""The workflow: targets, what an edit makes anew, lint, and the whole smoke size from data to page."""
 
-import json
 import os
 import re
 import shutil
@@ -9,116 +8,12 @@ import sys
 
 import pytest
 import yaml
-from calls import REPO, RUNS, rows_of, snakemake
+from calls import REPO, commands, edit, evaluated, made, option, rows_of, snakemake, trained
+from test_plan import jobs_of
 
-SEARCH = yaml.safe_load((REPO / "workflow/search.yaml").read_text())
-CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
-FIGURES = [f"figures/{name}.png" for name in ("auc_by_tasks", "by_tasks", "heldout_curves", "meta_curves")]
-LEAVES = {
-    "omniglot_leap": ["rows.csv", "runs.json", "table1.csv", "table1.md", *FIGURES],
-    "omniglot_warp": ["rows.csv", "runs.json", "table2.csv", "table2.md", *FIGURES],
-    "leap_ablation": [
-        "rows.csv",
-        "table_leap_ablation.csv",
-        "table_leap_ablation.md",
-        "figures/leap_ablation.png",
-        "figures/leap_ablation_heldout.png",
-    ],
-    "warp_ablation": [
-        "rows.csv",
-        "table3.csv",
-        "table3.md",
-        "figures/warp_ablation.png",
-        "figures/warp_ablation_curves.png",
-    ],
-    "natural_gradient": [
-        "rows.csv",
-        "table4.csv",
-        "table4.md",
-        "figures/natural_gradient.png",
-        "figures/activations.png",
-    ],
-    "jacobian": [
-        "rows.csv",
-        "table_jacobian.csv",
-        "table_jacobian.md",
-        "figures/jacobian.png",
-        "figures/jacobian_layers.png",
-    ],
-    "theorem1": [
-        "rows.csv",
-        "table_theorem1.csv",
-        "table_theorem1.md",
-        "figures/theorem1.png",
-        "figures/theorem1_variants.png",
-    ],
-    "geometry": ["rows.csv", "table_geometry.csv", "table_geometry.md", "figures/geometry.png"],
-    "surfaces": [
-        "rows.csv",
-        "table_surfaces.csv",
-        "table_surfaces.md",
-        "figures/surfaces_paths.png",
-        "figures/surfaces_curves.png",
-        "figures/surfaces_sweep.png",
-    ],
-    "sine": [
-        "rows.csv",
-        "table_sine.csv",
-        "table_sine.md",
-        "figures/sine_losses.png",
-        "figures/sine_predictions.png",
-        "figures/sine_meta.png",
-    ],
-    "maze": ["rows.csv", "table_maze.csv", "table_maze.md", "figures/maze_return.png", "figures/maze_picture.png"],
-    "few_shot": [
-        "rows.csv",
-        "table_few_shot.csv",
-        "table_few_shot.md",
-        "figures/few_shot.png",
-        "figures/few_shot_curves.png",
-    ],
-    "few_shot_tiered": [
-        "rows.csv",
-        "table_few_shot_tiered.csv",
-        "table_few_shot_tiered.md",
-        "figures/few_shot.png",
-        "figures/few_shot_curves.png",
-    ],
-    "inner_cost": ["rows.csv", "table_inner_cost.csv", "table_inner_cost.md", "figures/inner_cost.png"],
-    "multicv": [
-        "rows.csv",
-        "table_multicv.csv",
-        "table_multicv.md",
-        "figures/multicv.png",
-        "figures/multicv_map.png",
-        "figures/multicv_curves.png",
-    ],
-    "multi_shot": [
-        "rows.csv",
-        "table_multi_shot.csv",
-        "table_multi_shot.md",
-        "figures/multi_shot.png",
-        "figures/multi_shot_meta.png",
-    ],
-    "atari": [
-        "rows.csv",
-        "table_atari.csv",
-        "table_atari.md",
-        "figures/atari_scores.png",
-        "figures/atari_meta.png",
-        "figures/atari_pictures.png",
-    ],
-}
-TARGETS = ("omniglot_warp", "maze", "multicv", "multi_shot", "atari")  # one of each kind, to be asked for by name
-SIMULATED = {"theorem1", "geometry", "surfaces", "sine", "maze", "inner_cost", "atari"}  # they read no data
-PAPER_COUNTS = {
-    "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
-    "omniglot_warp": [1, 3, 5, 10, 15, 20, 25],  # WarpGrad, Table 2
-    "leap_ablation": [30],  # Leap, appendix E
-    "warp_ablation": [25],  # WarpGrad, appendix G
-    "natural_gradient": [25],  # WarpGrad, appendix H
-}
-PAPER_SEEDS = {"warp_ablation": 4, "natural_gradient": 4}  # WarpGrad, Tables 3 and 4; elsewhere 10
+from leapwarp import plan
+
+TARGETS = ("omniglot_warp", "multi_shot", "atari")  # one of each kind, to be asked for by name
 
 
 @pytest.fixture
@@ -128,189 +23,94 @@ def folder(tmp_path):
     return tmp_path
 
 
-def n_runs(experiment, profile, config=CONFIG):
-    """How many jobs an experiment has: one a baseline, and for the methods task counts x chunks of seeds."""
-    block = config["experiments"][experiment]
-    size = block[profile]
-    chunks = -(-size["seeds"] // size["seeds_per_job"])
-    return len(block.get("baselines", [])) + len(block["methods"]) * len(size.get("n_tasks", [0])) * chunks
+def n_trained(jobs):
+    """How many jobs of training an experiment has: for each method that trains, task counts x chunks of seeds."""
+    methods = [name for name in jobs.methods if jobs.about.methods[name].trains]
+    if jobs.chain:  # a chain of jobs of its own
+        return 0
+    return len(methods) * len(jobs.n_tasks) * -(-jobs.seeds // jobs.seeds_per_job)
 
 
-def n_trials(profile):
+def n_evaluated(jobs):
+    return len(jobs.methods) * -(-jobs.seeds // jobs.seeds_per_evaluation)
+
+
+def n_trials(size):
     """How many trials of random searches come with everything else."""
-    sizes = [about[profile] for about in SEARCH.values() if profile in CONFIG["search"]["in_all"]]
-    return sum(size["trials"] * len(size["methods"]) for size in sizes)
-
-
-def n_links(experiment, profile):
-    """How many jobs meta-training has where it is a chain: one for each seed, meta-step and game."""
-    size = CONFIG["experiments"][experiment][profile]
-    return size["seeds"] * size.get("meta_steps", 0) * size.get("games", 0)
+    if not plan.read_size(REPO / f"workflow/sizes/{size}.yaml", []).search_with_all:
+        return 0
+    return sum(jobs.search["trials"] * len(jobs.search["methods"]) for jobs in jobs_of(size).values() if jobs.search)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("target", "profile"),
-    [("all", "smoke"), ("all", "quick"), ("all", "paper"), *((name, "quick") for name in TARGETS)],
+    ("target", "size"), [("all", "smoke"), ("all", "quick"), ("all", "paper"), *((name, "quick") for name in TARGETS)]
 )
-def test_every_target_dry_runs(folder, target, profile):
-    result = snakemake(folder, target, "--dry-run", "--config", f"profile={profile}")
+def test_every_target_dry_runs(folder, target, size):
+    result = snakemake(folder, target, "--dry-run", "--config", f"size={size}")
     assert result.returncode == 0, result.stdout
-    names = list(LEAVES) if target == "all" else [target]
-    runs = sum(n_runs(name, profile) + n_links(name, profile) for name in names)
-    assert result.stdout.count(RUNS) == runs
-    jobs = runs + (n_trials(profile) if target == "all" else 0)
-    assert len(re.findall(rf"\n +benchmark: results/{profile}/", result.stdout)) == jobs
-    assert len(re.findall(r"\n +resources: .*runtime=\d+, gpu=[01], .*mem_mb=\d+", result.stdout)) == jobs
-    reads = {"data"} if set(names) - SIMULATED else set()
-    assert set(re.findall(r"results/(\w+)/", result.stdout)) - {"logs"} == {profile} | reads
-    for name in names:
-        for leaf in LEAVES[name]:
-            assert f"results/{profile}/{name}/{leaf}" in result.stdout
+    jobs = [each for name, each in jobs_of(size).items() if target in ("all", name)]
+    assert len(commands(result.stdout, "train")) == sum(map(n_trained, jobs))
+    assert len(commands(result.stdout, "evaluate")) == sum(map(n_evaluated, jobs))
+    assert len(commands(result.stdout, "trial")) == (n_trials(size) if target == "all" else 0)
+    games = sum(each.chain["meta_steps"] * each.chain["games"] * each.seeds for each in jobs if each.chain)
+    assert result.stdout.count("exec python -m leapwarp.experiments.atari.chain game") == games
+    reads = {"data"} if any(each.about.data for each in jobs) else set()
+    assert set(re.findall(r"results/(\w+)/", result.stdout)) - {"logs"} == {size} | reads
+    for each in jobs:
+        for path in plan.outputs(each):
+            assert path in result.stdout
 
 
 def test_searches_can_be_made_alone_and_their_winners_used(folder):
     alone = snakemake(folder, "search", "--dry-run")
     assert alone.returncode == 0, alone.stdout
-    assert alone.stdout.count("--held-out validation") == n_trials("quick") and RUNS not in alone.stdout
+    assert len(commands(alone.stdout, "trial")) == n_trials("quick") > 0 and not commands(alone.stdout, "train")
     page = snakemake(folder, "results/quick/index.html", "--dry-run")  # it shows them
-    assert page.stdout.count("--held-out validation") == n_trials("quick")
+    assert len(commands(page.stdout, "trial")) == n_trials("quick")
     without = snakemake(folder, "multi_shot", "--dry-run")
-    assert "--settings" not in without.stdout
+    assert "--winner" not in without.stdout
 
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    config["search"]["used"] = ["quick"]
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    edit(folder / "config.yaml", lambda config: config["search"].update(use=True))
     used = snakemake(folder, "multi_shot", "--dry-run")
     assert used.returncode == 0, used.stdout
-    for method in CONFIG["experiments"]["multi_shot"]["methods"]:
-        [*commands] = re.findall(rf"{re.escape(RUNS)}multi_shot .*--method {method} .*", used.stdout)
-        winner = f"--settings results/quick/search/multi_shot/{method}/winner.yaml"
-        searched = method in SEARCH["multi_shot"]["quick"]["methods"]
-        assert commands and all((winner in command) == searched for command in commands)
+    searched = jobs_of("quick")["multi_shot"].search["methods"]
+    for command in commands(used.stdout, "train"):
+        winner = f"--winner results/quick/search/multi_shot/{option(command, '--method')}/winner.yaml"
+        assert (winner in command) == (option(command, "--method") in searched)
 
 
 def test_a_file_of_any_size_can_be_asked_for_by_name(folder):
     result = snakemake(folder, "--dry-run", "results/paper/omniglot_leap/table1.csv")
     assert result.returncode == 0, result.stdout
-    assert result.stdout.count(RUNS) == n_runs("omniglot_leap", "paper")
-
-
-def test_paper_is_what_was_published():
-    for experiment, counts in PAPER_COUNTS.items():
-        assert CONFIG["experiments"][experiment]["paper"]["n_tasks"] == counts
-        assert CONFIG["experiments"][experiment]["paper"]["seeds"] == PAPER_SEEDS.get(experiment, 10)
-    atari = CONFIG["experiments"]["atari"]["paper"]  # Leap, appendix H
-    assert (atari["meta_steps"], atari["games"]) == (100, 16)
-
-
-def test_quick_is_the_default():
-    assert CONFIG["profile"] == "quick"
-
-
-def test_seeds_share_a_job(folder):
-    config = json.loads(json.dumps(CONFIG))
-    config["experiments"]["omniglot_leap"]["quick"].update(n_tasks=[3], seeds=5, seeds_per_job=2)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    result = snakemake(folder, "omniglot_leap", "--dry-run")
-    commands = re.findall(r"Shell command: .*--method leap --n-tasks 3 --seeds ([\d ]+) --data", result.stdout)
-    assert sorted(commands) == ["0 1", "2 3", "4"]
+    assert len(commands(result.stdout, "train")) == n_trained(jobs_of("paper")["omniglot_leap"]) == 640
 
 
 @pytest.mark.parametrize(
-    ("keys", "value", "message"),
+    ("change", "message"),
     [
-        (["profile"], "smok", "'profile' is 'smok'. Allowed: smoke, quick or paper."),
-        (["device"], "gpu", "'device' is 'gpu'. Allowed: auto, cpu, cuda or cuda:N."),
-        (["data", "source"], "mnist", "'data.source' is 'mnist'. Allowed: auto, omniglot or glyphs."),
-        (["sedes"], 3, "unknown key 'sedes' (value 3). Allowed here: profile, device, data, search, experiments."),
         (
-            ["data", "folder"],
-            "x",
-            "unknown key 'data.folder' (value 'x'). Allowed here: source, dir, mini_imagenet, tiered_imagenet, sets.",
+            lambda config: config.update(size="smok"),
+            "config: 'size' is 'smok'. Allowed: paper, quick, smoke, or the path",
         ),
         (
-            ["data", "sets"],
-            ["a", "b"],
-            "'data.sets' is ['a', 'b']. Allowed: a list of at least three names, without repeats.",
+            lambda config: config.update(profile="paper"),
+            "config: the key 'profile' is called 'size' now: --config size=pap",
         ),
         (
-            ["experiments", "omniglot_lep"],
-            {},
-            "unknown key 'experiments.omniglot_lep' (value {}). Allowed here: omniglot_warp, omniglot_leap,"
-            " leap_ablation, warp_ablation, natural_gradient, jacobian, theorem1, geometry, surfaces, sine, maze,"
-            " few_shot, few_shot_tiered, inner_cost, multicv, multi_shot, atari.",
-        ),
-        (
-            ["experiments", "omniglot_leap", "quick", "sedes"],
-            2,
-            "unknown key 'experiments.omniglot_leap.quick.sedes' (value 2)."
-            " Allowed here: n_tasks, seeds, seeds_per_job, mem_mb, runtime, gpu.",
-        ),
-        (
-            ["experiments", "omniglot_leap", "quick", "seeds"],
-            0,
-            "'experiments.omniglot_leap.quick.seeds' is 0. Allowed: a whole number of at least 1.",
-        ),
-        (
-            ["experiments", "omniglot_warp", "smoke", "n_tasks"],
-            [1, 1],
-            "'experiments.omniglot_warp.smoke.n_tasks' is [1, 1]."
-            " Allowed: a list, not empty and without repeats, of whole numbers from 1 to 30.",
-        ),
-        (
-            ["experiments", "omniglot_warp", "paper", "n_tasks"],
-            [27],
-            "'experiments.omniglot_warp.paper.n_tasks[0]' is 27. Allowed: a whole number from 1 to 26.",
-        ),
-        (
-            ["experiments", "omniglot_warp", "methods", 0],
-            "leep",
-            "'experiments.omniglot_warp.methods[0]' is 'leep'."
-            " Allowed: finetune, reptile, fomaml, maml, leap, leap_released_pixels, warp_leap, warp_leap_approx.",
-        ),
-        (
-            ["experiments", "omniglot_leap", "methods", 0],
-            "maml",
-            "'experiments.omniglot_leap.methods[0]' is 'maml'. Allowed: finetune, reptile, fomaml, leap.",
-        ),
-        (
-            ["experiments"],
-            None,
-            "'experiments' is None. Allowed: a mapping from the name of an experiment to its block.",
+            lambda config: config.update(size="mine.yaml"),
+            "mine.yaml: experiments.sine.settings: unknown setting 'hiden'",
         ),
     ],
 )
-def test_a_wrong_config_gives_one_clear_line(folder, keys, value, message):
-    config = json.loads(json.dumps(CONFIG))
-    place = config
-    for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = value
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+def test_a_wrong_config_or_size_stops_in_one_line_before_anything_runs(folder, change, message):
+    shutil.copy(REPO / "workflow/sizes/smoke.yaml", folder / "mine.yaml")
+    edit(folder / "mine.yaml", lambda size: size["experiments"]["sine"]["settings"].update(hiden=3))
+    edit(folder / "config.yaml", change)
     result = snakemake(folder, "--dry-run")
     assert result.returncode == 1
     lines = [line for line in result.stdout.splitlines() if not line.startswith("Using workflow specific profile")]
-    assert lines == [f"config: {message}"]
-
-
-def test_a_missing_key_gives_one_clear_line(folder):
-    config = json.loads(json.dumps(CONFIG))
-    del config["experiments"]["omniglot_leap"]["smoke"]["seeds"]
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    result = snakemake(folder, "--dry-run")
-    assert result.returncode == 1
-    assert result.stdout.splitlines()[-1].startswith(
-        "config: the key 'experiments.omniglot_leap.smoke.seeds' is missing."
-    )
-
-
-def test_config_says_what_each_key_does():
-    opening = (REPO / "config.yaml").read_text().split("\nprofile:")[0]
-    schema = yaml.safe_load((REPO / "workflow/schemas/config.schema.yaml").read_text())
-    parts = [schema, schema["properties"]["data"], schema["$defs"]["experiment"], schema["$defs"]["size"]]
-    for key in [key for part in parts for key in part["properties"]]:
-        assert re.search(rf"^#.*\b{key}\b", opening, re.MULTILINE), f"{key} is not explained"
+    assert len(lines) == 1 and lines[0].startswith(message)
 
 
 def test_lint_is_clean(folder):
@@ -318,41 +118,151 @@ def test_lint_is_clean(folder):
     assert result.returncode == 0, result.stdout
 
 
+# ---------------------------------------------------------------- an experiment, a size, and edits of a user's own
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder with an experiment and a size of a user's own, which snakemake has been through."""
+    folder = tmp_path_factory.mktemp("own") / "here"
+    folder.mkdir()
+    shutil.copytree(REPO / "tests/own", folder / "mine")
+    (folder / "mine/small.yaml").rename(folder / "small.yaml")
+    shutil.copy(REPO / "config.yaml", folder)
+    chosen = {"size": "small.yaml", "own_experiments": "mine", "data": {"source": "glyphs", "dir": ""}}
+    edit(folder / "config.yaml", lambda config: config.update(chosen))
+    result = snakemake(folder, "--cores", "2")
+    assert result.returncode == 0, result.stdout[-5000:]
+    return folder
+
+
+@pytest.mark.slow
+def test_an_experiment_and_a_size_of_ones_own_run_from_a_folder_to_the_page(own):
+    folder = own / "results/small/hills"
+    for name in ("rows.csv", "runs.json", "table_hills.csv", "table_hills.md", "figures/hills.png"):
+        assert (folder / name).stat().st_size > 0
+    page = (own / "results/small/index.html").read_text()
+    assert page.count("<img ") == 1 and "Height of the surface over the steps" in page and "Momentum" in page
+    assert "the smallest that proves it" in page
+    assert "Nothing to be done" in snakemake(own).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "change", "trains", "evaluates", "rules"),
+    [
+        ("small.yaml", lambda s: None, [], [], set()),
+        (
+            "small.yaml",  # of one method
+            lambda s: s["experiments"]["hills"]["methods"]["warpgrad"].update(meta_steps=4),
+            ["warpgrad"],
+            ["warpgrad"],
+            {"train", "evaluate", "gather", "table", "figures_hills", "claims", "all_claims", "page", "all"},
+        ),
+        (
+            "small.yaml",  # of the evaluation
+            lambda s: s["experiments"]["hills"]["settings"].update(n_test=5),
+            [],
+            ["gd", "momentum", "warpgrad"],
+            {"evaluate", "gather", "table", "figures_hills", "claims", "all_claims", "page", "all"},
+        ),
+        (
+            "mine/hills/experiment.yaml",
+            lambda s: s["methods"]["momentum"].update(colour="#000000"),
+            [],
+            [],
+            {"figures_hills", "page", "all"},
+        ),
+        (
+            "mine/hills/experiment.yaml",
+            lambda s: s["figures"].update(hills="Another caption."),
+            [],
+            [],
+            {"page", "all"},
+        ),
+        ("config.yaml", lambda s: s.update(device="cpu"), [], [], set()),
+    ],
+    ids=["nothing", "meta_steps of a method", "evaluation", "colour", "caption", "device"],
+)
+def test_an_edit_makes_anew_what_it_changes_and_nothing_else(own, tmp_path, file, change, trains, evaluates, rules):
+    here = shutil.copytree(own, tmp_path / "here")
+    edit(here / file, change)
+    dry = snakemake(here, "--dry-run").stdout
+    assert [method for method, _, _ in trained(dry)] == trains
+    assert [method for method, _ in evaluated(dry)] == evaluates
+    assert made(dry) == rules
+
+
+@pytest.mark.slow
+def test_memory_reruns_nothing_and_code_everything_by_one_name(own):
+    memory = snakemake(own, "--dry-run", "--set-resources", "train:mem_mb=999", "evaluate:mem_mb=999")
+    assert made(memory.stdout) == set(), memory.stdout
+    code = snakemake(own, "--dry-run", "--forcerun", "code").stdout
+    assert [method for method, _, _ in trained(code)] == ["warpgrad"]
+    assert [method for method, _ in evaluated(code)] == ["gd", "momentum", "warpgrad"]
+
+
+@pytest.mark.slow
+def test_a_state_that_is_handed_in_is_evaluated_as_a_method_of_its_own(own, tmp_path):
+    here = shutil.copytree(own, tmp_path / "here")
+    [state] = here.glob("results/small/hills/states/warpgrad/tasks0/*.safetensors")
+    shutil.copy(state, here / "from_elsewhere.safetensors")
+    result = snakemake(here, "hills", "--cores", "1", "--config", "state=from_elsewhere.safetensors")
+    assert result.returncode == 0, result.stdout[-5000:]
+    assert evaluated(result.stdout) == [("from_elsewhere", "0-1")] and not trained(result.stdout)
+    rows = rows_of(here / "results/small/hills/rows.csv")
+
+    def final(name):
+        return [row["value"] for row in rows if row["method"] == name and row["metric"] == "final_gap"]
+
+    assert final("from_elsewhere") == final("warpgrad") != []
+    assert "from_elsewhere" in (here / "results/small/hills/table_hills.md").read_text()
+
+
+# ---------------------------------------------------------------- the whole smoke size
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.full)])
-def test_smoke_from_data_to_figures(folder, whole):
+def test_smoke_from_data_to_page(folder, whole):
     """The two experiments that the others are like as a whole, and two methods of each of these; or all of it."""
-    config = json.loads(json.dumps(CONFIG)) | {"profile": "smoke"}
+    methods = {
+        name: [method for method, about in jobs.about.methods.items() if about.default or whole]
+        for name, jobs in jobs_of("smoke").items()
+    }
     if not whole:
-        for name, block in config["experiments"].items():
-            if name not in ("omniglot_warp", "omniglot_leap"):
-                block["methods"] = block["methods"][:2]
+        methods = {name: found if name.startswith("omniglot") else found[:2] for name, found in methods.items()}
+        methods["atari"] = ["leap", "random_policy"]  # by which scores are counted
+    changes = {"size": "smoke", "methods": methods}
     if "LEAPWARP_DATA" not in os.environ:
-        config["data"] = {"source": "glyphs", "dir": ""}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        changes["data"] = {"source": "glyphs", "dir": ""}
+    edit(folder / "config.yaml", lambda config: config.update(changes))
 
     first = snakemake(folder, "--cores", "2")
     assert first.returncode == 0, first.stdout[-5000:]
-    for experiment, leaves in LEAVES.items():
-        results = folder / "results/smoke" / experiment
-        for leaf in leaves:
-            assert (results / leaf).stat().st_size > 0
-        runs = [path.relative_to(results / "runs").with_suffix("") for path in results.glob("runs/*/*/*.csv")]
-        assert len(runs) == n_runs(experiment, "smoke", config)
+    jobs = jobs_of("smoke", methods=methods)
+    figures = 0
+    for name, each in jobs.items():
+        for path in plan.outputs(each):
+            assert (folder / path).stat().st_size > 0
+            figures += path.endswith(".png")
+        here = folder / "results/smoke" / name
+        runs = [path.relative_to(here / "runs").with_suffix("") for path in here.glob("runs/*/*.csv")]
+        assert len(runs) == n_evaluated(each)
         for run in runs:
-            assert (results / "logs" / run.with_suffix(".log")).exists()
-            assert (results / "benchmarks" / run.with_suffix(".tsv")).exists()
+            assert (here / "logs/evaluate" / run.with_suffix(".log")).exists()
+            assert (here / "benchmarks/evaluate" / run.with_suffix(".tsv")).exists()
+        assert len(list(here.glob("states/*/*/*.safetensors"))) == n_trained(each) + bool(each.chain)
     assert {path.name for path in (folder / "results").iterdir()} == {"data", "smoke", "claims.csv", "logs"}
     verdicts = (folder / "results/smoke/claims.csv").read_text()
     assert "undecided" in verdicts and ",supported," not in verdicts and ",contradicted," not in verdicts
     page = (folder / "results/smoke/index.html").read_text()
-    figures = sum(leaf.endswith(".png") for leaves in LEAVES.values() for leaf in leaves)
-    searches = sum(len(about["smoke"]["methods"]) for about in SEARCH.values())
+    searches = sum(len(each.search.get("methods", [])) for each in jobs.values())
     assert page.count("<img ") == figures + searches > figures and "not the published size" in page
 
     # The headline experiment's table does not wait for the runs of the others.
-    table = first.stdout.index("python -m leapwarp.tables.omniglot_warp")
-    assert table < first.stdout.rindex("python -m leapwarp.experiments.omniglot_leap")
+    table = first.stdout.index("python -m leapwarp.report table omniglot_warp")
+    assert table < first.stdout.rindex("python -m leapwarp.experiments train omniglot_leap")
 
     second = snakemake(folder, "--cores", "2")
     assert "Nothing to be done" in second.stdout, second.stdout[-5000:]
@@ -361,13 +271,28 @@ def test_smoke_from_data_to_figures(folder, whole):
     report = (folder / "report.html").read_text()
     for text in ("Overview", "subcategory", "verdict on each claim", "beside the numbers printed in the paper"):
         assert text in report
+    assert "Learning held-out alphabets after the most pretraining" in report  # a caption of an experiment.yaml
 
-    # The command at the head of its log, run by hand, makes the same rows.
-    log = folder / "results/smoke/omniglot_leap/logs/leap/tasks1/seeds0-1.log"
-    command = log.read_text().splitlines()[0].removeprefix("python ")
-    out = folder / re.search(r"--out (\S+)", command).group(1)
-    before = rows_of(out)
-    out.unlink()
-    shutil.rmtree(folder / re.search(r"--checkpoints (\S+)", command).group(1), ignore_errors=True)
-    subprocess.run([sys.executable, *command.split()], cwd=folder, check=True, timeout=300, capture_output=True)
-    assert rows_of(out) == before
+    # The commands at the heads of the logs, run by hand, make the same rows.
+    here = folder / "results/smoke/omniglot_leap"
+    before = rows_of(here / "runs/leap/seeds0-1.csv")
+    shutil.rmtree(here / "checkpoints")
+    for log in ("train/leap/tasks1", "train/leap/tasks3", "evaluate/leap"):
+        command = (here / "logs" / log / "seeds0-1.log").read_text().splitlines()[0]
+        assert command.startswith("python -m leapwarp.experiments ")
+        by_hand = f"{sys.executable}{command.removeprefix('python')}"
+        subprocess.run(by_hand, shell=True, cwd=folder, check=True, timeout=300, capture_output=True)
+    assert rows_of(here / "runs/leap/seeds0-1.csv") == before
+
+
+def test_the_profiles_need_no_size_of_a_users_own():
+    """What a job may take is said for any size and experiment, by the last value of each expression."""
+    profile = yaml.safe_load((REPO / "workflow/profiles/slurm/config.yaml").read_text())
+    for rule, resources in profile["set-resources"].items():
+        for name, expression in resources.items():
+
+            class wildcards:
+                size, experiment, method = "mine", "hills", "momentum"
+
+            value = eval(expression, {"wildcards": wildcards, "attempt": 1})
+            assert isinstance(value, int) and value >= 0, (rule, name)

@@ -4,7 +4,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -165,6 +165,21 @@ def check_finite(info: Info, state: State, tasks: Any, name: str) -> dict[str, f
     return summary
 
 
+def thinned(
+    history: Sequence[Record], meta_steps: int, most: int, kept: Collection[str] = ()
+) -> list[tuple[str, int | None, str, float]]:
+    """The history of `meta_steps` as rows: of each metric at most `most` means, each at the first of its meta-steps.
+
+    Args:
+        kept: metrics that stay as they are, such as those of validation, at the number of meta-steps done by then.
+    """
+    every = -(-meta_steps // most)
+    parts: dict[tuple[int, str], list[float]] = {}
+    for k, metric, value in history:
+        parts.setdefault((k + 1 if metric in kept else k - k % every, metric), []).append(value)
+    return [("", k, metric, sum(values) / len(values)) for (k, metric), values in parts.items()]
+
+
 def save(path: Path, run: dict[str, Any], fingerprint: dict[str, Any]) -> None:
     """Write a checkpoint so that a reader finds the old one or the new one, whole."""
     buffer = io.BytesIO()  # torch.save calls a full disk an internal error
@@ -189,6 +204,10 @@ def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "
         raise ValueError(
             f"checkpoint {path} is damaged ({reason[:120]}). Delete it to start this run from its beginning."
         ) from None
+    if "profile" in found:  # up to version 0.1 a run was known by it
+        raise ValueError(
+            f"checkpoint {path} was written by an older version of leapwarp. Delete it, with its folder, to begin anew."
+        )
     needed = json.loads(json.dumps(fingerprint))
     different = [key for key in sorted(found.keys() | needed.keys()) if found.get(key) != needed.get(key)]
     if different:

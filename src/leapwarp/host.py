@@ -25,3 +25,16 @@ def settle() -> None:
         libc.mallopt(_MMAP_THRESHOLD, 32 * _MEBIBYTE)  # the largest that glibc takes
         libc.mallopt(_TRIM_THRESHOLD, 1024 * _MEBIBYTE)
         libc.mallopt(_TOP_PAD, 64 * _MEBIBYTE)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one; raises ValueError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here ({reason}); take auto, cpu or cuda.") from None
+    return device

@@ -12,13 +12,14 @@ rule atari_game:
     """One game of a meta-step, learnt from the initialisation: its share of Leap's meta-gradient, and its curve."""
     input:
         start=start_of,
+        code="results/{size}/atari/code.txt",
     output:
-        share=temp("results/{profile}/atari/meta/step{k}/seed{seed}/game{place}.safetensors"),
-        curve="results/{profile}/atari/meta/step{k}/seed{seed}/game{place}.csv",
+        share=temp("results/{size}/atari/meta/step{k}/seed{seed}/game{place}.safetensors"),
+        curve="results/{size}/atari/meta/step{k}/seed{seed}/game{place}.csv",
     log:
-        "results/{profile}/atari/logs/meta/step{k}/seed{seed}/game{place}.log",
+        "results/{size}/atari/logs/meta/step{k}/seed{seed}/game{place}.log",
     benchmark:
-        "results/{profile}/atari/benchmarks/meta/step{k}/seed{seed}/game{place}.tsv"
+        "results/{size}/atari/benchmarks/meta/step{k}/seed{seed}/game{place}.tsv"
     wildcard_constraints:
         k=r"\d+",
         seed=r"\d+",
@@ -28,16 +29,18 @@ rule atari_game:
         "../envs/leapwarp.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: atari_size(wildcards)["mem_mb"],
-        runtime=lambda wildcards: atari_size(wildcards)["runtime"],
-        gpu=lambda wildcards: atari_size(wildcards)["gpu"],
+        mem_mb=3000,
+        runtime=60,
+        gpu=0,
         device=config["device"],
     params:
         start=start_option,
-        games=lambda wildcards: atari_size(wildcards)["games"],
-        checkpoints="results/{profile}/atari/checkpoints/meta/step{k}/seed{seed}",
+        settings=chain_settings,
+        games=lambda wildcards: chain_of(wildcards)["games"],
+        checkpoints="results/{size}/atari/checkpoints/meta/step{k}/seed{seed}",
     shell:
-        "exec python -m leapwarp.experiments.atari_chain game --profile {wildcards.profile} --seed {wildcards.seed}"
+        "exec python -m leapwarp.experiments.atari.chain game --size {wildcards.size} --seed {wildcards.seed}"
+        " --settings {params.settings:q}"
         " --meta-step {wildcards.k} --game {wildcards.place} --games {params.games} {params.start:q}"
         " --out {output.share:q} --curve {output.curve:q} --checkpoints {params.checkpoints:q}"
         " --device {resources.device} > {log:q} 2>&1"
@@ -49,9 +52,9 @@ rule atari_update:
         shares=shares,
         start=before,
     output:
-        "results/{profile}/atari/meta/step{k}/seed{seed}.safetensors",
+        "results/{size}/atari/meta/step{k}/seed{seed}.safetensors",
     log:
-        "results/{profile}/atari/logs/meta/step{k}/seed{seed}.log",
+        "results/{size}/atari/logs/meta/step{k}/seed{seed}.log",
     wildcard_constraints:
         k=r"[1-9]\d*",
         seed=r"\d+",
@@ -65,9 +68,11 @@ rule atari_update:
         runtime=10,
     params:
         start=start_option,
+        settings=chain_settings,
         done=lambda wildcards: int(wildcards.k) - 1,
     shell:
-        "python -m leapwarp.experiments.atari_chain update --profile {wildcards.profile} --seed {wildcards.seed}"
+        "python -m leapwarp.experiments.atari.chain update --size {wildcards.size} --seed {wildcards.seed}"
+        " --settings {params.settings:q}"
         " --meta-step {params.done} {params.start:q} --shares {input.shares:q} --out {output:q} > {log:q} 2>&1"
 
 
@@ -76,9 +81,9 @@ rule atari_curves:
     input:
         curves_of_games,
     output:
-        "results/{profile}/atari/meta_curves.csv",
+        "results/{size}/atari/meta_curves.csv",
     log:
-        "results/{profile}/atari/logs/meta_curves.log",
+        "results/{size}/atari/logs/meta_curves.log",
     priority: 100
     localrule: True
     conda:
@@ -88,28 +93,41 @@ rule atari_curves:
         mem_mb=4000,
         runtime=30,
     params:
-        folder="results/{profile}/atari/meta",
-        seeds=lambda wildcards: atari_size(wildcards)["seeds"],
-        meta_steps=lambda wildcards: atari_size(wildcards)["meta_steps"],
-        games=lambda wildcards: atari_size(wildcards)["games"],
+        folder="results/{size}/atari/meta",
+        seeds=lambda wildcards: planned(wildcards.size)[0]["atari"].seeds,
+        meta_steps=lambda wildcards: chain_of(wildcards)["meta_steps"],
+        games=lambda wildcards: chain_of(wildcards)["games"],
     shell:
-        "python -m leapwarp.tables.atari_meta --folder {params.folder:q} --profile {wildcards.profile}"
+        "python -m leapwarp.experiments.atari.chain curves --folder {params.folder:q} --size {wildcards.size}"
         " --seeds {params.seeds} --meta-steps {params.meta_steps} --games {params.games} --out {output:q}"
         " > {log:q} 2>&1"
 
 
-# As every run, and what it reads is the end of the chain.
-use rule run as run_atari with:
+rule atari_state:
+    """The ends of the chains of some seeds as a state, as `train` makes it elsewhere."""
     input:
-        chain=chain_end,
-        settings=winner_file,
+        chain_ends,
+    output:
+        state="results/{size}/{experiment}/states/{method}/tasks{n_tasks}/seeds{first}-{last}.safetensors",
+        history="results/{size}/{experiment}/states/{method}/tasks{n_tasks}/seeds{first}-{last}.csv",
+    log:
+        "results/{size}/{experiment}/logs/train/{method}/tasks{n_tasks}/seeds{first}-{last}.log",
     wildcard_constraints:
         experiment="atari",
-    priority: 5
+    priority: 100
+    localrule: True
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
     params:
-        data=lambda wildcards: ["--data", chain_folder(wildcards)],
-        seeds=lambda wildcards: list(range(int(wildcards.first), int(wildcards.last) + 1)),
-        checkpoints="results/{profile}/{experiment}/checkpoints/{method}/tasks{n_tasks}",
+        settings=chain_settings,
+    shell:
+        "python -m leapwarp.experiments.atari.chain state --initialisations {input:q} --method {wildcards.method}"
+        " --size {wildcards.size} --settings {params.settings:q} --out {output.state:q} --history {output.history:q}"
+        " > {log:q} 2>&1"
 
 
-ruleorder: run_atari > run
+ruleorder: atari_state > train

@@ -1,108 +1,35 @@
-"""The config check, wildcard constraints, and functions that say which files belong together."""
+"""What to make: config.yaml and the size, checked, and functions of wildcards that say which files belong together."""
 
 import json
 import os
 import sys
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
-import jsonschema
-import yaml
+from leapwarp import catalogue, plan
 
 # Commands say `python`: it is the one that runs snakemake, also where .venv is not activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 
-
-def check_config(config, schema, what="config"):
-    """Stop at the first mistake with one line: the key, its value, and what is allowed there."""
-    errors = jsonschema.Draft202012Validator(schema).iter_errors(config)
-    error = min(errors, key=lambda error: error.json_path, default=None)
-    if error is None:
-        return
-    key = error.json_path.removeprefix("$").removeprefix(".")
-    if error.validator == "additionalProperties":
-        known = error.schema["properties"]
-        unknown = next(name for name in error.instance if name not in known)
-        key = f"{key}.{unknown}".removeprefix(".")
-        sys.exit(
-            f"{what}: unknown key '{key}' (value {error.instance[unknown]!r}). Allowed here: {', '.join(known)}."
-        )
-    if error.validator == "required":
-        missing = next(name for name in error.validator_value if name not in error.instance)
-        key = f"{key}.{missing}".removeprefix(".")
-        sys.exit(f"{what}: the key '{key}' is missing. Needed here: {', '.join(error.validator_value)}.")
-    sys.exit(f"{what}: '{key}' is {error.instance!r}. Allowed: {error.schema['description']}.")
-
-
-with open(workflow.source_path("../schemas/config.schema.yaml")) as file:
-    check_config(config, yaml.safe_load(file))
-
-with open(workflow.source_path("../search.yaml")) as file:
-    SEARCH = yaml.safe_load(file)
-with open(workflow.source_path("../schemas/search.schema.yaml")) as file:
-    check_config(SEARCH, yaml.safe_load(file), "search.yaml")
-
-EXPERIMENTS = config["experiments"]
 CHECKOUT = Path(os.path.relpath(workflow.basedir))
-PROFILES = ("smoke", "quick", "paper")
-ALPHABETS = "results/data/alphabets.safetensors"
-MINI_IMAGENET = "results/data/mini_imagenet.safetensors"
-TIERED_IMAGENET = "results/data/tiered_imagenet.safetensors"
-IMAGES = "results/data/images.safetensors"
-SEARCH_SEED = 100  # of the runs of trials; no run that is reported has it
-OMNIGLOT_FIGURES = ("by_tasks", "auc_by_tasks", "heldout_curves", "meta_curves")
+SIZES = CHECKOUT / "workflow/sizes"
 
 
-class Experiment(NamedTuple):
-    """What an experiment reads and leaves, beside the rows of its runs."""
-
-    paper: str  # its numbers: paper/<paper>.csv
-    table: str
-    figures: tuple
-    data: str | None = ALPHABETS  # None where code makes the tasks
-    script: str | None = None  # of the figures, where it is not named as the experiment
+@cache
+def planned(size):
+    """The jobs of every experiment at a size, and the settings of their methods."""
+    path = SIZE_FILE if size == SIZE else plan.size_path(size, SIZES)
+    jobs = plan.jobs(config, path)
+    return jobs, plan.departures(path, [each.where for each in jobs.values()], Path(".snakemake/leapwarp"))
 
 
-CATALOGUE = {
-    "omniglot_warp": Experiment("warpgrad", "table2", OMNIGLOT_FIGURES, script="omniglot"),
-    "omniglot_leap": Experiment("leap", "table1", OMNIGLOT_FIGURES, script="omniglot"),
-    "leap_ablation": Experiment("leap", "table_leap_ablation", ("leap_ablation", "leap_ablation_heldout")),
-    "warp_ablation": Experiment("warpgrad", "table3", ("warp_ablation", "warp_ablation_curves")),
-    "natural_gradient": Experiment("warpgrad", "table4", ("natural_gradient", "activations")),
-    "jacobian": Experiment("leap", "table_jacobian", ("jacobian", "jacobian_layers")),
-    "theorem1": Experiment("leap", "table_theorem1", ("theorem1", "theorem1_variants"), data=None),
-    "geometry": Experiment("warpgrad", "table_geometry", ("geometry",), data=None),
-    "surfaces": Experiment(
-        "warpgrad", "table_surfaces", ("surfaces_paths", "surfaces_curves", "surfaces_sweep"), data=None
-    ),
-    "maze": Experiment("warpgrad", "table_maze", ("maze_return", "maze_picture"), data=None),
-    "atari": Experiment("leap", "table_atari", ("atari_scores", "atari_meta", "atari_pictures"), data=None),
-    "sine": Experiment("warpgrad", "table_sine", ("sine_losses", "sine_predictions", "sine_meta"), data=None),
-    "few_shot": Experiment("warpgrad", "table_few_shot", ("few_shot", "few_shot_curves"), data=MINI_IMAGENET),
-    "few_shot_tiered": Experiment(
-        "warpgrad",
-        "table_few_shot_tiered",
-        ("few_shot", "few_shot_curves"),
-        data=TIERED_IMAGENET,
-        script="few_shot",
-    ),
-    "inner_cost": Experiment("warpgrad", "table_inner_cost", ("inner_cost",), data=None),
-    "multicv": Experiment("leap", "table_multicv", ("multicv", "multicv_map", "multicv_curves"), data=IMAGES),
-    "multi_shot": Experiment(
-        "warpgrad", "table_multi_shot", ("multi_shot", "multi_shot_meta"), data=TIERED_IMAGENET
-    ),
-}
-
-
-for name, about in SEARCH.items():
-    if name not in CATALOGUE:
-        sys.exit(f"search.yaml: unknown key '{name}' (no experiment). Known: {', '.join(CATALOGUE)}.")
-    for profile in PROFILES:
-        lost = sorted(set(about[profile]["methods"]) - set(about["spaces"]))
-        if lost:
-            sys.exit(
-                f"search.yaml: '{name}.{profile}.methods' has {', '.join(lost)}, for which 'spaces' has none."
-            )
+try:
+    SIZE_FILE = plan.read_config(config, SIZES)
+    SIZE = SIZE_FILE.stem
+    JOBS, _ = planned(SIZE)
+    LARGEST_FIRST = plan.largest_first([*SIZES.glob("*.yaml"), SIZE_FILE])
+except ValueError as error:
+    sys.exit(str(error))
 
 
 def any_of(names):
@@ -110,69 +37,97 @@ def any_of(names):
 
 
 wildcard_constraints:
-    profile=any_of(PROFILES),
-    experiment=any_of(EXPERIMENTS),
-    method=any_of(
-        name for block in EXPERIMENTS.values() for name in block.get("baselines", []) + block["methods"]
-    ),
+    size=any_of(LARGEST_FIRST),
+    experiment=any_of(JOBS),
+    method=any_of(name for jobs in JOBS.values() for name in [*jobs.about.methods, *jobs.states]),
     n_tasks=r"\d+",
     first=r"\d+",
     number=r"\d+",
     last=r"\d+",
-    table=any_of(about.table for about in CATALOGUE.values()),
+    table=any_of(jobs.about.table for jobs in JOBS.values()),
 
 
-def size(wildcards):
-    """The block of config.yaml for one experiment at one size."""
-    return EXPERIMENTS[wildcards.experiment][wildcards.profile]
+def of(wildcards):
+    return planned(wildcards.size)[0][wildcards.experiment]
 
 
-def seed_chunks(seeds, per_job):
-    """[(first, last), ...]: the seeds 0 .. seeds - 1 cut into chunks of at most `per_job`."""
-    return [(first, min(first + per_job, seeds) - 1) for first in range(0, seeds, per_job)]
+def all_outputs(size):
+    return [path for jobs in planned(size)[0].values() for path in plan.outputs(jobs)]
 
 
-def run_files(wildcards):
-    """The CSV of every run of one experiment at one size.
-
-    Without pretraining, n_tasks is 0 and each method is run once; all seeds of a baseline, which take seconds, share a
-    job. Where an experiment does not count tasks, n_tasks is 0 for all its methods.
-    """
-    block = EXPERIMENTS[wildcards.experiment]
-    chosen = size(wildcards)
-    jobs = [(method, 0, chosen["seeds"]) for method in block.get("baselines", [])]
-    jobs += [
-        (method, n_tasks, chosen["seeds_per_job"])
-        for method in block["methods"]
-        for n_tasks in chosen.get("n_tasks", [0])
-    ]
-    return [
-        f"results/{wildcards.profile}/{wildcards.experiment}/runs/{method}/tasks{n_tasks}/seeds{first}-{last}.csv"
-        for method, n_tasks, per_job in jobs
-        for first, last in seed_chunks(chosen["seeds"], per_job)
-    ]
+def as_json(value):
+    return json.dumps(value, sort_keys=True)
 
 
-def outputs(experiment, profile):
-    """What one experiment leaves at one size: tidy rows, their provenance, a table, figures."""
-    folder, about = f"results/{profile}/{experiment}", CATALOGUE[experiment]
-    files = [
-        f"{folder}/rows.csv",
-        f"{folder}/runs.json",
-        f"{folder}/{about.table}.csv",
-        f"{folder}/{about.table}.md",
-    ]
-    return files + [f"{folder}/figures/{name}.png" for name in about.figures]
+def method_of(wildcards):
+    """The method whose settings a run has: its own, or that of a user's state."""
+    given = of(wildcards).states.get(wildcards.method)
+    return given[1]["method"] if given else wildcards.method
+
+
+def training_settings(wildcards):
+    return as_json(planned(wildcards.size)[1][wildcards.experiment][wildcards.method]["train"])
+
+
+def evaluation_settings(wildcards):
+    """With those of training, where nothing was trained."""
+    jobs, method = of(wildcards), method_of(wildcards)
+    found = planned(wildcards.size)[1][wildcards.experiment][method]
+    trained = wildcards.method in jobs.states or jobs.about.methods[method].trains
+    return as_json(found["evaluate"] if trained else found["train"] | found["evaluate"])
+
+
+def priority_of(wildcards, input):
+    """The first experiment of a size before the others, and in each the methods in the order of its file."""
+    jobs = planned(wildcards.size)[0]
+    methods = list(jobs[wildcards.experiment].about.methods)
+    place = methods.index(wildcards.method) / len(methods)
+    return 10 * (wildcards.experiment == next(iter(jobs))) + 5 - 5 * place
+
+
+def states(wildcards):
+    return plan.state_files(of(wildcards), wildcards.method, int(wildcards.first), int(wildcards.last))
+
+
+def histories(wildcards):
+    return plan.history_files(of(wildcards), wildcards.method, int(wildcards.first), int(wildcards.last))
+
+
+def states_option(wildcards, input):
+    """What is evaluated: states, or seeds of a method that is not trained."""
+    if not input.states:
+        return ["--seeds", *range(int(wildcards.first), int(wildcards.last) + 1)]
+    return ["--states", *input.states] + (["--histories", *input.histories] if input.histories else [])
+
+
+def name_option(wildcards):
+    return ["--name", wildcards.method] if wildcards.method in of(wildcards).states else []
+
+
+def arrays_option(wildcards, output):
+    return ["--arrays", output.arrays] if "arrays" in output.keys() else []
 
 
 def data_file(wildcards):
     """The images that an experiment reads, where it reads any."""
-    found = CATALOGUE[wildcards.experiment].data
-    return [found] if found else []
+    found = of(wildcards).about.data
+    return [f"results/data/{found}.safetensors"] if found else []
 
 
 def data_option(wildcards, input):
     return ["--data", *input.data] if input.data else []
+
+
+def winner_file(wildcards):
+    """The settings that a run takes from a random search, where config.yaml says so and the method is searched."""
+    jobs = of(wildcards)
+    if not config["search"]["use"] or wildcards.method not in jobs.search.get("methods", []):
+        return []
+    return [f"results/{wildcards.size}/search/{wildcards.experiment}/{wildcards.method}/winner.yaml"]
+
+
+def winner_option(wildcards, input):
+    return ["--winner", *input.winner] if input.winner else []
 
 
 def imagenet_memory(wildcards):
@@ -180,70 +135,65 @@ def imagenet_memory(wildcards):
     return {"mini": 4000, "tiered": 36000}[wildcards.subset]
 
 
-def searched_folder(wildcards):
-    return f"results/{wildcards.profile}/search/{wildcards.experiment}/{wildcards.method}"
+def size_of(name):
+    """What the file of a size says of itself."""
+    return plan.read_size(SIZE_FILE if name == SIZE else plan.size_path(name, SIZES), [])
 
 
-def trials(wildcards):
-    """The rows of all trials of one method's random search."""
-    about = SEARCH[wildcards.experiment][wildcards.profile]
-    return [f"{searched_folder(wildcards)}/trials/{number}.csv" for number in range(about["trials"])]
+def decides(size):
+    return size_of(size).decides
 
 
-def searches(profile):
-    """What the random searches leave at one size: winners, tables of trials and figures."""
-    return [
-        f"results/{profile}/search/{experiment}/{method}/{name}"
-        for experiment, about in SEARCH.items()
-        if experiment in EXPERIMENTS
-        for method in about[profile]["methods"]
-        for name in ("winner.yaml", "trials.csv", "trials.md", "search.png")
-    ]
+def about_size(size):
+    return size_of(size).about
 
 
-def searches_with_all(wildcards):
-    """What the random searches leave, at a size at which they are made with everything else."""
-    return searches(wildcards.profile) if wildcards.profile in config["search"]["in_all"] else []
+def searches(size):
+    return [path for jobs in planned(size)[0].values() for path in plan.searches(jobs)]
+
+
+def searches_with_all(size):
+    """What the random searches leave, where they are made with everything else."""
+    with_all = config["search"]["with_all"]
+    wanted = size_of(size).search_with_all if with_all == "auto" else with_all
+    return searches(size) if wanted else []
 
 
 def searched(wildcards):
     """Searches that were made on their own, and when: the page shows them, and is made anew where one is."""
-    if searches_with_all(wildcards):
+    if searches_with_all(wildcards.size):
         return []
-    made = Path(f"results/{wildcards.profile}/search").glob("*/*/winner.yaml")
+    made = Path(f"results/{wildcards.size}/search").glob("*/*/winner.yaml")
     return sorted(f"{path.parent.as_posix()} {path.stat().st_mtime:.0f}" for path in made)
 
 
-def winner_file(wildcards):
-    """The settings that a run takes from a random search, where the size takes any and the method is searched."""
-    about = SEARCH.get(wildcards.experiment)
-    if wildcards.profile not in config["search"]["used"] or about is None:
-        return []
-    return (
-        [f"{searched_folder(wildcards)}/winner.yaml"]
-        if wildcards.method in about[wildcards.profile]["methods"]
-        else []
-    )
-
-
-def settings_option(wildcards, input):
-    return ["--settings", *input.settings] if input.settings else []
-
-
-def as_json(value):
-    return json.dumps(value, sort_keys=True)
-
-
-def paper_numbers(experiment):
+def paper_numbers(about):
     """The numbers printed in the paper that the experiment is from."""
-    return (CHECKOUT / "paper" / f"{CATALOGUE[experiment].paper}.csv").as_posix()
+    return (CHECKOUT / "paper" / f"{about.paper}.csv").as_posix()
 
 
-def meta_curves(experiment):
-    """What the figures of an experiment read beside its rows: the curves of Atari's meta-training, where there is any."""
-    if experiment != "atari" or "leap" not in EXPERIMENTS["atari"]["methods"]:
-        return []
-    return ["results/{profile}/atari/meta_curves.csv"]
+def names(about):
+    """What tables call methods."""
+    return as_json({name: method.look.name for name, method in about.methods.items()})
+
+
+def looks(about):
+    """How figures draw methods."""
+    return as_json([about.title, {name: method.look for name, method in about.methods.items()}])
+
+
+def caption(about, figure):
+    """A file with the caption of a figure, for snakemake --report."""
+    path = Path(f".snakemake/leapwarp/captions/{about.name}/{figure}.rst").absolute()
+    if not path.is_file() or path.read_text() != about.figures[figure]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(about.figures[figure])
+    return str(path)
+
+
+def wheres(size):
+    """How commands name the experiments of a size."""
+    return [jobs.where for jobs in planned(size)[0].values()]
 
 
 def output_folder(wildcards, output):
@@ -253,37 +203,44 @@ def output_folder(wildcards, output):
 # ---- The chain of Atari: rules/atari.smk
 
 
-def atari_size(wildcards):
-    return EXPERIMENTS["atari"][wildcards.profile]
+def chain_of(wildcards):
+    """meta_steps and games of its chain."""
+    return planned(wildcards.size)[0]["atari"].chain
+
+
+def meta_folder(wildcards):
+    return f"results/{wildcards.size}/atari/meta"
+
+
+def chain_settings(wildcards):
+    return as_json(planned(wildcards.size)[1]["atari"]["leap"]["train"])
 
 
 def start_of(wildcards):
     """The initialisation that a meta-step begins with; none before the first, where it is random."""
-    folder = f"results/{wildcards.profile}/atari/meta"
-    return [f"{folder}/step{wildcards.k}/seed{wildcards.seed}.safetensors"] if int(wildcards.k) else []
+    k = int(wildcards.k)
+    return [f"{meta_folder(wildcards)}/step{k}/seed{wildcards.seed}.safetensors"] if k else []
 
 
 def shares(wildcards):
     """What the games of the meta-step before return."""
-    here = f"results/{wildcards.profile}/atari/meta/step{int(wildcards.k) - 1}/seed{wildcards.seed}"
-    return [f"{here}/game{place}.safetensors" for place in range(atari_size(wildcards)["games"])]
+    here = f"{meta_folder(wildcards)}/step{int(wildcards.k) - 1}/seed{wildcards.seed}"
+    return [f"{here}/game{place}.safetensors" for place in range(chain_of(wildcards)["games"])]
 
 
 def before(wildcards):
     """The initialisation that an update starts from."""
     k = int(wildcards.k) - 1
-    folder = f"results/{wildcards.profile}/atari/meta"
-    return [f"{folder}/step{k}/seed{wildcards.seed}.safetensors"] if k else []
+    return [f"{meta_folder(wildcards)}/step{k}/seed{wildcards.seed}.safetensors"] if k else []
 
 
 def curves_of_games(wildcards):
     """The learning curves of all games of all meta-steps."""
-    size, folder = atari_size(wildcards), f"results/{wildcards.profile}/atari/meta"
     return [
-        f"{folder}/step{k}/seed{seed}/game{place}.csv"
-        for k in range(size["meta_steps"])
-        for seed in range(size["seeds"])
-        for place in range(size["games"])
+        f"{meta_folder(wildcards)}/step{k}/seed{seed}/game{place}.csv"
+        for k in range(chain_of(wildcards)["meta_steps"])
+        for seed in range(planned(wildcards.size)[0]["atari"].seeds)
+        for place in range(chain_of(wildcards)["games"])
     ]
 
 
@@ -291,14 +248,7 @@ def start_option(wildcards, input):
     return ["--start", *input.start] if input.start else []
 
 
-def chain_folder(wildcards):
-    """Where the initialisations after all meta-steps are, a file a seed."""
-    return f"results/{wildcards.profile}/atari/meta/step{atari_size(wildcards)['meta_steps']}"
-
-
-def chain_end(wildcards):
-    """The initialisations that a run of the evaluation starts from, where it does."""
-    if wildcards.method != "leap":
-        return []
-    seeds = range(int(wildcards.first), int(wildcards.last) + 1)
-    return [f"{chain_folder(wildcards)}/seed{seed}.safetensors" for seed in seeds]
+def chain_ends(wildcards):
+    """The initialisations after all meta-steps, a file a seed."""
+    folder = f"{meta_folder(wildcards)}/step{chain_of(wildcards)['meta_steps']}"
+    return [f"{folder}/seed{seed}.safetensors" for seed in range(int(wildcards.first), int(wildcards.last) + 1)]

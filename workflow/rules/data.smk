@@ -1,7 +1,7 @@
 rule prepare:
     """All images of one source in one file, checked and with a checksum; says which source it took."""
     output:
-        ALPHABETS,
+        "results/data/alphabets.safetensors",
     log:
         "results/data/prepare.log",
     priority: 200
@@ -45,7 +45,7 @@ rule prepare_imagenet:
 rule prepare_images:
     """Every image data set that can be had in one file, checked; says which were left out and why."""
     output:
-        IMAGES,
+        "results/data/images.safetensors",
     log:
         "results/data/prepare_images.log",
     priority: 200

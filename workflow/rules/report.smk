@@ -4,12 +4,12 @@
 rule gather:
     """The rows of all runs of one experiment in one tidy file."""
     input:
-        run_files,
+        lambda wildcards: plan.row_files(of(wildcards)),
     output:
-        rows="results/{profile}/{experiment}/rows.csv",
-        runs="results/{profile}/{experiment}/runs.json",
+        rows="results/{size}/{experiment}/rows.csv",
+        runs="results/{size}/{experiment}/runs.json",
     log:
-        "results/{profile}/{experiment}/logs/gather.log",
+        "results/{size}/{experiment}/logs/gather.log",
     priority: 100
     conda:
         "../envs/leapwarp.yaml"
@@ -18,25 +18,25 @@ rule gather:
         mem_mb=2000,
         runtime=10,
     shell:
-        "python -m leapwarp.results gather --out {output.rows:q} --origins {output.runs:q} {input:q} > {log:q} 2>&1"
+        "python -m leapwarp.report gather --out {output.rows:q} --origins {output.runs:q} {input:q} > {log:q} 2>&1"
 
 
 rule table:
     """Ours beside the paper's numbers: mean, standard deviation, number of seeds."""
     input:
-        rows="results/{profile}/{experiment}/rows.csv",
-        paper=lambda wildcards: paper_numbers(wildcards.experiment),
+        rows="results/{size}/{experiment}/rows.csv",
+        paper=lambda wildcards: paper_numbers(of(wildcards).about),
     output:
         csv=report(
-            "results/{profile}/{experiment}/{table}.csv",
+            "results/{size}/{experiment}/{table}.csv",
             caption="../report/table.rst",
             category="{experiment}",
             subcategory="tables",
-            labels={"file": "{table}", "size": "{profile}"},
+            labels={"file": "{table}", "size": "{size}"},
         ),
-        md="results/{profile}/{experiment}/{table}.md",
+        md="results/{size}/{experiment}/{table}.md",
     log:
-        "results/{profile}/{experiment}/logs/{table}.log",
+        "results/{size}/{experiment}/logs/{table}.log",
     priority: 100
     conda:
         "../envs/leapwarp.yaml"
@@ -45,35 +45,37 @@ rule table:
         mem_mb=2000,
         runtime=10,
     params:
+        where=lambda wildcards: of(wildcards).where,
+        note=lambda wildcards: of(wildcards).note,
+        names=lambda wildcards: names(of(wildcards).about),
         folder=output_folder,
     shell:
-        "python -m leapwarp.tables.{wildcards.experiment} --rows {input.rows:q} --paper {input.paper:q}"
-        " --out-dir {params.folder:q}"
-        " > {log:q} 2>&1"
+        "python -m leapwarp.report table {params.where:q} --rows {input.rows:q} --paper {input.paper:q}"
+        " --note {params.note:q} --out-dir {params.folder:q} > {log:q} 2>&1"
 
 
-for name in EXPERIMENTS:
+for name, jobs in JOBS.items():
 
     rule:
         name:
             f"figures_{name}"
         input:
-            rows=f"results/{{profile}}/{name}/rows.csv",
-            paper=paper_numbers(name),
-            curves=meta_curves(name),
+            rows=f"results/{{size}}/{name}/rows.csv",
+            paper=paper_numbers(jobs.about),
+            files=lambda wildcards, name=name: plan.figure_files(planned(wildcards.size)[0][name]),
         output:
             [
                 report(
-                    f"results/{{profile}}/{name}/figures/{figure}.png",
-                    caption=f"../report/{figure}.rst",
+                    f"results/{{size}}/{name}/figures/{figure}.png",
+                    caption=caption(jobs.about, figure),
                     category=name,
                     subcategory="figures",
-                    labels={"file": figure, "size": "{profile}"},
+                    labels={"file": figure, "size": "{size}"},
                 )
-                for figure in CATALOGUE[name].figures
+                for figure in jobs.about.figures
             ],
         log:
-            f"results/{{profile}}/{name}/logs/figures.log",
+            f"results/{{size}}/{name}/logs/figures.log",
         priority: 100
         localrule: True
         conda:
@@ -83,9 +85,96 @@ for name in EXPERIMENTS:
             mem_mb=2000,
             runtime=10,
         params:
-            script=CATALOGUE[name].script or name,
-            experiment=name,
+            where=jobs.where,
+            looks=looks(jobs.about),
+            files=lambda wildcards, input: ["--files", *input.files] if input.files else [],
             folder=output_folder,
         shell:
-            "python -m leapwarp.figures.{params.script} --experiment {params.experiment} --rows {input.rows:q}"
-            " --paper {input.paper:q} --out-dir {params.folder:q} > {log:q} 2>&1"
+            "python -m leapwarp.report figures {params.where:q} --rows {input.rows:q} --paper {input.paper:q}"
+            " {params.files:q} --out-dir {params.folder:q} > {log:q} 2>&1"
+
+
+rule claims:
+    """A verdict on every claim of the papers that the experiments of this size can decide."""
+    input:
+        claims=(CHECKOUT / "paper/claims.yaml").as_posix(),
+        rows=lambda wildcards: [f"{jobs.folder}/rows.csv" for jobs in planned(wildcards.size)[0].values()],
+    output:
+        report(
+            "results/{size}/claims.csv",
+            caption="../report/claims.rst",
+            category="Overview",
+            labels={"file": "claims", "size": "{size}"},
+        ),
+    log:
+        "results/{size}/logs/claims.log",
+    priority: 100
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        decides=lambda wildcards: decides(wildcards.size),
+        wheres=lambda wildcards: wheres(wildcards.size),
+    shell:
+        "python -m leapwarp.report.claims decide --claims {input.claims:q} --size {wildcards.size}"
+        " --decides {params.decides} --experiments {params.wheres:q} --rows {input.rows:q} --out {output:q}"
+        " > {log:q} 2>&1"
+
+
+rule all_claims:
+    """The verdicts of all sizes that there are, in one file, those of the largest first."""
+    input:
+        f"results/{SIZE}/claims.csv",
+    output:
+        "results/claims.csv",
+    log:
+        "results/logs/claims.log",
+    priority: 100
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        sizes=LARGEST_FIRST,
+    shell:
+        "there=() && for size in {params.sizes:q}; do"
+        " if [ -f results/$size/claims.csv ]; then there+=(results/$size/claims.csv); fi; done;"
+        " python -m leapwarp.report.claims merge --out {output:q} ${{there[@]}} > {log:q} 2>&1"
+
+
+rule page:
+    """Everything of one size on one page that needs no server."""
+    input:
+        claims="results/{size}/claims.csv",
+        results=lambda wildcards: all_outputs(wildcards.size),
+        searches=lambda wildcards: searches_with_all(wildcards.size),
+    output:
+        report(
+            "results/{size}/index.html",
+            caption="../report/page.rst",
+            category="Overview",
+            labels={"file": "page", "size": "{size}"},
+        ),
+    log:
+        "results/{size}/logs/page.log",
+    priority: 100
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        folder=output_folder,
+        wheres=lambda wildcards: wheres(wildcards.size),
+        about=lambda wildcards: about_size(wildcards.size),
+        captions=lambda wildcards: [jobs.about.figures for jobs in planned(wildcards.size)[0].values()],
+        searched=searched,
+    shell:
+        "python -m leapwarp.report.page --folder {params.folder:q} --experiments {params.wheres:q}"
+        " --about {params.about:q} --out {output:q} > {log:q} 2>&1"

@@ -1,55 +1,54 @@
-# A trial is a run of its experiment that is judged on validation classes. Its part of search.yaml is a parameter, so
-# that a change in one space makes the trials of that method anew and no others.
+# A trial is a run of its experiment that is judged on validation classes. Its part of the space is a parameter, so that a
+# change in one space makes the trials of that method anew and no others.
 
 
 rule trial:
     """One trial of a random search: draw its settings, then meta-train and judge on validation classes."""
     input:
         data=data_file,
+        code="results/{size}/{experiment}/code.txt",
     output:
-        settings="results/{profile}/search/{experiment}/{method}/trials/{number}.yaml",
-        rows="results/{profile}/search/{experiment}/{method}/trials/{number}.csv",
-        origin="results/{profile}/search/{experiment}/{method}/trials/{number}.json",
+        settings="results/{size}/search/{experiment}/{method}/trials/{number}.yaml",
+        rows="results/{size}/search/{experiment}/{method}/trials/{number}.csv",
+        origin="results/{size}/search/{experiment}/{method}/trials/{number}.json",
     log:
-        "results/{profile}/search/{experiment}/logs/{method}/{number}.log",
+        "results/{size}/search/{experiment}/logs/{method}/{number}.log",
     benchmark:
-        "results/{profile}/search/{experiment}/benchmarks/{method}/{number}.tsv"
+        "results/{size}/search/{experiment}/benchmarks/{method}/{number}.tsv"
     group:
-        lambda wildcards: wildcards.profile
+        lambda wildcards: f"train_{wildcards.size}"
     conda:
         "../envs/leapwarp.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: size(wildcards)["mem_mb"],
-        runtime=lambda wildcards: size(wildcards)["runtime"],
-        gpu=lambda wildcards: size(wildcards)["gpu"],
+        mem_mb=4000,
+        runtime=60,
+        gpu=0,
         device=config["device"],
     params:
+        where=lambda wildcards: of(wildcards).where,
         data=data_option,
-        space=lambda wildcards: as_json(SEARCH[wildcards.experiment]["spaces"][wildcards.method]),
-        fixed=lambda wildcards: as_json(SEARCH[wildcards.experiment][wildcards.profile]["settings"]),
-        seed=SEARCH_SEED,
-        checkpoints="results/{profile}/search/{experiment}/checkpoints/{method}/{number}",
+        space=lambda wildcards: as_json(of(wildcards).about.search["spaces"][wildcards.method]),
+        fixed=lambda wildcards: as_json(of(wildcards).search.get("settings", {})),
+        settings=training_settings,
+        checkpoints="results/{size}/search/{experiment}/checkpoints/{method}/{number}",
     shell:
-        "python -m leapwarp.search --experiment {wildcards.experiment} --method {wildcards.method}"
-        " --number {wildcards.number} --space {params.space:q} --fixed {params.fixed:q} --out {output.settings:q}"
-        " > {log:q} 2>&1 &&"
-        " exec python -m leapwarp.experiments.{wildcards.experiment} --profile {wildcards.profile}"
-        " --method {wildcards.method} --n-tasks 0 --seeds {params.seed} --settings {output.settings:q}"
-        " --held-out validation {params.data:q} --out {output.rows:q} --checkpoints {params.checkpoints:q}"
-        " --device {resources.device} >> {log:q} 2>&1"
+        "exec python -m leapwarp.experiments trial {params.where:q} --method {wildcards.method}"
+        " --number {wildcards.number} --space {params.space:q} --fixed {params.fixed:q} --size {wildcards.size}"
+        " --settings {params.settings:q} {params.data:q} --out {output.rows:q} --checkpoints {params.checkpoints:q}"
+        " --device {resources.device} > {log:q} 2>&1"
 
 
 rule winner:
     """All trials of a method as a table, and the settings of the best."""
     input:
-        trials,
+        lambda wildcards: plan.trials(of(wildcards), wildcards.method),
     output:
-        csv="results/{profile}/search/{experiment}/{method}/trials.csv",
-        md="results/{profile}/search/{experiment}/{method}/trials.md",
-        settings="results/{profile}/search/{experiment}/{method}/winner.yaml",
+        csv="results/{size}/search/{experiment}/{method}/trials.csv",
+        md="results/{size}/search/{experiment}/{method}/trials.md",
+        settings="results/{size}/search/{experiment}/{method}/winner.yaml",
     log:
-        "results/{profile}/search/{experiment}/logs/{method}/winner.log",
+        "results/{size}/search/{experiment}/logs/{method}/winner.log",
     priority: 100
     conda:
         "../envs/leapwarp.yaml"
@@ -58,27 +57,28 @@ rule winner:
         mem_mb=2000,
         runtime=10,
     params:
-        criterion=lambda wildcards: SEARCH[wildcards.experiment]["criterion"],
+        where=lambda wildcards: of(wildcards).where,
+        criterion=lambda wildcards: of(wildcards).about.search["criterion"],
         folder=output_folder,
     shell:
-        "python -m leapwarp.tables.search --criterion {params.criterion} --out-dir {params.folder:q} {input:q}"
-        " > {log:q} 2>&1"
+        "python -m leapwarp.report.search table --experiment {params.where:q} --criterion {params.criterion}"
+        " --out-dir {params.folder:q} {input:q} > {log:q} 2>&1"
 
 
 rule search_figure:
     """The score of every trial against each setting that was drawn."""
     input:
-        "results/{profile}/search/{experiment}/{method}/trials.csv",
+        "results/{size}/search/{experiment}/{method}/trials.csv",
     output:
         report(
-            "results/{profile}/search/{experiment}/{method}/search.png",
+            "results/{size}/search/{experiment}/{method}/search.png",
             caption="../report/search.rst",
             category="search",
             subcategory="{experiment}",
-            labels={"file": "{method}", "size": "{profile}"},
+            labels={"file": "{method}", "size": "{size}"},
         ),
     log:
-        "results/{profile}/search/{experiment}/logs/{method}/figure.log",
+        "results/{size}/search/{experiment}/logs/{method}/figure.log",
     priority: 100
     conda:
         "../envs/leapwarp.yaml"
@@ -86,11 +86,15 @@ rule search_figure:
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        where=lambda wildcards: of(wildcards).where,
+        looks=lambda wildcards: looks(of(wildcards).about),
     shell:
-        "python -m leapwarp.figures.search --trials {input:q} --out {output:q} > {log:q} 2>&1"
+        "python -m leapwarp.report.search figure --experiment {params.where:q} --trials {input:q} --out {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule search:
-    """The random searches of workflow/search.yaml, at the size that config.yaml names."""
+    """The random searches that the size declares."""
     input:
-        searches(config["profile"]),
+        searches(SIZE),

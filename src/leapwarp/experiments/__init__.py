@@ -1,1 +1,1 @@
-"""One thin script per experiment, runnable by hand: settings, problem, methods, rows."""
+"""The papers' experiments: a folder each, found by its experiment.yaml (`leapwarp.catalogue`)."""

@@ -1,182 +1,69 @@
-"""The command line that every experiment has: some seeds of one method at one number of tasks -> one CSV.
+"""The commands `train` and `evaluate`, which every experiment has: seeds of one method -> a state; states -> rows.
 
-It settles the process, listens for signals, holds the run's lock, loads the data, calls the experiment's `run` once a
-seed, and writes rows and provenance. Whatever is wrong ends in one line of error and no CSV.
+They settle the process, listen for signals, hold the lock of what they write, load the data, call the experiment's
+functions once a seed, and write whole files with where they came from. Whatever is wrong ends in one line of error.
 """
 
 import argparse
 import json
-import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
-import yaml
 
-from leapwarp import host, interrupt, provenance, results
+from leapwarp import catalogue, fit, host, interrupt, provenance
 from leapwarp.data.classes import Classes, for_choosing
+from leapwarp.experiments import states
+from leapwarp.experiments.base import SIMULATED, Evaluated, Experiment, Record, Run, Trained
+from leapwarp.experiments.settings import NOT_RESULTS, changed, winner
 from leapwarp.files import alone, atomic
+from leapwarp.learners.base import State
+from leapwarp.report import rows
 
-# Settings that a run may change on its way without changing what it learns.
-NOT_RESULTS = {"checkpoint_every", "curve_every", "tasks_at_a_time"}
-
-
-class Simulated(NamedTuple):
-    """Stands where data stand in an experiment whose tasks are made by its own code from the seed."""
-
-    source: str = "simulated"
-    checksum: str = "none"
+PROGRAM = "python -m leapwarp.experiments"
 
 
-SIMULATED = Simulated()
-
-Record = tuple[str, int | None, str, float]
-"""(held-out task or "", step or None, metric, value)"""
-
-Build = Callable[[dict[str, Any]], dict[str, Any]]
-"""changes of an experiment's settings -> its methods by name"""
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one; raises ValueError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {name!r} cannot be used here ({reason}); take auto, cpu or cuda.") from None
-    return device
-
-
-def copies(build: Build, name: str, key: str, value: Any) -> dict[str, Any]:
-    """The other settings of a method that would change with the experiment's `key`, by name, and what they would be.
-
-    A file replaces settings of the method, which has its copies by then: they would keep what they are.
-    """
-    before, after = (asdict(build(changes)[name].settings) for changes in ({}, {key: value}))
-    return {other: after[other] for other in after if other != key and after[other] != before[other]}
-
-
-def with_settings(build: Build, path: Path, experiment: str, name: str, profile: str, data_source: str) -> Any:
-    """The method with the settings that a file declares, as a random search writes it (`leapwarp.tables.search`).
-
-    Raises:
-        ValueError: no such file, one of another experiment, method, size or data source, or settings that the
-            experiment does not have or cannot have, or that the method reads under another name.
-    """
-    method = build({})[name]
-    if not path.is_file():
-        raise ValueError(f"{path}: found no such file, needed settings, as `snakemake search` makes them.")
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())[:120]}).") from None
-    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
-        raise ValueError(f"{path}: needed a mapping with the keys experiment, method and settings.")
-    if (found.get("experiment"), found.get("method")) != (experiment, name):
-        of = f"{found.get('method')} in {found.get('experiment')}"
-        raise ValueError(f"{path}: has the settings of {of}, needed those of {name} in {experiment}.")
-    for key, needed in (("profile", profile), ("data_source", data_source)):
-        if found.get(key, needed) != needed:  # the settings of a trial have neither
-            raise ValueError(f"{path}: was chosen with {key} {found[key]}, needed {needed}.")
-    known, values = asdict(method.settings), {}
-    for key, value in found["settings"].items():
-        if key not in known:
-            raise ValueError(f"{path}: unknown setting {key!r} of {experiment}. Known: {', '.join(known)}.")
-        kind = type(known[key])
-        if kind is tuple and isinstance(value, list):
-            value = tuple(value)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            raise ValueError(f"{path}: the setting {key} is {value!r}, needed a value as {known[key]!r}.")
-        least = 1 if kind is int and known[key] else 0
-        if isinstance(value, int | float) and not least <= value < math.inf:
-            raise ValueError(f"{path}: the setting {key} is {value!r}, needed a number of at least {least}.")
-        values[key] = value
-    for key, value in values.items():
-        for other, copy in copies(build, name, key, value).items():
-            if values.get(other) != copy:
-                raise ValueError(
-                    f"{path}: found the setting {key}, which {name} reads as {other}; needed {other}. Name {other} "
-                    f"in place of {key}, or both with values that agree."
-                )
-    return method._replace(settings=replace(method.settings, **values))
-
-
-def seed_number(text: str) -> int:
+def whole_number(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 upwards, got {text!r}")
+        raise argparse.ArgumentTypeError(f"needed a whole number from 0 upwards, got {text!r}")
     return int(text)
 
 
-def main(
-    experiment: str,
-    document: str | None,
-    profiles: dict[str, Any],
-    methods: Callable[[Any], dict[str, Any]],
-    load: Callable[[Path], Any] | None,
-    run: Callable[..., tuple[list[Record], float]],
-    arguments: Sequence[str] | None = None,
-) -> None:
-    """The command line of one experiment.
+def mapping(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"needed JSON as '{{\"inner_lr\": 0.1}}', got {text!r}")
+    return found
 
-    Args:
-        profiles: settings (a dataclass) by size.
-        methods: settings -> the methods by name, each with `settings` and whether it `pretrains`.
-        load: path -> data with `source` and `checksum`; None where code makes the tasks: the data are then `SIMULATED`.
-        run: (data, method, its name, number of tasks, seed, device, folder of checkpoints or None, identity: whatever
-            the result depends on) -> records, seconds that it took, those of interrupted processes included.
-    """
-    names = list(methods(next(iter(profiles.values()))))
-    parser = argparse.ArgumentParser(
-        prog=f"python -m leapwarp.experiments.{experiment}",
-        description=document,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--profile", choices=list(profiles), default="quick", help="size of the experiment")
-    parser.add_argument("--method", choices=names, required=True)
-    parser.add_argument("--n-tasks", type=int, required=True, help="pretraining tasks; 0 for methods without")
-    parser.add_argument("--seeds", type=seed_number, nargs="+", required=True, help="one run each, one after the other")
-    if load:
-        parser.add_argument("--data", type=Path, required=True, help="what `python -m leapwarp.data.prepare` made")
-    parser.add_argument("--out", type=Path, required=True, help="CSV of result rows to write; provenance beside it")
-    parser.add_argument("--checkpoints", type=Path, help="folder to keep checkpoints in, and to resume from")
-    parser.add_argument(
-        "--settings", type=Path, metavar="YAML", help="replaces settings, as a random search found them"
-    )
-    parser.add_argument(
+
+def options_of_both(command: argparse.ArgumentParser) -> None:
+    """What `train` and `evaluate` are both asked for."""
+    command.add_argument("experiment", help="its name, or the path of a folder with an experiment.yaml")
+    command.add_argument("--method", required=True)
+    command.add_argument("--size", default="own", help="what rows call the size of these settings")
+    command.add_argument("--settings", type=mapping, default={}, metavar="JSON", help="in place of published ones")
+    command.add_argument("--winner", type=Path, metavar="YAML", help="further settings, as a random search found them")
+    command.add_argument("--data", type=Path, help="what `python -m leapwarp.data.prepare` and its like made")
+    command.add_argument("--checkpoints", type=Path, help="folder to keep checkpoints in, and to resume from")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    command.add_argument(
         "--held-out",
         choices=["test", "validation"],
         default="test",
         help="classes to judge on: validation to choose settings, and then a run that diverges has a row that says so",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    options = parser.parse_args(arguments)
-
-    def build(changes: dict[str, Any]) -> dict[str, Any]:
-        return methods(replace(profiles[options.profile], **changes))
-
-    method = build({})[options.method]
-    if (options.n_tasks > 0) != method.pretrains or options.n_tasks < 0:
-        needed = "at least 1" if method.pretrains else "0, since it does not pretrain"
-        parser.error(f"argument --n-tasks: {options.method} needs {needed}, got {options.n_tasks}")
-    if len(set(options.seeds)) < len(options.seeds):
-        parser.error(f"argument --seeds: needs each seed once, got {' '.join(map(str, options.seeds))}")
-    interrupt.watch()
-    host.settle()
-    print(shlex.join(["python", "-m", f"leapwarp.experiments.{experiment}", *(arguments or sys.argv[1:])]), flush=True)
-    with job(f"{options.method}, {options.n_tasks} tasks", options.out):
-        _run_seeds(experiment, options, build, load, run)
 
 
 @contextmanager
@@ -197,72 +84,261 @@ def job(name: str, out: Path) -> Iterator[None]:
         raise
 
 
-def _run_seeds(
-    experiment: str,
-    options: argparse.Namespace,
-    build: Build,
-    load: Callable[[Path], Any] | None,
-    run: Callable[..., tuple[list[Record], float]],
-) -> None:
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    device = pick_device(options.device)
-    data = load(options.data) if load else SIMULATED
-    method = build({})[options.method]
-    if options.settings:
-        method = with_settings(build, options.settings, experiment, options.method, options.profile, data.source)
-    if options.held_out == "validation":
-        if not isinstance(data, Classes):
-            raise ValueError(f"{experiment} has no validation classes to judge on; needed --held-out test.")
-        data = for_choosing(data)
-    settings = asdict(method.settings)
-    numbers = {key: value for key, value in settings.items() if key not in NOT_RESULTS}
-    identity = {
-        "experiment": experiment,
-        "profile": options.profile,
-        "method": options.method,
-        "n_tasks": options.n_tasks,
-        "data": data.checksum,
-        "held_out": options.held_out,
-        "code": provenance.code(),
-        "torch": torch.__version__,
-        **numbers,
-    }
-    same = {
-        "experiment": experiment,
-        "profile": options.profile,
-        "method": options.method,
-        "n_tasks": options.n_tasks,
-        "version": provenance.version(),
-        "data_source": data.source,
-        "data_checksum": data.checksum[: provenance.DIGITS],
-        "device": str(device),
-    }
-    frames, seconds = [], {}
+def begin(program: str, arguments: Sequence[str]) -> None:
+    """Settle the process, and print the command, by which it can be made again."""
+    interrupt.watch()
+    host.settle()
+    print(shlex.join(["python", "-m", *program.split(), *arguments]), flush=True)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def digits(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those settings that results depend on."""
+    return {key: value for key, value in settings.items() if key not in NOT_RESULTS}
+
+
+class Job:
+    """What the options of a command name: the experiment, its data, and the method with its settings."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.about = options, catalogue.find(options.experiment)
+        self.experiment: Experiment = self.about.module("run").EXPERIMENT
+        self.device, self.started = host.pick_device(options.device), now()
+        if (options.data is None) != (self.about.data is None):
+            needed = f"--data results/data/{self.about.data}.safetensors" if self.about.data else "no --data"
+            raise ValueError(f"{self.about.name} reads {self.about.data or 'no data'}; needed {needed}.")
+        load = self.experiment.load
+        self.data: Any = load(options.data) if load else SIMULATED
+        if options.held_out == "validation":
+            if not isinstance(self.data, Classes):
+                raise ValueError(f"{self.about.name} has no validation classes to judge on; needed --held-out test.")
+            self.data = for_choosing(self.data)
+
+    def method(self, name: str, values: Sequence[dict[str, Any]]) -> Any:
+        """A method with its published settings but for those of `values` and of --winner, the last of which wins."""
+        methods = self.experiment.methods(self.experiment.published)
+        if name not in methods:
+            raise ValueError(f"{self.about.name} has no method {name!r}, needed one of {', '.join(methods)}.")
+        settings, options = methods[name].settings, self.options
+        for each in values:
+            settings = changed(settings, each, "--settings")
+        if options.winner:
+            found = winner(options.winner, self.about.name, name, options.size, self.data.source)
+            settings = changed(settings, found, str(options.winner))
+        return methods[name]._replace(settings=settings)
+
+    def origin(self, name: str, n_tasks: int) -> dict[str, Any]:
+        """What all results of the job have in common, as the rows say it."""
+        return {
+            "experiment": self.about.name,
+            "method": name,
+            "n_tasks": n_tasks,
+            "size": self.options.size,
+            "version": provenance.version(),
+            "data_source": self.data.source,
+            "data_checksum": self.data.checksum[: provenance.DIGITS],
+            "device": str(self.device),
+        }
+
+    def made_by(self) -> dict[str, Any]:
+        """How the numbers came about, beside what the rows say."""
+        return {
+            "held_out": self.options.held_out,
+            "code": provenance.code(),
+            "packages": provenance.packages(),
+            "machine": provenance.machine(self.device),
+            "started": self.started,
+        }
+
+    def identity(self, name: str, n_tasks: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+        """Whatever the result of one seed depends on."""
+        return {
+            "experiment": self.about.name,
+            "method": name,
+            "n_tasks": n_tasks,
+            "seed": seed,
+            "data": self.data.checksum,
+            "held_out": self.options.held_out,
+            "code": provenance.code(),
+            "torch": torch.__version__,
+            **digits(settings),
+        }
+
+
+# ---------------------------------------------------------------- train
+
+
+def train(arguments: Sequence[str]) -> None:
+    """The command `train`."""
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} train", description="Seeds of one method -> what they learnt.")
+    options_of_both(parser)
+    parser.add_argument("--n-tasks", type=whole_number, default=0, help="pretraining tasks; 0 where not counted")
+    parser.add_argument("--seeds", type=whole_number, nargs="+", required=True, help="one run each, in turn")
+    parser.add_argument("--out", type=Path, required=True, metavar="SAFETENSORS", help="the learnt state to write")
+    parser.add_argument("--history", type=Path, required=True, metavar="CSV", help="rows of training to write")
+    options = parser.parse_args(arguments)
+    if len(set(options.seeds)) < len(options.seeds):
+        parser.error(f"argument --seeds: needs each seed once, got {' '.join(map(str, options.seeds))}")
+    begin(f"{PROGRAM.removeprefix('python -m ')} train", arguments)
+    name = f"{options.method}, {options.n_tasks} tasks" if options.n_tasks else options.method
+    with job(name, options.out):
+        train_seeds(Job(options), options)
+
+
+def train_seeds(job: Job, options: argparse.Namespace) -> None:
+    """Train each seed of the options, and write what all have learnt and how it went."""
+    about, experiment = job.about, job.experiment
+    method = job.method(options.method, [options.settings])
+    if experiment.train is None or not about.methods[options.method].trains:
+        raise ValueError(f"{options.method} of {about.name} is not trained: needed the command evaluate.")
+    if (options.n_tasks > 0) != (about.most_tasks > 0):
+        needed = f"1 to {about.most_tasks}" if about.most_tasks else "none, since tasks are not counted"
+        raise ValueError(f"--n-tasks is {options.n_tasks}, {about.name} needs {needed}.")
+    settings = {key: v for key, v in asdict(method.settings).items() if key not in experiment.evaluation}
+    same, hashed = job.origin(options.method, options.n_tasks), provenance.digest(digits(settings))
+    frames, learnt, seconds, diverged = [], {}, {}, {}
     for seed in options.seeds:
-        about = identity | {"seed": seed}
+        identity = job.identity(options.method, options.n_tasks, seed, settings)
+        run = Run(job.data, method, options.method, options.n_tasks, seed, job.device, options.checkpoints, identity)
         try:
-            records, seconds[seed] = run(
-                data, method, options.method, options.n_tasks, seed, device, options.checkpoints, about
-            )
-        except FloatingPointError as diverged:
+            trained = experiment.train(run)
+        except FloatingPointError as error:
             if options.held_out == "test":
                 raise
-            print(f"{options.method}, seed {seed}: {diverged}", flush=True)
-            records, seconds[seed] = [("", None, "diverged", 1.0)], 0.0
-        hashed = provenance.digest(numbers)
-        frames.append(results.rows(records, **same, settings=hashed, seed=seed, seconds=seconds[seed]))
-        print(f"{options.method}, {options.n_tasks} tasks, seed {seed}: {seconds[seed]:.0f} s", flush=True)
-    origin = same | {
-        "seeds": options.seeds,
-        "held_out": options.held_out,
-        "code": identity["code"],
-        "settings": settings,
-        "settings_hash": provenance.digest(numbers),
-        "packages": provenance.packages(),
-        "machine": provenance.machine(device),
-        "started": started,
-        "seconds": seconds,
-    }
+            print(f"{run.title}: {error}", flush=True)
+            diverged[seed] = str(error)
+            trained = Trained({}, [("", None, "diverged", 1.0)], 0.0)
+        learnt[seed], seconds[seed] = trained.state, trained.seconds
+        frames.append(rows.rows(trained.records, **same, settings=hashed, seed=seed, seconds=trained.seconds))
+        print(f"{run.title}: trained in {trained.seconds:.0f} s", flush=True)
+    origin = same | {"seeds": options.seeds, **job.made_by(), "settings": settings, "seconds": seconds}
+    rows.write(options.history, pd.concat(frames, ignore_index=True))
+    states.write(options.out, learnt, origin | {"diverged": diverged})
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+class Learnt(NamedTuple):
+    """One seed to evaluate."""
+
+    seed: int
+    n_tasks: int
+    state: State | None
+    """None for a method that is not trained"""
+    training: dict[str, Any]
+    """where the state came from; nothing where there is none"""
+    history: list[Record]
+    seconds: float
+    """of training"""
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """The command `evaluate`."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} evaluate", description="What one method learnt, or the method as it is -> rows of results."
+    )
+    options_of_both(parser)
+    parser.add_argument("--states", type=Path, nargs="+", default=[], help="what `train` wrote, all seeds of each")
+    parser.add_argument("--histories", type=Path, nargs="+", default=[], help="their histories, in the same order")
+    parser.add_argument("--seeds", type=whole_number, nargs="+", default=[], help="of a method that is not trained")
+    parser.add_argument("--name", help="what rows call the method: its own name, but for a state of other origin")
+    parser.add_argument("--out", type=Path, required=True, metavar="CSV", help="rows to write; provenance beside it")
+    parser.add_argument("--arrays", type=Path, metavar="NPZ", help="arrays for figures to write")
+    options = parser.parse_args(arguments)
+    if bool(options.states) == bool(options.seeds):
+        parser.error("needs --states, or --seeds for a method that is not trained")
+    if options.histories and len(options.histories) != len(options.states):
+        parser.error(f"argument --histories: {len(options.histories)} of {len(options.states)} states")
+    begin(f"{PROGRAM.removeprefix('python -m ')} evaluate", arguments)
+    with job(f"{options.name or options.method}, evaluation", options.out):
+        _evaluate(Job(options), options)
+
+
+def read_learnt(job: Job, path: Path, history: Path | None) -> list[Learnt]:
+    """The seeds of a state file; raises ValueError where it is damaged, or of another method."""
+    found, about = states.read(path, job.device)
+    of, needed = (
+        f"{method} in {experiment}"
+        for method, experiment in (
+            (about["method"], about["experiment"]), (job.options.method, job.about.name)
+        )
+    )  # fmt: skip
+    if of != needed:
+        raise ValueError(f"{path}: is a state of {of}, needed one of {needed}.")
+    if about["held_out"] != job.options.held_out:
+        raise ValueError(f"{path}: was trained with --held-out {about['held_out']}, needed {job.options.held_out}.")
+    records: dict[int, list[Record]] = {seed: [] for seed in found}
+    if history:
+        for line in rows.read(history).to_dict("records"):
+            step = None if pd.isna(line["step"]) else int(line["step"])
+            records.setdefault(line["seed"], []).append((line["task"], step, line["metric"], line["value"]))
+    seconds = about["seconds"]
+    return [
+        Learnt(seed, about["n_tasks"], state, about, records[seed], seconds[str(seed)]) for seed, state in found.items()
+    ]
+
+
+def _evaluate(job: Job, options: argparse.Namespace) -> None:
+    about, name = job.about, options.name or options.method
+    trains = job.experiment.train is not None and about.methods[options.method].trains
+    if trains != bool(options.states):
+        needed = "--states of its training" if trains else "--seeds, since it is not trained"
+        raise ValueError(f"{options.method} of {about.name} needs {needed}.")
+    found = [Learnt(seed, 0, None, {}, [], 0.0) for seed in options.seeds]
+    histories = options.histories or [None] * len(options.states)
+    for path, history in zip(options.states, histories, strict=True):
+        found += read_learnt(job, path, history)
+    frames, origins, arrays = [], [], {}
+    for each in found:
+        learnt = {key: value for key, value in each.training.get("settings", {}).items() if key not in NOT_RESULTS}
+        method = job.method(options.method, [learnt, options.settings])
+        settings = asdict(method.settings)
+        hashed, same = provenance.digest(digits(settings)), job.origin(name, each.n_tasks)
+        identity = job.identity(name, each.n_tasks, each.seed, settings)
+        identity |= {"state": each.training.get("checksum", ""), "seed": each.seed}
+        run = Run(job.data, method, name, each.n_tasks, each.seed, job.device, options.checkpoints, identity)
+        evaluated, seconds = evaluated_before(run, job.experiment, each)
+        seconds += each.seconds
+        records = each.history + evaluated.records
+        frames.append(rows.rows(records, **same, settings=hashed, seed=each.seed, seconds=seconds))
+        arrays |= {f"seed{each.seed}/{key}": array for key, array in evaluated.arrays.items()}
+        origins.append(
+            same
+            | {"seed": each.seed, **job.made_by(), "settings": settings, "settings_hash": hashed, "seconds": seconds}
+            | {"training": {key: value for key, value in each.training.items() if key != "settings"}}
+        )
+        print(f"{run.title}: evaluated, {seconds:.0f} s with training", flush=True)
+    if options.arrays:
+        with atomic(options.arrays) as path, open(path, "wb") as file:
+            np.savez_compressed(file, **{key: array.numpy() for key, array in arrays.items()})
     with atomic(options.out.with_suffix(".json")) as path:
-        path.write_text(json.dumps(origin, indent=1) + "\n")
-    results.write(options.out, pd.concat(frames, ignore_index=True))
+        path.write_text(json.dumps(origins, indent=1) + "\n")
+    rows.write(options.out, pd.concat(frames, ignore_index=True))
+
+
+def evaluated_before(run: Run, experiment: Experiment, each: Learnt) -> tuple[Evaluated, float]:
+    """What the evaluation of one seed gives, and its seconds; kept beside the checkpoints, so that a job that is cut
+    off, or that is given one state more, does not evaluate again what it has."""
+    kept = run.checkpoint(f"tasks{run.n_tasks}-evaluated")
+    found = fit.load(kept, run.identity) if kept else None
+    if found:
+        return Evaluated([tuple(record) for record in found["records"]], found["arrays"]), found["seconds"]
+    if "diverged" in [metric for _, _, metric, _ in each.history]:
+        return Evaluated([]), 0.0
+    began = monotonic()
+    try:
+        evaluated = experiment.evaluate(run, each.state)
+    except FloatingPointError as error:
+        if run.identity["held_out"] == "test":
+            raise
+        print(f"{run.title}: {error}", flush=True)
+        evaluated = Evaluated([("", None, "diverged", 1.0)])
+    seconds = monotonic() - began
+    if kept:
+        result = {"finished": True, "records": evaluated.records, "arrays": evaluated.arrays, "seconds": seconds}
+        fit.save(kept, result, run.identity)
+    return evaluated, seconds

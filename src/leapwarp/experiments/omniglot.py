@@ -1,33 +1,28 @@
-"""What the two Omniglot experiments share: alphabets as tasks, their splits, and a run from data to rows.
-
-An alphabet is a 20-way classification task of 15 drawings a character to train on and 5 held out.
-"""
+"""What the experiments on Omniglot share: a method's settings, its training, and its evaluation on new alphabets."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from leapwarp.data import augment
-from leapwarp.data.alphabets import Alphabets
 from leapwarp.evaluate import area, check_adapted, error_below, evaluate, heldout, points
-from leapwarp.experiments.command import Record
+from leapwarp.experiments.base import Evaluated, Record, Run, Trained
 from leapwarp.fit import Fit, fit
 from leapwarp.inner import Gradient, Stop, adapt, gradient
 from leapwarp.learners import Learner, finetune, scratch
 from leapwarp.learners.base import State
 from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import Optimizer, sgd
-from leapwarp.problem import Batch, Model, Problem, Task, map_tasks, supervised
+from leapwarp.problem import Model, Problem, Task, map_tasks, supervised
 from leapwarp.rng import generator
+from leapwarp.trees import Params, to_device
+from leapwarp.worlds.alphabets import CLASSES, Split, draw_batch, draw_tasks, images, meta_batch, split
 
-CLASSES = 20  # characters of a task; alphabets with fewer are dropped (both papers)
-DRAWINGS_HELD_OUT = 5  # of the 20 drawings of each character (both papers)
+EVALUATION = frozenset({"eval_steps", "curve_every", "dampings", "damping_tasks"})
 
 
 @dataclass(frozen=True)
@@ -87,9 +82,8 @@ class Method(NamedTuple):
     learner: Callable[[Problem, Settings, int, Stop | None], Learner]
     """(problem, settings, number of training tasks, early stopping of task training) -> learner"""
     warp: Warp | None = None
-    pretrains: bool = True
     natural: Callable[[Model, float], Gradient] | None = None
-    """(model, damping) -> what held-out tasks follow instead of the plain gradient; for methods that do not pretrain"""
+    """(model, damping) -> what held-out tasks follow instead of the plain gradient; for methods that are not trained"""
     measure: "Callable[[Subject], list[Record]] | None" = None
     """further records, after the evaluation"""
 
@@ -130,143 +124,56 @@ def finetune_learner(problem: Problem, settings: Settings, n_tasks: int, stop: S
     return finetune(problem, sgd(settings.inner_lr), settings.inner_steps, n_tasks)
 
 
+def untrained(settings: Settings) -> Settings:
+    """For methods that are not meta-trained: without what only meta-training reads, so that changing it leaves them."""
+    return replace(settings, outer_lr=0.0, meta_batch=0, meta_steps=0, validate_every=0, patience=None)
+
+
 def scratch_learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None) -> Learner:
     return scratch()
 
 
-class Split(NamedTuple):
-    train: list[str]
-    validation: list[str]
-    test: list[str]
+class Setup(NamedTuple):
+    """What training and evaluation of a run have in common."""
+
+    settings: Settings
+    parts: Split
+    model: Model
+    problem: Problem
+    learner: Learner
+    inner: Optimizer
+    stop: Stop | None
+    params: Params
+    """the random start, of one task"""
 
 
-def split(alphabets: Alphabets, seed: int, n_tasks: int, n_test: int, n_validation: int) -> Split:
-    """Names of the alphabets of each part, from the seed alone.
-
-    Test and validation alphabets are the same whatever the number of training tasks, and training sets are nested.
-
-    Raises:
-        ValueError: there are too few alphabets with 20 characters.
-    """
-    counts = torch.bincount(alphabets.alphabet, minlength=len(alphabets.names)).tolist()
-    names = [name for name, count in zip(alphabets.names, counts, strict=True) if count >= CLASSES]
-    needed = n_test + n_validation + n_tasks
-    if len(names) < needed:
-        raise ValueError(
-            f"found {len(names)} alphabets with at least {CLASSES} characters; {n_tasks} training tasks, "
-            f"{n_validation} for validation and {n_test} held out need {needed}."
-        )
-    shuffled = [names[i] for i in torch.randperm(len(names), generator=generator(seed, "alphabets")).tolist()]
-    rest = shuffled[n_test + n_validation :]
-    return Split(rest[:n_tasks], shuffled[n_test : n_test + n_validation], shuffled[:n_test])
+def set_up(run: Run) -> Setup:
+    method, settings = run.method, run.method.settings
+    if not settings.tasks_at_a_time:
+        settings = replace(settings, tasks_at_a_time=stack_size(run.device, settings))
+    parts = split(run.data, run.seed, run.n_tasks, settings.n_test, settings.n_validation)
+    model = convnet(settings.filters, CLASSES, warp=method.warp)
+    problem = supervised(model, draw=draw_batch(settings.released_pixels))
+    stop = None
+    if settings.stop_error:
+        stop = error_below(problem, settings.stop_error, settings.stop_patience, settings.stop_every)
+    learner = method.learner(problem, settings, run.n_tasks, stop)
+    params = to_device(model.init(generator(run.seed, "init")), run.device)
+    return Setup(settings, parts, model, problem, learner, sgd(settings.inner_lr), stop, params)
 
 
-class Images(NamedTuple):
-    """The images of some alphabets, uint8; every task has 20 characters."""
-
-    train: Tensor
-    """[task, 20 * 15, 28, 28]"""
-    test: Tensor
-    """[task, 20 * 5, 28, 28]"""
-    train_labels: Tensor
-    """[20 * 15]"""
-    test_labels: Tensor
-    """[20 * 5]"""
-
-
-def images(alphabets: Alphabets, names: Sequence[str], seed: int, device: torch.device) -> Images:
-    """Pick 20 characters of each alphabet, and 5 of its 20 drawers to hold out; the seed decides for all methods."""
-    train, test = [], []
-    for name in names:
-        rows = (alphabets.alphabet == alphabets.names.index(name)).nonzero()[:, 0]
-        chosen = torch.randperm(len(rows), generator=generator(seed, "characters", name))[:CLASSES]
-        drawers = torch.randperm(alphabets.images.shape[1], generator=generator(seed, "drawers", name))
-        pictures = alphabets.images[rows[chosen]]  # [character, drawer, 28, 28]
-        test.append(pictures[:, drawers[:DRAWINGS_HELD_OUT]].flatten(0, 1))
-        train.append(pictures[:, drawers[DRAWINGS_HELD_OUT:]].flatten(0, 1))
-    labels = [torch.arange(CLASSES).repeat_interleave(part[0].shape[0] // CLASSES) for part in (train, test)]
-    return Images(*(part.to(device) for part in (torch.stack(train), torch.stack(test), *labels)))
-
-
-def pixels(pictures: Tensor, matrices: Tensor, released: bool) -> Tensor:
-    """uint8 [*, 28, 28] seen through matrices [*, 2, 3] -> float32 in [0, 1], ink 1 on background 0.
-
-    `released` gives ink 0 on background 1 instead, with 0 rotated in from outside.
-    """
-    shape = pictures.shape
-    values = pictures.reshape(-1, *shape[-2:]).float() / 255
-    return augment.transform(1 - values if released else values, matrices.reshape(-1, 2, 3)).view(shape)
-
-
-def draw_matrices(stream: torch.Generator, shape: tuple[int, ...], augmentation: str) -> Tensor:
-    if augmentation == "affine":
-        return augment.affine(stream, shape)
-    if augmentation == "rotations":
-        return augment.rotations(stream, shape)
-    raise ValueError(f"augmentation is {augmentation!r}, needed 'affine' or 'rotations'.")
-
-
-def draw_tasks(
-    data: Images, index: Tensor, stream: torch.Generator, draws: int, batch: int, settings: Settings
-) -> Task:
-    """The tasks `index` of `data`, with all that is random about their training drawn from `stream`.
-
-    Mini-batches have no class balance; over all draws together every training image comes as often as any other
-    (the released sampler). Every image of every mini-batch is transformed anew, and each held-out image once.
-    """
-    device, (n_tasks, n) = data.train.device, (len(index), data.train.shape[1])
-    # Held-out images first: their views are then the same for methods of other batch sizes.
-    test_matrices = draw_matrices(stream, (n_tasks, data.test.shape[1]), settings.augmentation)
-    order = torch.rand(n_tasks, draws * batch, generator=stream).argsort(1) % n
-    matrices = draw_matrices(stream, (n_tasks, draws, batch), settings.augmentation)
-    index = index.to(device)
-    return Task(
-        index=index,
-        x=data.train[index],
-        y=data.train_labels.expand(n_tasks, n),
-        order=order.view(n_tasks, draws, batch).to(device),
-        x_test=pixels(data.test[index], test_matrices.to(device), settings.released_pixels),
-        y_test=data.test_labels.expand(n_tasks, -1),
-        affine=matrices.to(device),
-    )
-
-
-def draw_batch(released: bool) -> Callable[[Task, Tensor, Tensor], Batch]:
-    def draw(tasks: Task, who: Tensor, number: Tensor) -> Batch:
-        picked = tasks.order[who, number]  # [t, batch]
-        assert tasks.affine is not None
-        pictures = tasks.x[who[:, None], picked]
-        return Batch(pixels(pictures, tasks.affine[who, number], released), tasks.y[who[:, None], picked])
-
-    return draw
-
-
-def meta_batch(n_tasks: int, size: int, stream: torch.Generator) -> Tensor:
-    """Numbers of `size` training tasks: all of them in random order, again and again where there are fewer."""
-    rounds = -(-size // n_tasks)
-    return torch.cat([torch.randperm(n_tasks, generator=stream) for _ in range(rounds)])[:size]
-
-
-def validation_error(
-    learner: Learner,
-    problem: Problem,
-    inner: Optimizer,
-    tasks: Task,
-    settings: Settings,
-    stop: Stop | None,
-    state: State,
-    gradient: Gradient = gradient,
-) -> float:
+def validation_error(setup: Setup, tasks: Task, state: State, gradient: Gradient = gradient) -> float:
     """Mean held-out error on validation tasks, adapted as training tasks are."""
 
     def one(tasks: Task, part: slice) -> Tensor:
-        start, fixed = learner.start(state, tasks)
-        optimizer = learner.optimizer(state) if learner.optimizer else inner
-        adapted = adapt(problem, optimizer, start, fixed, tasks, settings.inner_steps, stop=stop, gradient=gradient)
+        start, fixed = setup.learner.start(state, tasks)
+        optimizer = setup.learner.optimizer(state) if setup.learner.optimizer else setup.inner
+        steps, stop = setup.settings.inner_steps, setup.stop
+        adapted = adapt(setup.problem, optimizer, start, fixed, tasks, steps, stop=stop, gradient=gradient)
         check_adapted(adapted.loss, adapted.steps, part.start)
-        return heldout(problem, {**adapted.params, **fixed}, adapted.stats, tasks)
+        return heldout(setup.problem, {**adapted.params, **fixed}, adapted.stats, tasks)
 
-    return 1 - float(map_tasks(one, tasks, settings.tasks_at_a_time).mean())
+    return 1 - float(map_tasks(one, tasks, setup.settings.tasks_at_a_time).mean())
 
 
 def choose_damping(dampings: Sequence[float], error: Callable[[float], float]) -> tuple[float, list[Record]]:
@@ -290,92 +197,68 @@ def choose_damping(dampings: Sequence[float], error: Callable[[float], float]) -
     return best, records + [("", None, f"validation_accuracy.{d:g}", 1 - error) for d, error in errors.items()]
 
 
-def run(
-    alphabets: Alphabets,
-    method: Method,
-    name: str,
-    n_tasks: int,
-    seed: int,
-    device: torch.device,
-    checkpoints: Path | None,
-    identity: dict[str, Any],
-) -> tuple[list[Record], float]:
-    """One run: meta-train on `n_tasks` alphabets, then adapt to the held-out ones. -> records, seconds
+def held(run: Run, settings: Settings, names: list[str], stream: str, draws: int) -> Task:
+    """Alphabets that nothing is trained on, all in one stack, with `draws` mini-batches of each."""
+    data, index = images(run.data, names, run.seed, run.device), torch.arange(len(names))
+    random = generator(run.seed, stream)
+    return draw_tasks(data, index, random, draws, settings.batch, settings.augmentation, settings.released_pixels)
 
-    Args:
-        checkpoints: folder for checkpoints, or None to keep none.
-        identity: whatever else the result depends on, as JSON values: a checkpoint of another one is refused.
-    """
-    settings = method.settings
-    if not settings.tasks_at_a_time:
-        settings = replace(settings, tasks_at_a_time=stack_size(device, settings))
-    parts = split(alphabets, seed, n_tasks, settings.n_test, settings.n_validation)
-    model = convnet(settings.filters, CLASSES, warp=method.warp)
-    problem = supervised(model, draw=draw_batch(settings.released_pixels))
-    stop = None
-    if settings.stop_error:
-        stop = error_below(problem, settings.stop_error, settings.stop_patience, settings.stop_every)
-    learner = method.learner(problem, settings, n_tasks, stop)
-    inner = sgd(settings.inner_lr)
-    params = {k: leaf.to(device) for k, leaf in model.init(generator(seed, "init")).items()}
 
-    def held(names: list[str], stream: str) -> Task:
-        data = images(alphabets, names, seed, device)
-        everything = torch.arange(len(names))
-        draws = max(settings.eval_steps, settings.inner_steps)
-        return draw_tasks(data, everything, generator(seed, stream), draws, settings.batch, settings)
+def train(run: Run) -> Trained:
+    """Meta-train on `n_tasks` alphabets."""
+    setup = set_up(run)
+    settings, learner = setup.settings, setup.learner
+    data = images(run.data, setup.parts.train, run.seed, run.device)
 
-    fitted = None
-    if method.pretrains:
-        train = images(alphabets, parts.train, seed, device)
+    def sample(k: int) -> Task:
+        stream = generator(run.seed, "meta", k)
+        index, augmentation = meta_batch(run.n_tasks, settings.meta_batch, stream), settings.augmentation
+        return draw_tasks(data, index, stream, learner.draws, settings.batch, augmentation, settings.released_pixels)
 
-        def sample(k: int) -> Task:
-            stream = generator(seed, "meta", k)
-            index = meta_batch(n_tasks, settings.meta_batch, stream)
-            return draw_tasks(train, index, stream, learner.draws, settings.batch, settings)
+    validate = None
+    if settings.validate_every:
+        tasks = held(run, settings, setup.parts.validation, "validation", settings.inner_steps)
+        validate = partial(validation_error, setup, tasks)
+    how = Fit(
+        settings.meta_steps,
+        validate,
+        settings.validate_every,
+        settings.patience,
+        run.checkpoint(),
+        settings.checkpoint_every,
+    )
+    fitted = fit(learner, setup.params, sample, how, run.seed, run.title, run.identity)
+    records: list[Record] = [("", step, metric, value) for step, metric, value in fitted.history]
+    records += [("", None, "meta_steps", fitted.meta_steps), ("", None, "meta_seconds", fitted.seconds)]
+    return Trained(fitted.state, records, fitted.seconds)
 
-        validate = None
-        if settings.validate_every:
-            validation = held(parts.validation, "validation")
-            validate = partial(validation_error, learner, problem, inner, validation, settings, stop)
 
-        how = Fit(
-            settings.meta_steps,
-            validate,
-            settings.validate_every,
-            settings.patience,
-            checkpoints / f"seed{seed}.pt" if checkpoints else None,
-            settings.checkpoint_every,
-        )
-        title = f"{name}, {n_tasks} tasks, seed {seed}"
-        fitted = fit(learner, params, sample, how, seed, title, identity)
-    state = fitted.state if fitted else learner.init(params)
-
+def judge(run: Run, state: State | None) -> Evaluated:
+    """Adapt to the alphabets held out, from what was learnt or from the random start."""
+    setup, method = set_up(run), run.method
+    settings, learner, names = setup.settings, setup.learner, setup.parts.test
+    state = state or learner.init(setup.params)
+    draws = max(settings.eval_steps, settings.inner_steps)
     records: list[Record] = []
-    follow, began = gradient, time.monotonic()
+    follow = gradient
     if method.natural:
-        few = held(parts.validation[: settings.damping_tasks], "validation")
-        natural = partial(method.natural, model)
+        few = held(run, settings, setup.parts.validation[: settings.damping_tasks], "validation", draws)
+        natural = partial(method.natural, setup.model)
         damping, records = choose_damping(
-            settings.dampings,
-            lambda damping: validation_error(learner, problem, inner, few, settings, stop, state, natural(damping)),
+            settings.dampings, lambda damping: validation_error(setup, few, state, natural(damping))
         )
         follow = natural(damping)
-    search_seconds = time.monotonic() - began
 
-    tasks = held(parts.test, "test")
+    tasks = held(run, settings, names, "test", draws)
     began = time.monotonic()
-    size, every = settings.tasks_at_a_time, settings.curve_every
-    result = evaluate(learner, state, problem, inner, tasks, settings.eval_steps, size, every, stop, follow)
-    seconds = time.monotonic() - began
-
-    if fitted:
-        records += [("", step, metric, value) for step, metric, value in fitted.history]
-        records += [("", None, "meta_steps", fitted.meta_steps), ("", None, "meta_seconds", fitted.seconds)]
-    records.append(("", None, "adapt_seconds", seconds / len(parts.test)))
+    size, every, problem = settings.tasks_at_a_time, settings.curve_every, setup.problem
+    result = evaluate(
+        learner, state, problem, setup.inner, tasks, settings.eval_steps, size, every, setup.stop, follow
+    )  # fmt: skip
+    records.append(("", None, "adapt_seconds", (time.monotonic() - began) / len(names)))
     at, auc = points(settings.eval_steps, every), area(result.accuracy_curve)
     mean_loss = area(result.loss_curve)
-    for i, task in enumerate(parts.test):
+    for i, task in enumerate(names):
         steps = int(result.steps[i])
         records += [
             (task, None, "accuracy", float(result.accuracy[i])),
@@ -387,8 +270,6 @@ def run(
         for k in range(0, steps, every):
             records.append((task, k, "train_loss", float(result.loss_curve[i, k])))
             records.append((task, k, "train_accuracy", float(result.accuracy_curve[i, k])))
-    began = time.monotonic()
     if method.measure:
-        records += method.measure(Subject(settings, model, problem, learner, state, parts.test, tasks))
-    seconds += search_seconds + time.monotonic() - began
-    return records, seconds + (fitted.seconds if fitted else 0.0)
+        records += method.measure(Subject(settings, setup.model, problem, learner, state, names, tasks))
+    return Evaluated(records)

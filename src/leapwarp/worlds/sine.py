@@ -78,3 +78,7 @@ def tasks(
         rows = torch.cat([rows, again], 2)
     x = x.flatten(1)
     return Task(torch.arange(n), x[..., None], value(function, x)[..., None], rows, held.x, held.y)
+
+
+def on(device: torch.device, tasks: Task) -> Task:
+    return tasks._replace(**{name: part.to(device) for name, part in tasks._asdict().items() if part is not None})

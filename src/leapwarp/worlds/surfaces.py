@@ -4,6 +4,7 @@ A surface is a row [7] of its random factors, in the order of FACTORS.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,10 +51,22 @@ def grid(points: int, edge: float = EDGE) -> Tensor:
     return torch.stack([x1.flatten(), x2.flatten()], 1)
 
 
-def extremes(surface: Tensor, peaks: bool, points: int = 121) -> tuple[Tensor, Tensor]:
-    """The lowest and the highest value on a lattice over the domain. surface [n, 7] -> [n], [n]"""
-    values = height(grid(points), surface[:, None], peaks)
-    return values.amin(1), values.amax(1)
+class Range(NamedTuple):
+    """The lowest and the highest point of each surface in the domain, [task] each."""
+
+    low: Tensor
+    high: Tensor
+
+    def gap(self, height: Tensor) -> Tensor:
+        """Heights [task, point] between 0, the lowest, and 1, the highest; 0 on a flat surface."""
+        span = torch.where(self.high > self.low, self.high - self.low, 1.0)
+        return (height - self.low[:, None]) / span[:, None]
+
+
+def extremes(surface: Tensor, peaks: bool, points: int = 121) -> Range:
+    """The lowest and the highest value on a lattice over the domain. surface [n, 7]"""
+    values = height(grid(points).to(surface.device), surface[:, None], peaks)
+    return Range(values.amin(1), values.amax(1))
 
 
 def tasks(surface: Tensor, start: Tensor, steps: int) -> Task:
@@ -61,6 +74,12 @@ def tasks(surface: Tensor, start: Tensor, steps: int) -> Task:
     n = len(surface)
     order = torch.zeros(1, dtype=torch.long, device=surface.device).expand(n, steps, 1)
     return Task(torch.arange(n, device=surface.device), start, surface, order, start, surface)
+
+
+def draw_tasks(n: int, stream: torch.Generator, steps: int, device: torch.device) -> Task:
+    """Random surfaces, a random start on each."""
+    surface, start = draw(n, stream), starts(n, stream)
+    return tasks(surface.to(device), start.to(device), steps)
 
 
 def itself(params: Params) -> Tensor:

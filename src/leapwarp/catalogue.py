@@ -1,0 +1,154 @@
+"""Which experiments there are: every folder with an `experiment.yaml` is one. Nothing here imports torch.
+
+An experiment's folder holds that file, which says what it is called, reads and leaves; `run.py`, which trains and
+evaluates; and `report.py`, which makes its table and figures. Folders of the package are found by name, a user's own by
+their path.
+"""
+
+import importlib
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from leapwarp.check import check, read_yaml
+
+FOLDER = Path(__file__).parent / "experiments"
+FILE = "experiment.yaml"
+
+
+class Look(NamedTuple):
+    """How a method is named, coloured and marked, in tables and figures alike."""
+
+    name: str
+    colour: str = "#5E3C99"
+    marker: str = "p"
+    dashed: bool = False
+    """whether its line has dashes: for methods that do without pretraining"""
+
+
+class Method(NamedTuple):
+    look: Look
+    trains: bool = True
+    """whether `train` makes a state for it; the others are only evaluated"""
+    default: bool = True
+    """whether it is run where config.yaml does not name methods"""
+
+
+class Experiment(NamedTuple):
+    """What an `experiment.yaml` says; `experiments/experiment.schema.yaml` explains its keys."""
+
+    name: str
+    folder: Path
+    code: Path
+    """the folder whose run.py and report.py it has: its own, or that of the experiment that it is `like`"""
+    title: str
+    asks: str
+    where: str
+    paper: str
+    printed: str | None
+    data: str | None
+    most_tasks: int
+    """the largest number of pretraining tasks; 0 where tasks are not counted"""
+    arrays: bool
+    table: str
+    figures: dict[str, str]
+    """captions by name"""
+    methods: dict[str, Method]
+    """in the order of legends and columns"""
+    search: dict[str, Any] | None
+
+    def module(self, name: str) -> ModuleType:
+        """Its `run` or `report`, imported."""
+        package = importlib.import_module("leapwarp.experiments")
+        if self.code.parent != FOLDER and str(self.code.parent) not in package.__path__:
+            package.__path__.append(str(self.code.parent))
+        return importlib.import_module(f"leapwarp.experiments.{self.code.name}.{name}")
+
+
+def names() -> list[str]:
+    """Of the package's experiments, sorted."""
+    return sorted(path.parent.name for path in FOLDER.glob(f"*/{FILE}"))
+
+
+@cache
+def schema() -> dict[str, Any]:
+    return read_yaml(FOLDER / "experiment.schema.yaml", "the schema of experiments")
+
+
+@cache
+def shared_looks() -> dict[str, Look]:
+    """Of methods that several experiments have."""
+    found = read_yaml(FOLDER / "methods.yaml", "the looks of methods that several experiments have")
+    return {name: Look(**about) for name, about in found.items()}
+
+
+_own: dict[str, Path] = {}  # experiments that were found by their path: from then on their name is enough
+
+
+@cache
+def find(where: str) -> Experiment:
+    """An experiment of the package by its name, or any by the path of its folder (which has a slash).
+
+    Raises:
+        ValueError: there is none, or its file is not as the schema says.
+    """
+    folder = Path(where).resolve() if "/" in where else _own.get(where, FOLDER / where)
+    if not (folder / FILE).is_file():
+        raise ValueError(
+            f"found no experiment {where!r}, needed one of {', '.join(names())}, or the path of a folder with {FILE}."
+        )
+    if folder.parent != FOLDER:
+        _own[folder.name] = folder
+    found, code = _raw(folder)
+    figures = {name: " ".join(text.split()) for name, text in found["figures"].items()}
+    methods = {name: _method(folder / FILE, name, said or {}) for name, said in found["methods"].items()}
+    return Experiment(
+        name=folder.name,
+        folder=folder,
+        code=code,
+        title=found["title"],
+        asks=found.get("asks", ""),
+        where=found.get("where", ""),
+        paper=found["paper"],
+        printed=found.get("printed"),
+        data=found.get("data"),
+        most_tasks=found.get("most_tasks", 0),
+        arrays=found.get("arrays", False),
+        table=found["table"],
+        figures=figures,
+        methods=methods,
+        search=found.get("search"),
+    )
+
+
+def _raw(folder: Path) -> tuple[dict[str, Any], Path]:
+    """The keys of an experiment, with those of the one that it is `like`; and the folder of its code."""
+    path = folder / FILE
+    found = read_yaml(path, "what an experiment says about itself")
+    if not isinstance(found, dict) or "like" not in found:
+        check(found, schema(), str(path))
+        return found, folder
+    base, code = _raw(FOLDER / found["like"])
+    chosen = found.get("methods", list(base["methods"]))
+    unknown = [name for name in chosen if name not in base["methods"]]
+    if unknown:
+        raise ValueError(f"{path}: 'methods' has {', '.join(unknown)}. Allowed: {', '.join(base['methods'])}.")
+    merged = base | found | {"methods": {name: said for name, said in base["methods"].items() if name in chosen}}
+    if "search" in merged:
+        spaces = {name: space for name, space in merged["search"]["spaces"].items() if name in chosen}
+        merged["search"] = merged["search"] | {"spaces": spaces}
+    check({key: value for key, value in merged.items() if key != "like"}, schema(), str(path))
+    return merged, code
+
+
+def _method(path: Path, name: str, said: dict[str, Any]) -> Method:
+    flags = {key: said[key] for key in ("trains", "default") if key in said}
+    own = {key: value for key, value in said.items() if key not in flags}
+    if not own and name in shared_looks():
+        return Method(shared_looks()[name], **flags)
+    if own and name in shared_looks():
+        raise ValueError(f"{path}: 'methods.{name}' has a look of its own, and methods.yaml has another one: keep one.")
+    if "name" not in own:
+        raise ValueError(f"{path}: 'methods.{name}' has no look. Needed here: name, colour, marker.")
+    return Method(Look(**own), **flags)

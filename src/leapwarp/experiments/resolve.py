@@ -1,0 +1,62 @@
+"""What a size makes of every method's settings: checked, and as departures from the published ones.
+
+    python -m leapwarp.experiments settings workflow/sizes/quick.yaml --out settings.json
+
+Snakemake calls it once for every version of a size and of the code, and takes the departures as parameters of rules.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from leapwarp import catalogue, plan
+from leapwarp.experiments.settings import changed, departures, of_size
+from leapwarp.files import atomic, one_line
+
+
+def of_experiment(where: str, entry: dict[str, Any], what: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """`departures` of one experiment; raises ValueError where its yaml and its code differ in methods, or a search
+    names a setting that there is not."""
+    about = catalogue.find(where)
+    experiment = about.module("run").EXPERIMENT
+    methods = of_size(experiment, entry, what)
+    missing = sorted(set(about.methods) - set(methods))
+    if missing:
+        raise ValueError(f"{about.folder}: experiment.yaml has the methods {', '.join(missing)}, run.py has them not.")
+    search = entry.get("search", {})
+    for name in search.get("methods", []):
+        drawn = {key: asdict_value(methods[name].settings, key) for key in (about.search or {})["spaces"][name]}
+        changed(methods[name].settings, drawn, f"{about.folder / catalogue.FILE}: search.spaces.{name}")
+        changed(methods[name].settings, search.get("settings", {}), f"{what}.search.settings")
+    return {name: found for name, found in departures(experiment, entry, what).items() if name in about.methods}
+
+
+def asdict_value(settings: Any, key: str) -> Any:
+    return getattr(settings, key, None)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m leapwarp.experiments settings", description="Check a size.")
+    parser.add_argument("size", type=Path, help="the size's file, such as workflow/sizes/quick.yaml")
+    parser.add_argument("--experiments", nargs="*", help="names or paths of folders; all of the size where left out")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write them to this file, and do not print them")
+    options = parser.parse_args(arguments)
+    with one_line(parser):
+        size = plan.read_size(options.size, options.experiments or None)
+        what = str(options.size)
+        found = {
+            about.name: of_experiment(where, size.entries[about.name], f"{what}: experiments.{about.name}")
+            for where, about in size.experiments.items()
+        }
+        text = json.dumps(found, indent=1)
+        if not options.out:
+            print(text)
+            return
+        with atomic(options.out) as path:
+            path.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Settings of an experiment's methods: the published ones in code, what a size changes of them, and what a run is told.
+
+    python -m leapwarp.experiments settings workflow/sizes/quick.yaml
+
+A size's `settings` replace those that all methods share, before each method departs from them (`methods` of the
+experiment); what it says under `methods` replaces those of one method, afterwards.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from leapwarp.check import read_yaml
+from leapwarp.experiments.base import Experiment
+
+NOT_RESULTS = {"checkpoint_every", "tasks_at_a_time"}  # they change how a run is made, and not what it learns
+
+
+def changed(settings: Any, values: Mapping[str, Any], what: str) -> Any:
+    """`settings`, a dataclass, with some replaced.
+
+    Args:
+        what: where the values stand, for the message.
+
+    Raises:
+        ValueError: a setting that there is not, or a value that it cannot have.
+    """
+    known, new = asdict(settings), {}
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"{what}: unknown setting {key!r} (value {value!r}). Known: {', '.join(known)}.")
+        optional = "None" in str(type(settings).__annotations__[key])
+        new[key] = _fitting(known[key], value, optional, f"{what}: the setting {key}")
+    return replace(settings, **new)
+
+
+def _fitting(before: Any, value: Any, optional: bool, what: str) -> Any:
+    """`value` as a value of the type of `before`, or None where the setting is optional."""
+    if optional and value is None:
+        return None
+    kind = type(before) if before is not None else int
+    if kind is tuple and isinstance(value, list | tuple):
+        value = tuple(value)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{what} is {value!r}, needed a value as {before!r}.")
+    least = 1 if kind is int and before else 0
+    if isinstance(value, int | float) and not least <= value < math.inf:
+        raise ValueError(f"{what} is {value!r}, needed a number of at least {least}.")
+    return value
+
+
+def of_size(experiment: Experiment, entry: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The methods of an experiment with the settings that a size's entry for it gives them."""
+    shared = changed(experiment.published, entry.get("settings", {}), f"{what}.settings")
+    methods = experiment.methods(shared)
+    for name, values in entry.get("methods", {}).items():
+        if name not in methods:
+            raise ValueError(f"{what}.methods: unknown method {name!r}. Known: {', '.join(methods)}.")
+        own = changed(methods[name].settings, values, f"{what}.methods.{name}")
+        methods[name] = methods[name]._replace(settings=own)
+    return methods
+
+
+def departures(experiment: Experiment, entry: Mapping[str, Any], what: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """For each method, what its settings at a size are other than its published ones: those of training and of
+    evaluation. -> method -> {"train": ..., "evaluate": ...}
+    """
+    published, found = experiment.methods(experiment.published), {}
+    for name, method in of_size(experiment, entry, what).items():
+        before = asdict(published[name].settings)
+        new = {key: value for key, value in asdict(method.settings).items() if value != before[key]}
+        found[name] = {
+            "train": {key: value for key, value in new.items() if key not in experiment.evaluation},
+            "evaluate": {key: value for key, value in new.items() if key in experiment.evaluation},
+        }
+    return found
+
+
+def winner(path: Path, experiment: str, method: str, size: str, data_source: str) -> dict[str, Any]:
+    """The settings that a file of a random search declares (`leapwarp.search`, `leapwarp.report.search`).
+
+    Raises:
+        ValueError: no such file, or one of another experiment, method, size or data source.
+    """
+    found = read_yaml(path, "settings, as `snakemake search` makes them")
+    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
+        raise ValueError(f"{path}: needed a mapping with the keys experiment, method and settings.")
+    if (found.get("experiment"), found.get("method")) != (experiment, method):
+        of = f"{found.get('method')} in {found.get('experiment')}"
+        raise ValueError(f"{path}: has the settings of {of}, needed those of {method} in {experiment}.")
+    for key, needed in (("size", size), ("data_source", data_source)):
+        if found.get(key, needed) != needed:  # the settings of a trial have neither
+            raise ValueError(f"{path}: was chosen with {key} {found[key]}, needed {needed}.")
+    return found["settings"]

@@ -1,0 +1,319 @@
+"""What `snakemake` makes: config.yaml and a size's file, checked, and the jobs and files that follow from them.
+
+Pure functions of these files, without torch and without Snakemake; `workflow/rules` are written in them.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from leapwarp import catalogue
+from leapwarp.catalogue import Experiment
+from leapwarp.check import check, read_yaml
+
+SCHEMAS = Path(__file__).parent / "schemas"
+DECIDES = ("nothing", "orders", "everything")
+"""what a size may decide: nothing; orders of methods; all that the papers claim"""
+SEARCH_SEED = 100  # of the runs of trials; no run that is reported has it
+
+
+class Size(NamedTuple):
+    """What a size's file says; `schemas/size.schema.yaml` explains its keys."""
+
+    name: str
+    about: str
+    decides: str
+    search_with_all: bool
+    experiments: dict[str, Experiment]
+    """those of this size, by where they were found: a name, or the path of a folder"""
+    entries: dict[str, dict[str, Any]]
+    """by name"""
+
+
+class Jobs(NamedTuple):
+    """One experiment at one size, with what config.yaml changes."""
+
+    size: str
+    where: str
+    """how commands name it: by its name, or by the path of its folder"""
+    about: Experiment
+    methods: list[str]
+    n_tasks: list[int]
+    """numbers of pretraining tasks; [0] where they are not counted"""
+    seeds: int
+    seeds_per_job: int
+    """that share a job of training"""
+    seeds_per_evaluation: int
+    note: str
+    """what tables say of the size"""
+    chain: dict[str, int]
+    """meta_steps and games, where meta-training is a chain of jobs"""
+    search: dict[str, Any]
+    """trials, methods and settings of its random searches"""
+    states: dict[str, tuple[str, dict[str, Any]]]
+    """of a user: method name -> file, and what it says of itself"""
+
+    @property
+    def folder(self) -> str:
+        return f"results/{self.size}/{self.about.name}"
+
+
+@cache
+def schema(name: str) -> dict[str, Any]:
+    return read_yaml(SCHEMAS / f"{name}.schema.yaml", "a schema")
+
+
+def size_path(size: str, folder: Path) -> Path:
+    """The file of a size: `<size>.yaml` of `folder`, or a file of a user by its path; raises ValueError."""
+    path = Path(size) if size.endswith((".yaml", ".yml")) else folder / f"{size}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
+        raise ValueError(f"config: 'size' is {size!r}. Allowed: {known}, or the path of a file as those in {folder}.")
+    return path
+
+
+def read_size(path: Path, wheres: Iterable[str] | None = None) -> Size:
+    """The size of a file, with those of its experiments that `wheres` names (by name or path), or all.
+
+    Raises:
+        ValueError: the file is not as the schema says, or names what an experiment has not; says which key and value.
+    """
+    found = read_yaml(path, "a size, as those in workflow/sizes")
+    check(found, schema("size"), str(path))
+    entries = found["experiments"]
+    experiments = {}
+    for where in wheres if wheres is not None else entries:
+        about = catalogue.find(where)
+        if about.name not in entries:
+            raise ValueError(f"{path}: has no entry for {about.name} under 'experiments', needed one.")
+        experiments[where] = about
+        _check_entry(about, entries[about.name], f"{path}: 'experiments.{about.name}")
+    return Size(
+        path.stem, " ".join(found["about"].split()), found["decides"], found["search_with_all"], experiments, entries
+    )
+
+
+def _check_entry(about: Experiment, entry: dict[str, Any], what: str) -> None:
+    if ("n_tasks" in entry) != (about.most_tasks > 0):
+        needed = f"it, with numbers from 1 to {about.most_tasks}" if about.most_tasks else "none: tasks are not counted"
+        raise ValueError(f"{what}.n_tasks' is {entry.get('n_tasks', 'missing')}. Needed: {needed}.")
+    for count in entry.get("n_tasks", []):
+        if count > about.most_tasks:
+            raise ValueError(f"{what}.n_tasks' has {count}. Allowed: whole numbers from 1 to {about.most_tasks}.")
+    for name in entry.get("methods", {}):
+        if name not in about.methods:
+            raise ValueError(f"{what}.methods' has {name!r}. Allowed: {', '.join(about.methods)}.")
+    for name in entry.get("search", {}).get("methods", []):
+        spaces = about.search["spaces"] if about.search else {}
+        if name not in spaces:
+            declared = ", ".join(spaces) or "none, since its experiment.yaml declares no spaces"
+            raise ValueError(f"{what}.search.methods' has {name!r}. Allowed: {declared}.")
+
+
+def read_config(config: dict[str, Any], sizes: Path) -> Path:
+    """Check config.yaml (its schema explains its keys). -> the file of its size
+
+    Raises:
+        ValueError: one line with the key, its value and what is allowed.
+    """
+    if "profile" in config:
+        raise ValueError(f"config: the key 'profile' is called 'size' now: --config size={config['profile']}.")
+    check(config, schema("config"), "config")
+    return size_path(config["size"], sizes)
+
+
+def largest_first(paths: Iterable[Path]) -> list[str]:
+    """The names of sizes, those that may decide most before the others."""
+    ranks = {path.stem: DECIDES.index(read_size(path, []).decides) for path in sorted(paths)}
+    return sorted(ranks, key=lambda name: -ranks[name])
+
+
+def chosen(config: dict[str, Any], entries: Iterable[str]) -> list[str]:
+    """Where the experiments of config.yaml are found: names of the package's, paths of a user's own."""
+    folder, own = config["own_experiments"], {}
+    if folder:
+        own = {path.parent.name: f"{folder}/{path.parent.name}" for path in Path(folder).glob(f"*/{catalogue.FILE}")}
+    if folder and not own:
+        raise ValueError(f"config: 'own_experiments' is {folder!r}, which has no */{catalogue.FILE}.")
+    asked = list(entries) if config["experiments"] == "all" else config["experiments"]
+    unknown = [name for name in asked if name not in own and name not in catalogue.names()]
+    if unknown:
+        known = ", ".join([*catalogue.names(), *own])
+        raise ValueError(f"config: 'experiments' has {unknown[0]!r}, which there is not. Known: {known}.")
+    return [own.get(name, name) for name in asked]
+
+
+def jobs(config: dict[str, Any], path: Path) -> dict[str, Jobs]:
+    """The jobs of each experiment, by its name, at the size of a file.
+
+    Raises:
+        ValueError: as `read_size`, or config.yaml names what there is not.
+    """
+    size = read_size(path, chosen(config, read_size(path, []).entries))
+    names = {about.name: where for where, about in size.experiments.items()}
+    for key in ("methods", "seeds"):
+        for name in config[key] if isinstance(config[key], dict) else {}:
+            if name not in size.entries:
+                raise ValueError(f"config: '{key}' has {name!r}. Allowed: {', '.join(size.entries)}.")
+    states = given_states(config["state"])
+    found = {}
+    for name, where in names.items():
+        about, entry = size.experiments[where], size.entries[name]
+        asked = config["methods"].get(name, [key for key, method in about.methods.items() if method.default])
+        for method in asked:
+            if method not in about.methods:
+                raise ValueError(f"config: 'methods.{name}' has {method!r}. Allowed: {', '.join(about.methods)}.")
+        seeds = config["seeds"].get(name, entry["seeds"]) if isinstance(config["seeds"], dict) else config["seeds"]
+        per_job = entry.get("seeds_per_job", 1)
+        per_evaluation = entry.get("seeds_per_evaluation", seeds)
+        found[name] = Jobs(
+            size.name,
+            where,
+            about,
+            [method for method in about.methods if method in asked],
+            entry.get("n_tasks", [0]),
+            seeds,
+            per_job,
+            -(-per_evaluation // per_job) * per_job,
+            " ".join(entry.get("note", size.about).split()),
+            entry.get("chain", {}),
+            entry.get("search", {}),
+            {method: file for method, file in states.items() if file[1]["experiment"] == name},
+        )
+    lost = [path for path, about in states.values() if about["experiment"] not in found]
+    if lost:
+        raise ValueError(f"config: 'state' is {lost[0]}, of an experiment that does not run: {', '.join(found)} do.")
+    return found
+
+
+def given_states(paths: str | Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The states that a user hands in, by what rows call them: the name of the file."""
+    found = {}
+    for path in [paths] if isinstance(paths, str) else paths:
+        if path:
+            found[Path(path).stem] = (path, state_header(Path(path)))
+    return found
+
+
+def state_header(path: Path) -> dict[str, Any]:
+    """What a state's file says of itself (`leapwarp.experiments.states`), read without torch; raises ValueError."""
+    needed = "needed a state, as `python -m leapwarp.experiments train` writes it"
+    if path.suffix == ".pt":
+        raise ValueError(f"config: 'state' is {path}, a checkpoint of training; {needed} (*.safetensors).")
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return json.loads(json.loads(file.read(min(length, 100_000_000)))["__metadata__"]["about"])
+    except FileNotFoundError:
+        raise ValueError(f"config: 'state' is {path}, which there is not; {needed}.") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(f"config: 'state' is {path}, which is damaged or something else; {needed}.") from None
+
+
+# ---------------------------------------------------------------- files
+
+
+def chunks(seeds: int, per_job: int) -> list[tuple[int, int]]:
+    """[(first, last), ...]: the seeds 0 .. seeds - 1 cut into chunks of at most `per_job`."""
+    return [(first, min(first + per_job, seeds) - 1) for first in range(0, seeds, per_job)]
+
+
+def state_files(jobs: Jobs, method: str, first: int, last: int) -> list[str]:
+    """The states that an evaluation of some seeds of a method reads: none where it is not trained."""
+    if method in jobs.states:
+        return [jobs.states[method][0]]
+    if not jobs.about.methods[method].trains:
+        return []
+    return [
+        f"{jobs.folder}/states/{method}/tasks{count}/seeds{a}-{b}.safetensors"
+        for count in jobs.n_tasks
+        for a, b in chunks(jobs.seeds, jobs.seeds_per_job)
+        if first <= a <= last
+    ]
+
+
+def history_files(jobs: Jobs, method: str, first: int, last: int) -> list[str]:
+    """The histories of these; a user's state has none."""
+    return (
+        []
+        if method in jobs.states
+        else [path.replace(".safetensors", ".csv") for path in state_files(jobs, method, first, last)]
+    )
+
+
+def evaluations(jobs: Jobs) -> list[tuple[str, int, int]]:
+    """(method, first and last seed) of each job of evaluation."""
+    found = [(name, *chunk) for name in jobs.methods for chunk in chunks(jobs.seeds, jobs.seeds_per_evaluation)]
+    return found + [(name, min(about["seeds"]), max(about["seeds"])) for name, (_, about) in jobs.states.items()]
+
+
+def row_files(jobs: Jobs, ending: str = "csv") -> list[str]:
+    """What the jobs of evaluation leave."""
+    return [f"{jobs.folder}/runs/{method}/seeds{a}-{b}.{ending}" for method, a, b in evaluations(jobs)]
+
+
+def figures(jobs: Jobs) -> list[str]:
+    """Its figures."""
+    return [f"{jobs.folder}/figures/{name}.png" for name in jobs.about.figures]
+
+
+def figure_files(jobs: Jobs) -> list[str]:
+    """What its figures read beside its rows: arrays of evaluation, and the curves of a chain of jobs."""
+    files = row_files(jobs, "npz") if jobs.about.arrays else []
+    trained = [name for name in jobs.methods if jobs.about.methods[name].trains]
+    return files + [f"{jobs.folder}/meta_curves.csv"] * bool(jobs.chain and trained)
+
+
+def outputs(jobs: Jobs) -> list[str]:
+    """What one experiment leaves at one size: tidy rows, their provenance, a table, figures."""
+    files = [
+        f"{jobs.folder}/{name}"
+        for name in ("rows.csv", "runs.json", f"{jobs.about.table}.csv", f"{jobs.about.table}.md")
+    ]
+    return files + figures(jobs)
+
+
+def searches(jobs: Jobs) -> list[str]:
+    """What its random searches leave: winners, tables of trials and figures."""
+    return [
+        f"results/{jobs.size}/search/{jobs.about.name}/{method}/{name}"
+        for method in jobs.search.get("methods", [])
+        for name in ("winner.yaml", "trials.csv", "trials.md", "search.png")
+    ]
+
+
+def trials(jobs: Jobs, method: str) -> list[str]:
+    """The rows of all trials of one method's random search."""
+    folder = f"results/{jobs.size}/search/{jobs.about.name}/{method}/trials"
+    return [f"{folder}/{number}.csv" for number in range(jobs.search["trials"])]
+
+
+# ---------------------------------------------------------------- settings
+
+
+def departures(path: Path, wheres: Sequence[str], cache: Path) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """What a size makes of every method's settings: experiment -> method -> {"train": ..., "evaluate": ...}.
+
+    They follow from the size and from the code, whose settings need torch to be read: another process does that, once
+    for each version of these files, and what it finds is kept in the folder `cache`.
+
+    Raises:
+        ValueError: a setting that there is not, or a value that it cannot have.
+    """
+    folders = [catalogue.FOLDER.parent, *(Path(where) for where in wheres if "/" in where)]
+    files = [file for folder in folders for kind in ("py", "yaml") for file in sorted(folder.rglob(f"*.{kind}"))]
+    digest = hashlib.sha256(json.dumps(list(wheres)).encode())
+    for file in [path, *files]:
+        digest.update(f"{file.name} {file.stat().st_size}".encode() + file.read_bytes())
+    kept = cache / f"{path.stem}-{digest.hexdigest()[:16]}.json"
+    if not kept.is_file():
+        command = [sys.executable, "-m", "leapwarp.experiments", "settings", str(path), "--out", str(kept)]
+        made = subprocess.run([*command, "--experiments", *wheres], capture_output=True, text=True)
+        if made.returncode:
+            raise ValueError((made.stderr.strip().splitlines() or ["no settings"])[-1].removeprefix("error: "))
+    return json.loads(kept.read_text())

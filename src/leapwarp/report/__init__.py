@@ -1,0 +1,1 @@
+"""What is made of result rows: tables, figures, verdicts, the page and the snapshot. Nothing here imports torch."""

@@ -1,0 +1,27 @@
+"""How every method and paper is named, coloured and marked, in tables and figures alike. No plotting library here."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from leapwarp import catalogue
+from leapwarp.catalogue import Look
+
+PAPERS = {"leap": "Leap paper", "warpgrad": "WarpGrad paper"}  # by file of paper/
+
+
+def experiment(frame: pd.DataFrame) -> str:
+    """The experiment that rows are of."""
+    return str(frame["experiment"].iloc[0])
+
+
+def look(method: str, experiment: str) -> Look:
+    """The look of a method; one that the experiment does not have (a state of a user's) keeps its own name."""
+    known = catalogue.find(experiment).methods
+    return known[method].look if method in known else Look(method)
+
+
+def ordered(methods: Iterable[str], experiment: str) -> list[str]:
+    """Methods, each once, in the order of the experiment's file, then those that it does not have by name."""
+    order = list(catalogue.find(experiment).methods)
+    return sorted(set(methods), key=lambda key: (order.index(key) if key in order else len(order), key))

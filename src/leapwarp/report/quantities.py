@@ -1,0 +1,56 @@
+"""What tables, figures and claims speak about: a quantity is read off the rows, one number a run or held-out task."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from leapwarp import catalogue
+from leapwarp.report import looks
+
+
+def final(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows of a metric that are no points of a curve."""
+    return frame.loc[(frame["metric"] == metric) & frame["step"].isna()]
+
+
+class Quantity(NamedTuple):
+    metric: str
+    """of the rows it comes from"""
+    title: str
+    unit: str
+    decimals: int
+    """shown"""
+    lower: bool = False
+    """lower is better"""
+    convert: Callable[[np.ndarray], np.ndarray] = lambda value: value
+    """from the values of rows to the unit"""
+    select: Callable[[pd.DataFrame, str], pd.DataFrame] = final
+    """(all rows, metric) -> one row for each run, or for each held-out task of a run"""
+
+
+def percent(value: np.ndarray) -> np.ndarray:
+    return 100 * value
+
+
+SHARED = {  # by several experiments; those of one are in its report.py
+    "accuracy": Quantity("accuracy", "Held-out accuracy", "percent", 1, convert=percent),
+    "error": Quantity("accuracy", "Held-out error", "percent", 1, True, lambda value: 100 * (1 - value)),
+    "auc": Quantity("auc", "Area under the training-accuracy curve", "area, 0 to 1", 3),
+    "adapt_seconds": Quantity("adapt_seconds", "Time to adapt", "seconds a task", 3, True),
+}
+
+
+def quantities(experiment: str) -> dict[str, Quantity]:
+    """The quantities of an experiment by name, and those that all have."""
+    return SHARED | catalogue.find(experiment).module("report").QUANTITIES
+
+
+def quantity(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows of a quantity, one a run or one a held-out task of a run, in its unit."""
+    if frame.empty:
+        return frame
+    about = quantities(looks.experiment(frame))[name]
+    chosen = about.select(frame, about.metric)
+    return chosen.assign(metric=name, value=about.convert(chosen["value"].to_numpy()))

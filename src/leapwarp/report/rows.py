@@ -1,0 +1,216 @@
+"""Tidy result rows: one CSV per run, one value per row, the same columns everywhere.
+
+    python -m leapwarp.report gather --out results/quick/omniglot_leap/rows.csv \
+        --origins results/quick/omniglot_leap/runs.json RUN.csv [RUN.csv ...]
+
+A per-run value leaves `task` empty; a summary leaves `step` empty. Files appear whole or not at all, and
+reading a file gives back exactly the values that were written. Nothing here imports torch.
+"""
+
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from leapwarp.files import atomic
+
+# The dtype of every column, in the order of the file. "Int64" is the integer type that has a missing value.
+DTYPES = {
+    "experiment": "str",
+    "method": "str",
+    "n_tasks": "int64",
+    "seed": "int64",
+    "task": "str",
+    "step": "Int64",
+    "metric": "str",
+    "value": "float64",
+    "size": "str",
+    "data_source": "str",
+    "data_checksum": "str",
+    "settings": "str",
+    "version": "str",
+    "device": "str",
+    "seconds": "float64",
+}
+COLUMNS = list(DTYPES)
+PUBLISHED = "paper"  # the size of the published settings
+TEXT = [name for name, dtype in DTYPES.items() if dtype == "str"]
+# A row is known by these; two rows with the same key are the same measurement reported twice.
+KEY = ["experiment", "method", "n_tasks", "seed", "task", "step", "metric", "size", "data_source"]
+
+
+class Provenance(NamedTuple):
+    """Where a whole frame of rows came from."""
+
+    size: str
+    data_source: str
+
+
+def rows(
+    records: Iterable[tuple[str, int | None, str, float]],
+    *,
+    experiment: str,
+    method: str,
+    n_tasks: int,
+    seed: int,
+    size: str,
+    data_source: str,
+    data_checksum: str,
+    settings: str,
+    version: str,
+    device: str,
+    seconds: float,
+) -> pd.DataFrame:
+    """The rows of one run, in COLUMNS; each record is (task, step, metric, value).
+
+    `task` is "" for a value of the whole run, `step` is None for a summary; `settings` is a hash of them.
+    Raises ValueError as `checked`.
+    """
+    frame = pd.DataFrame(list(records), columns=["task", "step", "metric", "value"])
+    frame["step"] = frame["step"].astype("Int64")
+    run = {
+        "experiment": experiment,
+        "method": method,
+        "n_tasks": n_tasks,
+        "seed": seed,
+        "size": size,
+        "data_source": data_source,
+        "data_checksum": data_checksum,
+        "settings": settings,
+        "version": version,
+        "device": device,
+        "seconds": seconds,
+    }
+    return checked(frame.assign(**run), f"rows of {method}, {n_tasks} tasks, seed {seed}")
+
+
+def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """`frame` in the order and dtypes of the schema; raises ValueError naming `name` if it does not fit."""
+    if set(frame.columns) != set(COLUMNS) or len(frame.columns) != len(COLUMNS):
+        raise ValueError(f"{name}: found columns {list(frame.columns)}, needed {COLUMNS}.")
+    if frame.empty:
+        raise ValueError(f"{name}: found no rows, needed at least one.")
+    try:
+        frame = frame.reindex(columns=COLUMNS).astype(DTYPES)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: a column does not have the type it needs ({DTYPES}): {error}.") from None
+    for column in ("value", "seconds"):
+        bad = ~np.isfinite(frame[column].to_numpy())
+        if bad.any():
+            first = frame.iloc[int(bad.argmax())]
+            raise ValueError(
+                f"{name}: found {column} {first[column]} for {first['metric']} of {first['method']}, "
+                f"seed {first['seed']}, task {first['task']!r}, step {first['step']}; needed a finite number."
+            )
+    for column in set(TEXT) - {"task"}:
+        if "" in set(frame[column]):
+            raise ValueError(f"{name}: found an empty {column}, needed a name in every row.")
+    return frame.reset_index(drop=True)
+
+
+def ordered(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows sorted by KEY, summaries before steps; raises ValueError where one measurement is there twice."""
+    frame = frame.sort_values(KEY, na_position="first", kind="stable", ignore_index=True)
+    twice = frame.duplicated(KEY)
+    if twice.any():
+        key = frame.loc[twice, KEY].iloc[0].to_dict()
+        raise ValueError(f"{name}: found {twice.sum()} rows twice, first {key}; needed each run once.")
+    return frame
+
+
+def write(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
+    """Write rows to a CSV atomically; floats keep every digit. Raises ValueError as `checked` does."""
+    frame = checked(frame, str(path))
+    with atomic(path) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """The rows of a CSV that `write` made; raises ValueError naming the file if it is missing or damaged."""
+    advice = "Delete the file and run its rule again."
+    try:
+        text = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: found no such file, needed a CSV of result rows.") from None
+    header = text.partition(b"\n")[0].decode("utf-8", "replace").strip()
+    if header != ",".join(COLUMNS):
+        raise ValueError(f"{path}: found the header {header[:300]!r}, needed {','.join(COLUMNS)!r}. {advice}")
+    if not text.endswith(b"\n"):
+        raise ValueError(f"{path}: found a last line that is cut off, needed a complete file. {advice}")
+    try:
+        frame = pd.read_csv(
+            io.BytesIO(text),
+            dtype={name: dtype for name, dtype in DTYPES.items() if dtype != "float64"},
+            keep_default_na=False,
+            na_values={"step": [""]},
+            converters={"value": float, "seconds": float},  # exact, as pandas' own parser was not always
+            encoding="utf-8",
+            on_bad_lines="error",
+        )
+    except ValueError as error:  # also pandas' ParserError and UnicodeDecodeError
+        raise ValueError(
+            f"{path}: found a damaged line, needed {len(COLUMNS)} fields of the right type "
+            f"({str(error).strip()}). {advice}"
+        ) from None
+    # pandas takes a line with a field too many for one with an index, and fills a line with too few.
+    if not isinstance(frame.index, pd.RangeIndex) or frame.drop(columns="step").isna().any(axis=None):
+        raise ValueError(f"{path}: found a line that does not have {len(COLUMNS)} fields. {advice}")
+    return checked(frame, str(path))
+
+
+def origins(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
+    """The provenance of every run, as it lies beside each CSV; raises ValueError naming a file that does not fit."""
+    found = []
+    for path in [Path(path).with_suffix(".json") for path in paths]:
+        try:
+            found += json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path}: found no readable provenance ({error}), needed what the run wrote beside its CSV. "
+                "Delete both files and run their rule again."
+            ) from None
+    return found
+
+
+def gather(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
+    """All rows of many CSVs, sorted, the same whatever the order of `paths`; a repeated row is an error."""
+    if not paths:
+        raise ValueError("gather: found no files, needed at least one CSV of result rows.")
+    frame = pd.concat([read(path) for path in paths], ignore_index=True)
+    return ordered(checked(frame, "gather"), f"gather of {len(paths)} files")
+
+
+def provenance(frame: pd.DataFrame, experiment: str) -> Provenance:
+    """The one size and data source of rows of `experiment`; raises ValueError where there are several."""
+    found = {}
+    for column in ("experiment", "size", "data_source", "data_checksum"):
+        values = sorted(frame[column].unique())
+        if len(values) != 1:
+            raise ValueError(
+                f"found rows of {len(values)} {column} ({', '.join(map(str, values))}), needed one: "
+                "numbers of different sizes or data do not belong together. Gather them apart."
+            )
+        found[column] = values[0]
+    if found["experiment"] != experiment:
+        raise ValueError(f"found rows of experiment {found['experiment']!r}, needed {experiment!r}.")
+    return Provenance(found["size"], found["data_source"])
+
+
+def summary(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Mean and spread of `value` over seeds: columns `by`, mean, std, n_seeds; sorted by `by`.
+
+    Held-out tasks are averaged within a seed first, so that `std` is the sample standard deviation (n - 1 in
+    the denominator) over seeds of the per-seed mean; it is missing where there is one seed. Raises ValueError
+    where a column that must not be averaged over (any of KEY but seed and task) varies within a group.
+    """
+    by = list(by)
+    for column in sorted(set(KEY) - {"seed", "task"} - set(by)):
+        if len(frame[[*by, column]].drop_duplicates()) > len(frame[by].drop_duplicates()):
+            raise ValueError(f"summary by {by}: found several values of {column} in a group, needed one.")
+    per_seed = frame.groupby([*by, "seed"], as_index=False).agg({"value": "mean"})
+    return per_seed.groupby(by)["value"].agg(mean="mean", std="std", n_seeds="count").reset_index()

@@ -1,0 +1,218 @@
+"""A random search's trials as a table and a figure, and its winner as settings for the experiment.
+
+    python -m leapwarp.report.search table --criterion accuracy --out-dir results/quick/search/few_shot/warp_maml \
+        results/quick/search/few_shot/warp_maml/trials/0.csv results/quick/search/few_shot/warp_maml/trials/1.csv
+    python -m leapwarp.report.search figure --trials results/quick/search/few_shot/warp_maml/trials.csv \
+        --out results/quick/search/few_shot/warp_maml/search.png
+
+Each trial is a run that was judged on validation classes, with its settings beside its rows (3.csv, 3.yaml) and where
+it came from (3.json). The winner has the best mean of the criterion over its validation tasks. The figure shows the
+score of every trial against each setting that was drawn.
+"""
+
+import argparse
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.style
+import pandas as pd
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from leapwarp import catalogue
+from leapwarp.files import atomic, one_line
+from leapwarp.report import draw, looks, rows
+from leapwarp.report.quantities import Quantity, quantities, quantity
+
+CAPTION = (
+    "A random search (appendix I of the WarpGrad paper): the score of every trial on validation classes against each "
+    "setting that was drawn. The star is the winner, whose settings are in winner.yaml; dotted lines are trials whose "
+    "training did not stay finite."
+)
+
+
+def read_trial(path: Path, criterion: str) -> dict[str, Any]:
+    """One trial: number, score (nan where it diverged) and the settings that were drawn.
+
+    Raises ValueError where it was not judged on validation classes, or where it has not measured the criterion.
+    """
+    judged_on = {run["held_out"] for run in rows.origins([path])}
+    if judged_on != {"validation"}:
+        raise ValueError(
+            f"{path}: was judged on {', '.join(judged_on)} classes. Settings are chosen on validation classes alone: "
+            "needed a run with --held-out validation."
+        )
+    trial, frame = yaml.safe_load(path.with_suffix(".yaml").read_text()), rows.read(path)
+    known = quantities(looks.experiment(frame))
+    if criterion not in known:
+        raise ValueError(f"{looks.experiment(frame)} has no quantity {criterion!r}, needed one of {', '.join(known)}.")
+    score = math.nan
+    if "diverged" not in set(frame["metric"]):
+        final = quantity(frame, criterion)
+        if final.empty:
+            raise ValueError(f"{path}: found metrics {sorted(set(frame['metric']))}, needed {criterion!r}.")
+        score = float(final["value"].to_numpy().mean())
+    about = {key: trial[key] for key in ("experiment", "method", "trial")}
+    about |= {"size": frame["size"].iloc[0], "data_source": frame["data_source"].iloc[0]}
+    return about | {"score": score} | {name: trial["settings"][name] for name in trial["drawn"]}
+
+
+def collect(paths: Sequence[Path], criterion: str) -> pd.DataFrame:
+    """The trials, the best first; of equals the one of the lowest number, and those that diverged last.
+
+    Raises ValueError where all diverged, or where they are of several searches.
+    """
+    trials: list[dict[str, Any]] = [read_trial(path, criterion) | {"criterion": criterion} for path in paths]
+    for key in ("experiment", "method", "size", "data_source"):
+        found = sorted({trial[key] for trial in trials})
+        if len(found) > 1:
+            raise ValueError(f"found trials of {key} {found}, needed those of one search.")
+    if all(math.isnan(trial["score"]) for trial in trials):
+        raise ValueError(f"all {len(trials)} trials diverged: needed one that did not. Narrow the space of the rates.")
+    sign = 1 if quantities(trials[0]["experiment"])[criterion].lower else -1
+
+    def place(trial: dict[str, Any]) -> tuple[bool, float, int]:
+        diverged = math.isnan(trial["score"])
+        return diverged, 0.0 if diverged else sign * trial["score"], trial["trial"]
+
+    return pd.DataFrame(sorted(trials, key=place))
+
+
+def drawn(frame: pd.DataFrame) -> list[str]:
+    """The columns of the settings that were drawn."""
+    known = {"experiment", "method", "trial", "size", "data_source", "score", "criterion"}
+    return [column for column in frame.columns if column not in known]
+
+
+def judge(frame: pd.DataFrame) -> Quantity:
+    """The quantity that the trials are judged by."""
+    return quantities(looks.experiment(frame))[frame["criterion"].iloc[0]]
+
+
+def name_of(frame: pd.DataFrame) -> str:
+    """What the method that was searched is called."""
+    return looks.look(frame["method"].iloc[0], looks.experiment(frame)).name
+
+
+def plain(value: Any) -> Any:
+    """A number of a frame as one that YAML knows."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def winner(frame: pd.DataFrame) -> dict[str, Any]:
+    best = frame.iloc[0]
+    return {
+        "experiment": best["experiment"],
+        "method": best["method"],
+        "size": best["size"],
+        "data_source": best["data_source"],
+        "trial": plain(best["trial"]),
+        "trials": len(frame),
+        "criterion": best["criterion"],
+        "score": plain(best["score"]),
+        "settings": {name: plain(best[name]) for name in drawn(frame)},
+    }
+
+
+def text(frame: pd.DataFrame) -> str:
+    best, names, about = frame.iloc[0], drawn(frame), judge(frame)
+    lines = [f"| Trial | {about.title} [{about.unit}] | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    for row in frame.to_dict("records"):
+        score = "diverged" if math.isnan(row["score"]) else f"{row['score']:.{about.decimals}f}"
+        cells = [str(row["trial"]), score]
+        cells += [f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in names]
+        lines.append("| " + " | ".join(cells) + " |")
+    return f"""# Random search: {name_of(frame)}, {best["experiment"]}
+
+- {len(frame)} trials at size `{best["size"]}`, data `{best["data_source"]}`; the best first.
+- Judged on validation classes; no trial sees test classes. The space is ours: the paper does not print its own.
+
+{chr(10).join(lines)}
+"""
+
+
+# ---------------------------------------------------------------- the figure
+
+
+def panel(axes: Axes, frame: pd.DataFrame, name: str) -> None:
+    values, look = frame[name], looks.look(frame["method"].iloc[0], looks.experiment(frame))
+    if not pd.api.types.is_numeric_dtype(values):
+        values = values.astype(str)
+    elif min(values) > 0 and max(values) >= 10 * min(values):
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    failed = frame["score"].isna()
+    axes.plot(values[~failed], frame.loc[~failed, "score"], "o", color=look.colour, alpha=0.7)
+    axes.plot(values.iloc[0], frame["score"].iloc[0], "*", color="black", markersize=13)
+    for value in values[failed]:
+        axes.axvline(value, color="0.7", linewidth=0.9, linestyle=":")
+    axes.set_xlabel(name)
+
+
+def build(frame: pd.DataFrame) -> Figure:
+    names, about = drawn(frame), judge(frame)
+    figure = Figure(figsize=(max(2.7 * len(names), 6.5), 3.8), layout="constrained")
+    row = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    for axes, name in zip(row, names, strict=True):
+        panel(axes, frame, name)
+    unit = "%" if about.unit == "percent" else about.unit
+    row[0].set_ylabel(textwrap.fill(f"{about.title}, validation classes [{unit}]", 28))
+    first = frame.iloc[0]
+    warning = draw.smaller(first["size"], first["data_source"])
+    caption = f"size {first['size']}, data {first['data_source']}, {len(frame)} trials of one seed each"
+    caption += f" ({warning})" if warning else ""
+    caption += "\nstar: the winner; dotted lines: trials that diverged; no trial sees test classes"
+    draw.title(figure, f"Random search: {name_of(frame)}, {first['experiment']}", caption)
+    return figure
+
+
+# ---------------------------------------------------------------- commands
+
+
+def make_table(options: argparse.Namespace) -> None:
+    frame = collect(options.trials, options.criterion)
+    with atomic(options.out_dir / "trials.csv") as path:
+        frame.to_csv(path, index=False, lineterminator="\n")
+    with atomic(options.out_dir / "trials.md") as path:
+        path.write_text(text(frame), encoding="utf-8")
+    with atomic(options.out_dir / "winner.yaml") as path:
+        path.write_text(yaml.safe_dump(winner(frame), sort_keys=False), encoding="utf-8")
+    print(f"{options.out_dir / 'winner.yaml'}: trial {frame['trial'].iloc[0]} of {len(frame)}")
+
+
+def make_figure(options: argparse.Namespace) -> None:
+    matplotlib.use("Agg")
+    with matplotlib.style.context("default"):
+        matplotlib.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
+        draw.save(build(pd.read_csv(options.trials)), options.out)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m leapwarp.report.search", description="What a search found.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("table", help="choose the best trial")
+    command.add_argument("trials", nargs="+", type=Path, help="CSVs of trials, with their .yaml and .json beside them")
+    command.add_argument("--criterion", required=True, help="a quantity of the experiment")
+    command.add_argument("--out-dir", required=True, type=Path, help="folder of trials.csv, trials.md and winner.yaml")
+    command.set_defaults(run=make_table)
+    command = commands.add_parser("figure", help="draw the trials")
+    command.add_argument("--trials", required=True, metavar="CSV", help="what the command table made")
+    command.add_argument("--out", required=True, type=Path, metavar="PNG")
+    command.set_defaults(run=make_figure)
+    for command in commands.choices.values():
+        command.add_argument("--experiment", metavar="PATH", help="its folder, where it is not one of the package's")
+    options = parser.parse_args(arguments)
+    with one_line(parser):
+        if options.experiment:
+            catalogue.find(options.experiment)
+        options.run(options)
+
+
+if __name__ == "__main__":
+    main()

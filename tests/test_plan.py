@@ -1,0 +1,322 @@
+"""What is made follows from config.yaml, the size and the experiments' files; wrong ones are refused in one line."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from calls import REPO
+
+from leapwarp import catalogue, plan
+
+SIZES = REPO / "workflow/sizes"
+CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
+PAPER_COUNTS = {
+    "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
+    "omniglot_warp": [1, 3, 5, 10, 15, 20, 25],  # WarpGrad, Table 2
+    "leap_ablation": [30],  # Leap, appendix E
+    "warp_ablation": [25],  # WarpGrad, appendix G
+    "natural_gradient": [25],  # WarpGrad, appendix H
+}
+PAPER_SEEDS = {"warp_ablation": 4, "natural_gradient": 4}  # WarpGrad, Tables 3 and 4; elsewhere 10
+
+
+def jobs_of(size, **changes):
+    """The jobs at a size of the repository, with config.yaml changed."""
+    config = CONFIG | {"size": size} | changes
+    return plan.jobs(config, plan.read_config(config, SIZES))
+
+
+def changed(value, keys, new):
+    """A copy of nested mappings with the value at `keys` replaced."""
+    value = json.loads(json.dumps(value))
+    place = value
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = new
+    return value
+
+
+# ---------------------------------------------------------------- experiments
+
+
+def test_every_experiment_says_what_it_is_and_has_its_code():
+    assert len(catalogue.names()) == 17
+    for name in catalogue.names():
+        about = catalogue.find(name)
+        assert about.title and about.asks and about.where and about.figures
+        assert all(caption.endswith(".") for caption in about.figures.values()), name
+        assert (about.code / "run.py").is_file() and (about.code / "report.py").is_file()
+
+
+def test_code_and_yaml_of_every_experiment_name_the_same_methods_and_settings():
+    for name in catalogue.names():
+        about = catalogue.find(name)
+        experiment, report = about.module("run").EXPERIMENT, about.module("report")
+        found = experiment.methods(experiment.published)
+        assert set(about.methods) <= set(found)
+        if about.code == about.folder:
+            assert set(about.methods) == set(found)
+        settings = found[next(iter(found))].settings
+        assert all(hasattr(settings, key) for key in experiment.evaluation)
+        assert any(method.trains for method in about.methods.values()) == (experiment.train is not None)
+        assert callable(report.table) and callable(report.figures) and isinstance(report.QUANTITIES, dict)
+        if about.search:
+            assert set(about.search["spaces"]) <= set(about.methods)
+
+
+def test_an_experiment_that_there_is_not_is_named():
+    with pytest.raises(ValueError, match="found no experiment 'omniglot_lep', needed one of atari, few_shot"):
+        catalogue.find("omniglot_lep")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["titel"], "x", "unknown key 'titel' (value 'x'). Allowed here: like, title,"),
+        (["paper"], "maml", "'paper' is 'maml'. Allowed: leap or warpgrad"),
+        (["methods", "momentum"], None, "'methods.momentum' has no look. Needed here: name, colour, marker."),
+        (
+            ["methods", "momentum"],
+            {"name": "M", "colour": "red"},
+            "'methods.momentum.colour' is 'red'. Allowed: a colour",
+        ),
+        (["methods", "leap"], {"name": "L"}, "'methods.leap' has a look of its own, and methods.yaml has another"),
+    ],
+)
+def test_a_wrong_experiment_yaml_gives_one_clear_line(tmp_path, keys, value, message):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    about = yaml.safe_load((catalogue.FOLDER / "surfaces" / catalogue.FILE).read_text())
+    (folder / catalogue.FILE).write_text(yaml.safe_dump(changed(about, keys, value)))
+    with pytest.raises(ValueError, match="^[^\n]*$") as error:
+        catalogue.find(str(folder))
+    assert str(error.value).startswith(f"{folder / catalogue.FILE}: {message}")
+
+
+# ---------------------------------------------------------------- sizes
+
+
+def test_paper_is_what_was_published():
+    jobs = jobs_of("paper")
+    assert set(jobs) == set(catalogue.names())
+    for name, each in jobs.items():
+        assert each.n_tasks == PAPER_COUNTS.get(name, [0]) and each.seeds == PAPER_SEEDS.get(name, 10)
+    assert jobs["atari"].chain == {"meta_steps": 100, "games": 16}  # Leap, appendix H
+    for entry in plan.read_size(SIZES / "paper.yaml").entries.values():
+        assert "settings" not in entry and "methods" not in entry  # they stand in code, with their sources
+
+
+def test_quick_is_the_default_and_every_size_has_every_experiment():
+    assert CONFIG["size"] == "quick"
+    for size in ("smoke", "quick", "paper"):
+        assert list(jobs_of(size)) == list(jobs_of("quick"))
+
+
+def test_sizes_that_may_decide_more_come_first(tmp_path):
+    shutil.copy(SIZES / "quick.yaml", tmp_path / "mine.yaml")
+    paths = [*SIZES.glob("*.yaml"), tmp_path / "mine.yaml"]
+    assert plan.largest_first(paths) == ["paper", "mine", "quick", "smoke"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (
+            ["abuot"],
+            "x",
+            "unknown key 'abuot' (value 'x'). Allowed here: about, decides, search_with_all, experiments.",
+        ),
+        (["decides"], "all", "'decides' is 'all'. Allowed: nothing, orders or everything."),
+        (
+            ["experiments", "maze", "sedes"],
+            2,
+            "unknown key 'experiments.maze.sedes' (value 2). Allowed here: n_tasks, seeds,",
+        ),
+        (["experiments", "maze", "seeds"], 0, "'experiments.maze.seeds' is 0. Allowed: a whole number of at least 1."),
+        (
+            ["experiments", "maze", "n_tasks"],
+            [3],
+            "'experiments.maze.n_tasks' is [3]. Needed: none: tasks are not counted.",
+        ),
+        (
+            ["experiments", "omniglot_warp", "n_tasks"],
+            [1, 1],
+            "'experiments.omniglot_warp.n_tasks' is [1, 1]. Allowed: a list, not empty and without repeats,",
+        ),
+        (
+            ["experiments", "omniglot_warp", "n_tasks"],
+            [27],
+            "'experiments.omniglot_warp.n_tasks' has 27. Allowed: whole numbers from 1 to 26.",
+        ),
+        (
+            ["experiments", "omniglot_leap", "methods"],
+            {"leep": {}},
+            "'experiments.omniglot_leap.methods' has 'leep'. Allowed: leap, reptile, finetune, fomaml, scratch.",
+        ),
+        (
+            ["experiments", "maze", "search"],
+            {"trials": 2, "methods": ["rnn"]},
+            "'experiments.maze.search.methods' has 'rnn'. Allowed: none, since its experiment.yaml declares no spaces.",
+        ),
+        (["experiments", "omniglot_lep"], {"seeds": 1}, "found no experiment 'omniglot_lep', needed one of atari,"),
+    ],
+)
+def test_a_wrong_size_gives_one_clear_line(tmp_path, keys, value, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(changed(yaml.safe_load((SIZES / "quick.yaml").read_text()), keys, value)))
+    with pytest.raises(ValueError, match="^[^\n]*$") as error:
+        plan.read_size(path)
+    assert message in str(error.value) and (str(path) in str(error.value) or "found no experiment" in message)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (
+            ["settings"],
+            {"filterz": 8},
+            "experiments.omniglot_leap.settings: unknown setting 'filterz' (value 8). Known: filters,",
+        ),
+        (
+            ["settings"],
+            {"filters": 0.5},
+            "experiments.omniglot_leap.settings: the setting filters is 0.5, needed a value as 64.",
+        ),
+        (["settings"], {"inner_lr": -1}, "the setting inner_lr is -1.0, needed a number of at least 0."),
+        (["settings"], {"filters": None}, "the setting filters is None, needed a value as 64."),
+        (
+            ["methods"],
+            {"leap": {"meta_steps": "many"}},
+            "experiments.omniglot_leap.methods.leap: the setting meta_steps is 'many', needed a value as",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_gives_one_clear_line(tmp_path, keys, value, message):
+    path = tmp_path / "mine.yaml"
+    size = yaml.safe_load((SIZES / "smoke.yaml").read_text())
+    path.write_text(yaml.safe_dump(changed(size, ["experiments", "omniglot_leap", *keys], value)))
+    with pytest.raises(ValueError, match="^[^\n]*$") as error:
+        plan.departures(path, ["omniglot_leap"], tmp_path / "cache")
+    assert message in str(error.value) and str(error.value).startswith(str(path))
+
+
+def test_settings_are_read_once_for_each_version_of_size_and_code(tmp_path):
+    path, cache = tmp_path / "mine.yaml", tmp_path / "cache"
+    shutil.copy(SIZES / "smoke.yaml", path)
+    first = plan.departures(path, ["omniglot_leap"], cache)
+    assert first["omniglot_leap"]["leap"]["train"]["filters"] == 4
+    assert first["omniglot_leap"]["leap"]["evaluate"] == {"eval_steps": 10, "curve_every": 5}
+    [kept] = cache.iterdir()
+    kept.write_text("{}")
+    assert plan.departures(path, ["omniglot_leap"], cache) == {}  # it was read, and not made anew
+    path.write_text(path.read_text() + "\n")
+    assert plan.departures(path, ["omniglot_leap"], cache) == first
+
+
+# ---------------------------------------------------------------- config.yaml
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (
+            ["size"],
+            "smok",
+            "'size' is 'smok'. Allowed: paper, quick, smoke, or the path of a file as those in",
+        ),
+        (["size"], 3, "'size' is 3. Allowed: the name of a file in workflow/sizes, or the path of one."),
+        (["device"], "gpu", "'device' is 'gpu'. Allowed: auto, cpu, cuda or cuda:N."),
+        (["data", "source"], "mnist", "'data.source' is 'mnist'. Allowed: auto, omniglot or glyphs."),
+        (["sedes"], 3, "unknown key 'sedes' (value 3). Allowed here: size, device, data, search, experiments,"),
+        (["data", "folder"], "x", "unknown key 'data.folder' (value 'x'). Allowed here: source, dir, mini_imagenet,"),
+        (
+            ["data", "sets"],
+            ["a", "b"],
+            "'data.sets' is ['a', 'b']. Allowed: a list of at least three names, without repeats.",
+        ),
+        (["search", "use"], "paper", "'search.use' is 'paper'. Allowed: true or false."),
+        (["experiments"], ["omniglot_lep"], "'experiments' has 'omniglot_lep', which there is not. Known: atari,"),
+        (
+            ["experiments"],
+            None,
+            "'experiments' is None. Allowed: all, or a list without repeats of names of experiments.",
+        ),
+        (["own_experiments"], "mine", "'own_experiments' is 'mine', which has no */experiment.yaml."),
+        (["methods"], {"maz": ["rnn"]}, "'methods' has 'maz'. Allowed: omniglot_warp, omniglot_leap,"),
+        (["methods"], {"maze": ["rn"]}, "'methods.maze' has 'rn'. Allowed: warp_rnn, hyper_rnn,"),
+        (["methods"], {"maze": []}, "'methods.maze' is []. Allowed: a list without repeats of methods."),
+        (["seeds"], 0, "'seeds' is 0. Allowed: a mapping from the name of an experiment to a number of seeds, or one"),
+        (
+            ["state"],
+            "x.pt",
+            "'state' is x.pt, a checkpoint of training; needed a state, as `python -m leapwarp.experiments",
+        ),
+        (["state"], "x.safetensors", "'state' is x.safetensors, which there is not; needed a state,"),
+        (["profile"], "paper", "the key 'profile' is called 'size' now: --config size=paper."),
+    ],
+)
+def test_a_wrong_config_gives_one_clear_line(keys, value, message):
+    config = changed(CONFIG, keys, value)
+    with pytest.raises(ValueError, match="^[^\n]*$") as error:
+        plan.jobs(config, plan.read_config(config, SIZES))
+    assert str(error.value).startswith(f"config: {message}")
+
+
+def test_a_missing_key_gives_one_clear_line():
+    config = {key: value for key, value in CONFIG.items() if key != "device"}
+    with pytest.raises(ValueError, match="config: the key 'device' is missing. Needed here: size, device, data,"):
+        plan.read_config(config, SIZES)
+
+
+def test_config_says_what_each_key_does():
+    lines = (REPO / "config.yaml").read_text().splitlines()
+    for key in CONFIG:
+        place = next(i for i, line in enumerate(lines) if line.startswith(f"{key}:"))
+        assert lines[place - 1].startswith("# "), f"{key} is not explained"
+    assert len(lines) < 60
+
+
+# ---------------------------------------------------------------- jobs and files
+
+
+def test_seeds_share_jobs():
+    assert plan.chunks(5, 2) == [(0, 1), (2, 3), (4, 4)]
+    jobs = jobs_of("quick", seeds={"omniglot_leap": 5})["omniglot_leap"]._replace(seeds_per_job=2)
+    folder = "results/quick/omniglot_leap"
+    assert plan.state_files(jobs._replace(n_tasks=[3]), "leap", 0, 4) == [
+        f"{folder}/states/leap/tasks3/seeds{seeds}.safetensors" for seeds in ("0-1", "2-3", "4-4")
+    ]
+    assert plan.evaluations(jobs)[0] == ("leap", 0, 4)
+    assert plan.state_files(jobs, "scratch", 0, 4) == []
+    in_two = jobs._replace(seeds_per_evaluation=4, n_tasks=[1, 3])
+    assert plan.evaluations(in_two)[:2] == [("leap", 0, 3), ("leap", 4, 4)]
+    assert len(plan.state_files(in_two, "leap", 0, 3)) == 4 and len(plan.state_files(in_two, "leap", 4, 4)) == 2
+
+
+def test_seeds_of_an_evaluation_are_whole_jobs_of_training(tmp_path):
+    size = yaml.safe_load((SIZES / "quick.yaml").read_text())
+    size["experiments"]["maze"] |= {"seeds": 8, "seeds_per_job": 3, "seeds_per_evaluation": 4}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(size))
+    assert jobs_of(str(tmp_path / "mine.yaml"))["maze"].seeds_per_evaluation == 6
+
+
+def test_methods_and_experiments_of_config_yaml():
+    jobs = jobs_of("smoke", experiments=["maze", "sine"], methods={"maze": ["warp_rnn", "rnn_shifted"]}, seeds=3)
+    assert list(jobs) == ["maze", "sine"]
+    assert jobs["maze"].methods == ["warp_rnn", "rnn_shifted"] and jobs["maze"].seeds == 3
+    assert "rnn_shifted" not in jobs_of("smoke")["maze"].methods  # only when it is asked for
+    files = ["rows.csv", "runs.json", "table_maze.csv", "table_maze.md"]
+    files += ["figures/maze_return.png", "figures/maze_picture.png"]
+    assert plan.outputs(jobs["maze"]) == [f"results/smoke/maze/{name}" for name in files]
+
+
+def test_figures_read_what_they_say():
+    jobs = jobs_of("quick")
+    assert plan.figure_files(jobs["maze"]) == []
+    folder = "results/quick/atari"
+    assert plan.figure_files(jobs["atari"]) == [
+        *(f"{folder}/runs/{method}/seeds{k}-{k}.npz" for method in jobs["atari"].methods for k in (0, 1)),
+        f"{folder}/meta_curves.csv",
+    ]
+    assert f"{folder}/meta_curves.csv" not in plan.figure_files(jobs["atari"]._replace(methods=["scratch"]))

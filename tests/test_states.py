@@ -1,0 +1,92 @@
+"""Learnt states in files: what is written is read, and what is not a state is refused in one line."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from calls import NAME, rows_of
+
+from leapwarp import plan
+from leapwarp.data import store
+from leapwarp.experiments import states
+
+STATE = {
+    "params": {"head.weight": torch.arange(6.0).view(2, 3), "head.bias": torch.zeros(2)},
+    "own": {"0": {"w": torch.ones(1)}, "1": {}},
+    "warp": {},
+    "met": torch.tensor([True, False]),
+    "outer": {"momentum": torch.ones(2)},
+    "warp_outer": {"count": 3},
+}
+ABOUT = {"experiment": NAME, "method": "leap", "n_tasks": 3, "seeds": [0, 4], "seconds": {"0": 1.5, "4": 2.5}}
+
+
+def same(left, right):
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    return torch.equal(left, right) and left.dtype == right.dtype
+
+
+def test_a_state_is_read_as_it_was_written_without_what_outer_optimizers_keep(tmp_path):
+    path = tmp_path / "state.safetensors"
+    other = STATE | {"params": {"head.weight": torch.randn(2, 3)}}
+    states.write(path, {0: STATE, 4: other}, ABOUT)
+    found, about = states.read(path)
+    for seed, written in ((0, STATE), (4, other)):
+        assert same(found[seed], {key: part for key, part in written.items() if not key.endswith("outer")})
+    assert {key: about[key] for key in ABOUT} == ABOUT and len(about["checksum"]) == 64
+    assert plan.state_header(path) == ABOUT  # read without torch
+
+
+def test_what_is_no_state_is_refused_in_one_line(tmp_path):
+    data = tmp_path / "data.safetensors"
+    store.write(data, {"images": torch.zeros(2)}, {"source": "made up"})
+    with pytest.raises(store.DataError, match=r"data.safetensors: holds something else, needed a state. Delete it"):
+        states.read(data)
+    with pytest.raises(ValueError, match="'state' is .*data.safetensors, which is damaged or something else; needed a"):
+        plan.state_header(data)
+    with pytest.raises(store.DataError, match="seed0.pt: is a checkpoint of training, needed a state"):
+        states.read(tmp_path / "seed0.pt")
+    with pytest.raises(store.DataError, match="no such data file"):
+        states.read(tmp_path / "nothing.safetensors")
+
+
+@pytest.mark.slow
+def test_a_state_is_evaluated_with_the_settings_it_was_trained_with(tmp_path, made_up_alphabets):
+    """By hand, from another folder, without naming the settings of its training again; and again to the same rows."""
+
+    def call(*arguments):
+        command = [sys.executable, "-m", "leapwarp.experiments", *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    small = '{"filters": 3, "inner_steps": 3, "meta_steps": 2, "meta_batch": 2, "n_test": 2, "n_validation": 2}'
+    of = [NAME, "--method", "leap", "--data", made_up_alphabets]
+    made = ["--out", "state.safetensors", "--history", "history.csv"]
+    result = call("train", *of, "--n-tasks", 2, "--seeds", 3, "--settings", small, *made)
+    assert result.returncode == 0, result.stderr
+    evaluate = ["evaluate", *of, "--settings", '{"eval_steps": 4}', "--states", "state.safetensors"]
+    assert call(*evaluate, "--out", "alone.csv", "--name", "mine").returncode == 0
+    assert call(*evaluate, "--histories", "history.csv", "--out", "whole.csv").returncode == 0
+    alone, whole = rows_of(tmp_path / "alone.csv"), rows_of(tmp_path / "whole.csv")
+    assert {(row["method"], row["seed"], row["n_tasks"]) for row in alone} == {("mine", "3", "2")}
+    history = rows_of(tmp_path / "history.csv")
+    hashes = {row["settings"] for row in whole}
+    assert len(hashes) == 1 and len(whole) == len(alone) + len(history)
+    by_place = {(row["task"], row["step"], row["metric"]): row["value"] for row in whole}
+    assert all(by_place[row["task"], row["step"], row["metric"]] == row["value"] for row in alone + history)
+    assert max(int(row["step"] or 0) for row in alone) == 4
+
+    refused = call(
+        *["evaluate", *of[:1], "--method", "reptile", *of[3:]], "--states", "state.safetensors", "--out", "x.csv"
+    )
+    assert refused.returncode == 1 and "is a state of leap in omniglot_leap, needed one of reptile" in refused.stderr
+    refused = call("evaluate", *of, "--seeds", 0, "--out", "x.csv")
+    assert "error: leap, evaluation: leap of omniglot_leap needs --states of its training." in refused.stderr
+    refused = call("train", *of, "--seeds", 0, *made)
+    assert "--n-tasks is 0, omniglot_leap needs 1 to 30." in refused.stderr
+    refused = call("train", NAME, "--method", "scratch", "--data", made_up_alphabets, "--seeds", 0, *made)
+    assert "scratch of omniglot_leap is not trained: needed the command evaluate." in refused.stderr
+    refused = call("train", *of[:3], "--n-tasks", 1, "--seeds", 0, *made)
+    assert "needed --data results/data/alphabets.safetensors" in refused.stderr
+    assert not list(tmp_path.glob("x.csv")) and "Traceback" not in refused.stderr

@@ -1,0 +1,58 @@
+# One job evaluates all states of some seeds of a method, at every number of tasks: a start of Python costs as much as
+# evaluating a small state. What it has evaluated is kept beside the checkpoints, so that one state more costs one more.
+
+
+rule evaluate:
+    """What one method learnt, or the method as it is, on held-out tasks: rows, and where they came from."""
+    input:
+        states=states,
+        histories=histories,
+        data=data_file,
+        winner=lambda wildcards: [] if states(wildcards) else winner_file(wildcards),
+        code="results/{size}/{experiment}/code.txt",
+    output:
+        rows="results/{size}/{experiment}/runs/{method}/seeds{first}-{last}.csv",
+        origin="results/{size}/{experiment}/runs/{method}/seeds{first}-{last}.json",
+    log:
+        "results/{size}/{experiment}/logs/evaluate/{method}/seeds{first}-{last}.log",
+    benchmark:
+        "results/{size}/{experiment}/benchmarks/evaluate/{method}/seeds{first}-{last}.tsv"
+    group:
+        lambda wildcards: f"evaluate_{wildcards.size}"
+    priority: 50
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=0,
+        device=config["device"],
+    params:
+        where=lambda wildcards: of(wildcards).where,
+        method=method_of,
+        settings=evaluation_settings,
+        states=states_option,
+        name=name_option,
+        data=data_option,
+        winner=winner_option,
+        arrays=arrays_option,
+        checkpoints="results/{size}/{experiment}/checkpoints/{method}",
+    shell:
+        "exec python -m leapwarp.experiments evaluate {params.where:q} --method {params.method} {params.name:q}"
+        " --size {wildcards.size} --settings {params.settings:q} {params.winner:q} {params.data:q} {params.states:q}"
+        " --out {output.rows:q} {params.arrays:q} --checkpoints {params.checkpoints:q} --device {resources.device}"
+        " > {log:q} 2>&1"
+
+
+# With arrays for figures, where the experiment leaves any.
+use rule evaluate as evaluate_with_arrays with:
+    output:
+        rows="results/{size}/{experiment}/runs/{method}/seeds{first}-{last}.csv",
+        origin="results/{size}/{experiment}/runs/{method}/seeds{first}-{last}.json",
+        arrays="results/{size}/{experiment}/runs/{method}/seeds{first}-{last}.npz",
+    wildcard_constraints:
+        experiment=any_of(name for name, jobs in JOBS.items() if jobs.about.arrays) or "none",
+
+
+ruleorder: evaluate_with_arrays > evaluate

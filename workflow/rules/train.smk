@@ -1,0 +1,58 @@
+# The device is a resource and not a parameter: moving to another machine must not rerun what is there. Checkpoints are
+# neither input nor output: Snakemake would delete them when a run fails, and a run could not resume. `exec`: a signal to
+# the job reaches the run, and Snakemake waits until that has saved its state. Groups matter on a cluster only.
+
+
+rule code:
+    """A mark of the code that results were made with: `--forcerun code` makes them anew after a change in src."""
+    output:
+        "results/{size}/{experiment}/code.txt",
+    log:
+        "results/{size}/{experiment}/logs/code.log",
+    priority: 200
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    shell:
+        "date -u '+results are of the code of this moment: %FT%TZ' > {output:q} 2> {log:q}"
+
+
+rule train:
+    """Meta-train one method with one number of tasks, for a few seeds: what they learnt, and how it went."""
+    input:
+        data=data_file,
+        winner=winner_file,
+        code="results/{size}/{experiment}/code.txt",
+    output:
+        state="results/{size}/{experiment}/states/{method}/tasks{n_tasks}/seeds{first}-{last}.safetensors",
+        history="results/{size}/{experiment}/states/{method}/tasks{n_tasks}/seeds{first}-{last}.csv",
+    log:
+        "results/{size}/{experiment}/logs/train/{method}/tasks{n_tasks}/seeds{first}-{last}.log",
+    benchmark:
+        "results/{size}/{experiment}/benchmarks/train/{method}/tasks{n_tasks}/seeds{first}-{last}.tsv"
+    group:
+        lambda wildcards: f"train_{wildcards.size}"
+    priority: priority_of
+    conda:
+        "../envs/leapwarp.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=0,
+        device=config["device"],
+    params:
+        where=lambda wildcards: of(wildcards).where,
+        settings=training_settings,
+        data=data_option,
+        winner=winner_option,
+        seeds=lambda wildcards: list(range(int(wildcards.first), int(wildcards.last) + 1)),
+        checkpoints="results/{size}/{experiment}/checkpoints/{method}/tasks{n_tasks}",
+    shell:
+        "exec python -m leapwarp.experiments train {params.where:q} --method {wildcards.method}"
+        " --n-tasks {wildcards.n_tasks} --seeds {params.seeds} --size {wildcards.size} --settings {params.settings:q}"
+        " {params.winner:q} {params.data:q} --out {output.state:q} --history {output.history:q}"
+        " --checkpoints {params.checkpoints:q} --device {resources.device} > {log:q} 2>&1"
