@@ -251,4 +251,6 @@ def start_option(wildcards, input):
 def chain_ends(wildcards):
     """The initialisations after all meta-steps, a file a seed."""
     folder = f"{meta_folder(wildcards)}/step{chain_of(wildcards)['meta_steps']}"
-    return [f"{folder}/seed{seed}.safetensors" for seed in range(int(wildcards.first), int(wildcards.last) + 1)]
+    return [
+        f"{folder}/seed{seed}.safetensors" for seed in range(int(wildcards.first), int(wildcards.last) + 1)
+    ]

@@ -17,9 +17,9 @@ rule evaluate:
         "results/{size}/{experiment}/logs/evaluate/{method}/seeds{first}-{last}.log",
     benchmark:
         "results/{size}/{experiment}/benchmarks/evaluate/{method}/seeds{first}-{last}.tsv"
+    priority: 50
     group:
         lambda wildcards: f"evaluate_{wildcards.size}"
-    priority: 50
     conda:
         "../envs/leapwarp.yaml"
     threads: 1

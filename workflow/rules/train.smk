@@ -33,9 +33,9 @@ rule train:
         "results/{size}/{experiment}/logs/train/{method}/tasks{n_tasks}/seeds{first}-{last}.log",
     benchmark:
         "results/{size}/{experiment}/benchmarks/train/{method}/tasks{n_tasks}/seeds{first}-{last}.tsv"
+    priority: priority_of
     group:
         lambda wildcards: f"train_{wildcards.size}"
-    priority: priority_of
     conda:
         "../envs/leapwarp.yaml"
     threads: 1
