@@ -28,7 +28,7 @@ reproduce: $(STAMP)
 	.venv/bin/snakemake --cores all $(ARGS)
 
 test: $(STAMP)
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slurm: $(STAMP)
 	@$(PIP) install --no-deps -r requirements-slurm.lock

@@ -28,7 +28,10 @@ ON_A_CORE = {"maze", "sine", "surfaces", "inner_cost", "theorem1", "geometry", "
 @pytest.mark.slow
 def test_each_run_of_paper_asks_for_what_it_needs(tmp_path):
     shutil.copy(REPO / "config.yaml", tmp_path)
-    result = snakemake(tmp_path, *PROFILE, "--dry-run", "--config", "size=paper")
+    size = yaml.safe_load((REPO / "workflow/sizes/paper.yaml").read_text())
+    size["experiments"]["atari"]["chain"]["meta_steps"] = 2  # the others are alike
+    (tmp_path / "paper.yaml").write_text(yaml.safe_dump(size))
+    result = snakemake(tmp_path, *PROFILE, "--dry-run", "--config", "size=paper.yaml")
     assert result.returncode == 0, result.stdout
     blocks = [block for block in result.stdout.split("\n[") if re.search(r"rule (train|evaluate\w*):", block)]
     for name, jobs in jobs_of("paper").items():
@@ -46,16 +49,17 @@ def test_each_run_of_paper_asks_for_what_it_needs(tmp_path):
             )
             assert runtime >= 60 and memory >= 2000
     games = [block for block in result.stdout.split("\n[") if "rule atari_game:" in block]
-    assert len(games) == 16_000 and all("runtime=1440" in block and "gpu=0" in block for block in games)
+    assert len(games) == 2 * 16 * 10 and all("runtime=1440" in block and "gpu=0" in block for block in games)
 
 
 def test_the_profile_has_what_the_default_one_has():
     default, slurm = (
         yaml.safe_load((REPO / f"workflow/profiles/{name}/config.yaml").read_text()) for name in ("default", "slurm")
     )
-    assert {key: slurm.get(key) for key in default.keys() - {"cores"}} == {
-        key: default[key] for key in default.keys() - {"cores"}
-    }
+    same = default.keys() - {"cores", "set-resources"}
+    assert {key: slurm.get(key) for key in same} == {key: default[key] for key in same}
+    for rule, resources in default["set-resources"].items():
+        assert resources["gpu"] == slurm["set-resources"][rule]["gpu"]
 
 
 def daemons(sandbox):
@@ -101,7 +105,8 @@ def test_the_smoke_size_on_slurm(slurm, tmp_path):
             entry["chain"] = {"meta_steps": 1, "games": 2}
     (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(size))
     methods = {name: jobs.methods[:2] for name, jobs in jobs_of("smoke").items()}
-    methods["atari"] = ["leap", "random_policy"]  # by which scores are counted
+    # What the others are compared with, or counted from, belongs to a table.
+    methods |= {"atari": ["leap", "random_policy"], "surfaces": ["warpgrad", "gd"]}
     changes = {"size": "smoke.yaml", "methods": methods}
     if "LEAPWARP_DATA" not in os.environ:
         changes["data"] = {"source": "glyphs", "dir": ""}

@@ -13,6 +13,14 @@ from test_plan import jobs_of
 
 from leapwarp import plan
 
+KINDS = {  # an experiment of each kind: counted, simulated, measured only, searched, a chain
+    "omniglot_warp": ["warp_leap", "leap", "kfac"],
+    "omniglot_leap": ["leap", "reptile", "scratch"],
+    "few_shot": ["warp_maml", "maml"],
+    "sine": ["warpgrad", "no_warp"],
+    "jacobian": ["rate_0.1"],
+    "atari": ["leap", "random_policy"],
+}
 TARGETS = ("omniglot_warp", "multi_shot", "atari")  # one of each kind, to be asked for by name
 
 
@@ -44,7 +52,13 @@ def n_trials(size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("target", "size"), [("all", "smoke"), ("all", "quick"), ("all", "paper"), *((name, "quick") for name in TARGETS)]
+    ("target", "size"),
+    [
+        ("all", "smoke"),
+        ("all", "quick"),
+        pytest.param("all", "paper", marks=pytest.mark.full),
+        *((name, "quick") for name in TARGETS),
+    ],
 )
 def test_every_target_dry_runs(folder, target, size):
     result = snakemake(folder, target, "--dry-run", "--config", f"size={size}")
@@ -225,22 +239,17 @@ def test_a_state_that_is_handed_in_is_evaluated_as_a_method_of_its_own(own, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_smoke_from_data_to_page(folder, whole):
-    """The two experiments that the others are like as a whole, and two methods of each of these; or all of it."""
-    methods = {
-        name: [method for method, about in jobs.about.methods.items() if about.default or whole]
-        for name, jobs in jobs_of("smoke").items()
-    }
-    if not whole:
-        methods = {name: found if name.startswith("omniglot") else found[:2] for name, found in methods.items()}
-        methods["atari"] = ["leap", "random_policy"]  # by which scores are counted
-    changes = {"size": "smoke", "methods": methods}
+    """Everything with every method; or an experiment of each kind with a few (make test-slurm takes two of each)."""
+    experiments = list(jobs_of("smoke")) if whole else [*KINDS]
+    methods = {name: list(jobs_of("smoke")[name].about.methods) for name in experiments} if whole else KINDS
+    changes = {"size": "smoke", "experiments": experiments, "methods": methods}
     if "LEAPWARP_DATA" not in os.environ:
         changes["data"] = {"source": "glyphs", "dir": ""}
     edit(folder / "config.yaml", lambda config: config.update(changes))
 
     first = snakemake(folder, "--cores", "2")
     assert first.returncode == 0, first.stdout[-5000:]
-    jobs = jobs_of("smoke", methods=methods)
+    jobs = jobs_of("smoke", experiments=experiments, methods=methods)
     figures = 0
     for name, each in jobs.items():
         for path in plan.outputs(each):
@@ -271,7 +280,7 @@ def test_smoke_from_data_to_page(folder, whole):
     report = (folder / "report.html").read_text()
     for text in ("Overview", "subcategory", "verdict on each claim", "beside the numbers printed in the paper"):
         assert text in report
-    assert "Learning held-out alphabets after the most pretraining" in report  # a caption of an experiment.yaml
+    assert jobs["omniglot_warp"].about.figures["by_tasks"][:40] in report
 
     # The commands at the heads of the logs, run by hand, make the same rows.
     here = folder / "results/smoke/omniglot_leap"
@@ -292,7 +301,7 @@ def test_the_profiles_need_no_size_of_a_users_own():
         for name, expression in resources.items():
 
             class wildcards:
-                size, experiment, method = "mine", "hills", "momentum"
+                size, experiment, method, subset = "mine", "hills", "momentum", "mini"
 
-            value = eval(expression, {"wildcards": wildcards, "attempt": 1})
+            value = eval(str(expression), {"wildcards": wildcards, "attempt": 1})
             assert isinstance(value, int) and value >= 0, (rule, name)

@@ -27,11 +27,7 @@ rule atari_game:
     priority: 8
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
-        gpu=0,
         device=config["device"],
     params:
         start=start_option,
@@ -62,10 +58,6 @@ rule atari_update:
     localrule: True
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
     params:
         start=start_option,
         settings=chain_settings,
@@ -88,10 +80,6 @@ rule atari_curves:
     localrule: True
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=30,
     params:
         folder="results/{size}/atari/meta",
         seeds=lambda wildcards: planned(wildcards.size)[0]["atari"].seeds,
@@ -118,10 +106,6 @@ rule atari_state:
     localrule: True
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
     params:
         settings=chain_settings,
     shell:

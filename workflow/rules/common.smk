@@ -130,11 +130,6 @@ def winner_option(wildcards, input):
     return ["--winner", *input.winner] if input.winner else []
 
 
-def imagenet_memory(wildcards):
-    """For the set itself, which is held twice while it is written: 1.3 GB of mini-ImageNet, 16.5 of tiered."""
-    return {"mini": 4000, "tiered": 36000}[wildcards.subset]
-
-
 def size_of(name):
     """What the file of a size says of itself."""
     return plan.read_size(SIZE_FILE if name == SIZE else plan.size_path(name, SIZES), [])

@@ -7,10 +7,6 @@ rule prepare:
     priority: 200
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=30,
     params:
         source=config["data"]["source"],
         folder=["--dir", config["data"]["dir"]] if config["data"]["dir"] else [],
@@ -30,10 +26,6 @@ rule prepare_imagenet:
     priority: 200
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=imagenet_memory,
-        runtime=120,
     params:
         source=lambda wildcards: config["data"].get(f"{wildcards.subset}_imagenet", "auto"),
         folder=["--dir", config["data"]["dir"]] if config["data"]["dir"] else [],
@@ -51,10 +43,6 @@ rule prepare_images:
     priority: 200
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=120,
     params:
         source=config["data"]["source"],
         folder=["--dir", config["data"]["dir"]] if config["data"]["dir"] else [],

@@ -22,11 +22,7 @@ rule evaluate:
         lambda wildcards: f"evaluate_{wildcards.size}"
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
-        gpu=0,
         device=config["device"],
     params:
         where=lambda wildcards: of(wildcards).where,

@@ -13,10 +13,6 @@ rule gather:
     priority: 100
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
     shell:
         "python -m leapwarp.report gather --out {output.rows:q} --origins {output.runs:q} {input:q} > {log:q} 2>&1"
 
@@ -40,10 +36,6 @@ rule table:
     priority: 100
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
     params:
         where=lambda wildcards: of(wildcards).where,
         note=lambda wildcards: of(wildcards).note,
@@ -80,10 +72,6 @@ for name, jobs in JOBS.items():
         localrule: True
         conda:
             "../envs/leapwarp.yaml"
-        threads: 1
-        resources:
-            mem_mb=2000,
-            runtime=10,
         params:
             where=jobs.where,
             looks=looks(jobs.about),
@@ -111,10 +99,6 @@ rule claims:
     priority: 100
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
     params:
         decides=lambda wildcards: decides(wildcards.size),
         wheres=lambda wildcards: wheres(wildcards.size),
@@ -135,10 +119,6 @@ rule all_claims:
     priority: 100
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
     params:
         sizes=LARGEST_FIRST,
     shell:
@@ -165,10 +145,6 @@ rule page:
     priority: 100
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
     params:
         folder=output_folder,
         wheres=lambda wildcards: wheres(wildcards.size),

@@ -19,11 +19,7 @@ rule trial:
         lambda wildcards: f"train_{wildcards.size}"
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
-        gpu=0,
         device=config["device"],
     params:
         where=lambda wildcards: of(wildcards).where,
@@ -52,10 +48,6 @@ rule winner:
     priority: 100
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
     params:
         where=lambda wildcards: of(wildcards).where,
         criterion=lambda wildcards: of(wildcards).about.search["criterion"],
@@ -82,10 +74,6 @@ rule search_figure:
     priority: 100
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
     params:
         where=lambda wildcards: of(wildcards).where,
         looks=lambda wildcards: looks(of(wildcards).about),

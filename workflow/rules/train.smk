@@ -12,10 +12,6 @@ rule code:
     priority: 200
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
-    resources:
-        mem_mb=500,
-        runtime=10,
     shell:
         "date -u '+results are of the code of this moment: %FT%TZ' > {output:q} 2> {log:q}"
 
@@ -38,11 +34,7 @@ rule train:
         lambda wildcards: f"train_{wildcards.size}"
     conda:
         "../envs/leapwarp.yaml"
-    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
-        gpu=0,
         device=config["device"],
     params:
         where=lambda wildcards: of(wildcards).where,

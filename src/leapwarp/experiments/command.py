@@ -117,14 +117,14 @@ class Job:
                 raise ValueError(f"{self.about.name} has no validation classes to judge on; needed --held-out test.")
             self.data = for_choosing(self.data)
 
-    def method(self, name: str, values: Sequence[dict[str, Any]]) -> Any:
-        """A method with its published settings but for those of `values` and of --winner, the last of which wins."""
+    def method(self, name: str, values: dict[str, dict[str, Any]]) -> Any:
+        """A method with its published settings but for those of `values`, by where they stand, and then of --winner."""
         methods = self.experiment.methods(self.experiment.published)
         if name not in methods:
             raise ValueError(f"{self.about.name} has no method {name!r}, needed one of {', '.join(methods)}.")
         settings, options = methods[name].settings, self.options
-        for each in values:
-            settings = changed(settings, each, "--settings")
+        for what, each in values.items():
+            settings = changed(settings, each, what)
         if options.winner:
             found = winner(options.winner, self.about.name, name, options.size, self.data.source)
             settings = changed(settings, found, str(options.winner))
@@ -191,7 +191,7 @@ def train(arguments: Sequence[str]) -> None:
 def train_seeds(job: Job, options: argparse.Namespace) -> None:
     """Train each seed of the options, and write what all have learnt and how it went."""
     about, experiment = job.about, job.experiment
-    method = job.method(options.method, [options.settings])
+    method = job.method(options.method, {"--settings": options.settings})
     if experiment.train is None or not about.methods[options.method].trains:
         raise ValueError(f"{options.method} of {about.name} is not trained: needed the command evaluate.")
     if (options.n_tasks > 0) != (about.most_tasks > 0):
@@ -234,6 +234,8 @@ class Learnt(NamedTuple):
     history: list[Record]
     seconds: float
     """of training"""
+    path: Path | None = None
+    """the file of the state"""
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -276,9 +278,9 @@ def read_learnt(job: Job, path: Path, history: Path | None) -> list[Learnt]:
         for line in rows.read(history).to_dict("records"):
             step = None if pd.isna(line["step"]) else int(line["step"])
             records.setdefault(line["seed"], []).append((line["task"], step, line["metric"], line["value"]))
-    seconds = about["seconds"]
+    n_tasks, seconds = about["n_tasks"], about["seconds"]
     return [
-        Learnt(seed, about["n_tasks"], state, about, records[seed], seconds[str(seed)]) for seed, state in found.items()
+        Learnt(seed, n_tasks, state, about, records[seed], seconds[str(seed)], path) for seed, state in found.items()
     ]
 
 
@@ -295,7 +297,7 @@ def _evaluate(job: Job, options: argparse.Namespace) -> None:
     frames, origins, arrays = [], [], {}
     for each in found:
         learnt = {key: value for key, value in each.training.get("settings", {}).items() if key not in NOT_RESULTS}
-        method = job.method(options.method, [learnt, options.settings])
+        method = job.method(options.method, {str(each.path): learnt, "--settings": options.settings})
         settings = asdict(method.settings)
         hashed, same = provenance.digest(digits(settings)), job.origin(name, each.n_tasks)
         identity = job.identity(name, each.n_tasks, each.seed, settings)

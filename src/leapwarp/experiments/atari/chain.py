@@ -161,7 +161,7 @@ def update(options: argparse.Namespace) -> None:
 def state(options: argparse.Namespace) -> None:
     """The ends of the chains of some seeds, in the files that the command `train` writes."""
     job = command.Job(options)
-    needed = of_chain(options.size, job.method(options.method, [options.settings]).settings)
+    needed = of_chain(options.size, job.method(options.method, {"--settings": options.settings}).settings)
     ends: dict[int, Trained] = {}
     for path in options.initialisations:
         tensors, about = read_part(path, "the end of such a chain", needed)
