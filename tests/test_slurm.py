@@ -25,7 +25,7 @@ QUICKLY = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-stat
 OTHERS = {  # experiments that test_workflow.py leaves out, and methods of which their tables can be made
     "leap_ablation": ["leap_length_stabiliser"],
     "warp_ablation": ["warp_leap"],
-    "natural_gradient": ["kfac", "sgd"],
+    "natural_gradient": ["warp_linear", "sgd"],
     "theorem1": ["beta_0.01"],
     "geometry": ["linear_warp"],
     "surfaces": ["warpgrad", "gd"],

@@ -115,7 +115,7 @@ def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None, exper
         raise ValueError(f"found metrics {sorted(set(frame['metric']))}, needed {about.metric!r}.")
     mine = by_key(ours)
     theirs = by_key(paper) if paper is not None else {}
-    counts = sorted({count for _, count in mine if count > 0}) or sorted({count for _, count in theirs})
+    counts = sorted({count for _, count in mine if count > 0}) or sorted({count for _, count in theirs}) or [0]
     methods = list(dict.fromkeys(method for method, _ in theirs))
     methods += [method for method in looks.ordered((method for method, _ in mine), experiment) if method not in methods]
     lines = []
