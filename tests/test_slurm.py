@@ -108,6 +108,7 @@ def submitted(output):
 
 
 @pytest.mark.slurm
+@pytest.mark.full
 def test_the_smoke_size_on_slurm(slurm, tmp_path):
     """The experiments that test_workflow.py leaves out, with a method or two, in few jobs; as complete as at home."""
     size = yaml.safe_load((REPO / "workflow/sizes/smoke.yaml").read_text())
