@@ -129,7 +129,7 @@ def read_config(config: dict[str, Any], sizes: Path) -> Path:
 
 def largest_first(paths: Iterable[Path]) -> list[str]:
     """The names of sizes, those that may decide most before the others."""
-    ranks = {path.stem: DECIDES.index(read_size(path, []).decides) for path in sorted(paths)}
+    ranks = {path.stem: DECIDES.index(read_size(path, []).decides) for path in sorted(paths, key=lambda path: path.stem)}
     return sorted(ranks, key=lambda name: -ranks[name])
 
 
