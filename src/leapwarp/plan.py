@@ -129,8 +129,8 @@ def read_config(config: dict[str, Any], sizes: Path) -> Path:
 
 def largest_first(paths: Iterable[Path]) -> list[str]:
     """The names of sizes, those that may decide most before the others."""
-    ranks = {path.stem: DECIDES.index(read_size(path, []).decides) for path in sorted(paths, key=lambda path: path.stem)}
-    return sorted(ranks, key=lambda name: -ranks[name])
+    ranks = {path.stem: DECIDES.index(read_size(path, []).decides) for path in paths}
+    return sorted(ranks, key=lambda name: (-ranks[name], name))
 
 
 def chosen(config: dict[str, Any], entries: Iterable[str]) -> list[str]:
