@@ -27,14 +27,10 @@ def of_experiment(where: str, entry: dict[str, Any], what: str) -> dict[str, dic
         raise ValueError(f"{about.folder}: experiment.yaml has the methods {', '.join(missing)}, run.py has them not.")
     search = entry.get("search", {})
     for name in search.get("methods", []):
-        drawn = {key: asdict_value(methods[name].settings, key) for key in (about.search or {})["spaces"][name]}
+        drawn = {key: getattr(methods[name].settings, key, None) for key in (about.search or {})["spaces"][name]}
         changed(methods[name].settings, drawn, f"{about.folder / catalogue.FILE}: search.spaces.{name}")
         changed(methods[name].settings, search.get("settings", {}), f"{what}.search.settings")
     return {name: found for name, found in departures(experiment, entry, what).items() if name in about.methods}
-
-
-def asdict_value(settings: Any, key: str) -> Any:
-    return getattr(settings, key, None)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
