@@ -2,9 +2,31 @@
 
 import torch
 
+from leapwarp.learners import Learner
 from leapwarp.problem import Batch, Loss, Problem, Task, lift, supervised
+from leapwarp.trees import alone, pick
 
 DOUBLE = torch.float64
+
+
+def of_one(build):
+    """A builder of learners of one run, whose states have no axis of runs and whose steps take one stream."""
+
+    def without_axis(*arguments, **options) -> Learner:
+        learner = build(*arguments, **options)
+
+        def step(state, tasks, stream):
+            after, info = learner.step(alone(state), tasks, [stream])
+            return pick(after, 0), info
+
+        return learner._replace(
+            init=lambda params: pick(learner.init(alone(params)), 0),
+            step=step,
+            start=lambda state, tasks: learner.start(alone(state), tasks),
+            optimizer=learner.optimizer and (lambda state: learner.optimizer(alone(state))),
+        )
+
+    return without_axis
 
 
 def quadratic(matrices: torch.Tensor, centres: torch.Tensor) -> Problem:

@@ -5,48 +5,53 @@ from itertools import pairwise
 import pytest
 import reference
 import torch
-from cases import DOUBLE, SmallWarped, image_tasks, quadratic, quadratic_tasks, random_quadratics, small_warped
+from cases import DOUBLE, SmallWarped, image_tasks, of_one, quadratic, quadratic_tasks, random_quadratics, small_warped
 from torch.func import functional_call
 
-from leapwarp import trees
+from leapwarp import learners, trees
 from leapwarp.inner import Step, adapt
-from leapwarp.learners import (
-    finetune,
-    fomaml,
-    leap,
-    maml,
-    metasgd,
-    reptile,
-    scratch,
-    tnets,
-    warp_leap,
-    warp_leap_online,
-    warp_maml,
-)
+from leapwarp.learners import warpgrad
 from leapwarp.learners.leap import leap_fold
-from leapwarp.learners.warpgrad import Rates, warp_gradient
+from leapwarp.learners.warpgrad import Rates
 from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import sgd
-from leapwarp.problem import Batch, lift, supervised
+from leapwarp.problem import Batch, join_tasks, lift, supervised
 
 STEPS = 6
+finetune, fomaml, leap, maml, metasgd = map(
+    of_one, (learners.finetune, learners.fomaml, learners.leap, learners.maml, learners.metasgd)
+)
+reptile, scratch, tnets = map(of_one, (learners.reptile, learners.scratch, learners.tnets))
+warp_leap, warp_leap_online, warp_maml = map(
+    of_one, (learners.warp_leap, learners.warp_leap_online, learners.warp_maml)
+)
 BUILD = {
-    "scratch": lambda problem, size: scratch(),
-    "finetune": lambda problem, size: finetune(problem, sgd(0.1), STEPS, 3),
-    "reptile": lambda problem, size: reptile(problem, sgd(0.1), sgd(0.5), STEPS, size),
-    "fomaml": lambda problem, size: fomaml(problem, sgd(0.1), sgd(0.1), STEPS, size),
-    "maml": lambda problem, size: maml(problem, sgd(0.1), sgd(0.5), STEPS, size),
-    "maml_first_order": lambda problem, size: maml(problem, sgd(0.1), sgd(0.5), STEPS, size, order=1),
-    "metasgd": lambda problem, size: metasgd(problem, 0.1, sgd(0.5), STEPS, size),
-    "tnets": lambda problem, size: tnets(problem, sgd(0.1), sgd(0.5), STEPS, size),
-    "warp_maml": lambda problem, size: warp_maml(problem, sgd(0.1), sgd(0.5), sgd(0.02), STEPS, size),
-    "leap": lambda problem, size: leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
-    "warp_leap": lambda problem, size: warp_leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
-    "warp_leap_rates": lambda problem, size: warp_leap(
+    "scratch": lambda problem, size: learners.scratch(),
+    "finetune": lambda problem, size: learners.finetune(problem, sgd(0.1), STEPS, 3),
+    "reptile": lambda problem, size: learners.reptile(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "fomaml": lambda problem, size: learners.fomaml(problem, sgd(0.1), sgd(0.1), STEPS, size),
+    "maml": lambda problem, size: learners.maml(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "maml_first_order": lambda problem, size: learners.maml(problem, sgd(0.1), sgd(0.5), STEPS, size, order=1),
+    "metasgd": lambda problem, size: learners.metasgd(problem, 0.1, sgd(0.5), STEPS, size),
+    "tnets": lambda problem, size: learners.tnets(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "warp_maml": lambda problem, size: learners.warp_maml(problem, sgd(0.1), sgd(0.5), sgd(0.02), STEPS, size),
+    "leap": lambda problem, size: learners.leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
+    "warp_leap": lambda problem, size: learners.warp_leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
+    "warp_leap_rates": lambda problem, size: learners.warp_leap(
         problem, sgd(0.1), sgd(0.1), STEPS, size, rates=Rates(0.1, 0.5, outer_lr=0.1)
     ),
-    "warp_leap_online": lambda problem, size: warp_leap_online(problem, sgd(0.1), sgd(0.1), sgd(0.01), STEPS, size),
+    "warp_leap_online": lambda problem, size: learners.warp_leap_online(
+        problem, sgd(0.1), sgd(0.1), sgd(0.01), STEPS, size
+    ),
 }
+
+
+def warp_gradient(problem, inner, theta, warp, task_batch, meta_batch, rates=None, **options):
+    """That of one run, without the axis of runs."""
+    stacked = trees.alone(warp), task_batch, meta_batch
+    options["rates"] = rates and trees.alone(rates)
+    loss, grads = warpgrad.warp_gradient(problem, inner, theta, *stacked, **options)
+    return loss, trees.pick(grads, 0)
 
 
 def stream(seed=0):
@@ -69,7 +74,7 @@ def test_how_many_tasks_are_adapted_at_a_time_changes_nothing(name, size):
     problem, params, tasks = small_warped()
     end = {}
     for at_a_time in (size, 3):
-        learner = BUILD[name](problem, at_a_time)
+        learner = of_one(BUILD[name])(problem, at_a_time)
         state = learner.init(params)
         for step in range(3):
             state, _ = learner.step(state, tasks, stream(step))
@@ -77,11 +82,43 @@ def test_how_many_tasks_are_adapted_at_a_time_changes_nothing(name, size):
     torch.testing.assert_close(end[size], end[3], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", BUILD)
+@pytest.mark.parametrize("size", [2, 9])
+def test_each_run_of_a_stack_learns_as_alone(name, size):
+    """Whatever its neighbours are and wherever it stands among them, up to rounding."""
+    problem, params, tasks = small_warped()
+    starts = [trees.map_tree(lambda leaf, i=i: leaf * (1 + 0.2 * i), params) for i in range(3)]
+    fields = {name: part for name, part in tasks._asdict().items() if part is not None}
+    of_run = [tasks._replace(**{name: part.roll(i, 1) if name in "xy" else part for name, part in fields.items()})
+              for i in range(3)]  # fmt: skip
+
+    def trained(runs):
+        learner = BUILD[name](problem, size)
+        state, infos = learner.init(trees.stack([starts[i] for i in runs])), []
+        mine = join_tasks([of_run[i] for i in runs])
+        for k in range(3):
+            state, info = learner.step(state, mine, [stream(10 * i + k) for i in runs])
+            infos.append({key: value.unflatten(0, (len(runs), -1)) for key, value in info.items()})
+        begin, fixed = learner.start(state, mine)
+        begin = {key: leaf.unflatten(0, (len(runs), 3)) for key, leaf in (begin | fixed).items()}
+        return state, infos, begin
+
+    together = trained([2, 0, 1])
+    for row, i in enumerate((2, 0, 1)):
+        for found, alone in zip(together, trained([i]), strict=True):
+            pairs = zip(found, alone, strict=True) if isinstance(found, list) else [(found, alone)]
+            for ours, theirs in pairs:
+                mine = trees.leaves(trees.pick(ours, row))
+                torch.testing.assert_close(mine, trees.leaves(trees.pick(theirs, 0)), rtol=1e-9, atol=1e-12)
+    if name not in ("scratch",):
+        assert len({leaf.sum().item() for leaf in next(iter(trees.leaves(together[0]).values()))}) == 3
+
+
 # First-order MAML drops what makes MAML's step a descent, and need not pass (nor does it here).
 @pytest.mark.parametrize("name", sorted(BUILD.keys() - {"scratch", "fomaml"}))
 def test_meta_training_lowers_the_loss_after_adaptation(name):
     problem, params, tasks = small_warped(draws=40)
-    learner = BUILD[name](problem, 3)
+    learner = of_one(BUILD[name])(problem, 3)
 
     def final_loss(state):
         start, fixed = learner.start(state, tasks)
@@ -349,11 +386,11 @@ def test_learned_rates_replay_the_momentum_of_each_point(monkeypatch):
     problem, params, tasks = small_warped()
     rates = Rates(0.2, 0.7, outer_lr=0.5, clip=1e-3)
     learner = warp_leap(problem, sgd(9), sgd(0.1), 4, eta=100, rates=rates)
-    seen = {}
+    seen, original = {}, warpgrad.warp_gradient
 
     def spy(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity):
         seen.update(theta=theta, velocity=velocity)
-        return warp_gradient(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity)
+        return original(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity)
 
     monkeypatch.setattr("leapwarp.learners.warpgrad.warp_gradient", spy)
     state = learner.init(params)
