@@ -28,7 +28,9 @@ def zeros_like(tree: Params) -> Params:
 
 def add_scaled(tree: Params, scale: float | Tensor, other: Params) -> Params:
     """`tree + scale * other`."""
-    return map_tree(lambda a, b: a + scale * b, tree, other)
+    if isinstance(scale, Tensor):
+        return map_tree(lambda a, b: a + scale * b, tree, other)
+    return map_tree(lambda a, b: torch.add(a, b, alpha=scale), tree, other)  # one pass through memory, not two
 
 
 def subtract(tree: Params, other: Params) -> Params:

@@ -9,7 +9,7 @@ from leapwarp.inner import adapt, fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State, path_info
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Batch, Problem, Task
-from leapwarp.trees import Params, add_scaled, map_tree, partition, spread, zeros_like
+from leapwarp.trees import Params, add_scaled, partition, spread, zeros_like
 
 Losses = Callable[[Params, Params, Batch, Batch], Tensor]
 """(task parameters [point, ...], warps [run, ...], mini-batches [point, batch, *], held-out data
@@ -89,27 +89,17 @@ def continual_warp(
         n_tasks = len(tasks.index)
         return spread(state["params"], n_tasks), spread(state["warp"], n_tasks)
 
-    def walk(state: State, tasks: Task) -> tuple[Params, Info]:
-        """The path of every task, [task, step, ...]."""
-        theta, warp = start(state, tasks)
-        path = map_tree(lambda leaf: leaf.new_empty(len(leaf), everything, *leaf.shape[1:]), theta)
-
-        def keep(k: int, params: Params, stats: Params) -> None:
-            if k < everything:
-                for name, leaf in params.items():
-                    path[name][:, k] = leaf
-
-        return path, path_info(adapt(problem, inner, theta, warp, tasks, everything, observe=keep))
-
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
-        path, info = walk(state, tasks)
+        path: list[Params] = []
+        begin, fixed = start(state, tasks)
+        adapted = adapt(problem, inner, begin, fixed, tasks, everything, observe=lambda k, at, stats: path.append(at))
         runs, n_tasks, device = len(generators), len(tasks.index), tasks.x.device
         held_out = [part.unflatten(1, (subtasks, -1)) for part in (tasks.x_test, tasks.y_test)]
         warp = {name: leaf.detach().requires_grad_() for name, leaf in state["warp"].items()}
         total, seen = zeros_like(state["warp"]), []
         for t in range(subtasks):
             now = slice(t * steps, (t + 1) * steps)
-            theta = {name: leaf[:, now].flatten(0, 1) for name, leaf in path.items()}
+            theta = {name: torch.stack([at[name] for at in path[now]], 1).flatten(0, 1) for name in begin}
             who = torch.arange(n_tasks, device=device).repeat_interleave(steps)
             k = torch.arange(now.start, now.stop, device=device).repeat(n_tasks)
             so_far = Batch(*(part[who, : t + 1] for part in held_out))
@@ -120,6 +110,6 @@ def continual_warp(
             seen.append(value.detach().view(runs, -1))
         moved, outer_state = outer.update(state["warp"], total, state["outer"])
         after = {"params": state["params"], "warp": moved, "outer": outer_state}
-        return after, info | {"replay_loss": torch.cat(seen, 1).flatten()}
+        return after, path_info(adapted) | {"replay_loss": torch.cat(seen, 1).flatten()}
 
     return Learner(init, step, start, draws=everything)
