@@ -14,10 +14,20 @@ from typing import NamedTuple
 import psutil
 import yaml
 
+from leapwarp import plan
+
 REPO = Path(__file__).parents[1]
+SIZES = REPO / "workflow/sizes"
+CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
 NAME = "omniglot_leap"  # the experiment that these tests run
 SIZE = "tiny"  # and their size, a file of their own
 RUNS = "Shell command: exec python -m leapwarp.experiments "
+
+
+def jobs_of(size, **changes):
+    """The jobs at a size of the repository, with config.yaml changed."""
+    config = CONFIG | {"size": size} | changes
+    return plan.jobs(config, plan.read_config(config, SIZES))
 
 
 FORKS = multiprocessing.get_context("forkserver")
