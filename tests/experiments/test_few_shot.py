@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from calls import REPO
-from cases import DOUBLE, of_one, small_warped
+from cases import DOUBLE, SmallModulated, of_one, small_warped
 from sizes import one_run
 
 from leapwarp import learners, trees
@@ -33,19 +33,6 @@ EXTRAS = {
     "projections": Extra(projections=True),
     "context": Extra(context=6),
 }
-
-
-class SmallModulated(torch.nn.Module):
-    """A smooth network whose hidden units a context moves."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.body, self.film = torch.nn.Linear(3, 4), torch.nn.Linear(5, 4)
-        self.context, self.head = torch.nn.Parameter(torch.zeros(5)), torch.nn.Linear(4, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.tanh(self.body(x) * (1 + self.film(self.context))))
 
 
 def small(module: torch.nn.Module | None = None) -> tuple[Problem, trees.Params, Task]:

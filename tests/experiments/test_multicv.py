@@ -2,13 +2,13 @@
 
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from calls import REPO
 from cases import DOUBLE, of_one
 from sizes import methods, one_run
 
@@ -34,7 +34,7 @@ from leapwarp.worlds import image_sets
 from leapwarp.worlds.image_sets import pixels, task_stack
 
 CPU = torch.device("cpu")
-PAPER = Path(__file__).parents[1] / "paper" / "leap.csv"
+PAPER = REPO / "paper" / "leap.csv"
 SETTINGS = methods("multicv")["leap_1_epoch"].settings
 TIMES = {"meta_seconds", "step_seconds", "peak_memory"}
 
