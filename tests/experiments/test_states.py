@@ -46,8 +46,8 @@ def test_what_is_no_state_is_refused_in_one_line(tmp_path):
         states.read(data)
     with pytest.raises(ValueError, match="'state' is .*data.safetensors, which is damaged or something else; needed a"):
         plan.state_header(data)
-    with pytest.raises(store.DataError, match="seed0.pt: is a checkpoint of training, needed a state"):
-        states.read(tmp_path / "seed0.pt")
+    with pytest.raises(store.DataError, match="seeds0.pt: is a checkpoint of training, needed a state"):
+        states.read(tmp_path / "seeds0.pt")
     with pytest.raises(store.DataError, match="no such data file"):
         states.read(tmp_path / "nothing.safetensors")
 
