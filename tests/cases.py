@@ -33,9 +33,10 @@ def dies_after(meta_steps: int):
             raise ZeroDivisionError
         return real(parts)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "join_tasks", stopped)
-        yield
+        with pytest.raises(ZeroDivisionError):
+            yield
 
 
 def of_one(build):
