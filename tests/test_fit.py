@@ -404,3 +404,16 @@ def test_bad_arguments_give_one_clear_error(tmp_path, made_up_alphabets, change,
     run = subprocess.run(line, capture_output=True, text=True)
     assert run.returncode != 0 and message in run.stderr and "Traceback" not in run.stderr
     assert not (tmp_path / "state.safetensors").exists()
+
+
+def test_how_far_a_run_has_moved_is_told_for_warps_and_initialisation():
+    _, params, _ = small_warped()
+    fitted = runs(None, [0, 2], name="warp_leap", meta_steps=2)
+    for seed, found in zip((0, 2), fitted, strict=True):
+        start = {name: leaf * (1 + 0.1 * seed) for name, leaf in params.items()}
+        for metric, group in (("moved_warps", "warp"), ("moved_init", "params")):
+            end = found.state[group]
+            change = sum((end[name] - start[name]).square().sum() for name in end).sqrt()
+            norm = sum(start[name].square().sum() for name in end).sqrt()
+            assert found.moved[metric] == pytest.approx(float(change / norm)) and found.moved[metric] > 0
+            assert found.history[-1][0] == 1 and (1, metric, found.moved[metric]) in found.history
