@@ -27,15 +27,15 @@ from leapwarp.catalogue import Method
 from leapwarp.files import atomic, one_line
 from leapwarp.plan import DECIDES
 from leapwarp.report import looks, rows
+from leapwarp.report.document import Document, Text, Verdicts
 from leapwarp.report.quantities import Quantity, quantities, quantity
+from leapwarp.report.stats import LEVEL, interval
 
 SUPPORTED, CONTRADICTED, UNDECIDED = VERDICTS = "supported", "contradicted", "undecided"
 COLUMNS = [
-    "id", "paper", "section", "claim", "verdict", "part", "part_verdict", "effect", "low", "high", "unit",
+    "id", "paper", "section", "claim", "experiment", "verdict", "part", "part_verdict", "effect", "low", "high", "unit",
     "n_seeds", "n_heldout", "reason", "size", "data_source",
 ]  # fmt: skip
-LEVEL = 0.95
-DRAWS = 10_000
 
 Cell = tuple[str, int]
 """(method, number of pretraining tasks)"""
@@ -252,29 +252,6 @@ def contrast(frame: pd.DataFrame, part: Part, metric: str) -> tuple[list[np.ndar
     return [group.to_numpy() for _, group in joined.groupby(level="seed")], []
 
 
-def interval(values: Sequence[np.ndarray], level: float) -> tuple[float, float, float]:
-    """Effect and its interval: mean over seeds of the mean over tasks, and a bootstrap over seeds and, in each, tasks.
-
-    Drawing n seeds from n has (n - 1) / n of the variance that n new seeds would have, which matters where n is two or
-    three: the deviations are widened by the root of n / (n - 1). docs/claims.md has the coverage that this gives.
-
-    Args:
-        values: at least two arrays [held-out task].
-    """
-    stream = np.random.default_rng(0)  # the same rows give the same file
-    n = len(values)
-    means = np.array([value.mean() for value in values])
-    drawn = np.empty((n, DRAWS, n))  # for each seed, means of its tasks drawn anew, for as often as it may be drawn
-    for i, value in enumerate(values):
-        picked = stream.integers(len(value), size=(DRAWS, n, len(value)), dtype=np.int32)
-        drawn[i] = value[picked].mean(-1)
-    seeds = stream.integers(n, size=(DRAWS, n))
-    samples = drawn[seeds, np.arange(DRAWS)[:, None], np.arange(n)].mean(1)
-    effect = means.mean()
-    low, high = np.quantile(samples - effect, [(1 - level) / 2, (1 + level) / 2]) * math.sqrt(n / (n - 1))
-    return float(effect), float(effect + low), float(effect + high)
-
-
 def decide_part(
     frame: pd.DataFrame, part: Part, spec: dict[str, Any], about: Quantity, n_parts: int, obstacle: str
 ) -> dict[str, Any]:
@@ -344,6 +321,7 @@ def decide(claims: Sequence[dict[str, Any]], frames: dict[str, pd.DataFrame], si
             "paper": "leap" if claim["id"].startswith("L") else "warpgrad",
             "section": claim["section"],
             "claim": " ".join(claim["claim"].split()),
+            "experiment": name,
             "size": size,
             "data_source": source,
         }
@@ -381,6 +359,42 @@ def merge(paths: Sequence[Path]) -> pd.DataFrame:
             raise ValueError(f"{path}: found columns {list(frame.columns)}, needed {COLUMNS}. Delete it and run again.")
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+# ---------------------------------------------------------------- as a document
+
+INTRODUCTION = """A claim is supported if all its parts are, contradicted if one is. An effect is right of zero where the
+claim is right (where it says that two things are equal: near zero), and its interval of 95 % comes from drawing seeds and
+held-out tasks anew."""
+
+
+def document(frame: pd.DataFrame) -> Document:
+    """The claims of each paper with their parts, in the order of `frame`, as `decide` or `merge` have it."""
+    blocks = []
+    for paper, mine in frame.fillna({"reason": ""}).groupby("paper", sort=False):
+        found = []
+        for name, parts in mine.groupby("id", sort=False):
+            lines = [_placed(line, parts) for line in parts.to_dict("records")]
+            same = parts.iloc[0]
+            found.append(
+                {key: same[key] for key in ("section", "claim", "experiment", "verdict")} | {"id": name, "parts": lines}
+            )
+        counts = {verdict: sum(claim["verdict"] == verdict for claim in found) for verdict in VERDICTS}
+        blocks.append(Verdicts(looks.PAPERS[str(paper)], counts, found))
+    return Document("Claims of the papers", [Text(INTRODUCTION), *blocks])
+
+
+def _placed(line: dict[Any, Any], parts: pd.DataFrame) -> dict[str, Any]:
+    """A part, with where its interval lies on a scale of 0 to 100 that all parts of its claim share, zero at 50."""
+    times = set(parts["unit"]) == {"times"}
+    places = parts[["effect", "low", "high"]].apply(np.log) if times else parts[["effect", "low", "high"]]
+    reach = 1.08 * places.abs().max(axis=None) or 1.0
+    at = {
+        key: round(50 + 50 * float(math.log(line[key]) if times else line[key]) / reach, 2)
+        for key in ("effect", "low", "high")
+        if not math.isnan(line[key])
+    }
+    return {str(key): value for key, value in line.items()} | {"at": at}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

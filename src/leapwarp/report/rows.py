@@ -199,18 +199,3 @@ def provenance(frame: pd.DataFrame, experiment: str) -> Provenance:
     if found["experiment"] != experiment:
         raise ValueError(f"found rows of experiment {found['experiment']!r}, needed {experiment!r}.")
     return Provenance(found["size"], found["data_source"])
-
-
-def summary(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Mean and spread of `value` over seeds: columns `by`, mean, std, n_seeds; sorted by `by`.
-
-    Held-out tasks are averaged within a seed first, so that `std` is the sample standard deviation (n - 1 in
-    the denominator) over seeds of the per-seed mean; it is missing where there is one seed. Raises ValueError
-    where a column that must not be averaged over (any of KEY but seed and task) varies within a group.
-    """
-    by = list(by)
-    for column in sorted(set(KEY) - {"seed", "task"} - set(by)):
-        if len(frame[[*by, column]].drop_duplicates()) > len(frame[by].drop_duplicates()):
-            raise ValueError(f"summary by {by}: found several values of {column} in a group, needed one.")
-    per_seed = frame.groupby([*by, "seed"], as_index=False).agg({"value": "mean"})
-    return per_seed.groupby(by)["value"].agg(mean="mean", std="std", n_seeds="count").reset_index()
