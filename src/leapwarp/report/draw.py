@@ -23,12 +23,7 @@ from leapwarp.report.rows import provenance
 from leapwarp.report.select import steps
 
 STYLE = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "pdf.fonttype": 42}
-PAPER_LINE: dict[str, Any] = {
-    "linestyle": (0, (3, 2)),
-    "linewidth": 1.0,
-    "markersize": 5,
-    "markerfacecolor": "white",
-}
+PAPER_LINE: dict[str, Any] = {"linestyle": (0, (3, 2)), "linewidth": 1.0, "markersize": 5, "markerfacecolor": "white"}
 DOTTED: dict[str, Any] = {"color": "0.6", "linewidth": 0.9, "linestyle": ":"}
 SPREAD = "shading: ± 1 standard deviation over seeds"
 BARS = "bars: ± 1 standard deviation over seeds; strokes: seeds"

@@ -144,8 +144,8 @@ def _compared(lines: pd.DataFrame, about: Quantity) -> list[dict[Hashable, Any]]
                 number(paper, line["paper_std"], about.decimals) if published else "",
                 "" if difference == "–" else difference,
                 "" if difference == "–" else "better" if better * (ours - paper) >= 0 else "worse",
-                better * ours == best,
-                better * paper == best_paper,
+                bool(better * ours == best),
+                bool(better * paper == best_paper),
             )
             found.append(line | {"cell": cell})
     return found
@@ -226,7 +226,7 @@ def summary_table(
         beside: columns that stand before the quantities, by heading: a cell for each method.
     """
     names = names if isinstance(names, Mapping) else {name: name for name in names}
-    about = {column: quantities(experiment)[shown] for shown, column in names.items()}
+    about = {column: quantities(experiment)[shown] for column, shown in names.items()}
     found, rows = {(line["method"], line["metric"]): line for line in lines.to_dict("records")}, []
     for method in looks.ordered(lines["method"], experiment):
         cells = [looks.look(method, experiment).name, *(column[method] for column in beside.values())]

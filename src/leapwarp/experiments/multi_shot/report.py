@@ -13,7 +13,7 @@ BASELINE = "sgd_large"
 DATA = "tiered-ImageNet"
 CHANCE = 10  # percent, of ten classes
 QUANTITIES = {
-    "heldout_area": Quantity("heldout_area", "Area under the held-out accuracy curve", "percent", 1, convert=percent),
+    "heldout_area": Quantity("heldout_area", "Area under the held-out accuracy curve", "percent", 1, convert=percent)
 }
 
 

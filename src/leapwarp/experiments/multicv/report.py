@@ -153,7 +153,7 @@ def errors_table(lines: pd.DataFrame) -> Table:
     best = lines.groupby(["heldout", "metric"])[["ours_mean", "paper"]].transform("min")
     cells: dict[tuple[str, str], list[Cell]] = {}
     for line, least in zip(lines.to_dict("records"), best.to_dict("records"), strict=True):
-        is_best = [line[column] == least[column] for column in ("ours_mean", "paper")]
+        is_best = [bool(line[column] == least[column]) for column in ("ours_mean", "paper")]
         cell = Cell(number(line["ours_mean"], line["ours_std"]), number(line["paper"]))
         cell = cell._replace(best=is_best[0], best_paper=is_best[1])
         cells.setdefault((line["heldout"], line["method"]), []).append(cell)

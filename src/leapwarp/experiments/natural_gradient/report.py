@@ -106,10 +106,7 @@ def activations(frame: pd.DataFrame, *_) -> Figure:
     heading, mine = "Activations around the warps of Warp-Leap, Omniglot", of_most_tasks(mine)[0] if len(mine) else mine
     options = {"n_columns": 2, "spread": spread}
     figure, panels = draw.panels(mine if len(mine) else frame, heading, (11.0, 4.2), **options)
-    labels = {
-        "mean": "mean activation $E[h(x)]$",
-        "cov": r"Schatten-1 norm of $\mathrm{Cov}(h(x), h(x)) - I$",
-    }
+    labels = {"mean": "mean activation $E[h(x)]$", "cov": r"Schatten-1 norm of $\mathrm{Cov}(h(x), h(x)) - I$"}
     for axes, (what, label) in zip(panels, labels.items(), strict=True):
         for side, (name, colour, marker, shift) in SIDES.items():
             values = by_layer(mine, f"{what}_{side}")
