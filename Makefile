@@ -32,7 +32,7 @@ test: $(STAMP)
 
 test-slurm: $(STAMP)
 	@$(PIP) install --no-deps -r requirements-slurm.lock
-	LEAPWARP_TEST_SLURM=1 .venv/bin/python -m pytest tests/test_slurm.py $(ARGS)
+	LEAPWARP_TEST_SLURM=1 .venv/bin/python -m pytest tests/workflow/test_slurm.py $(ARGS)
 
 lint: $(STAMP)
 	.venv/bin/ruff check

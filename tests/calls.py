@@ -1,29 +1,69 @@
 """Calls of the programs that the tests of whole runs share."""
 
 import csv
+import importlib
+import multiprocessing
+import os
 import re
-import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import yaml
 
+from leapwarp import plan
+
 REPO = Path(__file__).parents[1]
+SIZES = REPO / "workflow/sizes"
+CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
 NAME = "omniglot_leap"  # the experiment that these tests run
 SIZE = "tiny"  # and their size, a file of their own
 RUNS = "Shell command: exec python -m leapwarp.experiments "
+
+
+def jobs_of(size, **changes):
+    """The jobs at a size of the repository, with config.yaml changed."""
+    config = CONFIG | {"size": size} | changes
+    return plan.jobs(config, plan.read_config(config, SIZES))
+
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["snakemake.cli"])  # once: importing it takes a second and a half
 
 
 def snakemake_command(*args):
     return [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile"), *args]
 
 
+class Finished(NamedTuple):
+    returncode: int
+    stdout: str
+    """output and errors together"""
+
+
 def snakemake(folder, *args):
-    """One call of snakemake in `folder`: the finished process, output and errors together in stdout."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.run(snakemake_command(*args), cwd=folder, text=True, timeout=900, **pipes)
+    """One call of snakemake in `folder`, as `snakemake_command` has it but for the time of importing it."""
+    arguments = ["--snakefile", str(REPO / "Snakefile"), *args]
+    with tempfile.NamedTemporaryFile("r", errors="replace") as output:
+        child = FORKS.Process(target=_snakemake, args=(str(folder), arguments, dict(os.environ), output.name))
+        child.start()
+        child.join()
+        return Finished(child.exitcode, output.read())
+
+
+def _snakemake(folder, arguments, environment, output):
+    """What the child does."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    file = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = ["snakemake", *arguments]
+    importlib.import_module("snakemake.cli").main(arguments)
 
 
 def edit(path, change):

@@ -1,10 +1,44 @@
 """Small problems with known answers, and made-up tasks."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import torch
 
+from leapwarp import trees
+from leapwarp.inner import adapt
+from leapwarp.learners.base import Learner, State
+from leapwarp.learners.hat import Attention, gated, hat_sharing
+from leapwarp.learners.progressive import progressive_sharing
+from leapwarp.learners.recurrent import Block
+from leapwarp.learners.visits import Sharing, encoder_sharing
+from leapwarp.models import columns
+from leapwarp.models.convnet import Warp, convnet
+from leapwarp.optim import sgd
 from leapwarp.problem import Batch, Loss, Problem, Task, lift, supervised
+from leapwarp.trees import alone, pick
 
 DOUBLE = torch.float64
+
+
+def of_one(build):
+    """A builder of learners of one run, whose states have no axis of runs and whose steps take one stream."""
+
+    def without_axis(*arguments, **options) -> Learner:
+        learner = build(*arguments, **options)
+
+        def step(state, tasks, stream):
+            after, info = learner.step(alone(state), tasks, [stream])
+            return pick(after, 0), info
+
+        return learner._replace(
+            init=lambda params: pick(learner.init(alone(params)), 0),
+            step=step,
+            start=lambda state, tasks: learner.start(alone(state), tasks),
+            optimizer=learner.optimizer and (lambda state: learner.optimizer(alone(state))),
+        )
+
+    return without_axis
 
 
 def quadratic(matrices: torch.Tensor, centres: torch.Tensor) -> Problem:
@@ -73,3 +107,131 @@ def small_warped(n_tasks: int = 3, draws: int = 40) -> tuple[Problem, dict, Task
     order = torch.randint(30, (n_tasks, draws, 6), generator=stream)
     model = lift(module)
     return supervised(model), model.init(stream), Task(torch.arange(n_tasks), x, y, order, x[:, :9], y[:, :9])
+
+
+class SmallModulated(torch.nn.Module):
+    """A smooth network whose hidden units a context moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.film = torch.nn.Linear(3, 4), torch.nn.Linear(5, 4)
+        self.context, self.head = torch.nn.Parameter(torch.zeros(5)), torch.nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.body(x) * (1 + self.film(self.context))))
+
+
+# ---------------------------------------------------------------- where each learner learns
+
+
+class World(NamedTuple):
+    """What a learner learns from, small enough for a test."""
+
+    problem: Any
+    """what its function takes first"""
+    params: trees.Params
+    """where meta-training begins, of one task"""
+    tasks: Any
+    """a meta-batch"""
+    loss: Callable[[Learner, State], float]
+    """what meta-training is to lower"""
+    meta_steps: int = 60
+    """in which it does"""
+
+
+def after_adaptation(problem: Problem, tasks: Task, steps: int) -> Callable[[Learner, State], float]:
+    """The mean loss on all data of the tasks after `steps` of descent."""
+
+    def loss(learner: Learner, state: State) -> float:
+        start, fixed = learner.start(state, tasks)
+        adapted = adapt(problem, sgd(0.1), start, fixed, tasks, steps)
+        return problem.loss({**adapted.params, **fixed}, adapted.stats, Batch(tasks.x, tasks.y)).loss.mean().item()
+
+    return loss
+
+
+def warped_world(steps: int, group: str = "") -> World:
+    """Three tasks of a warped network. With `group`, only parameters of that group are learnt."""
+    problem, params, tasks = small_warped()
+    kept = {name: leaf for name, leaf in params.items() if name.startswith(group)}
+    return World(problem, kept, tasks, after_adaptation(problem, tasks, steps))
+
+
+def modulated_world(steps: int) -> World:
+    """The same tasks, for a network with a context."""
+    _, _, tasks = small_warped()
+    model = lift(SmallModulated().double())
+    problem = supervised(model)
+    return World(problem, model.init(torch.Generator()), tasks, after_adaptation(problem, tasks, steps))
+
+
+def stream_world() -> World:
+    """Numbers that come one after another, and should be the sum of two parameters."""
+    targets = [torch.tensor([1.0 + 0.1 * (-1) ** k], dtype=DOUBLE) for k in range(6)]
+
+    def gradient(params: trees.Params, target: torch.Tensor) -> tuple[torch.Tensor, trees.Params, torch.Tensor]:
+        error = params["task.w"] + params["warp.w"] - target
+        return error.square() / 2, {"task.w": error, "warp.w": error}, -error
+
+    def loss(learner: Learner, state: State) -> float:
+        params, warp = learner.start(state, None)
+        return torch.stack([gradient({**params, **warp}, target)[0].mean() for target in targets]).mean().item()
+
+    start = {name: torch.zeros(1, dtype=DOUBLE) for name in ("task.w", "warp.w")}
+    return World(gradient, start, Block(torch.tensor([0]), targets), loss)
+
+
+class Visited(NamedTuple):
+    """The problem of tasks that are met one at a time, and what they share."""
+
+    problem: Problem
+    sharing: Sharing
+    owned: list[trees.Params]
+    """what each task owns at first"""
+
+
+def visited_world(kind: str, steps: int, meta_steps: int = 20, filters: int = 4, classes: int = 5) -> World:
+    """Three tasks of images for an encoder with a head for each, for HAT, or for Progressive Nets."""
+    whole, side = image_tasks(3, steps + 1), 16
+    parts = {name: getattr(whole, name)[:, :, None, :side, :side] for name in ("x", "x_test")}
+    tasks, encoder = whole._replace(**parts), convnet(filters, classes, size=side)
+
+    def head(classes: int, stream: torch.Generator) -> trees.Params:
+        fresh = encoder.init(stream)
+        return {name: leaf.double() for name, leaf in fresh.items() if name.startswith("head.")}
+
+    def column(classes: int, stream: torch.Generator) -> trees.Params:
+        made = columns.column(filters, 2, classes, stream, channels=1, size=side)
+        return {name: leaf.double() for name, leaf in made.items()}
+
+    if kind == "hat":
+        about = Attention(4, filters)
+        problem = gated(supervised(convnet(filters, classes, size=side, warp=Warp(kernel=0))), about)
+        sharing = hat_sharing(head, about)
+    elif kind == "progressive":
+        problem = supervised(columns.columns(filters, 2, channels=1, size=side))
+        sharing = progressive_sharing(column, columns.dense)
+    else:
+        problem, sharing = supervised(encoder), encoder_sharing(head)
+
+    def new(number: int) -> trees.Params:
+        return sharing.new(classes, torch.Generator().manual_seed(number))
+
+    owned = [new(number) for number in range(3)]
+
+    def loss(learner: Learner, state: State) -> float:
+        """Of each task with what it owns, or, where it keeps nothing, after training it once more."""
+        total = 0.0
+        for i, own in enumerate(owned):
+            params, fixed = sharing.join(state, i, state.get("own", {}).get(str(i), own), 3)
+            one = Task(*(part[i : i + 1] for part in tasks[:6]))
+            stats = {name: leaf[None] for name, leaf in problem.stats().items()}
+            if "own" not in state:
+                params = adapt(problem, sgd(0.1), params, fixed, one, steps).params
+            total += problem.loss({**params, **fixed}, stats, Batch(one.x, one.y)).loss.item() / 3
+        return total
+
+    shared = {name: leaf.double() for name, leaf in encoder.init(torch.Generator().manual_seed(9)).items()}
+    encoder_params = {name: leaf for name, leaf in shared.items() if name.startswith("task.")}
+    return World(Visited(problem, sharing, owned), encoder_params, tasks, loss, meta_steps)

@@ -20,11 +20,11 @@ from leapwarp import interrupt, plan
 from leapwarp.evaluate import evaluate
 from leapwarp.experiments import command, states
 from leapwarp.experiments.omniglot_warp import run as omniglot_warp
-from leapwarp.fit import Fit, fit, load
+from leapwarp.fit import Fit, Member, fit, read
 from leapwarp.learners import leap, scratch, warp_leap
 from leapwarp.optim import sgd
 from leapwarp.report import rows
-from leapwarp.trees import leaves
+from leapwarp.trees import alone, leaves, repeat
 
 STEPS = 5
 
@@ -36,20 +36,33 @@ def shuffled(k):
     return tasks._replace(order=tasks.order[:, order])
 
 
-def meta_train(path, meta_steps=6, name="leap", fingerprint=None, sample=shuffled, **how):
+def runs(folder, seeds, meta_steps=6, name="leap", fingerprint=None, sample=shuffled, **how):
+    """Some seeds, fitted in one stack; the tasks of all are the same, and their parameters differ by the seed."""
     problem, params, _ = small_warped()
     learner = {"leap": leap, "warp_leap": warp_leap}[name](problem, sgd(0.1), sgd(0.1), STEPS)
-    plan = Fit(meta_steps, checkpoint=path, checkpoint_every=2, **how)
-    return fit(learner, params, sample, plan, 0, name, fingerprint or {"lr": 0.1})
+    plan = Fit(meta_steps, checkpoints=folder, checkpoint_every=2, **how)
+    members = [Member(seed, f"{name}, seed {seed}", (fingerprint or {"lr": 0.1}) | {"seed": seed}) for seed in seeds]
+    starts = {n: torch.stack([leaf * (1 + 0.1 * seed) for seed in seeds]) for n, leaf in params.items()}
+    return fit(learner, starts, lambda k, i: sample(k), plan, members)
+
+
+def meta_train(folder, meta_steps=6, **how):
+    """Seed 0 alone."""
+    return runs(folder, [0], meta_steps, **how)[0]
+
+
+def left(folder, seeds="0"):
+    """The stack that a checkpoint holds."""
+    return read(folder / f"seeds{seeds}.pt")[0]
 
 
 @pytest.mark.parametrize("name", ["leap", "warp_leap"])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, name):
-    path, whole = tmp_path / "run.pt", meta_train(None, name=name)
+    path, whole = tmp_path, meta_train(None, name=name)
 
     with pytest.raises(ZeroDivisionError):
         meta_train(path, name=name, sample=interrupted_at(5, lambda: 1 / 0))
-    assert load(path, {"lr": 0.1})["meta_step"] == 4
+    assert left(path)["meta_step"] == 4
     resumed = meta_train(path, name=name)
     assert resumed.history == whole.history
     for key, leaf in leaves(whole.state).items():
@@ -58,7 +71,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, name):
 
 def test_early_stopping_keeps_the_best_state_and_counts_meta_steps(tmp_path):
     errors = iter([0.5, 0.3, 0.4, 0.35, 0.31, 0.1])
-    fitted = meta_train(None, meta_steps=20, validate=lambda state: next(errors), validate_every=2, patience=6)
+    fitted = meta_train(None, meta_steps=20, validate=lambda i, state: next(errors), validate_every=2, patience=6)
     assert fitted.meta_steps == 10  # best after 4, nothing better by 10
     best = meta_train(None, meta_steps=4)
     for key, leaf in leaves(fitted.state).items():
@@ -67,9 +80,9 @@ def test_early_stopping_keeps_the_best_state_and_counts_meta_steps(tmp_path):
 
 
 def test_a_run_that_stopped_early_stays_stopped_when_started_again(tmp_path):
-    path = tmp_path / "run.pt"
-    first = meta_train(path, meta_steps=20, validate=lambda state: 0.5, patience=3)
-    again = meta_train(path, meta_steps=20, validate=lambda state: pytest.fail("nothing is left to do"), patience=3)
+    path = tmp_path
+    first = meta_train(path, meta_steps=20, validate=lambda i, state: 0.5, patience=3)
+    again = meta_train(path, meta_steps=20, validate=lambda i, state: pytest.fail("nothing is left to do"), patience=3)
     assert again.history == first.history and again.meta_steps == first.meta_steps == 4
 
 
@@ -85,7 +98,7 @@ def interrupted_at(meta_step, how):
 
 
 def test_a_checkpoint_of_an_unfinished_run_is_refused_by_other_settings_with_the_difference(tmp_path):
-    path, other = tmp_path / "run.pt", {"lr": 0.1, "filters": 64}
+    path, other = tmp_path, {"lr": 0.1, "filters": 64}
     with pytest.raises(ZeroDivisionError):
         meta_train(path, fingerprint={"lr": 0.1, "filters": 16}, sample=interrupted_at(5, lambda: 1 / 0))
     with pytest.raises(ValueError, match="unfinished run .* filters is 16, this run needs 64. Delete it"):
@@ -93,14 +106,14 @@ def test_a_checkpoint_of_an_unfinished_run_is_refused_by_other_settings_with_the
 
 
 def test_a_finished_run_is_read_by_its_own_settings_and_replaced_by_others(tmp_path, capsys):
-    path = tmp_path / "run.pt"
+    path = tmp_path
     whole = meta_train(path, fingerprint={"lr": 0.1, "filters": 16})
     never = interrupted_at(0, lambda: pytest.fail("nothing is left to do"))
     again = meta_train(path, fingerprint={"lr": 0.1, "filters": 16}, sample=never)
     assert again.history == whole.history and again.seconds == whole.seconds
     meta_train(path, fingerprint={"lr": 0.1, "filters": 64})
     assert "filters is 16, this run needs 64): beginning anew" in capsys.readouterr().out
-    assert load(path, {"lr": 0.1, "filters": 64})["meta_step"] == 6
+    assert left(path)["meta_step"] == 6
 
 
 @pytest.fixture
@@ -116,11 +129,11 @@ def watched():
 
 @pytest.mark.parametrize("number", interrupt.SIGNALS)
 def test_a_signal_in_the_middle_of_a_meta_step_saves_the_last_whole_one(tmp_path, watched, number):
-    path, whole = tmp_path / "run.pt", meta_train(None)
+    path, whole = tmp_path, meta_train(None)
     with pytest.raises(interrupt.Interrupted, match=number.name):
         meta_train(path, sample=interrupted_at(3, lambda: signal.raise_signal(number)))
     signal.raise_signal(number)  # a second one changes nothing
-    assert load(path, {"lr": 0.1})["meta_step"] == 3  # later than the last checkpoint, which was after 2
+    assert left(path)["meta_step"] == 3  # later than the last checkpoint, which was after 2
     interrupt.watch()  # as another process would
     resumed = meta_train(path)
     assert resumed.history == whole.history
@@ -129,7 +142,7 @@ def test_a_signal_in_the_middle_of_a_meta_step_saves_the_last_whole_one(tmp_path
 
 
 def test_a_signal_that_a_library_makes_another_error_of_stops_the_run_all_the_same(tmp_path, watched):
-    path = tmp_path / "run.pt"
+    path = tmp_path
 
     def replaced():
         try:
@@ -139,11 +152,11 @@ def test_a_signal_that_a_library_makes_another_error_of_stops_the_run_all_the_sa
 
     with pytest.raises(interrupt.Interrupted, match="SIGTERM"):
         meta_train(path, sample=interrupted_at(3, replaced))
-    assert load(path, {"lr": 0.1})["meta_step"] == 3
+    assert left(path)["meta_step"] == 3
 
 
 def test_a_signal_that_a_library_swallows_stops_the_run_after_the_meta_step(tmp_path, watched):
-    path, whole = tmp_path / "run.pt", meta_train(None)
+    path, whole = tmp_path, meta_train(None)
 
     def swallowed():
         with contextlib.suppress(BaseException):
@@ -151,7 +164,7 @@ def test_a_signal_that_a_library_swallows_stops_the_run_after_the_meta_step(tmp_
 
     with pytest.raises(interrupt.Interrupted, match="SIGTERM"):
         meta_train(path, sample=interrupted_at(3, swallowed))
-    assert load(path, {"lr": 0.1})["meta_step"] == 4
+    assert left(path)["meta_step"] == 4
     interrupt.watch()
     assert meta_train(path).history == whole.history
 
@@ -171,8 +184,8 @@ def test_the_command_leaves_with_the_exit_code_of_a_stop_whatever_the_error_is(t
 
 
 def test_a_signal_while_saving_leaves_a_whole_checkpoint(tmp_path, watched, monkeypatch):
-    path = tmp_path / "run.pt"
-    write_bytes, calls = type(path).write_bytes, []
+    path = tmp_path
+    write_bytes, calls = type(tmp_path).write_bytes, []
 
     def half(self, data):
         calls.append(self)
@@ -184,16 +197,17 @@ def test_a_signal_while_saving_leaves_a_whole_checkpoint(tmp_path, watched, monk
     monkeypatch.setattr(type(path), "write_bytes", half)
     with pytest.raises(interrupt.Interrupted):
         meta_train(path)
-    assert load(path, {"lr": 0.1})["meta_step"] == 4
-    assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
+    assert left(path)["meta_step"] == 4
+    assert [file.name for file in tmp_path.iterdir()] == ["seeds0.pt"]
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not a checkpoint" * 9])
 def test_a_damaged_checkpoint_is_named(tmp_path, damage):
-    path = tmp_path / "run.pt"
+    path = tmp_path
     meta_train(path)
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"run.pt is damaged .*Delete it to start this run from its beginning"):
+    file = path / "seeds0.pt"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=r"seeds0.pt is damaged .*Delete it to start this run from its beginning"):
         meta_train(path)
 
 
@@ -202,15 +216,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where():
     matrices[1] *= 1e150  # the second task blows up after a step or two
     problem, tasks = quadratic(matrices, centres), quadratic_tasks(3, STEPS + 1)
     learner = leap(problem, sgd(0.1), sgd(0.1), STEPS)
+    params = {"w": torch.ones(1, 4, dtype=torch.float64)}
     with pytest.raises(FloatingPointError, match="leap on 3, meta-step 0: .* task number 1 is (inf|nan) at step [0-3]"):
-        fit(learner, {"w": torch.ones(4, dtype=torch.float64)}, lambda k: tasks, Fit(2), 0, "leap on 3", {})
+        fit(learner, params, lambda k, i: tasks, Fit(2), [Member(0, "leap on 3", {})])
 
 
 @pytest.mark.parametrize("rate", [1e30, 1e200])
 def test_adapting_to_held_out_tasks_stops_where_the_loss_is_not_finite(rate):
     problem, params, tasks = small_warped()
     learner = scratch()
-    state = learner.init(params)
+    state = learner.init(alone(params))
     with pytest.raises(FloatingPointError, match="of held-out task number [0-2] is (inf|nan) at step [1-9]"):
         evaluate(learner, state, problem, sgd(rate), tasks, 10, 2, 5)
 
@@ -219,7 +234,108 @@ def test_a_replay_that_diverges_is_told_from_the_tasks():
     problem, params, tasks = small_warped()
     learner = warp_leap(problem, sgd(0.1), sgd(1e300), STEPS)
     with pytest.raises(FloatingPointError, match="meta-step 0: the meta-loss of the warps is not finite from"):
-        fit(learner, params, lambda k: tasks, Fit(2), 0, "warp_leap", {})
+        fit(learner, alone(params), lambda k, i: tasks, Fit(2), [Member(0, "warp_leap", {})])
+
+
+# ---------------------------------------------------------------- runs side by side
+
+
+def assert_same(one, other, exactly=True):
+    tolerance = {"rtol": 0, "atol": 0} if exactly else {"rtol": 1e-9, "atol": 1e-12}
+    assert one.meta_steps == other.meta_steps
+    for (k, metric, value), (k_other, metric_other, value_other) in zip(one.history, other.history, strict=True):
+        assert (k, metric) == (k_other, metric_other) and value == pytest.approx(value_other, rel=1e-9)
+    torch.testing.assert_close(leaves(one.state), leaves(other.state), **tolerance)
+
+
+@pytest.mark.parametrize("name", ["leap", "warp_leap"])
+def test_a_resumed_stack_equals_an_uninterrupted_one_bit_for_bit(tmp_path, name):
+    whole = runs(None, [0, 1, 4], name=name)
+    with pytest.raises(ZeroDivisionError):
+        runs(tmp_path, [0, 1, 4], name=name, sample=interrupted_at(5, lambda: 1 / 0))
+    assert left(tmp_path, "0_1_4")["meta_step"] == 4
+    for one, other in zip(whole, runs(tmp_path, [0, 1, 4], name=name), strict=True):
+        assert_same(one, other)
+
+
+def test_each_run_of_a_stack_is_the_run_alone_in_whatever_order():
+    alone, together = ([runs(None, [seed])[0] for seed in (3, 0)], runs(None, [3, 0]))
+    for one, other, third in zip(alone, together, reversed(runs(None, [0, 3])), strict=True):
+        assert_same(one, other, exactly=False)
+        assert_same(one, third, exactly=False)
+    assert alone[0].history != alone[1].history
+
+
+def test_seeds_that_are_added_are_trained_beside_what_is_there(tmp_path):
+    first = runs(tmp_path, [0, 1])
+    steps = []
+    more = runs(tmp_path, [0, 1, 2], sample=lambda k: steps.append(k) or shuffled(k))
+    assert steps == [0, 1, 2, 3, 4, 5]  # of seed 2 alone
+    for one, other in zip(first, more, strict=False):
+        assert_same(one, other)
+    assert_same(more[2], runs(None, [2])[0])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["seeds0_1.pt", "seeds2.pt"]
+
+
+def test_unfinished_seeds_go_on_together_and_a_new_one_after_them(tmp_path):
+    whole = runs(None, [0, 1])
+    with pytest.raises(ZeroDivisionError):
+        runs(tmp_path, [0, 1], sample=interrupted_at(5, lambda: 1 / 0))
+    steps = []
+    more = runs(tmp_path, [1, 2, 0], sample=lambda k: steps.append(k) or shuffled(k))
+    assert steps == [4, 4, 5, 5, 0, 1, 2, 3, 4, 5]
+    assert_same(more[0], whole[1])
+    assert_same(more[2], whole[0])
+    assert (
+        runs(tmp_path, [1], sample=interrupted_at(0, lambda: pytest.fail("it is there")))[0].history == more[0].history
+    )
+
+
+def test_a_seed_taken_out_of_an_unfinished_stack_goes_on_from_where_it_was(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        runs(tmp_path, [0, 1], sample=interrupted_at(5, lambda: 1 / 0))
+    steps = []
+    (one,) = runs(tmp_path, [1], sample=lambda k: steps.append(k) or shuffled(k))
+    assert steps == [4, 5]
+    assert_same(one, runs(None, [1])[0], exactly=False)
+
+
+def test_each_run_stops_by_its_own_validation_and_keeps_its_own_best():
+    errors = {0: iter([0.5, 0.3, 0.4, 0.35]), 1: iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.05])}
+    how = {"validate_every": 1, "patience": 2}
+    short, long = runs(None, [0, 1], validate=lambda i, state: next(errors[i]), **how)
+    assert (short.meta_steps, long.meta_steps) == (4, 6)
+    best = runs(None, [0], meta_steps=2)[0]
+    torch.testing.assert_close(leaves(short.state), leaves(best.state), rtol=1e-9, atol=1e-12)
+    assert_same(long._replace(history=[]), runs(None, [1])[0]._replace(history=[]), exactly=False)
+
+
+def test_a_run_that_diverges_leaves_the_others_as_they_would_be(tmp_path, capsys):
+    problem, params, tasks = small_warped()
+    learner = leap(problem, sgd(0.1), sgd(0.1), STEPS)
+    starts = {name: torch.stack([leaf, leaf * torch.nan, leaf * 1.1]) for name, leaf in params.items()}
+    members = [Member(seed, f"leap, seed {seed}", {}) for seed in (5, 6, 7)]
+    how = Fit(4, checkpoints=tmp_path)
+    good, bad, fine = fit(learner, starts, lambda k, i: tasks, how, members)
+    assert bad.error and not bad.state and bad.meta_steps == 1 and good.error is None
+    assert "leap, seed 6, meta-step 0: the training loss of training task number" in capsys.readouterr().out
+    for i, found in ((0, good), (2, fine)):
+        (one,) = fit(
+            learner, {n: leaf[i : i + 1] for n, leaf in starts.items()}, lambda k, i: tasks, Fit(4), [members[i]]
+        )
+        assert_same(found, one, exactly=False)
+    again = fit(learner, starts, lambda k, i: pytest.fail("it is there"), how, members)
+    assert again[1].error == bad.error and again[0].history == good.history
+    with pytest.raises(FloatingPointError, match="leap, seed 6, meta-step 0"):
+        fit(learner, {n: leaf[1:2] for n, leaf in starts.items()}, lambda k, i: tasks, Fit(4), members[1:2])
+
+
+def test_a_learner_of_one_run_refuses_several():
+    from leapwarp.learners.recurrent import stream
+
+    learner = stream(lambda params, draws: None, sgd(0.1), sgd(0.1), 1, lambda grads: grads)
+    with pytest.raises(ValueError, match="trains one run at a time, got 2"):
+        learner.init(repeat({"task": torch.ones(1)}, 2))
 
 
 # ---------------------------------------------------------------- the command, killed at a random moment
@@ -263,7 +379,7 @@ def test_training_killed_at_a_random_moment_resumes_to_the_same_state(tmp_path, 
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(leaf, found[1][key]) for key, leaf in found[0].items())
     left = sorted(path.name for path in (killed / "checkpoints").iterdir())
-    assert left == ["seed0.pt", "seed1.pt"]
+    assert left == ["seeds0_1.pt"]
     assert not list(killed.glob(".*"))  # no lock, no half-written file
 
 

@@ -5,12 +5,10 @@ import shutil
 
 import pytest
 import yaml
-from calls import REPO
+from calls import CONFIG, REPO, SIZES, jobs_of
 
 from leapwarp import catalogue, plan
 
-SIZES = REPO / "workflow/sizes"
-CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
 PAPER_COUNTS = {
     "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
     "omniglot_warp": [1, 3, 5, 10, 15, 20, 25],  # WarpGrad, Table 2
@@ -19,12 +17,6 @@ PAPER_COUNTS = {
     "natural_gradient": [25],  # WarpGrad, appendix H
 }
 PAPER_SEEDS = {"warp_ablation": 4, "natural_gradient": 4}  # WarpGrad, Tables 3 and 4; elsewhere 10
-
-
-def jobs_of(size, **changes):
-    """The jobs at a size of the repository, with config.yaml changed."""
-    config = CONFIG | {"size": size} | changes
-    return plan.jobs(config, plan.read_config(config, SIZES))
 
 
 def changed(value, keys, new):

@@ -6,11 +6,13 @@ from typing import Any
 import jsonschema
 import yaml
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+
 
 def read_yaml(path: Path, needed: str) -> Any:
     """What a YAML file holds; raises ValueError where there is none, with `needed` saying what should be there."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), LOADER)
     except FileNotFoundError:
         raise ValueError(f"{path}: found no such file, needed {needed}.") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,7 +1,8 @@
-"""The outer loop: meta-batches -> learner, with early stopping, checkpoints and progress."""
+"""The outer loop: meta-batches -> learner, for runs side by side, with early stopping, checkpoints and progress."""
 
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -9,14 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from leapwarp.files import atomic
 from leapwarp.inner import first_bad
 from leapwarp.interrupt import Interrupted, received
 from leapwarp.learners.base import Info, Learner, State
+from leapwarp.problem import join_tasks
 from leapwarp.rng import generator
-from leapwarp.trees import Params, leaves
+from leapwarp.trees import Params, leaves, pick
 
 Record = tuple[int, str, float]
 """(meta-step, metric, value)"""
@@ -24,105 +27,193 @@ Record = tuple[int, str, float]
 LOG_EVERY = 10.0  # seconds between two lines of progress where the output is not a terminal
 
 
+class Member(NamedTuple):
+    """A run of a stack: one seed, trained beside others as if alone."""
+
+    seed: int
+    name: str
+    """what messages call it"""
+    fingerprint: dict[str, Any]
+    """whatever its result depends on, as JSON values; an unfinished run of another one is refused"""
+
+
 class Fitted(NamedTuple):
+    """What became of one run."""
+
     state: State
-    """of the best validation error where there is validation and it is to be kept, else the last"""
+    """without the axis of runs: of the best validation error where there is validation and it is to be kept, else the
+    last; empty where the run ended in an error"""
     history: list[Record]
     meta_steps: int
-    """taken, counting those of an interrupted run"""
+    """taken, counting those of an interrupted process"""
     seconds: float
+    """its share of the time of its stack"""
+    error: str | None = None
+    """what was no longer finite, where that ended the run"""
 
 
 class Fit(NamedTuple):
     """How long to meta-train, and how to watch it."""
 
     meta_steps: int
-    validate: Callable[[State], float] | None = None
-    """state -> mean error on the validation tasks"""
+    validate: Callable[[int, State], float] | None = None
+    """(number of the run, its state as a stack of one) -> mean error on its validation tasks"""
     validate_every: int = 1
     patience: int | None = None
-    """stop after so many meta-steps without a better validation error"""
-    checkpoint: Path | None = None
+    """a run stops after so many meta-steps without a better validation error"""
+    checkpoints: Path | None = None
+    """folder for the checkpoints of all stacks"""
+    part: str = ""
+    """which part of the runs this is, in the names of their checkpoints"""
     checkpoint_every: int = 10
     keep_best: bool = True
     """end with the state of the best validation error, rather than with the last"""
-    watch: Callable[[State], dict[str, float]] | None = None
-    """other numbers of the state, taken whenever it is validated; they decide nothing"""
+    watch: Callable[[int, State], dict[str, float]] | None = None
+    """other numbers of a run's state, taken whenever it is validated; they decide nothing"""
 
 
 def fit(
     learner: Learner,
     params: Params,
-    sample: Callable[[int], Any],
+    sample: Callable[[int, int], Any],
     how: Fit,
-    seed: int,
-    name: str,
-    fingerprint: dict[str, Any],
-) -> Fitted:
-    """Meta-train `learner` from `params` (of one task), meta-step k on the tasks `sample(k)`.
+    members: Sequence[Member],
+) -> list[Fitted]:
+    """Meta-train runs side by side from `params` [run, ...], run i at meta-step k on the tasks `sample(k, i)`.
 
-    All randomness of meta-step k comes from streams named by k, so a run that is killed and started again ends as if
-    it had never stopped. The checkpoint stays when the run has finished: started again, it is read and not repeated.
+    A run that has finished, by its own validation error or because a number is no longer finite, leaves the stack, and
+    the others go on as they would have without it.
 
-    Args:
-        name: what messages call the run.
-        fingerprint: whatever the result depends on, as JSON values; an unfinished run of another one is refused.
+    All randomness of meta-step k comes from streams named by seed and k, so a stack that is killed and started again
+    ends as if it had never stopped. Checkpoints stay when the runs have finished: started again, they are read. Runs
+    that an earlier call has trained, with others or with fewer, are not trained again; those that it has begun go on in
+    the stack in which they began, before the new ones are trained in a stack of their own.
 
     Raises:
-        FloatingPointError: a loss or parameter is no longer finite; says the method, meta-step, task and step.
-        ValueError: the checkpoint is damaged or belongs to an unfinished run of other settings.
-        Interrupted: the run was told to stop; its last whole meta-step is in the checkpoint.
+        FloatingPointError: all runs have ended in an error; says the method, meta-step, task and step of the first.
+        ValueError: a checkpoint is damaged or belongs to unfinished runs of other settings.
+        Interrupted: the process was told to stop; its last whole meta-step is in the checkpoint.
     """
-    device = next(iter(params.values())).device
-    run = load(how.checkpoint, fingerprint, device) if how.checkpoint else None
-    if run is None:
-        run = {"meta_step": 0, "state": learner.init(params), "history": [], "seconds": 0.0}
-        run |= {"best": None, "best_error": None, "best_step": 0}
-    else:
-        print(f"{name}: resumed at meta-step {run['meta_step']} from {how.checkpoint}", flush=True)
-    run["finished"] = is_finished(run, how)
-    began = time.monotonic() - run["seconds"]
-    progress = Progress(name, run["meta_step"], how.meta_steps)
+    number = {member.seed: i for i, member in enumerate(members)}
+    stacks = kept(how, members, next(iter(params.values())).device)
+    new = [seed for seed in number if all(seed not in stack["runs"] for _, stack in stacks)]
+    if new:
+        start = learner.init(pick(params, [number[seed] for seed in new]))
+        stacks.append((checkpoint(how, new), leave(begun(start, new, how), how)))
+    ended: dict[int, dict[str, Any]] = {}
+    for path, stack in stacks:
+        ended |= advance(learner, stack, path, sample, how, members)["runs"]
+    found = [
+        Fitted(run["state"], run["history"], run["meta_step"], run["seconds"], run["error"])
+        for run in (ended[member.seed] for member in members)
+    ]
+    if all(each.error for each in found):
+        raise FloatingPointError(found[0].error)
+    return found
+
+
+def begun(state: State, seeds: Sequence[int], how: Fit) -> dict[str, Any]:
+    """A stack before its first meta-step: `runs` have what is each run's own, `state` is of those `active`."""
+    run = {"meta_step": 0, "history": [], "seconds": 0.0, "best": None, "best_error": None, "best_step": 0}
+    run |= {"state": {}, "error": None, "finished": is_finished(run, how)}
+    return {"meta_step": 0, "state": state, "active": list(seeds), "runs": dict.fromkeys(seeds, run)}
+
+
+def advance(
+    learner: Learner,
+    stack: dict[str, Any],
+    path: Path | None,
+    sample: Callable[[int, int], Any],
+    how: Fit,
+    members: Sequence[Member],
+) -> dict[str, Any]:
+    """Train a stack to its end. -> the stack, with no run active"""
+    mine = [member for member in members if member.seed in stack["runs"]]
+    name = mine[0].name + (f" and {len(mine) - 1} more" if mine[1:] else "")
+    fingerprint = {str(member.seed): member.fingerprint for member in mine}
+    progress = Progress(name, stack["meta_step"], how.meta_steps)
     try:
-        while not run["finished"]:
-            # A new dictionary: whenever a signal comes, `run` is the last whole meta-step.
-            run, summary = meta_step(learner, run, sample, how, seed, name)
-            run["seconds"] = time.monotonic() - began
-            progress.show(run["meta_step"], summary)
-            due = run["finished"] or run["meta_step"] % how.checkpoint_every == 0
-            if how.checkpoint and (due or run["best_step"] == run["meta_step"]):
-                save(how.checkpoint, run, fingerprint)
+        while stack["active"]:
+            # A new dictionary: whenever a signal comes, `stack` is the last whole meta-step.
+            stack, summary = meta_step(learner, stack, sample, how, members)
+            progress.show(stack["meta_step"], summary)
+            runs = stack["runs"].values()
+            due = not stack["active"] or stack["meta_step"] % how.checkpoint_every == 0
+            if path and (due or any(run["best_step"] == stack["meta_step"] for run in runs)):
+                save(path, stack, fingerprint)
             if received():  # and swallowed on the way
                 raise Interrupted(received())
     except BaseException as error:
         if not received():
             raise
-        if how.checkpoint:
-            save(how.checkpoint, run, fingerprint)
-            print(f"{name}: meta-step {run['meta_step']} saved in {how.checkpoint}", flush=True)
+        if path:
+            save(path, stack, fingerprint)
+            print(f"{name}: meta-step {stack['meta_step']} saved in {path}", flush=True)
         raise Interrupted(received()) from error
     progress.close()
-    state = run["best"] if how.keep_best and run["best"] is not None else run["state"]
-    return Fitted(state, run["history"], run["meta_step"], run["seconds"])
+    return stack
 
 
 def meta_step(
-    learner: Learner, run: dict[str, Any], sample: Callable[[int], Any], how: Fit, seed: int, name: str
+    learner: Learner, stack: dict[str, Any], sample: Callable[[int, int], Any], how: Fit, members: Sequence[Member]
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """One step of meta-training from `run`, which stays as it is. -> the run after it, the numbers of the step"""
-    k = run["meta_step"]
-    tasks = sample(k)
-    state, info = learner.step(run["state"], tasks, generator(seed, "learner", k))
-    summary = check_finite(info, state, tasks, f"{name}, meta-step {k}")
-    after = run | {"meta_step": k + 1, "state": state}
-    if how.validate and (k + 1) % how.validate_every == 0:
-        error = summary["validation_error"] = how.validate(state)
-        summary |= how.watch(state) if how.watch else {}
-        if run["best_error"] is None or error < run["best_error"]:
-            after |= {"best": state, "best_error": error, "best_step": k + 1}
-    after["history"] = run["history"] + [(k, metric, value) for metric, value in summary.items()]
-    after["finished"] = is_finished(after, how)
-    return after, summary
+    """One step of meta-training from `stack`, which stays as it is. -> the stack after it, the step's mean numbers"""
+    began, k, seeds = time.monotonic(), stack["meta_step"], stack["active"]
+    numbers = [next(i for i, member in enumerate(members) if member.seed == seed) for seed in seeds]
+    tasks = join_tasks([sample(k, i) for i in numbers])
+    state, info = learner.step(stack["state"], tasks, [generator(seed, "learner", k) for seed in seeds])
+    finite = are_finite(state, len(seeds))
+    runs, summaries = dict(stack["runs"]), []
+    for row, (seed, i) in enumerate(zip(seeds, numbers, strict=True)):
+        run = runs[seed] | {"meta_step": k + 1}
+        try:
+            own = {key: value.unflatten(0, (len(seeds), -1))[row] for key, value in info.items()}
+            where = f"{members[i].name}, meta-step {k}"
+            summary = summarise(own, tasks.index.view(len(seeds), -1)[row], where)
+            if not finite[row]:
+                raise FloatingPointError(
+                    f"{where}: {not_finite(state, row)} is no longer finite after the meta-update, though the task "
+                    "losses were. Lower the meta learning rate."
+                )
+            if how.validate and (k + 1) % how.validate_every == 0:
+                alone = pick(state, [row])
+                error = summary["validation_error"] = how.validate(i, alone)
+                summary |= how.watch(i, alone) if how.watch else {}
+                if run["best_error"] is None or error < run["best_error"]:
+                    run |= {"best": pick(state, row), "best_error": error, "best_step": k + 1}
+            summaries.append(summary)
+            run["history"] = run["history"] + [(k, metric, value) for metric, value in summary.items()]
+            run["finished"] = is_finished(run, how)
+        except FloatingPointError as error:
+            print(str(error), flush=True)
+            run |= {"error": str(error), "finished": True}
+        runs[seed] = run
+    share = (time.monotonic() - began) / len(seeds)
+    for seed in seeds:
+        runs[seed] |= {"seconds": runs[seed]["seconds"] + share}
+    after = leave({"meta_step": k + 1, "state": state, "active": seeds, "runs": runs}, how)
+    metrics = summaries[0] if summaries else {}
+    return after, {metric: sum(each[metric] for each in summaries) / len(summaries) for metric in metrics}
+
+
+def leave(stack: dict[str, Any], how: Fit) -> dict[str, Any]:
+    """The stack without the runs that have finished, each of which keeps what it has learnt."""
+    runs, seeds, state = dict(stack["runs"]), stack["active"], stack["state"]
+    for row, seed in enumerate(seeds):
+        run = runs[seed]
+        if run["finished"]:
+            keeps = how.keep_best and run["best"] is not None
+            ended = run["best"] if keeps else pick(state, row)
+            runs[seed] = run | {"state": {} if run["error"] else ended, "best": None}
+    rows = [row for row, seed in enumerate(seeds) if not runs[seed]["finished"]]
+    if len(rows) < len(seeds):
+        state = pick(state, rows) if rows else {}
+    return {
+        "meta_step": stack["meta_step"],
+        "state": state,
+        "active": [seeds[row] for row in rows],
+        "runs": runs,
+    }
 
 
 def is_finished(run: dict[str, Any], how: Fit) -> bool:
@@ -131,8 +222,23 @@ def is_finished(run: dict[str, Any], how: Fit) -> bool:
     return run["meta_step"] >= how.meta_steps or (exhausted and run["meta_step"] - run["best_step"] >= how.patience)
 
 
-def check_finite(info: Info, state: State, tasks: Any, name: str) -> dict[str, float]:
-    """The numbers of one meta-step that a curve shows; raises where any loss or parameter is not finite."""
+def are_finite(state: State, runs: int) -> list[bool]:
+    """Of each run, whether every number of its state is finite; one look for all."""
+    parts = [leaf.isfinite().reshape(runs, -1).all(1) for leaf in leaves(state).values() if leaf.numel()]
+    return torch.stack(parts).all(0).tolist() if parts else [True] * runs
+
+
+def not_finite(state: State, row: int) -> str:
+    """The path of the first tensor of a run's that is not finite."""
+    return next(path for path, leaf in leaves(state).items() if not leaf[row].isfinite().all())
+
+
+def summarise(info: Info, index: Tensor, where: str) -> dict[str, float]:
+    """The numbers of one run's meta-step that a curve shows; raises where any loss is not finite.
+
+    Args:
+        index: [task] the numbers of its training tasks.
+    """
     if not info:
         return {}
     loss = info["loss"]
@@ -140,21 +246,15 @@ def check_finite(info: Info, state: State, tasks: Any, name: str) -> dict[str, f
     if bad:
         task, step = bad
         raise FloatingPointError(
-            f"{name}: the training loss of training task number {int(tasks.index[task])} is "
+            f"{where}: the training loss of training task number {int(index[task])} is "
             f"{float(loss[task, step])} at step {step}. Needed finite losses: lower the task or meta learning rate."
         )
     if "replay_loss" in info and not info["replay_loss"].isfinite().all():
         bad_points = (~info["replay_loss"].isfinite()).nonzero()
         raise FloatingPointError(
-            f"{name}: the meta-loss of the warps is not finite from replayed point {int(bad_points[0, 0])} on. "
+            f"{where}: the meta-loss of the warps is not finite from replayed point {int(bad_points[0, 0])} on. "
             "Lower the meta learning rate."
         )
-    for path, leaf in leaves(state).items():
-        if not leaf.isfinite().all():
-            raise FloatingPointError(
-                f"{name}: {path} is no longer finite after the meta-update, though the task losses were. "
-                "Lower the meta learning rate."
-            )
     summary = {"meta_loss": float(loss.nanmean())}
     if "accuracy" in info:
         summary["meta_accuracy"] = float(info["accuracy"].nanmean())
@@ -188,14 +288,12 @@ def save(path: Path, run: dict[str, Any], fingerprint: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The run that a checkpoint holds, on `device`; None where there is none, or a finished one of other settings.
+def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a checkpoint holds, on `device`, and its fingerprint.
 
     Raises:
-        ValueError: the file is damaged, or an unfinished run of other settings (the differences are named).
+        ValueError: the file is damaged, or of an older version.
     """
-    if not path.exists():
-        return None
     try:
         run = torch.load(path, weights_only=True, map_location=device)
         found = json.loads(run.pop("fingerprint"))
@@ -208,18 +306,80 @@ def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "
         raise ValueError(
             f"checkpoint {path} was written by an older version of leapwarp. Delete it, with its folder, to begin anew."
         )
+    return run, found
+
+
+def is_usable(path: Path, found: dict[str, Any], fingerprint: dict[str, Any], finished: bool) -> bool:
+    """Whether a checkpoint is of these settings; says so where it is finished and of others.
+
+    Raises:
+        ValueError: it is of an unfinished run of other settings (the differences are named).
+    """
     needed = json.loads(json.dumps(fingerprint))
     different = [key for key in sorted(found.keys() | needed.keys()) if found.get(key) != needed.get(key)]
-    if different:
-        listing = "; ".join(f"{key} is {found.get(key)!r}, this run needs {needed.get(key)!r}" for key in different)
-        if run["finished"]:
-            print(f"{path} holds a finished run of other settings ({listing}): beginning anew", flush=True)
-            return None
-        raise ValueError(
-            f"checkpoint {path} is of an unfinished run with other settings: {listing}. "
-            "Delete it to start this run from its beginning, or go back to those settings."
-        )
-    return run
+    if not different:
+        return True
+    listing = "; ".join(f"{key} is {found.get(key)!r}, this run needs {needed.get(key)!r}" for key in different)
+    if finished:
+        print(f"{path} holds a finished run of other settings ({listing}): beginning anew", flush=True)
+        return False
+    raise ValueError(
+        f"checkpoint {path} is of an unfinished run with other settings: {listing}. "
+        "Delete it to start this run from its beginning, or go back to those settings."
+    )
+
+
+def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """The run that a checkpoint holds, on `device`; None where there is none, or a finished one of other settings.
+
+    Raises:
+        ValueError: the file is damaged, or an unfinished run of other settings (the differences are named).
+    """
+    if not path.exists():
+        return None
+    run, found = read(path, device)
+    return run if is_usable(path, found, fingerprint, run["finished"]) else None
+
+
+def checkpoint(how: Fit, seeds: Sequence[int]) -> Path | None:
+    """Where the stack of these seeds is kept."""
+    name = f"seeds{'_'.join(map(str, seeds))}{f'-{how.part}' if how.part else ''}.pt"
+    return how.checkpoints / name if how.checkpoints else None
+
+
+def kept(how: Fit, members: Sequence[Member], device: torch.device | str) -> list[tuple[Path | None, dict[str, Any]]]:
+    """The stacks that earlier calls have left in the folder, with those of their runs that are wanted.
+
+    A run that several stacks have is taken from the one that has brought it furthest.
+    """
+    if how.checkpoints is None:
+        return []
+    wanted = {member.seed: member for member in members}
+    ending = f"-{how.part}" if how.part else ""
+    stacks: dict[Path, dict[str, Any]] = {}
+    best: dict[int, tuple[int, Path]] = {}
+    for path in sorted(how.checkpoints.glob("seeds*.pt")):
+        seeds = re.fullmatch(rf"seeds(\d+(?:_\d+)*){re.escape(ending)}", path.stem)
+        mine = [seed for seed in map(int, seeds[1].split("_")) if seed in wanted] if seeds else []
+        if not mine:
+            continue
+        stack, found = read(path, device)
+        if is_usable(path, found[str(mine[0])], wanted[mine[0]].fingerprint, not stack["active"]):
+            stacks[path] = stack
+            best |= {s: max(best.get(s, (-1, path)), (stack["runs"][s]["meta_step"], path)) for s in mine}
+    chosen = []
+    for path, stack in stacks.items():
+        mine = [seed for seed in stack["runs"] if seed in best and best[seed][1] == path]
+        if not mine:
+            continue
+        name = wanted[mine[0]].name + (f" and {len(mine) - 1} more" if mine[1:] else "")
+        print(f"{name}: resumed at meta-step {stack['meta_step']} from {path}", flush=True)
+        if len(mine) < len(stack["runs"]):
+            rows = [row for row, seed in enumerate(stack["active"]) if seed in mine]
+            stack["state"] = pick(stack["state"], rows) if rows else {}
+            stack |= {"active": [stack["active"][row] for row in rows], "runs": {s: stack["runs"][s] for s in mine}}
+        chosen.append((checkpoint(how, mine), stack))
+    return chosen
 
 
 class Progress:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from leapwarp.trees import Params, add_scaled, map_tree, zeros_like
+from leapwarp.trees import Params, add_scaled, map_tree, per_task, zeros_like
 
 
 class Optimizer(NamedTuple):
@@ -38,12 +38,15 @@ def scaled_sgd(rates: Params) -> Optimizer:
 def momentum_sgd(learning_rate: float | Tensor, momentum: float | Tensor) -> Optimizer:
     """Gradient descent with momentum: v <- momentum * v + g, p <- p - learning_rate * v; the state is v.
 
-    Both numbers may be tensors, [], and the update is differentiable in them.
+    Both numbers may be tensors, [task] or [1] for all tasks, and the update is differentiable in them.
     """
 
+    def times(factor: float | Tensor, leaf: Tensor) -> Tensor:
+        return (per_task(factor, leaf) if isinstance(factor, Tensor) else factor) * leaf
+
     def update(params: Params, grads: Params, state: Params) -> tuple[Params, Params]:
-        velocity = map_tree(lambda v, g: momentum * v + g, state, grads)
-        return map_tree(lambda p, v: p - learning_rate * v, params, velocity), velocity
+        velocity = map_tree(lambda v, g: times(momentum, v) + g, state, grads)
+        return map_tree(lambda p, v: p - times(learning_rate, v), params, velocity), velocity
 
     return Optimizer(zeros_like, update)
 

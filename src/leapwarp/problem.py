@@ -62,6 +62,14 @@ def stack_tasks(
     return Task(torch.arange(len(x), device=x.device), x, y, order, x_test, y_test)
 
 
+def join_tasks(parts: Sequence[Task]) -> Task:
+    """The tasks of several runs in one stack, run by run."""
+    if len(parts) == 1:
+        return parts[0]
+    fields = {name: [getattr(part, name) for part in parts] for name in Task._fields}
+    return Task(**{name: torch.cat(field) for name, field in fields.items() if field[0] is not None})
+
+
 class Batch(NamedTuple):
     x: Tensor
     """[task, batch, *input]"""

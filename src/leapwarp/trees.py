@@ -1,9 +1,10 @@
 """Arithmetic on parameters, `dict[str, Tensor]`.
 
-A *stack* is such a dictionary in which every tensor has one leading axis, the task.
+A *stack* is such a dictionary in which every tensor has one leading axis: the run or the task. Where runs train side by
+side, the tasks of all runs share one axis, run by run: run r of R has rows r n to (r + 1) n of the R n rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +28,9 @@ def zeros_like(tree: Params) -> Params:
 
 def add_scaled(tree: Params, scale: float | Tensor, other: Params) -> Params:
     """`tree + scale * other`."""
-    return map_tree(lambda a, b: a + scale * b, tree, other)
+    if isinstance(scale, Tensor):
+        return map_tree(lambda a, b: a + scale * b, tree, other)
+    return map_tree(lambda a, b: torch.add(a, b, alpha=scale), tree, other)  # one pass through memory, not two
 
 
 def subtract(tree: Params, other: Params) -> Params:
@@ -49,17 +52,56 @@ def choose(condition: Tensor, yes: Params, no: Params) -> Params:
     return map_tree(lambda a, b: torch.where(per_task(condition, a), a, b), yes, no)
 
 
-def mean_tasks(stack: Params) -> Params:
-    return map_tree(lambda leaf: leaf.mean(0), stack)
+def repeat(tree: Params, n: int) -> Params:
+    """A stack of `n` views of one and the same tree (no memory is copied)."""
+    return map_tree(lambda leaf: leaf.unsqueeze(0).expand(n, *leaf.shape), tree)
 
 
-def repeat(tree: Params, n_tasks: int) -> Params:
-    """A stack of `n_tasks` views of one and the same tree (no memory is copied)."""
-    return map_tree(lambda leaf: leaf.unsqueeze(0).expand(n_tasks, *leaf.shape), tree)
+def spread(stack: Params, n_rows: int) -> Params:
+    """Give every run its equal part of the rows. [run, ...] -> [row, ...]; views where there is one run"""
+
+    def one(leaf: Tensor) -> Tensor:
+        copies = n_rows // len(leaf)
+        return leaf.unsqueeze(1).expand(len(leaf), copies, *leaf.shape[1:]).reshape(n_rows, *leaf.shape[1:])
+
+    return map_tree(one, stack)
+
+
+def mean_rows(stack: Params, runs: int) -> Params:
+    """The mean over each run's own rows. [row, ...] -> [run, ...]"""
+    return map_tree(lambda leaf: leaf.unflatten(0, (runs, -1)).mean(1), stack)
 
 
 def take(stack: Params, rows: slice) -> Params:
     return map_tree(lambda leaf: leaf[rows], stack)
+
+
+def n_runs(tree: Any) -> int:
+    """How many runs a stack of runs has, in nested dictionaries."""
+    return len(next(iter(leaves(tree).values())))
+
+
+def map_leaves(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """Nested dictionaries with `function` of every tensor; other values stay as they are."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    return {key: map_leaves(function, part) for key, part in tree.items()} if isinstance(tree, dict) else tree
+
+
+def pick(tree: Any, rows: int | Sequence[int]) -> Any:
+    """A copy of some rows of nested dictionaries; of one row, by its number, without the leading axis."""
+    if isinstance(rows, int):
+        return map_leaves(lambda leaf: leaf[rows].clone(), tree)
+    return map_leaves(lambda leaf: leaf[torch.tensor(rows, device=leaf.device)], tree)
+
+
+def alone(tree: Any) -> Any:
+    """Nested dictionaries as a stack of one."""
+    return map_leaves(lambda leaf: leaf.unsqueeze(0), tree)
+
+
+def stack(trees: Sequence[Params]) -> Params:
+    return map_tree(lambda *parts: torch.stack(parts), *trees)
 
 
 def to_device(tree: Params, device: torch.device) -> Params:

@@ -1,12 +1,13 @@
 """What an experiment is for the commands `train` and `evaluate`: a value made of functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from leapwarp.fit import Fitted, Member
 from leapwarp.learners.base import State
 
 Record = tuple[str, int | None, str, float]
@@ -48,18 +49,55 @@ class Run(NamedTuple):
             f"{self.name}, {self.n_tasks} tasks, seed {self.seed}" if self.n_tasks else f"{self.name}, seed {self.seed}"
         )
 
-    def checkpoint(self, name: str = "") -> Path | None:
-        """The file of the run's checkpoint, or of a part of the run that is called `name`."""
-        return self.checkpoints / f"seed{self.seed}{f'-{name}' if name else ''}.pt" if self.checkpoints else None
+    @property
+    def member(self) -> Member:
+        """What `fit` calls it."""
+        return Member(self.seed, self.title, self.identity)
+
+    def checkpoint(self, name: str) -> Path | None:
+        """The file of a part of the run, `name`, that is kept by itself."""
+        return self.checkpoints / f"seed{self.seed}-{name}.pt" if self.checkpoints else None
 
 
 class Trained(NamedTuple):
+    """One seed."""
+
     state: State
-    """what was learnt: nested dictionaries of tensors"""
+    """what was learnt: nested dictionaries of tensors, without the axis of runs"""
     records: list[Record]
     """the history of training"""
     seconds: float
-    """those of interrupted processes included"""
+    """those of interrupted processes included; where seeds train in one stack, its share"""
+    error: str | None = None
+    """why there is no state: what was no longer finite"""
+
+
+def trained(fitted: Fitted, history: list[Record]) -> Trained:
+    """What `fit` gives for one run, with the history as the experiment wants it."""
+    counted: list[Record] = [("", None, "meta_steps", fitted.meta_steps), ("", None, "meta_seconds", fitted.seconds)]
+    return Trained(fitted.state, history + counted, fitted.seconds, fitted.error)
+
+
+def in_turn(train: Callable[[Run], Trained]) -> Callable[[Sequence[Run]], list[Trained]]:
+    """Train seeds one after another, where they share no stack.
+
+    Raises:
+        FloatingPointError: none of them stays finite; says so of the first.
+    """
+
+    def all_of(runs: Sequence[Run]) -> list[Trained]:
+        found = []
+        for run in runs:
+            try:
+                found.append(train(run))
+            except FloatingPointError as error:
+                print(str(error), flush=True)
+                found.append(Trained({}, [], 0.0, str(error)))
+        if all(each.error for each in found):
+            raise FloatingPointError(found[0].error)
+        return found
+
+    return all_of
 
 
 class Evaluated(NamedTuple):
@@ -76,8 +114,9 @@ class Experiment(NamedTuple):
     methods: Callable[[Any], dict[str, Any]]
     """settings -> methods by name, each with the `settings` that it departs to"""
     evaluate: Callable[[Run, State | None], Evaluated]
-    """the run, with what it has learnt, or None for a method that is not trained"""
-    train: Callable[[Run], Trained] | None = None
+    """the run, with what it has learnt, without the axis of runs; None for a method that is not trained"""
+    train: Callable[[Sequence[Run]], list[Trained]] | None = None
+    """seeds of one method -> what each has learnt, or why it has not: side by side, or `in_turn`"""
     load: Callable[..., Any] | None = None
     """the data file, or None where the experiment reads none -> data with `source` and `checksum`"""
     evaluation: frozenset[str] = frozenset()

@@ -30,6 +30,8 @@ from leapwarp.learners.base import State
 from leapwarp.report import rows
 
 PROGRAM = "python -m leapwarp.experiments"
+DIVERGED = "diverged"
+"""the metric of a seed whose numbers did not stay finite, in training or on a held-out task; it has no results"""
 
 
 def whole_number(text: str) -> int:
@@ -176,7 +178,7 @@ def train(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} train", description="Seeds of one method -> what they learnt.")
     options_of_both(parser)
     parser.add_argument("--n-tasks", type=whole_number, default=0, help="pretraining tasks; 0 where not counted")
-    parser.add_argument("--seeds", type=whole_number, nargs="+", required=True, help="one run each, in turn")
+    parser.add_argument("--seeds", type=whole_number, nargs="+", required=True, help="one run each")
     parser.add_argument("--out", type=Path, required=True, metavar="SAFETENSORS", help="the learnt state to write")
     parser.add_argument("--history", type=Path, required=True, metavar="CSV", help="rows of training to write")
     options = parser.parse_args(arguments)
@@ -189,7 +191,10 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def train_seeds(job: Job, options: argparse.Namespace) -> None:
-    """Train each seed of the options, and write what all have learnt and how it went."""
+    """Train the seeds of the options, and write what each has learnt and how it went.
+
+    A seed whose numbers stop being finite has a row that says so, and no state; the job fails where all do.
+    """
     about, experiment = job.about, job.experiment
     method = job.method(options.method, {"--settings": options.settings})
     if experiment.train is None or not about.methods[options.method].trains:
@@ -199,21 +204,34 @@ def train_seeds(job: Job, options: argparse.Namespace) -> None:
         raise ValueError(f"--n-tasks is {options.n_tasks}, {about.name} needs {needed}.")
     settings = {key: v for key, v in asdict(method.settings).items() if key not in experiment.evaluation}
     same, hashed = job.origin(options.method, options.n_tasks), provenance.digest(digits(settings))
+    runs = [
+        Run(
+            job.data,
+            method,
+            options.method,
+            options.n_tasks,
+            seed,
+            job.device,
+            options.checkpoints,
+            job.identity(options.method, options.n_tasks, seed, settings),
+        )
+        for seed in options.seeds
+    ]
+    try:
+        found = experiment.train(runs)
+    except FloatingPointError as error:
+        if options.held_out == "test":
+            raise
+        print(error, flush=True)
+        found = [Trained({}, [], 0.0, str(error)) for _ in runs]
     frames, learnt, seconds, diverged = [], {}, {}, {}
-    for seed in options.seeds:
-        identity = job.identity(options.method, options.n_tasks, seed, settings)
-        run = Run(job.data, method, options.method, options.n_tasks, seed, job.device, options.checkpoints, identity)
-        try:
-            trained = experiment.train(run)
-        except FloatingPointError as error:
-            if options.held_out == "test":
-                raise
-            print(f"{run.title}: {error}", flush=True)
-            diverged[seed] = str(error)
-            trained = Trained({}, [("", None, "diverged", 1.0)], 0.0)
+    for run, trained in zip(runs, found, strict=True):
+        seed, records = run.seed, trained.records
+        if trained.error:
+            diverged[seed], records = trained.error, [("", None, DIVERGED, 1.0)]
         learnt[seed], seconds[seed] = trained.state, trained.seconds
-        frames.append(rows.rows(trained.records, **same, settings=hashed, seed=seed, seconds=trained.seconds))
-        print(f"{run.title}: trained in {trained.seconds:.0f} s", flush=True)
+        frames.append(rows.rows(records, **same, settings=hashed, seed=seed, seconds=trained.seconds))
+        print(f"{run.title}: {trained.error or f'trained in {trained.seconds:.0f} s'}", flush=True)
     origin = same | {"seeds": options.seeds, **job.made_by(), "settings": settings, "seconds": seconds}
     rows.write(options.history, pd.concat(frames, ignore_index=True))
     states.write(options.out, learnt, origin | {"diverged": diverged})
@@ -314,6 +332,8 @@ def _evaluate(job: Job, options: argparse.Namespace) -> None:
             | {"training": {key: value for key, value in each.training.items() if key != "settings"}}
         )
         print(f"{run.title}: evaluated, {seconds:.0f} s with training", flush=True)
+    if job.options.held_out == "test" and all((frame["metric"] == DIVERGED).any() for frame in frames):
+        raise FloatingPointError(f"no seed of {', '.join(str(each.seed) for each in found)} stays finite, see above.")
     if options.arrays:
         with atomic(options.arrays) as path, open(path, "wb") as file:
             np.savez_compressed(file, **{key: array.numpy() for key, array in arrays.items()})
@@ -329,16 +349,14 @@ def evaluated_before(run: Run, experiment: Experiment, each: Learnt) -> tuple[Ev
     found = fit.load(kept, run.identity) if kept else None
     if found:
         return Evaluated([tuple(record) for record in found["records"]], found["arrays"]), found["seconds"]
-    if "diverged" in [metric for _, _, metric, _ in each.history]:
+    if each.state == {}:  # training diverged, as its history says
         return Evaluated([]), 0.0
     began = monotonic()
     try:
         evaluated = experiment.evaluate(run, each.state)
     except FloatingPointError as error:
-        if run.identity["held_out"] == "test":
-            raise
         print(f"{run.title}: {error}", flush=True)
-        evaluated = Evaluated([("", None, "diverged", 1.0)])
+        evaluated = Evaluated([("", None, DIVERGED, 1.0)])
     seconds = monotonic() - began
     if kept:
         result = {"finished": True, "records": evaluated.records, "arrays": evaluated.arrays, "seconds": seconds}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from leapwarp.evaluate import area, check_adapted, error_below, evaluate, heldout, points
-from leapwarp.experiments.base import Evaluated, Record, Run, Trained
+from leapwarp.experiments.base import Evaluated, Record, Run, Trained, trained
 from leapwarp.fit import Fit, fit
 from leapwarp.inner import Gradient, Stop, adapt, gradient
 from leapwarp.learners import Learner, finetune, scratch
@@ -19,7 +19,7 @@ from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import Optimizer, sgd
 from leapwarp.problem import Model, Problem, Task, map_tasks, supervised
 from leapwarp.rng import generator
-from leapwarp.trees import Params, to_device
+from leapwarp.trees import Params, alone, stack, to_device
 from leapwarp.worlds.alphabets import CLASSES, Split, draw_batch, draw_tasks, images, meta_batch, split
 
 EVALUATION = frozenset({"eval_steps", "curve_every", "dampings", "damping_tasks"})
@@ -204,40 +204,44 @@ def held(run: Run, settings: Settings, names: list[str], stream: str, draws: int
     return draw_tasks(data, index, random, draws, settings.batch, settings.augmentation, settings.released_pixels)
 
 
-def train(run: Run) -> Trained:
-    """Meta-train on `n_tasks` alphabets."""
-    setup = set_up(run)
-    settings, learner = setup.settings, setup.learner
-    data = images(run.data, setup.parts.train, run.seed, run.device)
+def train(runs: Sequence[Run]) -> list[Trained]:
+    """Meta-train on `n_tasks` alphabets, all seeds side by side."""
+    setups = [set_up(run) for run in runs]
+    settings, learner = setups[0].settings, setups[0].learner
+    data = [images(run.data, setup.parts.train, run.seed, run.device) for run, setup in zip(runs, setups, strict=True)]
 
-    def sample(k: int) -> Task:
-        stream = generator(run.seed, "meta", k)
+    def sample(k: int, i: int) -> Task:
+        run, stream = runs[i], generator(runs[i].seed, "meta", k)
         index, augmentation = meta_batch(run.n_tasks, settings.meta_batch, stream), settings.augmentation
-        return draw_tasks(data, index, stream, learner.draws, settings.batch, augmentation, settings.released_pixels)
+        return draw_tasks(data[i], index, stream, learner.draws, settings.batch, augmentation, settings.released_pixels)
 
     validate = None
     if settings.validate_every:
-        tasks = held(run, settings, setup.parts.validation, "validation", settings.inner_steps)
-        validate = partial(validation_error, setup, tasks)
+        tasks = [
+            held(run, settings, setup.parts.validation, "validation", settings.inner_steps)
+            for run, setup in zip(runs, setups, strict=True)
+        ]
+        validate = lambda i, state: validation_error(setups[i], tasks[i], state)  # noqa: E731
     how = Fit(
         settings.meta_steps,
         validate,
         settings.validate_every,
         settings.patience,
-        run.checkpoint(),
-        settings.checkpoint_every,
+        runs[0].checkpoints,
+        checkpoint_every=settings.checkpoint_every,
     )
-    fitted = fit(learner, setup.params, sample, how, run.seed, run.title, run.identity)
-    records: list[Record] = [("", step, metric, value) for step, metric, value in fitted.history]
-    records += [("", None, "meta_steps", fitted.meta_steps), ("", None, "meta_seconds", fitted.seconds)]
-    return Trained(fitted.state, records, fitted.seconds)
+    params = stack([setup.params for setup in setups])
+    return [
+        trained(fitted, [("", step, metric, value) for step, metric, value in fitted.history])
+        for fitted in fit(learner, params, sample, how, [run.member for run in runs])
+    ]
 
 
 def judge(run: Run, state: State | None) -> Evaluated:
     """Adapt to the alphabets held out, from what was learnt or from the random start."""
     setup, method = set_up(run), run.method
     settings, learner, names = setup.settings, setup.learner, setup.parts.test
-    state = state or learner.init(setup.params)
+    start: State = alone(state) if state else learner.init(alone(setup.params))
     draws = max(settings.eval_steps, settings.inner_steps)
     records: list[Record] = []
     follow = gradient
@@ -245,7 +249,7 @@ def judge(run: Run, state: State | None) -> Evaluated:
         few = held(run, settings, setup.parts.validation[: settings.damping_tasks], "validation", draws)
         natural = partial(method.natural, setup.model)
         damping, records = choose_damping(
-            settings.dampings, lambda damping: validation_error(setup, few, state, natural(damping))
+            settings.dampings, lambda damping: validation_error(setup, few, start, natural(damping))
         )
         follow = natural(damping)
 
@@ -253,7 +257,7 @@ def judge(run: Run, state: State | None) -> Evaluated:
     began = time.monotonic()
     size, every, problem = settings.tasks_at_a_time, settings.curve_every, setup.problem
     result = evaluate(
-        learner, state, problem, setup.inner, tasks, settings.eval_steps, size, every, setup.stop, follow
+        learner, start, problem, setup.inner, tasks, settings.eval_steps, size, every, setup.stop, follow
     )  # fmt: skip
     records.append(("", None, "adapt_seconds", (time.monotonic() - began) / len(names)))
     at, auc = points(settings.eval_steps, every), area(result.accuracy_curve)
@@ -271,5 +275,5 @@ def judge(run: Run, state: State | None) -> Evaluated:
             records.append((task, k, "train_loss", float(result.loss_curve[i, k])))
             records.append((task, k, "train_accuracy", float(result.accuracy_curve[i, k])))
     if method.measure:
-        records += method.measure(Subject(settings, setup.model, problem, learner, state, names, tasks))
+        records += method.measure(Subject(settings, setup.model, problem, learner, start, names, tasks))
     return Evaluated(records)

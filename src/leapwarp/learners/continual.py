@@ -1,6 +1,6 @@
 """WarpGrad for continual learning (section 3(c.2), appendices D and K): warps under which a learner does not forget."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -9,10 +9,10 @@ from leapwarp.inner import adapt, fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State, path_info
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Batch, Problem, Task
-from leapwarp.trees import Params, add_scaled, map_tree, partition, repeat, zeros_like
+from leapwarp.trees import Params, add_scaled, partition, spread, zeros_like
 
 Losses = Callable[[Params, Params, Batch, Batch], Tensor]
-"""(task parameters [point, ...], warps of one task, mini-batches [point, batch, *], held-out data
+"""(task parameters [point, ...], warps [run, ...], mini-batches [point, batch, *], held-out data
 [point, subtask, n, *]) -> the meta-losses [point, subtask], differentiable in the warps"""
 
 
@@ -33,7 +33,7 @@ def after_step(problem: Problem, inner: Optimizer) -> Losses:
 
     def losses(theta: Params, warp: Params, batch: Batch, held_out: Batch) -> Tensor:
         theta = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
-        fixed, stats = repeat(warp, len(batch.y)), fresh_stats(problem, len(batch.y), batch.y.device)
+        fixed, stats = spread(warp, len(batch.y)), fresh_stats(problem, len(batch.y), batch.y.device)
         _, grads = gradient(problem, theta, fixed, stats, batch, differentiable=True)
         stepped, _ = inner.update(theta, grads, inner.init(theta))
         return at_point(problem)(stepped, warp, batch, held_out)
@@ -46,7 +46,7 @@ def at_point(problem: Problem) -> Losses:
 
     def losses(theta: Params, warp: Params, batch: Batch, held_out: Batch) -> Tensor:
         n, subtasks = held_out.y.shape[:2]
-        full, stats = {**theta, **repeat(warp, n)}, fresh_stats(problem, n, batch.y.device)
+        full, stats = {**theta, **spread(warp, n)}, fresh_stats(problem, n, batch.y.device)
         each = [Batch(held_out.x[:, i], held_out.y[:, i]) for i in range(subtasks)]
         return torch.stack([problem.loss(full, stats, one).loss for one in each], 1)
 
@@ -67,7 +67,7 @@ def continual_warp(
     A task is a sequence: mini-batch k is of its sub-task number k // steps, and `x_test` and `y_test` hold equally many
     points of each sub-task in that order. The path theta_0, ..., theta_K of ordinary gradient descent goes through all
     sub-tasks; at each of its points, the warps are to lower the losses of the current sub-task and of all before it.
-    The warps take one step for a meta-batch, along the mean over tasks of
+    A run's warps take one step for its meta-batch, along the mean over tasks of
 
         sum_t sum_{k in t} sum_{i <= t} w_i L_i(theta_k),
 
@@ -87,39 +87,29 @@ def continual_warp(
 
     def start(state: State, tasks: Task) -> tuple[Params, Params]:
         n_tasks = len(tasks.index)
-        return repeat(state["params"], n_tasks), repeat(state["warp"], n_tasks)
+        return spread(state["params"], n_tasks), spread(state["warp"], n_tasks)
 
-    def walk(state: State, tasks: Task) -> tuple[Params, Info]:
-        """The path of every task, [task, step, ...]."""
-        theta, warp = start(state, tasks)
-        path = map_tree(lambda leaf: leaf.new_empty(len(leaf), everything, *leaf.shape[1:]), theta)
-
-        def keep(k: int, params: Params, stats: Params) -> None:
-            if k < everything:
-                for name, leaf in params.items():
-                    path[name][:, k] = leaf
-
-        return path, path_info(adapt(problem, inner, theta, warp, tasks, everything, observe=keep))
-
-    def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
-        path, info = walk(state, tasks)
-        n_tasks, device = len(tasks.index), tasks.x.device
+    def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        path: list[Params] = []
+        begin, fixed = start(state, tasks)
+        adapted = adapt(problem, inner, begin, fixed, tasks, everything, observe=lambda k, at, stats: path.append(at))
+        runs, n_tasks, device = len(generators), len(tasks.index), tasks.x.device
         held_out = [part.unflatten(1, (subtasks, -1)) for part in (tasks.x_test, tasks.y_test)]
         warp = {name: leaf.detach().requires_grad_() for name, leaf in state["warp"].items()}
         total, seen = zeros_like(state["warp"]), []
         for t in range(subtasks):
             now = slice(t * steps, (t + 1) * steps)
-            theta = {name: leaf[:, now].flatten(0, 1) for name, leaf in path.items()}
+            theta = {name: torch.stack([at[name] for at in path[now]], 1).flatten(0, 1) for name in begin}
             who = torch.arange(n_tasks, device=device).repeat_interleave(steps)
             k = torch.arange(now.start, now.stop, device=device).repeat(n_tasks)
             so_far = Batch(*(part[who, : t + 1] for part in held_out))
             value = losses(theta, warp, problem.draw(tasks, who, k), so_far)
             value = (value * table[t, : t + 1].to(value)).sum(1)
-            grads = torch.autograd.grad(value.sum() / n_tasks, list(warp.values()))
+            grads = torch.autograd.grad(value.sum() * runs / n_tasks, list(warp.values()))
             total = add_scaled(total, 1.0, dict(zip(warp, grads, strict=True)))
-            seen.append(value.detach())
+            seen.append(value.detach().view(runs, -1))
         moved, outer_state = outer.update(state["warp"], total, state["outer"])
         after = {"params": state["params"], "warp": moved, "outer": outer_state}
-        return after, info | {"replay_loss": torch.cat(seen)}
+        return after, path_info(adapted) | {"replay_loss": torch.cat(seen, 1).flatten()}
 
     return Learner(init, step, start, draws=everything)

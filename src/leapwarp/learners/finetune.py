@@ -1,12 +1,14 @@
 """Multi-headed finetuning: one body trained on all tasks at once, each with a head of its own."""
 
+from collections.abc import Sequence
+
 import torch
 
 from leapwarp.inner import fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Problem, Task
-from leapwarp.trees import Params, partition, repeat
+from leapwarp.trees import Params, partition, spread
 
 
 def finetune(problem: Problem, optimizer: Optimizer, steps: int, n_tasks: int) -> Learner:
@@ -22,34 +24,32 @@ def finetune(problem: Problem, optimizer: Optimizer, steps: int, n_tasks: int) -
 
     def init(params: Params) -> State:
         head, body = partition(params, "head")
-        return {
-            "body": body,
-            "head": head,
-            "heads": {n: leaf.clone() for n, leaf in repeat(head, n_tasks).items()},
-        }
+        heads = {n: leaf.unsqueeze(1).repeat(1, n_tasks, *[1] * (leaf.dim() - 1)) for n, leaf in head.items()}
+        return {"body": body, "head": head, "heads": heads}  # heads [run, training task, ...]
 
-    def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
-        body = repeat(state["body"], 1)
-        heads = {name: leaf.clone() for name, leaf in state["heads"].items()}
-        stats = fresh_stats(problem, 1, tasks.x.device)
-        loss = torch.full((len(tasks.index), steps), torch.nan, device=tasks.x.device)
-        accuracy = torch.full_like(loss, torch.nan)
-        for pair in torch.randperm(len(tasks.index) * steps, generator=generator).tolist():
-            task, draw = divmod(pair, steps)
-            index = int(tasks.index[task])
-            params = body | {name: leaf[index : index + 1] for name, leaf in heads.items()}
-            where = torch.tensor([[task], [draw]], device=tasks.x.device)
-            result, grads = gradient(problem, params, {}, stats, problem.draw(tasks, *where))
+    def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        runs, device = len(generators), tasks.x.device
+        n = len(tasks.index) // runs
+        body, heads = state["body"], {name: leaf.clone() for name, leaf in state["heads"].items()}
+        stats = fresh_stats(problem, runs, device)
+        run, seen = torch.arange(runs, device=device), []
+        orders = torch.stack([torch.randperm(n * steps, generator=generator) for generator in generators], 1)
+        everyone, draws = run * n + orders.to(device) // steps, orders.to(device) % steps  # [update, run]
+        for who, draw in zip(everyone, draws, strict=True):  # every run takes its next batch
+            index = tasks.index[who]
+            params = body | {name: leaf[run, index] for name, leaf in heads.items()}
+            result, grads = gradient(problem, params, {}, stats, problem.draw(tasks, who, draw))
             params, _ = optimizer.update(params, grads, optimizer.init(params))
             head, body = partition(params, "head")
             for name, leaf in head.items():
-                heads[name][index] = leaf[0]
-            loss[task, draw], accuracy[task, draw] = result.loss[0], result.accuracy[0]
-        body = {name: leaf[0] for name, leaf in body.items()}
+                heads[name][run, index] = leaf
+            seen.append(torch.stack([result.loss, result.accuracy]))
+        loss, accuracy = torch.empty(2, len(tasks.index), steps, dtype=seen[0].dtype, device=device)
+        loss[everyone, draws], accuracy[everyone, draws] = torch.stack(seen, 1)
         info = {"loss": loss, "accuracy": accuracy, "steps": torch.full_like(tasks.index, steps)}
         return {"body": body, "head": state["head"], "heads": heads}, info
 
     def start(state: State, tasks: Task) -> tuple[Params, Params]:
-        return repeat(state["body"] | state["head"], len(tasks.index)), {}
+        return spread(state["body"] | state["head"], len(tasks.index)), {}
 
     return Learner(init, step, start, steps)

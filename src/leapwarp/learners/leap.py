@@ -8,7 +8,18 @@ from leapwarp.inner import Fold, Step, Stop, adapt
 from leapwarp.learners.base import Info, Learner, gradient_learner, path_info
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Problem, Task, map_tasks
-from leapwarp.trees import Params, map_tree, mean_tasks, per_task, repeat, squared_norm, subtract, zeros_like
+from leapwarp.trees import (
+    Params,
+    map_tree,
+    mean_rows,
+    n_runs,
+    per_task,
+    spread,
+    squared_norm,
+    subtract,
+    take,
+    zeros_like,
+)
 
 
 def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -> Fold:
@@ -51,16 +62,18 @@ def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -
 def path_gradient(
     problem: Problem, inner: Optimizer, steps: int, fold: Fold, size: int, stop: Stop | None = None
 ) -> Callable[[Params, Task], tuple[Params, Info]]:
-    """The meta-gradient that `fold` gathers on the way, averaged over the tasks of a meta-batch."""
+    """The meta-gradient that `fold` gathers on the way, averaged over the tasks of each run's meta-batch."""
 
     def meta_gradient(params: Params, tasks: Task) -> tuple[Params, Info]:
+        starts = spread(params, len(tasks.index))
+
         def one(tasks: Task, part: slice) -> tuple[Params, Info]:
-            start = repeat(params, len(tasks.index))
+            start = take(starts, part)
             adapted = adapt(problem, inner, start, {}, tasks, steps, fold, zeros_like(start), stop)
             return adapted.total, path_info(adapted)
 
         total, info = map_tasks(one, tasks, size)
-        return mean_tasks(total), info
+        return mean_rows(total, n_runs(params)), info
 
     return meta_gradient
 

@@ -14,7 +14,7 @@ from leapwarp.inner import Stop, adapt, fresh_stats
 from leapwarp.learners.base import Info, Learner, State, gradient_learner, path_info
 from leapwarp.optim import Optimizer, scaled_sgd
 from leapwarp.problem import Batch, Loss, Problem, Task, map_tasks
-from leapwarp.trees import Params, map_tree, mean_tasks, partition, repeat
+from leapwarp.trees import Params, map_tree, mean_rows, n_runs, partition, spread, take
 
 Unfold = Callable[[Params], tuple[Params, Params, Optimizer]]
 """meta-parameters, a stack -> where the task begins, what is fixed while it is learnt, and the task optimizer, all of
@@ -28,51 +28,63 @@ def _first_order(
     return loop.gradient(problem, params, fixed, stats, batch, False)
 
 
-def query_gradient(
+def row_gradients(
     problem: Problem,
     unfold: Unfold,
+    params: Params,
+    tasks: Task,
     steps: int,
-    size: int,
     stop: Stop | None = None,
     order: int = 2,
     observe: Callable[[int, Params, Params], None] | None = None,
-) -> Callable[[Params, Task], tuple[Params, Info]]:
-    """The gradient, through `steps` updates, of the loss on the tasks' held-out data, averaged over them.
+) -> tuple[Params, Info]:
+    """The gradient, through `steps` updates, of the loss on each task's held-out data.
 
     Held-out data are normalised by their own statistics, as the steps' batches are. Memory grows with `steps`.
 
     Args:
+        params: meta-parameters [task, ...], as many as tasks.
         order: 2, or 1 to take the task gradients for constants.
         observe: as in `adapt`.
+
+    Returns:
+        gradients [task, ...] shaped as `params`, and what `path_info` says.
     """
     if order not in (1, 2):
         raise ValueError(f"order is {order}, needed 2 or 1.")
-    follow = loop.gradient if order == 2 else _first_order
+    learnt = {n: leaf.detach().requires_grad_() for n, leaf in params.items()}
+    start, fixed, inner = unfold(learnt)
+    adapted = adapt(
+        problem,
+        inner,
+        start,
+        fixed,
+        tasks,
+        steps,
+        stop=stop,
+        observe=observe,
+        differentiable=True,
+        gradient=loop.gradient if order == 2 else _first_order,
+    )
+    stats = fresh_stats(problem, len(tasks.index), tasks.x.device)
+    query = problem.loss({**adapted.params, **fixed}, stats, Batch(tasks.x_test, tasks.y_test))
+    grads = torch.autograd.grad(query.loss.sum(), list(learnt.values()))
+    return dict(zip(learnt, grads, strict=True)), path_info(adapted)
+
+
+def query_gradient(
+    problem: Problem, unfold: Unfold, steps: int, size: int, stop: Stop | None = None, order: int = 2
+) -> Callable[[Params, Task], tuple[Params, Info]]:
+    """`row_gradients` from the meta-parameters of each run, averaged over its tasks."""
 
     def meta_gradient(params: Params, tasks: Task) -> tuple[Params, Info]:
+        rows = spread(params, len(tasks.index))
+
         def one(tasks: Task, part: slice) -> tuple[Params, Info]:
-            n_tasks = len(tasks.index)
-            learnt = {n: leaf.detach().requires_grad_() for n, leaf in repeat(params, n_tasks).items()}
-            start, fixed, inner = unfold(learnt)
-            adapted = adapt(
-                problem,
-                inner,
-                start,
-                fixed,
-                tasks,
-                steps,
-                stop=stop,
-                observe=observe,
-                differentiable=True,
-                gradient=follow,
-            )
-            stats = fresh_stats(problem, n_tasks, tasks.x.device)
-            query = problem.loss({**adapted.params, **fixed}, stats, Batch(tasks.x_test, tasks.y_test))
-            grads = torch.autograd.grad(query.loss.sum(), list(learnt.values()))
-            return dict(zip(learnt, grads, strict=True)), path_info(adapted)
+            return row_gradients(problem, unfold, take(rows, part), tasks, steps, stop, order)
 
         grads, info = map_tasks(one, tasks, size)
-        return mean_tasks(grads), info
+        return mean_rows(grads, n_runs(params)), info
 
     return meta_gradient
 
@@ -108,7 +120,7 @@ def tnets(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size
 
     def start(state: State, tasks: Task) -> tuple[Params, Params]:
         fixed, theta = partition(state["params"], "warp")
-        return repeat(theta, len(tasks.index)), repeat(fixed, len(tasks.index))
+        return spread(theta, len(tasks.index)), spread(fixed, len(tasks.index))
 
     return learner._replace(start=start)
 
@@ -135,7 +147,7 @@ def metasgd(problem: Problem, learning_rate: float, outer: Optimizer, steps: int
         return learner.init(params | rates)
 
     def start(state: State, tasks: Task) -> tuple[Params, Params]:
-        return repeat(split(state["params"])[0], len(tasks.index)), {}
+        return spread(split(state["params"])[0], len(tasks.index)), {}
 
     return Learner(init, learner.step, start, steps, lambda state: scaled_sgd(split(state["params"])[1]))
 
@@ -156,7 +168,7 @@ def cavia(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size
         return learner.init({name: leaf for name, leaf in params.items() if name != "context"})
 
     def start(state: State, tasks: Task) -> tuple[Params, Params]:
-        shared = repeat(state["params"], len(tasks.index))
+        shared = spread(state["params"], len(tasks.index))
         return begin(shared), shared
 
     return learner._replace(init=init, start=start)

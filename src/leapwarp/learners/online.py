@@ -1,6 +1,6 @@
 """WarpGrad online (Algorithm 1) for the warps alone, where tasks bring their own initialisation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -9,7 +9,7 @@ from leapwarp.learners.base import Info, Learner, State, path_info
 from leapwarp.learners.warpgrad import warp_gradient
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Problem, Task
-from leapwarp.trees import Params, repeat
+from leapwarp.trees import Params, spread
 
 
 def online_warp(
@@ -18,9 +18,8 @@ def online_warp(
     outer: Optimizer,
     steps: int,
     begin: Callable[[Params, Task], Params],
-    share: Callable[[Params, int], Params] = repeat,
 ) -> Learner:
-    """WarpGrad Algorithm 1: one update of the warps a meta-batch, along the sum of all tasks' and steps' gradients.
+    """WarpGrad Algorithm 1: one update of a run's warps for its meta-batch, along the sum of its gradients.
 
     The warps stay as they are while the meta-batch is learnt. So the gradients, which the algorithm adds up step by
     step, are taken for all points of all paths at once when these are complete; the sum is the same.
@@ -29,18 +28,16 @@ def online_warp(
         problem, inner, outer: what to learn, and the optimizers of the tasks and of the warps.
         steps: gradient steps on each task, K.
         begin: (warps as a stack, tasks) -> the tasks' initial parameters, a stack.
-        share: gives each of so many tasks its warps. Several sets of warps that share nothing can be trained at once: a
-            stack of g sets, the tasks of each in turn.
     """
 
     def init(params: Params) -> State:
         return {"warp": params, "outer": outer.init(params)}
 
     def start(state: State, tasks: Task) -> tuple[Params, Params]:
-        warp = share(state["warp"], len(tasks.index))
+        warp = spread(state["warp"], len(tasks.index))
         return begin(warp, tasks), warp
 
-    def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
+    def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
         path: list[Params] = []
         theta, warp = start(state, tasks)
         adapted = adapt(problem, inner, theta, warp, tasks, steps, observe=lambda k, params, stats: path.append(params))
@@ -48,7 +45,7 @@ def online_warp(
         who = torch.arange(len(tasks.index), device=tasks.x.device).repeat_interleave(steps)
         k = torch.arange(steps, device=tasks.x.device).repeat(len(tasks.index))
         batch = problem.draw(tasks, who, k)
-        loss, grads = warp_gradient(problem, inner, points, state["warp"], batch, batch, share=share)
+        loss, grads = warp_gradient(problem, inner, points, state["warp"], batch, batch)
         moved, outer_state = outer.update(state["warp"], grads, state["outer"])
         return {"warp": moved, "outer": outer_state}, path_info(adapted) | {"replay_loss": loss}
 

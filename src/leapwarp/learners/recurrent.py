@@ -1,12 +1,12 @@
 """WarpGrad in a stream of tasks (Algorithm 3): task parameters and warps learn from one and the same batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from leapwarp.learners.base import Info, Learner, State
+from leapwarp.learners.base import Info, Learner, State, one_run
 from leapwarp.optim import Optimizer
 from leapwarp.trees import Params, add_scaled, map_tree, zeros_like
 
@@ -63,7 +63,7 @@ def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int
             total, count = zeros_like(warp), 0
         return after | {"sum": total, "count": count}, loss, reward
 
-    def step(state: State, tasks: Any, generator: torch.Generator) -> tuple[State, Info]:
+    def step(state: State, tasks: Any, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
         losses, rewards = [], []
         for draws in tasks.batches:
             state, loss, reward = update(state, draws)
@@ -76,4 +76,4 @@ def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int
     def start(state: State, tasks: Any) -> tuple[Params, Params]:
         return state["params"], state["warp"]
 
-    return Learner(init, step, start)
+    return one_run(Learner(init, step, start))

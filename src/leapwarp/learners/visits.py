@@ -1,17 +1,18 @@
 """Tasks of different shapes, met one at a time: Leap on an encoder alone, and methods that keep what each visit learns.
 
 A task owns some parameters (its head, at least), whose shapes may differ from task to task, and shares the rest. So
-every task is a stack of one, and its number of steps is its own.
+every task is a stack of one, and its number of steps is its own. Seeds are trained one after another, for the same
+reason: their tasks share no shapes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from leapwarp.inner import Adapted, Fold, Gradient, Step, Stop, adapt, gradient
-from leapwarp.learners.base import Info, Learner, State
+from leapwarp.learners.base import Info, Learner, State, one_run
 from leapwarp.learners.leap import leap_fold
 from leapwarp.optim import Optimizer, cosine_sgd
 from leapwarp.problem import Problem, Task
@@ -159,8 +160,8 @@ def leap_encoder(
         device = next(iter(params.values())).device
         return {"shared": params, "outer": outer.init(params), "latest": _unmet(visits, device)}
 
-    def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
-        shared = state["shared"]
+    def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        shared, (generator,) = state["shared"], generators
         fold, total = encoder_fold(leap_fold(length), set(shared)), zeros_like(shared)
         trained, latest = [], state["latest"].clone()
         for i, number in enumerate(tasks.index.tolist()):
@@ -174,7 +175,7 @@ def leap_encoder(
         shared, outer_state = outer.update(shared, total, state["outer"])
         return {"shared": shared, "outer": outer_state, "latest": latest}, joined_info(trained)
 
-    return Learner(init, step, _starts_by_join)
+    return one_run(Learner(init, step, _starts_by_join))
 
 
 def sequential(
@@ -201,7 +202,7 @@ def sequential(
         met = torch.zeros(len(owned), device=like.device)
         return {"shared": params if shares else {}, "own": own, "met": met, "latest": _unmet(visits, like.device)}
 
-    def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
+    def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
         trained, latest = [], state["latest"].clone()
         for i, number in enumerate(tasks.index.tolist()):
             about, own = visits[number], state["own"][str(number)]
@@ -215,7 +216,7 @@ def sequential(
             trained.append(adapted._replace(params={}))
         return state | {"latest": latest}, joined_info(trained)
 
-    return Learner(init, step, _starts_by_join)
+    return one_run(Learner(init, step, _starts_by_join))
 
 
 def _unmet(visits: list[Visit], device: torch.device) -> Tensor:

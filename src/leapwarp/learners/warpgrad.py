@@ -4,7 +4,7 @@
 (Algorithm 1). Both learn the initialisation by Leap; `warp_maml` follows the paths once and learns it by MAML.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,10 +13,21 @@ from torch import Tensor
 from leapwarp.inner import Step, adapt, fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State, path_info
 from leapwarp.learners.leap import leap_fold
-from leapwarp.learners.maml import query_gradient
+from leapwarp.learners.maml import row_gradients
 from leapwarp.optim import Optimizer, momentum_sgd, sgd
 from leapwarp.problem import Batch, Problem, Task, map_tasks
-from leapwarp.trees import Params, add_scaled, map_tree, mean_tasks, partition, repeat, take, zeros_like
+from leapwarp.trees import (
+    Params,
+    add_scaled,
+    map_tree,
+    mean_rows,
+    n_runs,
+    partition,
+    per_task,
+    spread,
+    take,
+    zeros_like,
+)
 
 Split = tuple[Params, Params]
 """(task parameters, warp parameters)"""
@@ -44,7 +55,7 @@ def warp_gradient(
     order: int = 2,
     rates: Params | None = None,
     velocity: Params | None = None,
-    share: Callable[[Params, int], Params] = repeat,
+    share: Callable[[Params, int], Params] = spread,
 ) -> tuple[Tensor, Params]:
     """The gradient of the warp objective at given task parameters (WarpGrad equation 3).
 
@@ -57,14 +68,15 @@ def warp_gradient(
 
     Args:
         inner: the task optimizer whose first update is the step in the objective.
-        params: stack of task parameters. warp: warp parameters of one task, shared by the stack.
+        params: stack of task parameters. warp: warp parameters [run, ...]; the tasks of the stack are those of each
+            run in turn, in equal numbers.
         task_batch, meta_batch: batches for L_task and L_meta.
         order: 2 for the objective as it stands. 1 detaches the inner gradient, which leaves the path through the
             outer loss alone: the paper's approximation (Sec. 2), and what the released code computes when it is asked
             for the objective in full. 0 leaves out the step: L_meta(theta; phi), the released code's approximation.
-        rates: `learning_rate` and `momentum`, [] each, in place of `inner`; their gradients join the warps'.
+        rates: `learning_rate` and `momentum`, [run] each, in place of `inner`; their gradients join the warps'.
         velocity: with `rates`, the momentum that the task had gathered at `params`.
-        share: gives each of so many tasks its warps.
+        share: gives each of so many tasks its run's warps, where the tasks are not those of each run in turn.
 
     Returns:
         L_meta [task] after the step, and the gradient of their sum, shaped as `warp` (and `rates`).
@@ -72,14 +84,15 @@ def warp_gradient(
     n_tasks, device = len(task_batch.y), task_batch.y.device
     leaves = {name: leaf.detach().requires_grad_() for name, leaf in (warp | (rates or {})).items()}
     theta = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
-    fixed = share({name: leaves[name] for name in warp}, n_tasks)
+    shared = share(leaves, n_tasks)
+    fixed = {name: shared[name] for name in warp}
     stats = fresh_stats(problem, n_tasks, device)
     stepped = theta
     if order:
         _, grads = gradient(problem, theta, fixed, stats, task_batch, differentiable=order == 2)
         state: Any = inner.init(theta)
         if rates is not None:
-            inner, state = momentum_sgd(leaves["learning_rate"], leaves["momentum"]), velocity or zeros_like(theta)
+            inner, state = momentum_sgd(shared["learning_rate"], shared["momentum"]), velocity or zeros_like(theta)
         stepped, _ = inner.update(theta, grads, state)
     meta = problem.loss({**stepped, **fixed}, stats, meta_batch)
     grads = torch.autograd.grad(meta.loss.sum(), list(leaves.values()))
@@ -100,7 +113,12 @@ def _pull(outer: Optimizer, state: State, leap_grads: Params, scale: float) -> S
 
 def _start(state: State, tasks: Task) -> Split:
     n_tasks = len(tasks.index)
-    return repeat(state["params"], n_tasks), repeat(state["warp"], n_tasks)
+    return spread(state["params"], n_tasks), spread(state["warp"], n_tasks)
+
+
+def share_of(part: slice, n_tasks: int) -> Callable[[Params, int], Params]:
+    """A `share` for some tasks, `part`, of the `n_tasks` of all runs."""
+    return lambda warp, n: take(spread(warp, n_tasks), part)
 
 
 def warp_leap(
@@ -120,6 +138,7 @@ def warp_leap(
     A meta-update adapts to every task of the meta-batch with the warps fixed, keeps every theta_k, k < steps, in a
     buffer, and then goes through the buffer in random order: after each `eta` points, the warps take one step along
     the sum of their exact gradients. Last, the initialisation takes one step along the Leap gradient of the paths.
+    Runs share nothing: each replays its own buffer into its own warps.
 
     The warps are the parameters named `warp.*`. Those named `embedding.*` are adapted with the others on each task,
     but always begin at the value they were initialised with.
@@ -149,43 +168,49 @@ def warp_leap(
         if rates:
             like = next(iter(theta.values()))
             first = {"learning_rate": rates.learning_rate, "momentum": rates.momentum}
-            state["rates"] = {name: like.new_tensor(value) for name, value in first.items()}
+            state["rates"] = {name: like.new_full((len(like),), value) for name, value in first.items()}
         return state
-
-    def optimizer(state: State) -> Optimizer:
-        return momentum_sgd(**state["rates"]) if rates else inner
 
     def collect(state: State, tasks: Task) -> tuple[Params, Params, Params, Info]:
         """Leap's gradient, and the buffer of parameters and momenta: a preallocated tensor each, [task, step, ...]."""
-        n_tasks, theta = len(tasks.index), state["params"]
-        buffer = map_tree(lambda leaf: leaf.new_empty(n_tasks, steps, *leaf.shape), theta)
+        starts, warps = _start(state, tasks)
+        buffer = map_tree(lambda leaf: leaf.new_empty(len(leaf), steps, *leaf.shape[1:]), starts)
         momenta = map_tree(torch.zeros_like, buffer) if rates else {}
+        learnt = spread(state["rates"], len(tasks.index)) if rates else {}
 
         def one(tasks: Task, part: slice) -> tuple[Params, Info]:
-            mine, velocity = take(buffer, part), take(momenta, part)
+            mine, velocity, rate = take(buffer, part), take(momenta, part), take(learnt, part)
+            descend = momentum_sgd(**rate) if rates else inner
 
             def keep(total: Params, before: Step, after: Step) -> Params:
                 k = before.number
                 for name, leaf in before.params.items():
                     mine[name][:, k] = leaf
                     if rates and k + 1 < steps:
-                        velocity[name][:, k + 1] = (
-                            state["rates"]["momentum"] * velocity[name][:, k] + before.grads[name]
-                        )
+                        gathered = velocity[name][:, k]
+                        velocity[name][:, k + 1] = per_task(rate["momentum"], gathered) * gathered + before.grads[name]
                 return fold(total, before, after)
 
-            start, fixed = _start(state, tasks)
-            adapted = adapt(problem, optimizer(state), start, fixed, tasks, steps, keep, zeros_like(start))
+            start = take(starts, part)
+            adapted = adapt(problem, descend, start, take(warps, part), tasks, steps, keep, zeros_like(start))
             return adapted.total, path_info(adapted)
 
         total, info = map_tasks(one, tasks, size)
-        return mean_tasks(total), buffer, momenta, info
+        return mean_rows(total, n_runs(state["params"])), buffer, momenta, info
 
     def replay(state: State, buffer: Params, momenta: Params, tasks: Task, order_of: Tensor) -> tuple[State, Tensor]:
-        """Update the warps on points of the buffer, `eta` at a time. -> what changed, and the meta-losses [point]"""
+        """Update the warps on points of the buffer, `eta` of each run at a time.
+
+        Args:
+            order_of: [run, point] the points of each run's own tasks.
+
+        Returns:
+            what changed of the state, and the meta-losses [run x point].
+        """
         warp, outer_state, learnt, losses = state["warp"], state["warp_outer"], state.get("rates"), []
-        for chosen in order_of.split(eta):
-            who, k = chosen // steps, chosen % steps
+        first = torch.arange(len(order_of), device=order_of.device)[:, None] * (len(tasks.index) // len(order_of))
+        for chosen in order_of.split(eta, 1):
+            who, k = (first + chosen // steps).flatten(), (chosen % steps).flatten()
             theta, velocity = ({name: leaf[who, k] for name, leaf in tree.items()} for tree in (buffer, momenta))
             task_batch = problem.draw(tasks, who, steps + 1 + 2 * k)
             meta_batch = problem.draw(tasks, who, steps + 2 + 2 * k)
@@ -196,18 +221,19 @@ def warp_leap(
             if rates and learnt:
                 bounded = {name: grads[name].clamp(-rates.clip, rates.clip) for name in learnt}
                 learnt, _ = rates_outer.update(learnt, bounded, rates_outer.init(learnt))
-            losses.append(loss)
+            losses.append(loss.view(chosen.shape))
         changed = {"warp": warp, "warp_outer": outer_state} | ({"rates": learnt} if learnt else {})
-        return changed, torch.cat(losses)
+        return changed, torch.cat(losses, 1).flatten()
 
-    def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
+    def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
         leap_grads, buffer, momenta, info = collect(state, tasks)
-        everything = len(tasks.index) * steps
-        order_of = torch.randperm(everything, generator=generator)[: points or everything].to(tasks.x.device)
-        changed, meta_loss = replay(state, buffer, momenta, tasks, order_of)
+        everything = len(tasks.index) // len(generators) * steps
+        orders = [torch.randperm(everything, generator=each)[: points or everything] for each in generators]
+        changed, meta_loss = replay(state, buffer, momenta, tasks, torch.stack(orders).to(tasks.x.device))
         return changed | _pull(outer, state, leap_grads, scale), info | {"replay_loss": meta_loss}
 
-    return Learner(init, step, _start, draws=3 * steps + 1, optimizer=optimizer if rates else None)
+    learnt = (lambda state: momentum_sgd(**state["rates"])) if rates else None
+    return Learner(init, step, _start, draws=3 * steps + 1, optimizer=learnt)
 
 
 def warp_leap_online(
@@ -220,7 +246,7 @@ def warp_leap_online(
     scale: float = 1.0,
     order: int = 2,
 ) -> Learner:
-    """Warp-Leap with online meta-training (WarpGrad Algorithm 1): one update of the warps for a meta-batch.
+    """Warp-Leap with online meta-training (WarpGrad Algorithm 1): one update of a run's warps for its meta-batch.
 
     At every theta_k, k < steps, of every task, the gradient of the warp objective is added up on the way, in constant
     memory; the warps then take one step along the sum, as the algorithm prints it, so that `warp_outer`'s rate goes
@@ -235,32 +261,37 @@ def warp_leap_online(
         theta, warp = _split(params)
         return {"params": theta, "warp": warp, "outer": outer.init(theta), "warp_outer": warp_outer.init(warp)}
 
-    def walk(state: State) -> Callable[[Task, slice], tuple[Params, Params, Tensor, Info]]:
+    def walk(state: State, everyone: Task) -> Callable[[Task, slice], tuple[Params, Params, Tensor, Info]]:
+        starts, warps = _start(state, everyone)
+
         def one(tasks: Task, part: slice) -> tuple[Params, Params, Tensor, Info]:
             who, losses = torch.arange(len(tasks.index), device=tasks.x.device), []
+            share = share_of(part, len(everyone.index))
 
             def both(total: tuple[Params, Params], before: Step, after: Step) -> tuple[Params, Params]:
                 batches = (
                     problem.draw(tasks, who, torch.full_like(who, steps + i + 2 * before.number)) for i in (1, 2)
                 )
-                loss, grads = warp_gradient(problem, inner, before.params, state["warp"], *batches, order=order)
+                loss, grads = warp_gradient(
+                    problem, inner, before.params, state["warp"], *batches, order=order, share=share
+                )
                 losses.append(loss)
                 return fold(total[0], before, after), add_scaled(total[1], 1.0, grads)
 
-            start, fixed = _start(state, tasks)
+            start = take(starts, part)
             first = zeros_like(start), zeros_like(state["warp"])
-            adapted = adapt(problem, inner, start, fixed, tasks, steps, both, first)
+            adapted = adapt(problem, inner, start, take(warps, part), tasks, steps, both, first)
             leap_total, warp_total = adapted.total
             one_row = {name: leaf[None] for name, leaf in warp_total.items()}  # the sum of these tasks
             return leap_total, one_row, torch.stack(losses, 1), path_info(adapted)
 
         return one
 
-    def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
-        leap_total, warp_total, losses, info = map_tasks(walk(state), tasks, size)
+    def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        leap_total, warp_total, losses, info = map_tasks(walk(state, tasks), tasks, size)
         summed = {name: leaf.sum(0) for name, leaf in warp_total.items()}
         warp, warp_state = warp_outer.update(state["warp"], summed, state["warp_outer"])
-        pulled = _pull(outer, state, mean_tasks(leap_total), scale)
+        pulled = _pull(outer, state, mean_rows(leap_total, len(generators)), scale)
         return pulled | {"warp": warp, "warp_outer": warp_state}, info | {"replay_loss": losses.flatten()}
 
     return Learner(init, step, _start, draws=3 * steps + 1)
@@ -281,7 +312,8 @@ def warp_maml(
         J = L(phi) + lambda C_MAML(theta_0)
 
     At every theta_k, k < steps, of every task, the gradient of the warp objective is added up, the task loss being that
-    of the step's batch and the meta-loss that of the task's held-out data; the warps take one step along the sum. The
+    of the step's batch and the meta-loss that of the task's held-out data; a run's warps take one step along the sum of
+    its tasks. The
     initialisation takes one along the gradient, through all steps, of the loss on the held-out data, with the warps
     held and not otherwise preconditioned. L needs constant memory; C is MAML's, whose memory grows with `steps`.
 
@@ -294,36 +326,42 @@ def warp_maml(
         theta, warp = _split(params)
         return {"params": theta, "warp": warp, "outer": outer.init(theta), "warp_outer": warp_outer.init(warp)}
 
-    def walk(state: State) -> Callable[[Task, slice], tuple[Params, Params, Tensor, Info]]:
+    def walk(state: State, everyone: Task) -> Callable[[Task, slice], tuple[Params, Params, Tensor, Info]]:
+        starts, warps = _start(state, everyone)
+
         def one(tasks: Task, part: slice) -> tuple[Params, Params, Tensor, Info]:
-            n_tasks = len(tasks.index)
-            who = torch.arange(n_tasks, device=tasks.x.device)
+            who = torch.arange(len(tasks.index), device=tasks.x.device)
             held_out = Batch(tasks.x_test, tasks.y_test)
-            fixed, losses, total = repeat(state["warp"], n_tasks), [], zeros_like(state["warp"])
+            share = share_of(part, len(everyone.index))
+            fixed, losses, total = take(warps, part), [], zeros_like(state["warp"])
 
             def along(k: int, params: Params, stats: Params) -> None:
                 nonlocal total
                 if k == steps:
                     return
                 batch = problem.draw(tasks, who, torch.full_like(who, k))
-                loss, grads = warp_gradient(problem, inner, params, state["warp"], batch, held_out, order)
+                loss, grads = warp_gradient(problem, inner, params, state["warp"], batch, held_out, order, share=share)
                 losses.append(loss)
                 total = add_scaled(total, 1.0, grads)
 
-            pull = query_gradient(
-                problem, lambda theta: (theta, fixed, inner), steps, n_tasks, order=max(order, 1), observe=along
+            grads, info = row_gradients(
+                problem,
+                lambda theta: (theta, fixed, inner),
+                take(starts, part),
+                tasks,
+                steps,
+                order=max(order, 1),
+                observe=along,
             )
-            grads, info = pull(state["params"], tasks)
             one_row = {name: leaf[None] for name, leaf in total.items()}  # the sum of these tasks
-            summed = {name: n_tasks * leaf[None] for name, leaf in grads.items()}
-            return summed, one_row, torch.stack(losses, 1), info
+            return grads, one_row, torch.stack(losses, 1), info
 
         return one
 
-    def step(state: State, tasks: Task, generator: torch.Generator) -> tuple[State, Info]:
-        pulls, warp_total, losses, info = map_tasks(walk(state), tasks, size)
+    def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        pulls, warp_total, losses, info = map_tasks(walk(state, tasks), tasks, size)
         warp_grads = {name: leaf.sum(0) for name, leaf in warp_total.items()}
-        grads = {name: scale * leaf.sum(0) / len(tasks.index) for name, leaf in pulls.items()}
+        grads = {name: scale * leaf for name, leaf in mean_rows(pulls, len(generators)).items()}
         warp, warp_state = warp_outer.update(state["warp"], warp_grads, state["warp_outer"])
         params, outer_state = outer.update(state["params"], grads, state["outer"])
         moved = {"params": params, "outer": outer_state, "warp": warp, "warp_outer": warp_state}

@@ -40,7 +40,10 @@ def warped_mlp(hidden: int = 200, warp_hidden: int = 100, layers: int = 4, warp:
 
 
 def forward(params: Params, x: Tensor, change: Change | None = None) -> Tensor:
-    """Outputs of the network. Stacks; warps may be of one task and are then shared. x [task, batch, 1] -> the same
+    """Outputs of the network. x [task, batch, 1] -> the same
+
+    Parameters are stacks. Those of a layer may be fewer than the tasks, [run, ...]: the tasks are then those of each
+    run in turn.
 
     Args:
         change: what is done to the output of each task layer.
@@ -71,7 +74,7 @@ def after_step(params: Params, batch: Batch, rate: float, x: Tensor) -> Tensor:
     memory. The deltas are the gradients of probes that are added to the layers' outputs.
 
     Args:
-        params: stack of task parameters, constants; warps of one task, shared by the stack.
+        params: task parameters [task, ...], constants; warps [run, ...] or [task, ...].
         batch: the step's, of each task. x: [task, point, 1].
     """
     inputs: list[Tensor] = []
@@ -98,6 +101,5 @@ def _layer(name: str, inputs: int, outputs: int, generator: torch.Generator) -> 
 
 def _linear(params: Params, name: str, h: Tensor) -> Tensor:
     weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
-    if weight.dim() == 2:
-        return torch.nn.functional.linear(h, weight, bias)
-    return torch.baddbmm(bias.unsqueeze(1), h, weight.mT)
+    rows = h.reshape(len(weight), -1, h.shape[-1])
+    return torch.baddbmm(bias.unsqueeze(1), rows, weight.mT).view(*h.shape[:2], -1)

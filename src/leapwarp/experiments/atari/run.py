@@ -17,7 +17,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from leapwarp.experiments.atari.agent import Settings, pictures, train
-from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained
+from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained, in_turn
 from leapwarp.learners.base import State
 from leapwarp.models import actor_critic
 from leapwarp.rng import generator
@@ -112,4 +112,4 @@ def judge(run: Run, state: State | None) -> Evaluated:
     return Evaluated([*records, ("", None, "train_seconds", seconds)], arrays)
 
 
-EXPERIMENT = Experiment(PUBLISHED, methods, judge, train_by_jobs, load, frozenset(GROUPS))
+EXPERIMENT = Experiment(PUBLISHED, methods, judge, in_turn(train_by_jobs), load, frozenset(GROUPS))

@@ -19,7 +19,7 @@ no order beyond the spread over seeds; chance is 20.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from leapwarp.data.classes import load
 from leapwarp.evaluate import check_adapted
-from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained
+from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained, trained
 from leapwarp.fit import Fit, fit, thinned
 from leapwarp.inner import adapt
 from leapwarp.learners import Learner, cavia, maml, metasgd, reptile, tnets, warp_maml
@@ -38,7 +38,7 @@ from leapwarp.models.conv4 import PLAIN, Extra, conv4
 from leapwarp.optim import adam, sgd
 from leapwarp.problem import Batch, Loss, Model, Problem, Task, map_tasks, supervised
 from leapwarp.rng import generator
-from leapwarp.trees import Params, to_device
+from leapwarp.trees import Params, alone, stack, to_device
 from leapwarp.worlds.episodes import as_tasks, draw_episodes
 
 EVALUATION = frozenset({"n_test"})
@@ -183,33 +183,33 @@ def score(setup: Setup, settings: Settings, state: State, tasks: Task) -> Scores
     return map_tasks(one, tasks, settings.tasks_at_a_time)
 
 
-def train(run: Run) -> Trained:
-    """Meta-train on tasks of the training classes."""
-    settings, setup = run.method.settings, set_up(run)
+def train(runs: Sequence[Run]) -> list[Trained]:
+    """Meta-train on tasks of the training classes, all seeds side by side."""
+    settings, setup = runs[0].method.settings, set_up(runs[0])
 
-    def sample(k: int) -> Task:
-        stream = generator(run.seed, "meta", k)
+    def sample(k: int, i: int) -> Task:
+        run, stream = runs[i], generator(runs[i].seed, "meta", k)
         shots, queries = settings.train_shots, settings.queries
         episodes = draw_episodes(run.data, "train", settings.meta_batch, WAYS, shots, queries, stream)
         return as_tasks(run.data, episodes, setup.learner.draws, settings.size, run.device)
 
-    validation = held_out(run, "validation", settings.n_validation)
+    validation = [held_out(run, "validation", settings.n_validation) for run in runs]
 
-    def validation_error(state: State) -> float:
-        return 1 - float(score(setup, settings, state, validation).accuracy[:, -1].mean())
+    def validation_error(i: int, state: State) -> float:
+        return 1 - float(score(setup, settings, state, validation[i]).accuracy[:, -1].mean())
 
     how = Fit(
         settings.meta_steps,
         validation_error,
         settings.validate_every,
-        checkpoint=run.checkpoint(),
+        checkpoints=runs[0].checkpoints,
         checkpoint_every=settings.checkpoint_every,
     )
-    params = to_device(setup.model.init(generator(run.seed, "init")), run.device)
-    fitted = fit(setup.learner, params, sample, how, run.seed, run.title, run.identity)
-    records = thinned(fitted.history, settings.meta_steps, CURVE_POINTS, {"validation_error"})
-    records += [("", None, "meta_steps", fitted.meta_steps), ("", None, "meta_seconds", fitted.seconds)]
-    return Trained(fitted.state, records, fitted.seconds)
+    params = stack([to_device(setup.model.init(generator(run.seed, "init")), run.device) for run in runs])
+    return [
+        trained(fitted, thinned(fitted.history, settings.meta_steps, CURVE_POINTS, {"validation_error"}))
+        for fitted in fit(setup.learner, params, sample, how, [run.member for run in runs])
+    ]
 
 
 def judge(run: Run, state: State | None) -> Evaluated:
@@ -218,7 +218,7 @@ def judge(run: Run, state: State | None) -> Evaluated:
     settings = run.method.settings
     tasks, setup = held_out(run, "test", settings.n_test), set_up(run)
     began = time.monotonic()
-    scores = score(setup, settings, state, tasks)
+    scores = score(setup, settings, alone(state), tasks)
     records: list[Record] = [("", None, "adapt_seconds", (time.monotonic() - began) / settings.n_test)]
     for i in range(settings.n_test):
         accuracy, inductive = float(scores.accuracy[i, -1]), float(scores.inductive[i])

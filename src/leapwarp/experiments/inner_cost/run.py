@@ -29,7 +29,7 @@ from leapwarp.models.conv4 import PLAIN, Extra, conv4
 from leapwarp.optim import sgd
 from leapwarp.problem import Problem, Task, supervised
 from leapwarp.rng import generator
-from leapwarp.trees import to_device
+from leapwarp.trees import alone, to_device
 
 WAYS = 5
 
@@ -146,10 +146,10 @@ def judge(run: Run, state: State | None) -> Evaluated:
     found: list[tuple[int, float]] = []
     for steps in settings.steps:
         learner = method.learner(problem, settings, steps)
-        tasks, start = draw_task(settings, learner.draws, run.seed, device), learner.init(params)
+        tasks, start = draw_task(settings, learner.draws, run.seed, device), learner.init(alone(params))
 
         def update(learner: Learner = learner, tasks: Task = tasks, start: State = start) -> None:
-            learner.step(start, tasks, generator(run.seed, "learner"))
+            learner.step(start, tasks, [generator(run.seed, "learner")])
 
         memory, times = peak_bytes(update), []  # and warms up
         for _ in range(settings.repeats):

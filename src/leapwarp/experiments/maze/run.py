@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained
+from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained, in_turn
 from leapwarp.fit import Fit, fit
 from leapwarp.learners import Learner
 from leapwarp.learners.base import State
@@ -28,7 +28,7 @@ from leapwarp.optim import adam
 from leapwarp.rl.a2c import clip
 from leapwarp.rl.rollout import Choices, actor_critic, play, policy
 from leapwarp.rng import generator
-from leapwarp.trees import Params, to_device
+from leapwarp.trees import Params, alone, to_device
 from leapwarp.worlds.maze import N_ACTIONS, N_INPUTS, Draws, Maze, draw, maze
 
 
@@ -147,13 +147,13 @@ def train(run: Run) -> Trained:
     """Learn from `updates` batches of episodes."""
     settings, cell = run.method.settings, run.method.cell(run.method.settings)
     world = world_of(settings, run.device)
-    params = to_device(cell.init(generator(run.seed, "init")), run.device)
-    how = Fit(points(settings), checkpoint=run.checkpoint(), checkpoint_every=settings.checkpoint_every)
+    params = alone(to_device(cell.init(generator(run.seed, "init")), run.device))
+    how = Fit(points(settings), checkpoints=run.checkpoints, checkpoint_every=settings.checkpoint_every)
 
-    def sample(k: int) -> Block:
+    def sample(k: int, i: int) -> Block:
         return block(world, settings, run.seed, k)
 
-    fitted = fit(learner(world, cell, settings), params, sample, how, run.seed, run.title, run.identity)
+    (fitted,) = fit(learner(world, cell, settings), params, sample, how, [run.member])
     records: list[Record] = [("", at(settings, k), metric, value) for k, metric, value in fitted.history]
     records.append(("", None, "train_seconds", fitted.seconds))
     return Trained({group: fitted.state[group] for group in ("params", "warp")}, records, fitted.seconds)
@@ -198,4 +198,4 @@ def picture(world: Maze, cell: Cell, params: Params, draws: Draws) -> list[Recor
     return records
 
 
-EXPERIMENT = Experiment(PUBLISHED, methods, judge, train)
+EXPERIMENT = Experiment(PUBLISHED, methods, judge, in_turn(train))

@@ -18,13 +18,13 @@ Warp-Leap is behind Leap and Reptile all the way, where the paper has it first.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from leapwarp.data.classes import load
 from leapwarp.evaluate import Evaluation, area, evaluate, points
-from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained
+from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained, trained
 from leapwarp.fit import Fit, fit, thinned
 from leapwarp.learners import Learner, leap, reptile, scratch, warp_leap_online
 from leapwarp.learners.base import State
@@ -32,7 +32,7 @@ from leapwarp.models.conv6 import conv6
 from leapwarp.optim import adam, momentum_sgd
 from leapwarp.problem import Problem, Task, supervised
 from leapwarp.rng import generator
-from leapwarp.trees import Params, to_device
+from leapwarp.trees import Params, alone, stack, to_device
 from leapwarp.worlds.episodes import draw_episodes
 from leapwarp.worlds.multi_shot import as_tasks, draw_batch
 
@@ -124,7 +124,7 @@ class Setup(NamedTuple):
     problem: Problem
     learner: Learner
     params: Params
-    """the random start, of one task"""
+    """the random start, without the axis of runs"""
 
 
 def set_up(run: Run) -> Setup:
@@ -150,40 +150,43 @@ def learn(run: Run, setup: Setup, state: State, tasks: Task, steps: int, every: 
     return evaluate(setup.learner, state, setup.problem, inner, tasks, steps, settings.tasks_at_a_time, every)
 
 
-def train(run: Run) -> Trained:
-    """Meta-train on tasks of the training classes.
+def train(runs: Sequence[Run]) -> list[Trained]:
+    """Meta-train on tasks of the training classes, all seeds side by side.
 
     Tasks of a seed are the same for all methods; so are their mini-batches for methods of one batch size.
     """
-    settings, setup = run.method.settings, set_up(run)
+    setups = [set_up(run) for run in runs]
+    settings, learner = runs[0].method.settings, setups[0].learner
     steps, every = settings.watch_steps, settings.watch_every
-    validation = draw_tasks(run, "validation", settings.n_validation, steps, "validation")
-    watched = draw_tasks(run, "test", settings.n_watched, steps, "test")
+    validation = [draw_tasks(run, "validation", settings.n_validation, steps, "validation") for run in runs]
+    watched = [draw_tasks(run, "test", settings.n_watched, steps, "test") for run in runs]
 
-    def sample(k: int) -> Task:
-        return draw_tasks(run, "train", settings.meta_batch, setup.learner.draws, "meta", k)
+    def sample(k: int, i: int) -> Task:
+        return draw_tasks(runs[i], "train", settings.meta_batch, learner.draws, "meta", k)
 
-    def validation_error(state: State) -> float:
+    def validation_error(i: int, state: State) -> float:
         """1 - the criterion of App. I: the mean area under the validation tasks' curves of held-out accuracy."""
-        return 1 - float(area(learn(run, setup, state, validation, steps, every).heldout_curve).mean())
+        return 1 - float(area(learn(runs[i], setups[i], state, validation[i], steps, every).heldout_curve).mean())
 
-    def watch(state: State) -> dict[str, float]:
+    def watch(i: int, state: State) -> dict[str, float]:
         """For the lower part of Fig. 7, which decides nothing."""
-        return {"meta_test_accuracy": float(learn(run, setup, state, watched, steps, every).accuracy.mean())}
+        result = learn(runs[i], setups[i], state, watched[i], steps, every)
+        return {"meta_test_accuracy": float(result.accuracy.mean())}
 
     how = Fit(
         settings.meta_steps,
         validation_error,
         settings.validate_every,
-        checkpoint=run.checkpoint(),
+        checkpoints=runs[0].checkpoints,
         checkpoint_every=settings.checkpoint_every,
         watch=watch,
     )
-    fitted = fit(setup.learner, setup.params, sample, how, run.seed, run.title, run.identity)
     at_validation = {"validation_error", "meta_test_accuracy"}
-    records = thinned(fitted.history, settings.meta_steps, CURVE_POINTS, at_validation)
-    records += [("", None, "meta_steps", fitted.meta_steps), ("", None, "meta_seconds", fitted.seconds)]
-    return Trained(fitted.state, records, fitted.seconds)
+    params = stack([setup.params for setup in setups])
+    return [
+        trained(fitted, thinned(fitted.history, settings.meta_steps, CURVE_POINTS, at_validation))
+        for fitted in fit(learner, params, sample, how, [run.member for run in runs])
+    ]
 
 
 def judge(run: Run, state: State | None) -> Evaluated:
@@ -193,7 +196,8 @@ def judge(run: Run, state: State | None) -> Evaluated:
     tasks = draw_tasks(run, "test", settings.n_test, steps, "test")
     records: list[Record] = [] if state else [("", None, "meta_steps", 0)]
     began = time.monotonic()
-    result = learn(run, setup, state or setup.learner.init(setup.params), tasks, steps, every)
+    start = alone(state) if state else setup.learner.init(alone(setup.params))
+    result = learn(run, setup, start, tasks, steps, every)
     records.append(("", None, "adapt_seconds", (time.monotonic() - began) / settings.n_test))
     at, areas = points(steps, every), area(result.heldout_curve)
     for i in range(settings.n_test):

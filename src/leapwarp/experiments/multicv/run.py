@@ -23,7 +23,7 @@ from torch import Tensor
 from leapwarp import fit
 from leapwarp.data.images import SIZE, load
 from leapwarp.evaluate import area, check_adapted, points
-from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained
+from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained, in_turn
 from leapwarp.experiments.states import learnt
 from leapwarp.inner import adapt
 from leapwarp.learners import Learner
@@ -36,7 +36,7 @@ from leapwarp.models.convnet import BLOCKS, Warp, convnet
 from leapwarp.optim import adam
 from leapwarp.problem import Batch, Problem, Task, supervised
 from leapwarp.rng import generator
-from leapwarp.trees import Params, leaves, partition, to_device
+from leapwarp.trees import Params, alone, leaves, partition, to_device
 from leapwarp.worlds.image_sets import (
     CHANNELS,
     Images,
@@ -272,22 +272,24 @@ def pretrain(run: Run, held_out: str, sets: list[Images]) -> fit.Fitted:
         owned.append(to_device(own, run.device))
     learner = method.kind.learner(problem, sharing, settings, visits, owned)
 
-    def sample(k: int) -> Task:
+    def sample(k: int, i: int) -> Task:
         stream = generator(seed, "meta", held_out, k)
         index = torch.randint(len(sets), (settings.meta_batch,), generator=stream).tolist()
         return task_stack(sets, index, [visits[i].steps + 1 for i in index], settings.batch, stream)
 
     how = fit.Fit(
         settings.meta_steps,
-        lambda state: float(state["latest"].mean()),
+        lambda i, state: float(state["latest"].mean()),
         1,
         settings.meta_patience,
-        run.checkpoint(held_out),
+        run.checkpoints,
+        held_out,
         settings.checkpoint_every,
         keep_best=False,  # App. G says when to stop, not to go back
     )
     title, identity = f"{run.name}, {held_out} held out, seed {seed}", run.identity | {"set": held_out}
-    return fit.fit(learner, random_encoder(run), sample, how, seed, title, identity)
+    (fitted,) = fit.fit(learner, alone(random_encoder(run)), sample, how, [fit.Member(seed, title, identity)])
+    return fitted
 
 
 # ---------------------------------------------------------------- evaluation
@@ -370,4 +372,4 @@ def learn(run: Run, held_out: str, state: State) -> list[Record]:
     return records
 
 
-EXPERIMENT = Experiment(PUBLISHED, methods, judge, train, load, EVALUATION)
+EXPERIMENT = Experiment(PUBLISHED, methods, judge, in_turn(train), load, EVALUATION)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained
+from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained, trained
 from leapwarp.fit import Fit, fit, thinned
 from leapwarp.inner import adapt
 from leapwarp.learners import Learner
@@ -29,7 +29,7 @@ from leapwarp.models.warped_mlp import after_step, forward, warped_mlp
 from leapwarp.optim import adam, sgd
 from leapwarp.problem import Batch, Problem, Task, mean_square, supervised
 from leapwarp.rng import generator
-from leapwarp.trees import Params, repeat, to_device
+from leapwarp.trees import Params, alone, repeat, stack, to_device
 from leapwarp.worlds import sine
 from leapwarp.worlds.sine import SUBTASKS
 
@@ -120,29 +120,29 @@ def meta_learner(problem: Problem, settings: Settings) -> Learner:
 
 
 def begin(run: Run) -> tuple[Problem, Params]:
-    """The problem, and the network's random parameters, of one task."""
+    """The problem, and the network's random parameters, without the axis of runs."""
     settings = run.method.settings
     model = warped_mlp(settings.hidden, settings.warp_hidden, settings.layers, run.method.warp)
     return supervised(model, mean_square), to_device(model.init(generator(run.seed, "init")), run.device)
 
 
-def train(run: Run) -> Trained:
-    """Meta-train the warps; the initialisation stays as it is."""
-    settings, (problem, params) = run.method.settings, begin(run)
+def train(runs: Sequence[Run]) -> list[Trained]:
+    """Meta-train the warps, all seeds side by side; the initialisation stays as it is."""
+    settings, (problem, _) = runs[0].method.settings, begin(runs[0])
 
-    def sample(k: int) -> Task:
-        stream = generator(run.seed, "meta", k)
+    def sample(k: int, i: int) -> Task:
+        stream = generator(runs[i].seed, "meta", k)
         function = sine.draw(settings.meta_batch, stream)
         tasks = sine.tasks(function, stream, settings.batch, settings.steps, SEEN, settings.n_validation)
-        return sine.on(run.device, tasks)
+        return sine.on(runs[i].device, tasks)
 
-    learner = meta_learner(problem, settings)
-    how = Fit(settings.meta_steps, checkpoint=run.checkpoint(), checkpoint_every=settings.checkpoint_every)
-    fitted = fit(learner, params, sample, how, run.seed, run.title, run.identity)
-    history = [record for record in fitted.history if record[1] != "meta_accuracy"]  # there is none
-    records = thinned(history, settings.meta_steps, CURVE_POINTS)
-    records += [("", None, "meta_steps", fitted.meta_steps), ("", None, "meta_seconds", fitted.seconds)]
-    return Trained(fitted.state, records, fitted.seconds)
+    learner, params = meta_learner(problem, settings), stack([begin(run)[1] for run in runs])
+    how = Fit(settings.meta_steps, checkpoints=runs[0].checkpoints, checkpoint_every=settings.checkpoint_every)
+    found = []
+    for fitted in fit(learner, params, sample, how, [run.member for run in runs]):
+        history = [record for record in fitted.history if record[1] != "meta_accuracy"]  # there is none
+        found.append(trained(fitted, thinned(history, settings.meta_steps, CURVE_POINTS)))
+    return found
 
 
 # ---------------------------------------------------------------- learning and measuring
@@ -160,9 +160,9 @@ class Curves(NamedTuple):
 def learn(
     problem: Problem, theta: Params, warp: Params, tasks: Task, rate: float, n_examples: int, lattice: Tensor
 ) -> Curves:
-    """Adapt to every sequence from `theta` with `warp` held (of one task, both)."""
+    """Adapt to every sequence from `theta` with `warp` held (of one run, both)."""
     n_tasks, everything = tasks.order.shape[:2]
-    start, fixed = repeat(theta, n_tasks), repeat(warp, n_tasks)
+    start, fixed, warp = repeat(theta, n_tasks), repeat(warp, n_tasks), alone(warp)
     loss, predictions = [], []
     points = lattice.expand(n_examples, -1)[..., None]
 

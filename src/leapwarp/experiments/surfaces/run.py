@@ -12,7 +12,7 @@ WarpGrad hardly better than gradient descent at its best meta learning rate, wor
 where gradient descent struggles; Adam far lower than both, but outside the domain in half of its runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -23,13 +23,13 @@ from leapwarp.evaluate import area
 from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained
 from leapwarp.fit import Fit, fit
 from leapwarp.inner import adapt
-from leapwarp.learners.base import State
+from leapwarp.learners.base import Info, Learner, State
 from leapwarp.learners.online import online_warp
 from leapwarp.models.omega import init, omega, preimage
 from leapwarp.optim import Optimizer, adam, sgd
 from leapwarp.problem import Problem, Task
 from leapwarp.rng import generator
-from leapwarp.trees import Params, map_tree, per_task, repeat
+from leapwarp.trees import Params, map_leaves, map_tree, n_runs, per_task, repeat, stack
 from leapwarp.worlds import surfaces
 from leapwarp.worlds.surfaces import EDGE, Range
 
@@ -94,24 +94,35 @@ def methods(settings: Settings) -> dict[str, Method]:
 # ---------------------------------------------------------------- training: a warp for each rate, all at a time
 
 
-def share(warps: Params, n_tasks: int) -> Params:
-    """Give each set of warps, [set, ...], its equal part of the tasks, in turn. -> [task, ...]"""
-
-    def spread(leaf: Tensor) -> Tensor:
-        copies = n_tasks // len(leaf)
-        return leaf.unsqueeze(1).expand(len(leaf), copies, *leaf.shape[1:]).reshape(n_tasks, *leaf.shape[1:])
-
-    return map_tree(spread, warps)
-
-
 def each_at_its_rate(optimizer: Optimizer, rates: Tensor) -> Optimizer:
-    """An optimizer of learning rate 1 made to move set i of a stack, [set, ...], at rates[i]."""
+    """An optimizer of learning rate 1 made to move set i of every run of a stack, [run x set, ...], at rates[i]."""
 
     def update(params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         moved, state = optimizer.update(params, grads, state)
-        return map_tree(lambda p, q: p + per_task(rates, p) * (q - p), params, moved), state
+        each = rates.repeat(n_runs(params) // len(rates))
+        return map_tree(lambda p, q: p + per_task(each, p) * (q - p), params, moved), state
 
     return Optimizer(optimizer.init, update)
+
+
+def in_sets(learner: Learner, n: int) -> Learner:
+    """A learner of runs as one of runs that have `n` sets of warps each, [run, set, ...], which share nothing."""
+
+    def flat(tree: Any) -> Any:
+        return map_leaves(lambda leaf: leaf.flatten(0, 1), tree)
+
+    def deep(tree: Any) -> Any:
+        return map_leaves(lambda leaf: leaf.unflatten(0, (-1, n)), tree)
+
+    def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        after, info = learner.step(flat(state), tasks, generators)
+        return deep(after), info
+
+    return learner._replace(
+        init=lambda params: deep(learner.init(flat(params))),
+        step=step,
+        start=lambda state, tasks: learner.start(flat(state), tasks),
+    )
 
 
 def under_warp(settings: Settings) -> Problem:
@@ -119,28 +130,30 @@ def under_warp(settings: Settings) -> Problem:
     return surfaces.problem(settings.peaks, lambda params: omega(params, params["x"], skip))
 
 
-def train(run: Run) -> Trained:
-    """Meta-train a stack of warps, one for each meta learning rate, on the same surfaces from the same starts."""
-    settings, device = run.method.settings, run.device
+def train(runs: Sequence[Run]) -> list[Trained]:
+    """Meta-train sets of warps, one for each meta learning rate, on a seed's surfaces from its starts."""
+    settings, device = runs[0].method.settings, runs[0].device
     n, skip = len(settings.rates), settings.warp != "plain"
     inner, outer = sgd(settings.inner_lr), each_at_its_rate(adam(1.0), torch.tensor(settings.rates, device=device))
 
     def begin(warp: Params, tasks: Task) -> Params:
         return {"x": preimage(warp, tasks.x, skip)}
 
-    def sample(k: int) -> Task:
-        """The surface and the starts of meta-step k, once for each warp."""
-        stream = generator(run.seed, "meta", k)
+    def sample(k: int, i: int) -> Task:
+        """The surface and the starts of meta-step k, once for each set."""
+        stream = generator(runs[i].seed, "meta", k)
         surface = surfaces.draw(1, stream).expand(settings.starts, -1)
         start = surfaces.starts(settings.starts, stream)
         return surfaces.tasks(surface.repeat(n, 1).to(device), start.repeat(n, 1).to(device), settings.steps)
 
-    learner = online_warp(under_warp(settings), inner, outer, settings.steps, begin, share)
-    first = init(settings.warp, generator(run.seed, "warp"), settings.hidden)
-    stacked = map_tree(lambda leaf: leaf.expand(n, *leaf.shape).clone().to(device), first)
-    how = Fit(settings.meta_steps, checkpoint=run.checkpoint(), checkpoint_every=settings.checkpoint_every)
-    fitted = fit(learner, stacked, sample, how, run.seed, run.title, run.identity)
-    return Trained(fitted.state, [("", None, "meta_seconds", fitted.seconds)], fitted.seconds)
+    learner = in_sets(online_warp(under_warp(settings), inner, outer, settings.steps, begin), n)
+    first = [init(settings.warp, generator(run.seed, "warp"), settings.hidden) for run in runs]
+    params = stack([map_tree(lambda leaf: leaf.expand(n, *leaf.shape).to(device), each) for each in first])
+    how = Fit(settings.meta_steps, checkpoints=runs[0].checkpoints, checkpoint_every=settings.checkpoint_every)
+    return [
+        Trained(fitted.state, [("", None, "meta_seconds", fitted.seconds)], fitted.seconds, fitted.error)
+        for fitted in fit(learner, params, sample, how, [run.member for run in runs])
+    ]
 
 
 # ---------------------------------------------------------------- learning and measuring

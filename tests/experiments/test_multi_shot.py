@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from calls import REPO
-from cases import DOUBLE, small_warped
+from cases import DOUBLE, of_one, small_warped
 from sizes import one_run
 
 from leapwarp import trees
@@ -65,7 +65,7 @@ def test_with_momentum_warps_learn_along_its_path_by_plain_steps():
     """The objective of Algorithm 1 by central differences: theta_k with momentum, equation 3's step without."""
     problem, params, tasks = small_warped()
     steps, rate, momentum = 4, 0.2, 0.9
-    learner = warp_leap_online(problem, momentum_sgd(rate, momentum), sgd(1.0), sgd(1.0), steps)
+    learner = of_one(warp_leap_online)(problem, momentum_sgd(rate, momentum), sgd(1.0), sgd(1.0), steps)
     state = learner.init(params)
     after, _ = learner.step(state, tasks, torch.Generator())
 

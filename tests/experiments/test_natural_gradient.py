@@ -1,13 +1,12 @@
 """The statistics of activations, the choice of KFAC's damping; Table 4 and its figures from made-up rows."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 import reference
 import sizes
 import torch
+from calls import REPO
 from cases import DOUBLE
 
 from leapwarp.data import glyphs
@@ -22,7 +21,7 @@ from leapwarp.report import rows as result_rows
 from leapwarp.report.quantities import quantity
 from leapwarp.report.table import read_paper
 
-PAPER = Path(__file__).parents[1] / "paper" / "warpgrad.csv"
+PAPER = REPO / "paper" / "warpgrad.csv"
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,14 @@
 
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import DOUBLE
+from calls import REPO
+from cases import DOUBLE, of_one
 from sizes import methods, one_run
 
 from leapwarp import fit
@@ -34,7 +34,7 @@ from leapwarp.worlds import image_sets
 from leapwarp.worlds.image_sets import pixels, task_stack
 
 CPU = torch.device("cpu")
-PAPER = Path(__file__).parents[1] / "paper" / "leap.csv"
+PAPER = REPO / "paper" / "leap.csv"
 SETTINGS = methods("multicv")["leap_1_epoch"].settings
 TIMES = {"meta_seconds", "step_seconds", "peak_memory"}
 
@@ -135,7 +135,7 @@ def test_leap_measures_the_path_of_the_encoder_and_the_loss_alone():
 def test_leap_learns_an_encoder_and_keeps_no_head(sets):
     problem, sharing = network(LEAP, sets)
     visits = [Visit(3, 3, each.classes, lambda params, stats: torch.tensor(0.5)) for each in sets]
-    learner = leap_encoder(problem, sharing, Training(0.1, 100, 1), sgd(0.1), visits)
+    learner = of_one(leap_encoder)(problem, sharing, Training(0.1, 100, 1), sgd(0.1), visits)
     before = encoder()
     tasks = task_stack(sets, [1, 0], [4, 4], SETTINGS.batch, stream())
     state, info = learner.step(learner.init(before), tasks, stream(1))
@@ -359,7 +359,7 @@ def test_validation_of_meta_training_is_over_all_sets_whichever_are_drawn(sets, 
     errors = iter([0.1, 0.2, 0.7, 0.4])
     visits = [Visit(2, 2, each.classes, lambda params, stats: torch.tensor(next(errors))) for each in sets]
     owned = [sharing.new(each.classes, stream(i)) for i, each in enumerate(sets)]
-    learner = kind.learner(problem, sharing, SETTINGS, visits, owned)
+    learner = of_one(kind.learner)(problem, sharing, SETTINGS, visits, owned)
     state, found = learner.init(encoder()), []
     for drawn in ([1, 0], [1], [2]):  # sets that a meta-step has
         tasks = task_stack(sets, drawn, [3] * len(drawn), SETTINGS.batch, stream(3))

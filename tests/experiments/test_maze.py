@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import sizes
 import torch
+from cases import of_one
 from gymnasium.utils.env_checker import check_env
 from torch import nn
 
@@ -344,7 +345,7 @@ def test_algorithm_3_written_out(double):
         assert set(grads) in ({"task"}, {"warp.p"})
         return {name: leaf / 2 for name, leaf in grads.items()}
 
-    learner = stream(gradient, sgd(0.2), sgd(1.0), 3, halved)
+    learner = of_one(stream)(gradient, sgd(0.2), sgd(1.0), 3, halved)
     state = learner.init({"task": torch.zeros(1), "warp.p": torch.ones(1)})
     targets = [torch.tensor([float(k)]) for k in range(7)]
     theta, phi, total = 0.0, 1.0, 0.0
@@ -364,7 +365,7 @@ def test_the_hyper_rnn_is_one_adam_on_everything_but_for_clipping():
     method = sizes.one_run(SIMULATED, "maze", "hyper_rnn", clip=None).method
     settings = method.settings
     world, cell = experiment.world_of(settings, torch.device("cpu")), method.cell(settings)
-    learner = experiment.learner(world, cell, settings)
+    learner = of_one(experiment.learner)(world, cell, settings)
     params, block = cell.init(generator(0)), experiment.block(world, settings, 0, 0)
     after, _ = learner.step(learner.init(params), block, generator(0))
     gradient, optimizer = actor_critic(world, cell, experiment.choices(settings)), adam(0.001, epsilon=1e-4)
@@ -393,7 +394,7 @@ def test_the_hebbian_agents_begin_with_little_plasticity():
 
 def records_of(run):
     """Of training, where there is any, and evaluation."""
-    trained = experiment.train(run) if run.method.cell else None
+    trained = experiment.EXPERIMENT.train([run])[0] if run.method.cell else None
     evaluated = experiment.judge(run, trained.state if trained else None)
     return [*(trained.records if trained else []), *evaluated.records]
 

@@ -34,7 +34,7 @@ def records(experiment, name, seed=0, checkpoints=None, **changes):
     about = catalogue.find(experiment)
     functions = about.module("run").EXPERIMENT
     run = sizes.one_run(None, experiment, name, seed=seed, **changes)._replace(checkpoints=checkpoints)
-    trained = functions.train(run) if about.methods[name].trains else Trained(None, [], 0.0)
+    trained = functions.train([run])[0] if about.methods[name].trains else Trained(None, [], 0.0)
     return trained.records + functions.evaluate(run, trained.state).records
 
 

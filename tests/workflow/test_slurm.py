@@ -10,13 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from calls import NAME, REPO, SIZE, caught, edit, rows_of, snakemake, snakemake_command, step_to, trained
-from test_plan import jobs_of
+from calls import NAME, REPO, SIZE, caught, edit, jobs_of, rows_of, snakemake, snakemake_command, step_to, trained
 
 pytestmark = pytest.mark.skipif(
     not find_spec("snakemake_executor_plugin_slurm"), reason="needs the SLURM plugin: make test-slurm installs it"
 )
-HERE = Path(__file__).parent / "slurm"
+HERE = REPO / "tests/slurm"
 PROFILE = ["--workflow-profile", str(REPO / "workflow/profiles/slurm")]
 # For a test: no accounting database, and no minutes between two looks at the queue.
 QUICKLY = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "8", "--latency-wait", "5"]

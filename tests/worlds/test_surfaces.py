@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from calls import REPO
-from cases import DOUBLE
+from cases import DOUBLE, of_one
 
 from leapwarp import plan, trees
 from leapwarp.experiments.base import SIMULATED, Run
@@ -170,7 +170,7 @@ def pieces(steps=6):
 
 def test_all_points_at_once_give_algorithm_1s_sum_over_tasks_and_steps():
     problem, tasks, warp, begin = pieces()
-    learner = online_warp(problem, sgd(0.1), sgd(1.0), 6, begin)
+    learner = of_one(online_warp)(problem, sgd(0.1), sgd(1.0), 6, begin)
     after, _ = learner.step(learner.init(warp), tasks, stream())
     ours = trees.subtract(warp, after["warp"])
     total = trees.zeros_like(warp)
@@ -178,7 +178,7 @@ def test_all_points_at_once_give_algorithm_1s_sum_over_tasks_and_steps():
         theta = begin(trees.repeat(warp, 1), surfaces.tasks(tasks.y[i : i + 1], tasks.x[i : i + 1], 6))["x"]
         batch = Batch(tasks.x[i : i + 1], tasks.y[i : i + 1])
         for _ in range(6):
-            _, grads = warp_gradient(problem, sgd(0.1), {"x": theta}, warp, batch, batch)
+            _, grads = warp_gradient(problem, sgd(0.1), {"x": theta}, trees.alone(warp), batch, batch)
             total = trees.add_scaled(total, 1.0, grads)
             point = theta.clone().requires_grad_()
             (slope,) = torch.autograd.grad(surfaces.height(omega(trees.repeat(warp, 1), point), batch.y).sum(), point)
@@ -188,7 +188,7 @@ def test_all_points_at_once_give_algorithm_1s_sum_over_tasks_and_steps():
 
 def test_the_meta_gradient_equals_finite_differences_of_equation_3():
     problem, tasks, warp, begin = pieces()
-    learner = online_warp(problem, sgd(0.1), sgd(1.0), 6, begin)
+    learner = of_one(online_warp)(problem, sgd(0.1), sgd(1.0), 6, begin)
     after, _ = learner.step(learner.init(warp), tasks, stream())
     ours = trees.subtract(warp, after["warp"])
     path = []
@@ -224,9 +224,9 @@ def test_warps_trained_side_by_side_are_those_trained_alone():
         **{name: torch.cat([part, part]) for name, part in tasks._asdict().items() if part is not None}
     )
     outer = experiment.each_at_its_rate(adam(1.0), rates)
-    together = online_warp(problem, sgd(0.1), outer, 6, begin, experiment.share)
+    together = of_one(lambda: experiment.in_sets(online_warp(problem, sgd(0.1), outer, 6, begin), 2))()
     state = together.init(trees.map_tree(torch.clone, trees.repeat(warp, 2)))
-    alone = [online_warp(problem, sgd(0.1), adam(rate), 6, begin) for rate in rates.tolist()]
+    alone = [of_one(online_warp)(problem, sgd(0.1), adam(rate), 6, begin) for rate in rates.tolist()]
     states = [learner.init(warp) for learner in alone]
     for _ in range(3):
         state, _ = together.step(state, both, stream())
@@ -251,13 +251,13 @@ def a_run(method="warpgrad", **changes):
 def test_training_does_not_read_the_settings_of_evaluation():
     changes = {"n_test": 7, "n_validation": 3, "n_examples": 2, "lattice": 5}
     assert changes.keys() == experiment.EVALUATION
-    one, other = (experiment.train(a_run(**values)).state["warp"] for values in ({}, changes))
+    one, other = (experiment.train([a_run(**values)])[0].state["warp"] for values in ({}, changes))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_warps_that_were_not_trained_follow_gradient_descent():
     """At the identity, where they begin; each rate has its own warp, and all are the same then."""
-    untrained = experiment.train(a_run(meta_steps=0)).state
+    untrained = experiment.train([a_run(meta_steps=0)])[0].state
     under = {record[:3]: record[3] for record in experiment.judge(a_run(), untrained).records}
     plain = {record[:3]: record[3] for record in experiment.judge(a_run("gd"), None).records}
     for key, value in plain.items():
@@ -272,7 +272,7 @@ def test_a_warp_that_does_not_reach_the_starts_is_not_chosen():
     task = surfaces.draw_tasks(1, generator(0, "validation"), 10, torch.device("cpu"))
     lattice = surfaces.grid(121)
     lowest = lattice[surfaces.height(lattice, task.y[0]).argmin()]
-    warps = {name: torch.zeros_like(leaf) for name, leaf in experiment.train(run).state["warp"].items()}
+    warps = {name: torch.zeros_like(leaf) for name, leaf in experiment.train([run])[0].state["warp"].items()}
     warps["warp.1.bias"][:] = lowest  # all but one take every learner to the lowest point, whatever it does
     warps["warp.1.bias"][3] = 0  # and that one takes it where it is
     warps["warp.0.weight"][3, :2], warps["warp.1.weight"][3, :, :2] = 0.01 * torch.eye(2), 100 * torch.eye(2)

@@ -13,6 +13,7 @@ from leapwarp.models.conv4 import conv4
 from leapwarp.problem import supervised
 from leapwarp.report import rows
 from leapwarp.rng import generator
+from leapwarp.trees import alone
 
 
 def test_bytes_alive_are_counted():
@@ -44,13 +45,13 @@ def test_what_autograd_keeps_is_counted():
 def test_memory_grows_where_it_must_and_nowhere_else(name):
     method = sizes.methods("inner_cost")[name]
     model = conv4(4, 5, 16, method.extra)
-    params = model.init(generator(0, "init"))
+    params = alone(model.init(generator(0, "init")))
 
     def memory(steps):
         learner = method.learner(supervised(model), method.settings, steps)
         tasks = draw_task(method.settings, learner.draws, 0, torch.device("cpu"))
         state = learner.init(params)
-        return peak_bytes(lambda: learner.step(state, tasks, generator(0, "learner")))
+        return peak_bytes(lambda: learner.step(state, tasks, [generator(0, "learner")]))
 
     two, four, eight = memory(2), memory(4), memory(8)
     if "maml" in name and name != "fomaml":

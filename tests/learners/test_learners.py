@@ -1,52 +1,113 @@
 """Every meta-learner against closed forms, finite differences, or a slow reference in float64."""
 
+import io
 from itertools import pairwise
 
 import pytest
 import reference
 import torch
-from cases import DOUBLE, SmallWarped, image_tasks, quadratic, quadratic_tasks, random_quadratics, small_warped
+from cases import (
+    DOUBLE,
+    SmallWarped,
+    image_tasks,
+    modulated_world,
+    of_one,
+    quadratic,
+    quadratic_tasks,
+    random_quadratics,
+    small_warped,
+    stream_world,
+    visited_world,
+    warped_world,
+)
 from torch.func import functional_call
 
-from leapwarp import trees
+from leapwarp import learners, trees
 from leapwarp.inner import Step, adapt
-from leapwarp.learners import (
-    finetune,
-    fomaml,
-    leap,
-    maml,
-    metasgd,
-    reptile,
-    scratch,
-    tnets,
-    warp_leap,
-    warp_leap_online,
-    warp_maml,
-)
+from leapwarp.learners import recurrent, warpgrad
+from leapwarp.learners.continual import after_step, continual_warp
 from leapwarp.learners.leap import leap_fold
-from leapwarp.learners.warpgrad import Rates, warp_gradient
+from leapwarp.learners.online import online_warp
+from leapwarp.learners.visits import Training, Visit, leap_encoder, sequential
+from leapwarp.learners.warpgrad import Rates
 from leapwarp.models.convnet import Warp, convnet
-from leapwarp.optim import sgd
-from leapwarp.problem import Batch, lift, supervised
+from leapwarp.optim import adam, sgd
+from leapwarp.problem import Batch, join_tasks, lift, supervised
 
-STEPS = 6
+STEPS, SUBTASKS = 6, 3
+TRAINING = Training(0.1, patience=1000, every=1)
+finetune, fomaml, leap, maml, metasgd = map(
+    of_one, (learners.finetune, learners.fomaml, learners.leap, learners.maml, learners.metasgd)
+)
+reptile, scratch, tnets = map(of_one, (learners.reptile, learners.scratch, learners.tnets))
+warp_leap, warp_leap_online, warp_maml = map(
+    of_one, (learners.warp_leap, learners.warp_leap_online, learners.warp_maml)
+)
 BUILD = {
-    "scratch": lambda problem, size: scratch(),
-    "finetune": lambda problem, size: finetune(problem, sgd(0.1), STEPS, 3),
-    "reptile": lambda problem, size: reptile(problem, sgd(0.1), sgd(0.5), STEPS, size),
-    "fomaml": lambda problem, size: fomaml(problem, sgd(0.1), sgd(0.1), STEPS, size),
-    "maml": lambda problem, size: maml(problem, sgd(0.1), sgd(0.5), STEPS, size),
-    "maml_first_order": lambda problem, size: maml(problem, sgd(0.1), sgd(0.5), STEPS, size, order=1),
-    "metasgd": lambda problem, size: metasgd(problem, 0.1, sgd(0.5), STEPS, size),
-    "tnets": lambda problem, size: tnets(problem, sgd(0.1), sgd(0.5), STEPS, size),
-    "warp_maml": lambda problem, size: warp_maml(problem, sgd(0.1), sgd(0.5), sgd(0.02), STEPS, size),
-    "leap": lambda problem, size: leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
-    "warp_leap": lambda problem, size: warp_leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
-    "warp_leap_rates": lambda problem, size: warp_leap(
+    "scratch": lambda problem, size: learners.scratch(),
+    "finetune": lambda problem, size: learners.finetune(problem, sgd(0.1), STEPS, 3),
+    "reptile": lambda problem, size: learners.reptile(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "fomaml": lambda problem, size: learners.fomaml(problem, sgd(0.1), sgd(0.1), STEPS, size),
+    "maml": lambda problem, size: learners.maml(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "maml_first_order": lambda problem, size: learners.maml(problem, sgd(0.1), sgd(0.5), STEPS, size, order=1),
+    "metasgd": lambda problem, size: learners.metasgd(problem, 0.1, sgd(0.5), STEPS, size),
+    "tnets": lambda problem, size: learners.tnets(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "warp_maml": lambda problem, size: learners.warp_maml(problem, sgd(0.1), sgd(0.5), sgd(0.02), STEPS, size),
+    "leap": lambda problem, size: learners.leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
+    "warp_leap": lambda problem, size: learners.warp_leap(problem, sgd(0.1), sgd(0.1), STEPS, size),
+    "warp_leap_rates": lambda problem, size: learners.warp_leap(
         problem, sgd(0.1), sgd(0.1), STEPS, size, rates=Rates(0.1, 0.5, outer_lr=0.1)
     ),
-    "warp_leap_online": lambda problem, size: warp_leap_online(problem, sgd(0.1), sgd(0.1), sgd(0.01), STEPS, size),
+    "warp_leap_online": lambda problem, size: learners.warp_leap_online(
+        problem, sgd(0.1), sgd(0.1), sgd(0.01), STEPS, size
+    ),
+    "cavia": lambda problem, size: learners.cavia(problem, sgd(0.1), sgd(0.5), STEPS, size),
+    "online_warp": lambda problem, size: online_warp(problem, sgd(0.1), sgd(0.1), STEPS, where_tasks_begin),
+    "continual_warp": lambda problem, size: continual_warp(
+        problem, sgd(0.1), sgd(1.0), SUBTASKS, STEPS // SUBTASKS, after_step(problem, sgd(0.1))
+    ),
+    "recurrent_stream": lambda gradient, size: recurrent.stream(gradient, sgd(0.1), sgd(0.1), 4, lambda grads: grads),
+    "leap_encoder": lambda about, size: leap_encoder(about.problem, about.sharing, TRAINING, adam(0.01), visits(about)),
+    "finetune_encoder": lambda about, size: in_turn(about),
+    "hat": lambda about, size: in_turn(about),
+    "progressive": lambda about, size: in_turn(about, shares=False),
 }
+WORLDS = {  # where it is not the warped network
+    "cavia": lambda: modulated_world(STEPS),
+    "online_warp": lambda: warped_world(STEPS, group="warp"),
+    "recurrent_stream": stream_world,
+    "leap_encoder": lambda: visited_world("encoder", STEPS, meta_steps=40),
+    "finetune_encoder": lambda: visited_world("encoder", STEPS),
+    "hat": lambda: visited_world("hat", STEPS),
+    "progressive": lambda: visited_world("progressive", STEPS),
+}
+IN_TURN = {"recurrent_stream", "leap_encoder", "finetune_encoder", "hat", "progressive"}  # one run at a time
+WHOLE = {*WORLDS, "continual_warp"} - {"cavia"}  # they take a meta-batch whole, or its tasks one by one
+
+
+def world_of(name):
+    return WORLDS[name]() if name in WORLDS else warped_world(STEPS)
+
+
+def where_tasks_begin(warp, tasks):
+    _, params, _ = small_warped()
+    return trees.repeat({name: leaf for name, leaf in params.items() if not name.startswith("warp")}, len(tasks.index))
+
+
+def visits(about):
+    return [Visit(STEPS, 3, 5, lambda params, stats: torch.tensor(0.5)) for _ in about.owned]
+
+
+def in_turn(about, shares=True):
+    return sequential(about.problem, about.sharing, TRAINING, visits(about), about.owned, shares)
+
+
+def warp_gradient(problem, inner, theta, warp, task_batch, meta_batch, rates=None, **options):
+    """That of one run, without the axis of runs."""
+    stacked = trees.alone(warp), task_batch, meta_batch
+    options["rates"] = rates and trees.alone(rates)
+    loss, grads = warpgrad.warp_gradient(problem, inner, theta, *stacked, **options)
+    return loss, trees.pick(grads, 0)
 
 
 def stream(seed=0):
@@ -63,37 +124,78 @@ def unit_step(learner, params, tasks):
 # ---------------------------------------------------------------- what holds for all of them
 
 
-@pytest.mark.parametrize("name", BUILD)
+@pytest.mark.parametrize("name", sorted(BUILD.keys() - WHOLE))
 @pytest.mark.parametrize("size", [1, 2])
 def test_how_many_tasks_are_adapted_at_a_time_changes_nothing(name, size):
-    problem, params, tasks = small_warped()
-    end = {}
+    world, end = world_of(name), {}
     for at_a_time in (size, 3):
-        learner = BUILD[name](problem, at_a_time)
-        state = learner.init(params)
+        learner = of_one(BUILD[name])(world.problem, at_a_time)
+        state = learner.init(world.params)
         for step in range(3):
-            state, _ = learner.step(state, tasks, stream(step))
+            state, _ = learner.step(state, world.tasks, stream(step))
         end[at_a_time] = trees.leaves(state)
     torch.testing.assert_close(end[size], end[3], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(BUILD.keys() - IN_TURN))
+@pytest.mark.parametrize("size", [2, 9])
+def test_each_run_of_a_stack_learns_as_alone(name, size):
+    """Whatever its neighbours are and wherever it stands among them, up to rounding."""
+    world = world_of(name)
+    starts = [trees.map_tree(lambda leaf, i=i: leaf * (1 + 0.2 * i), world.params) for i in range(3)]
+    fields = {key: part for key, part in world.tasks._asdict().items() if part is not None}
+    of_run = [
+        world.tasks._replace(**{key: part.roll(i, 1) if key in "xy" else part for key, part in fields.items()})
+        for i in range(3)
+    ]
+
+    def trained(runs):
+        learner = BUILD[name](world.problem, size)
+        state, infos = learner.init(trees.stack([starts[i] for i in runs])), []
+        mine = join_tasks([of_run[i] for i in runs])
+        for k in range(3):
+            state, info = learner.step(state, mine, [stream(10 * i + k) for i in runs])
+            infos.append({key: value.unflatten(0, (len(runs), -1)) for key, value in info.items()})
+        begin, fixed = learner.start(state, mine)
+        begin = {key: leaf.unflatten(0, (len(runs), 3)) for key, leaf in (begin | fixed).items()}
+        return state, infos, begin
+
+    together = trained([2, 0, 1])
+    for row, i in enumerate((2, 0, 1)):
+        for found, alone in zip(together, trained([i]), strict=True):
+            pairs = zip(found, alone, strict=True) if isinstance(found, list) else [(found, alone)]
+            for ours, theirs in pairs:
+                mine = trees.leaves(trees.pick(ours, row))
+                torch.testing.assert_close(mine, trees.leaves(trees.pick(theirs, 0)), rtol=1e-9, atol=1e-12)
+    assert len({leaf.sum().item() for leaf in next(iter(trees.leaves(together[0]).values()))}) == 3
 
 
 # First-order MAML drops what makes MAML's step a descent, and need not pass (nor does it here).
 @pytest.mark.parametrize("name", sorted(BUILD.keys() - {"scratch", "fomaml"}))
 def test_meta_training_lowers_the_loss_after_adaptation(name):
-    problem, params, tasks = small_warped(draws=40)
-    learner = BUILD[name](problem, 3)
+    world = world_of(name)
+    learner = of_one(BUILD[name])(world.problem, 3)
+    first = state = learner.init(world.params)
+    for step in range(world.meta_steps):
+        state, info = learner.step(state, world.tasks, stream(step))
+    assert world.loss(learner, state) < 0.9 * world.loss(learner, first)
+    assert info["loss"].shape == (len(world.tasks.index), STEPS) and info["loss"].isfinite().all()
 
-    def final_loss(state):
-        start, fixed = learner.start(state, tasks)
-        adapted = adapt(problem, sgd(0.1), start, fixed, tasks, STEPS)
-        batch = Batch(tasks.x, tasks.y)
-        return problem.loss({**adapted.params, **fixed}, adapted.stats, batch).loss.mean().item()
 
-    first = state = learner.init(params)
-    for step in range(60):
-        state, info = learner.step(state, tasks, stream(step))
-    assert final_loss(state) < 0.9 * final_loss(first)
-    assert info["loss"].shape == (3, STEPS) and info["loss"].isfinite().all()
+@pytest.mark.parametrize("name", BUILD)
+def test_a_step_depends_on_its_arguments_alone_and_leaves_them_as_they_are(name):
+    """So a state that was saved goes on as the one that it was saved from."""
+    world = world_of(name)
+    learner = of_one(BUILD[name])(world.problem, 3)
+    state, _ = learner.step(learner.init(world.params), world.tasks, stream(1))
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    after, _ = learner.step(state, world.tasks, stream(2))
+    torch.testing.assert_close(trees.leaves(state), trees.leaves(saved), rtol=0, atol=0)
+    again, _ = of_one(BUILD[name])(world.problem, 3).step(saved, world.tasks, stream(2))
+    torch.testing.assert_close(trees.leaves(again), trees.leaves(after), rtol=0, atol=0)
 
 
 def test_scratch_learns_nothing():
@@ -349,11 +451,11 @@ def test_learned_rates_replay_the_momentum_of_each_point(monkeypatch):
     problem, params, tasks = small_warped()
     rates = Rates(0.2, 0.7, outer_lr=0.5, clip=1e-3)
     learner = warp_leap(problem, sgd(9), sgd(0.1), 4, eta=100, rates=rates)
-    seen = {}
+    seen, original = {}, warpgrad.warp_gradient
 
     def spy(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity):
         seen.update(theta=theta, velocity=velocity)
-        return warp_gradient(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity)
+        return original(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity)
 
     monkeypatch.setattr("leapwarp.learners.warpgrad.warp_gradient", spy)
     state = learner.init(params)

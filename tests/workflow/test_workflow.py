@@ -8,8 +8,7 @@ import sys
 
 import pytest
 import yaml
-from calls import REPO, commands, edit, evaluated, made, option, rows_of, snakemake, trained
-from test_plan import jobs_of
+from calls import REPO, commands, edit, evaluated, jobs_of, made, option, rows_of, snakemake, trained
 
 from leapwarp import plan
 
