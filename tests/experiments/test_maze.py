@@ -8,6 +8,7 @@ import sizes
 import torch
 from cases import of_one
 from gymnasium.utils.env_checker import check_env
+from told import told
 from torch import nn
 
 from leapwarp import catalogue
@@ -481,7 +482,7 @@ def test_what_is_read_off_curves():
 
 
 def test_table_and_figures_are_made_from_rows(smoke, tmp_path):
-    lines, text = report.table(smoke, pd.DataFrame(), "a size")
+    lines, text = told(smoke, pd.DataFrame())
     assert set(lines["method"]) == set(catalogue.find("maze").methods)
     assert "| Random policy |" in text and "| Warp-RNN |" in text
     rows.write(tmp_path / "rows.csv", smoke)
