@@ -320,8 +320,9 @@ def test_a_search_is_on_the_page_with_its_space_trials_and_winner(browser, made,
     folder = with_search
     write_page(folder, folder / "index.html", BOTH[0])
     opened(browser, folder / "index.html")
+    here = "#search_omniglot_warp_warp_leap"
     rows = browser.execute_script(
-        "return [...document.querySelectorAll('#search_omniglot_warp_warp_leap table tr')].map(r => [...r.cells].map(c => c.innerText))"
+        f"return [...document.querySelectorAll('{here} table tr')].map(r => [...r.cells].map(c => c.innerText))"
     )
     assert rows[0] == ["Trial", "Held-out accuracy [percent], validation classes, higher is better", "eta", "filters"]
     assert rows[1:] == [["1 (winner)", "75.0", "3", "8"], ["0", "25.0", "0.5", "4"], ["2", "diverged", "9", "4"]]

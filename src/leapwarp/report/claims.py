@@ -24,8 +24,9 @@ from jsonschema.exceptions import best_match
 
 from leapwarp import catalogue
 from leapwarp.catalogue import Method
+from leapwarp.check import read_yaml
 from leapwarp.files import atomic, one_line
-from leapwarp.plan import DECIDES
+from leapwarp.plan import DECIDES, SCHEMAS
 from leapwarp.report import looks, rows
 from leapwarp.report.document import Document, Text, Verdicts
 from leapwarp.report.quantities import Quantity, quantities, quantity
@@ -42,20 +43,6 @@ Cell = tuple[str, int]
 Weights = dict[Cell, float]
 Methods = dict[str, Method]
 """of the claim's experiment"""
-
-_METHOD = {"type": "string"}
-_COUNTS = {
-    "oneOf": [
-        {"enum": ["each", "largest"]},
-        {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
-        {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["from"],
-            "properties": {"from": {"type": "integer"}},
-        },
-    ]
-}
 
 
 class Part(NamedTuple):
@@ -148,54 +135,12 @@ def bound(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Pa
     return [Part(name, {_cell(spec["method"], run[-1], methods): -sign}, constant=sign * limit)]
 
 
-class Kind(NamedTuple):
-    parts: Callable[[dict[str, Any], Sequence[int], Methods], list[Part]]
-    needs: dict[str, Any]
-    """keys beside kind and metric, with their schemas"""
-    may: dict[str, Any] = {}  # noqa: RUF012
-
-
-KINDS = {
-    "difference": Kind(difference, {"more": _METHOD, "less": _METHOD, "at": _COUNTS}),
-    "ratio": Kind(ratio, {"more": _METHOD, "less": _METHOD, "at": _COUNTS}),
-    "gain": Kind(gain, {"method": _METHOD}, {"than": _METHOD}),
-    "slope": Kind(slope, {"method": _METHOD}),
-    "trend": Kind(
-        trend, {"methods": {"type": "array", "minItems": 3, "uniqueItems": True, "items": _METHOD}, "at": _COUNTS}
-    ),
-    "bound": Kind(bound, {"method": _METHOD}, {"at_most": {"type": "number"}, "at_least": {"type": "number"}}),
+KINDS: dict[str, Callable[[dict[str, Any], Sequence[int], Methods], list[Part]]] = {
+    function.__name__: function for function in (difference, ratio, gain, slope, trend, bound)
 }
 
 
 # ---------------------------------------------------------------- paper/claims.yaml
-
-
-def schema() -> dict[str, Any]:
-    text = {"type": "string", "minLength": 1}
-    kinds = []
-    for name, kind in KINDS.items():
-        keys = {"kind": {"const": name}, "metric": text, "within": {"type": "number"}}
-        needed = ["kind", "metric", *kind.needs]
-        keys |= kind.needs | kind.may
-        either = {"oneOf": [{"required": ["at_most"]}, {"required": ["at_least"]}]} if name == "bound" else {}
-        kinds.append({"type": "object", "additionalProperties": False, "required": needed, "properties": keys} | either)
-    by_kind = [
-        {"if": {"properties": {"kind": {"const": name}}, "required": ["kind"]}, "then": then}
-        for name, then in zip(KINDS, kinds, strict=True)
-    ]
-    part = {"type": "object", "required": ["kind"], "properties": {"kind": {"enum": sorted(KINDS)}}, "allOf": by_kind}
-    keys = {
-        "id": {"type": "string", "pattern": "^[LW][0-9]+[a-z]?$"},
-        "section": text,
-        "claim": text,
-        "experiment": text,
-        "data": text,
-        "from": {"enum": list(DECIDES[1:])},
-        "why": text,
-        "parts": {"type": "array", "minItems": 1, "items": part},
-    }
-    claim = {"type": "object", "additionalProperties": False, "required": list(keys), "properties": keys}
-    return {"type": "array", "minItems": 1, "items": claim}
 
 
 def read(path: Path, known: Collection[str]) -> list[dict[str, Any]]:
@@ -208,7 +153,7 @@ def read(path: Path, known: Collection[str]) -> list[dict[str, Any]]:
         found = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: found no readable YAML ({' '.join(str(error).split())}).") from None
-    error = best_match(Draft202012Validator(schema()).iter_errors(found))
+    error = best_match(Draft202012Validator(read_yaml(SCHEMAS / "claims.schema.yaml", "the schema")).iter_errors(found))
     if error:
         where = error.json_path.removeprefix("$") or "the file"
         raise ValueError(f"{path}: {where}: {error.message}. docs/claims.md says what a claim needs.")
@@ -339,7 +284,7 @@ def _decided(claim: dict[str, Any], frame: pd.DataFrame, obstacle: str) -> list[
     about = catalogue.find(claim["experiment"])
     metrics = quantities(about.name)
     run = sorted({int(count) for count in frame["n_tasks"]} - {0}) or [0]  # 0 where tasks are not counted
-    parts = [(part, spec) for spec in claim["parts"] for part in KINDS[spec["kind"]].parts(spec, run, about.methods)]
+    parts = [(part, spec) for spec in claim["parts"] for part in KINDS[spec["kind"]](spec, run, about.methods)]
     if not parts:  # all of `at: each` where nothing was run
         parts = [(Part("", {}), claim["parts"][0])]
     return [decide_part(frame, part, spec, metrics[spec["metric"]], len(parts), obstacle) for part, spec in parts]
@@ -363,9 +308,9 @@ def merge(paths: Sequence[Path]) -> pd.DataFrame:
 
 # ---------------------------------------------------------------- as a document
 
-INTRODUCTION = """A claim is supported if all its parts are, contradicted if one is. An effect is right of zero where the
-claim is right (where it says that two things are equal: near zero), and its interval of 95 % comes from drawing seeds and
-held-out tasks anew."""
+INTRODUCTION = """A claim is supported if all its parts are, contradicted if one is. An effect is above zero where the
+claim is right (where it says that two things are equal: near zero), and its interval of 95 % comes from drawing seeds
+and held-out tasks anew."""
 
 
 def document(frame: pd.DataFrame) -> Document:
@@ -373,12 +318,11 @@ def document(frame: pd.DataFrame) -> Document:
     blocks = []
     for paper, mine in frame.fillna({"reason": ""}).groupby("paper", sort=False):
         found = []
-        for name, parts in mine.groupby("id", sort=False):
+        for _, parts in mine.groupby("id", sort=False):
             lines = [_placed(line, parts) for line in parts.to_dict("records")]
             same = parts.iloc[0]
-            found.append(
-                {key: same[key] for key in ("section", "claim", "experiment", "verdict")} | {"id": name, "parts": lines}
-            )
+            about = {key: same[key] for key in ("id", "section", "claim", "experiment", "verdict")}
+            found.append(about | {"parts": lines})
         counts = {verdict: sum(claim["verdict"] == verdict for claim in found) for verdict in VERDICTS}
         blocks.append(Verdicts(looks.PAPERS[str(paper)], counts, found))
     return Document("Claims of the papers", [Text(INTRODUCTION), *blocks])

@@ -75,21 +75,13 @@ def auc_by_tasks(frame: pd.DataFrame, paper: pd.DataFrame, *_) -> Figure:
 
 def curves(frame: pd.DataFrame, metrics: list[str], x_label: str, what: str) -> Figure:
     """One panel for each metric, one line for each method; a panel without rows says so."""
-    heading = f"{catalogue.find(looks.experiment(frame)).title}: {what}"
-    size = (3.6 * len(metrics) + 2.4, 4.2)
-    figure, panels = draw.panels(frame, heading, size, n_columns=len(metrics), sharex=True)
-    shown, guess = {}, []
-    for axes, metric in zip(panels, metrics, strict=True):
-        factor = 100 if metric in PERCENT else 1
-        drawn = draw.curves(
-            axes, frame, metric, factor, style=lambda _, look: {"linestyle": draw.dashes(look), "linewidth": 1.3}
-        )
-        guess += chance(axes, metric) if drawn else []
-        axes.set(xlabel=x_label, ylabel=LABELS[metric])
+    heading, size = f"{catalogue.find(looks.experiment(frame)).title}: {what}", (3.6 * len(metrics) + 2.4, 4.2)
+    scales = {metric: (LABELS[metric], 100.0 if metric in PERCENT else 1.0) for metric in metrics}
+    figure, panels, shown = draw.curve_panels(frame, heading, scales, x_label, size)
+    guess = [line for axes, metric in zip(panels, metrics, strict=True) for line in chance(axes, metric)]
+    for axes in panels:
         axes.set_ylim(bottom=0)
-        shown |= drawn
-    kept = {method: look for method, look in looks.of(frame).items() if method in shown}
-    draw.legend(figure, [*(draw.handle(look, marker=False) for look in kept.values()), *guess])
+    draw.legend(figure, [*(draw.handle(look, marker=False) for look in shown.values()), *guess])
     return figure
 
 

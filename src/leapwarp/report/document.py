@@ -88,8 +88,10 @@ class Document(NamedTuple):
 
 
 def dumps(document: Document) -> str:
+    kinds = {*KINDS, "Cell"}
+
     def plain(value: Any) -> Any:
-        if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        if type(value).__name__ in kinds or isinstance(value, Document):
             return {"kind": type(value).__name__} | {key: plain(each) for key, each in value._asdict().items()}
         return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,7 +33,7 @@ BARS = "bars: ± 1 standard deviation over seeds; strokes: seeds"
 def caption(frame: pd.DataFrame, spread: str = SPREAD) -> str:
     """Size, data and seeds, which must be of one size; then what shows the spread, where one seed has any."""
     provenance(frame, looks.experiment(frame))
-    if "over seeds" in spread and frame["seed"].nunique() == 1:
+    if "over seeds" in spread and len(set(frame["seed"])) == 1:
         spread = f"one seed: no {spread.partition(':')[0]}"
     return "\n".join(filter(None, [in_short(frame), spread]))
 
@@ -95,9 +96,26 @@ def curves(
     return looks.of(rows)
 
 
+def curve_panels(
+    frame: pd.DataFrame,
+    heading: str,
+    metrics: Mapping[str, tuple[str, float] | tuple[str, float, float]],
+    x_label: str,
+    size: tuple[float, float],
+    style: Callable[[str, Look], dict[str, Any]] = lambda method, look: {"linestyle": dashes(look)},
+) -> tuple[Figure, list[Axes], dict[str, Look]]:
+    """A panel of `curves` for each metric (label, factor, level): the figure, its panels, and the methods drawn."""
+    figure, panels_ = panels(frame, heading, size, n_columns=len(metrics))
+    shown: set[str] = set()
+    for axes, (metric, (label, *scale)) in zip(panels_, metrics.items(), strict=True):
+        shown |= curves(axes, frame, metric, *scale, style=style).keys()
+        axes.set(xlabel=x_label, ylabel=label)
+    return figure, panels_, {method: look for method, look in looks.of(frame).items() if method in shown}
+
+
 def with_markers(method: str, look: Look) -> dict[str, Any]:
-    """A style of `curves` with few points."""
-    return {"marker": look.marker, "markersize": 4, "linestyle": dashes(look)}
+    """A style of `curves`: a marker at each point, where they are few."""
+    return {"marker": look.marker, "markersize": 4, "markevery": 0.04, "linestyle": dashes(look)}
 
 
 def empty(axes: Axes, text: str) -> None:
@@ -119,9 +137,9 @@ def dashes(look: Look) -> str:
     return "-." if look.dashed else "-"
 
 
-def handle(look: Look, marker: bool = True) -> Line2D:
-    shown = look.marker if marker and not look.dashed else ""
-    return Line2D([], [], color=look.colour, marker=shown, linestyle=dashes(look), label=look.name)
+def handle(look: Look, marker: bool = True, **style) -> Line2D:
+    shown: dict[str, Any] = {"marker": look.marker if marker and not look.dashed else "", "linestyle": dashes(look)}
+    return Line2D([], [], color=look.colour, label=look.name, **(shown | style))
 
 
 def dots(
@@ -139,11 +157,8 @@ def dots(
         labels: of methods that are not labelled with their names.
     """
     final = quantity(frame, name)
-    ours, theirs, shown = (
-        stats.summary(final, ["method"]).set_index("method"),
-        paper.set_index("method"),
-        looks.of(frame),
-    )
+    ours, theirs = stats.summary(final, ["method"]).set_index("method"), paper.set_index("method")
+    shown = looks.of(frame)
     for place, (method, look) in enumerate(reversed(shown.items())):
         if method in ours.index:
             mean, std = ours.loc[method, ["mean", "std"]].astype(float)
@@ -175,7 +190,7 @@ def save(figure: Figure, path: Path) -> None:
             figure.savefig(temporary, format=ending, dpi=150, metadata=nothing)
 
 
-def styled():
+def styled() -> AbstractContextManager[None]:
     """The context in which figures are made: no window, and looks that no file of a user's changes."""
     matplotlib.use("Agg")
     return matplotlib.style.context(["default", STYLE])

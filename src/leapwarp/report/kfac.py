@@ -22,8 +22,8 @@ def dampings(frame: pd.DataFrame) -> list[Block]:
         [looks.names(frame)[method], str(seed), *map(number, mine), f"{taken[method, seed]:g}"]
         for (method, seed), mine in zip(wide.index, wide.to_numpy(), strict=True)
     ]
-    text = """Accuracy in percent on the validation alphabets of each seed, by damping; the best is taken to the held-out
-alphabets. The paper does not say its own."""
+    text = """Accuracy in percent on the validation alphabets of each seed, by damping; the best is taken to the
+held-out alphabets. The paper does not say its own."""
     head = ["Method", "Seed", *(f"{value:g}" for value in wide.columns), "taken"]
     return [Heading("KFAC's damping"), Text(text), Table(head, rows)]
 

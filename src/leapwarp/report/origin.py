@@ -67,11 +67,16 @@ def in_short(frame: pd.DataFrame) -> str:
 
 def opening(frame: pd.DataFrame, note: str) -> Text:
     """Which size, data and code made the rows, and how many seeds. `note` is what the size is."""
-    size, data_source, n_seeds = frame["size"].iloc[0], frame["data_source"].iloc[0], seeds(frame)
+    size, data_source, n_seeds, version = (
+        frame["size"].iloc[0],
+        frame["data_source"].iloc[0],
+        seeds(frame),
+        frame["version"],
+    )
     return Text(f"""
 - Size: `{size}`: {note}.
 - Data: `{data_source}`: {SOURCES.get(data_source, "not one of the known sources")}.
-- Seeds: {n_seeds}{" (the CSV says which)" * ("to" in n_seeds)}. Code version: {", ".join(sorted(set(frame["version"])))}.
+- Seeds: {n_seeds}{" (the CSV says which)" * ("to" in n_seeds)}. Code version: {", ".join(sorted(set(version)))}.
 """)
 
 

@@ -3,9 +3,9 @@
     python -m leapwarp.report.page --folder results/quick --experiments omniglot_warp omniglot_leap \
         --about "smaller networks and shorter training" --out results/quick/index.html
 
-It shows whatever it finds: document.json in <folder>/<experiment>, with its figures; <folder>/claims.csv; and the random
-searches that were made, in <folder>/search/<experiment>/<method>. Images are embedded and links relative, so that the
-page can be opened, mailed or archived without a server. Nothing here imports torch.
+It shows whatever it finds: document.json in <folder>/<experiment>, with its figures; <folder>/claims.csv; and the
+random searches that were made, in <folder>/search/<experiment>/<method>. Images are embedded and links relative, so
+that the page can be opened, mailed or archived without a server. Nothing here imports torch.
 """
 
 import argparse

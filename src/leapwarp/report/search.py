@@ -131,8 +131,8 @@ def document(frame: pd.DataFrame, more: Sequence[tuple[str, str]] = ()) -> Docum
         ("Winner", f"trial {best['trial']}: " + ", ".join(f"`{name} = {_shown(best[name])}`" for name in names)),
         *more,
     ]
-    text = """Settings are drawn at random and judged on validation classes, which no test class is among; the best trial
-wins. The WarpGrad paper (appendix I) prints neither spaces nor winners: the spaces are ours.
+    text = """Settings are drawn at random and judged on validation classes, which no test class is among; the best
+trial wins. The WarpGrad paper (appendix I) prints neither spaces nor winners: the spaces are ours.
 """
     rows = [
         [

@@ -23,7 +23,7 @@ def steps(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def trailing(frame: pd.DataFrame, metric: str, share: int) -> pd.DataFrame:
-    """The rows of each run's curve, each value the mean of it and those before: one in `share` of the curve's length."""
+    """The rows of each run's curve, each value the mean of it and those before, one in `share` of them."""
     rows = steps(frame, metric)
     mean = rows.groupby(RUN)["value"].transform(
         lambda values: values.rolling(max(1, len(values) // share), min_periods=1).mean()

@@ -136,9 +136,8 @@ def write(folder: Path, size: plan.Size, out: Path, other: Sequence[str] = ()) -
         here.mkdir(parents=True, exist_ok=True)
         shutil.copy(section.folder / section.files[0], here)
         verdicts = verdicts_of(site, section.name)
-        files = Text(
-            f"The table as [CSV]({section.files[0]}); [all results]({'../' * (place(section).count('/') + 1)}README.md)."
-        )
+        up = "../" * (place(section).count("/") + 1)
+        files = Text(f"The table as [CSV]({section.files[0]}); [all results]({up}README.md).")
         made = made._replace(blocks=[*([verdicts] if verdicts else []), *made.blocks, files])
         (here / "README.md").write_text(markdown(made))
     (temporary / "README.md").write_text(markdown(index(site, size, version, other)))

@@ -35,9 +35,10 @@ def curve(rows: pd.DataFrame) -> pd.DataFrame:
     """
     parts = [pd.DataFrame(columns=["method", "step", "mean", "std"])]
     for key, mine in rows.groupby("method"):
-        wide = mine.astype({"step": "int64"}).pivot(index="step", columns=["seed", "task"], values="value").sort_index()
+        mine = mine.astype({"step": "int64"})
+        wide = mine.pivot(index="step", columns=["seed", "task"], values="value").sort_index()
         whole = wide.interpolate(method="index", limit_area="inside").ffill()
-        per_seed = whole.T.groupby(level="seed").mean().T
+        per_seed = whole.T.groupby(level="seed").agg("mean").T
         lines = pd.DataFrame({"mean": per_seed.mean(axis=1), "std": per_seed.std(axis=1)})
         parts.append(lines.assign(method=key).rename_axis("step").reset_index())
     return pd.concat(parts[1:]) if parts[1:] else parts[0]

@@ -46,7 +46,8 @@ def normalised(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """
     rows = steps(frame, metric)
     plays_at_random = rows["method"] == RANDOM
-    zeros = each(rows.loc[plays_at_random], second_half, OF_GAME).groupby("task")["value"].mean()
+    at_random = each(rows.loc[plays_at_random], second_half, OF_GAME)
+    zeros = at_random.groupby("task").agg({"value": "mean"})["value"]
     learnt = rows.loc[~plays_at_random]
     missing = sorted(set(learnt["task"]) - set(zeros.index))
     if missing:

@@ -23,8 +23,8 @@ QUANTITIES = {
     "inductive_accuracy": Quantity("inductive_accuracy", "Inductive held-out accuracy", "percent", 1, convert=percent),
     "normalisation_gain": Quantity("normalisation_gain", "Transductive less inductive", "points", 1, convert=percent),
 }
-LATER = """The paper at hand prints no 1-shot row: Warp-MAML's is that of the later ICLR 2020 version, second-hand and not
-verified; those of MAML and T-Nets are the best reported results that its appendix I names."""
+LATER = """The paper at hand prints no 1-shot row: Warp-MAML's is that of the later ICLR 2020 version, second-hand and
+not verified; those of MAML and T-Nets are the best reported results that its appendix I names."""
 
 
 def of_shots(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:

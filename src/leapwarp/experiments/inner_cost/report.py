@@ -19,7 +19,7 @@ QUANTITIES = {
 
 def by_steps(frame: pd.DataFrame, metric: str, heading: str, factor: float, decimals: int) -> Table:
     """One measurement: methods as rows, numbers of steps as columns."""
-    means = steps(frame, metric).groupby(["method", "step"])["value"].mean().unstack() * factor
+    means = steps(frame, metric).pivot_table(index="method", columns="step", values="value") * factor
     rows = [
         [name, *(number(value, decimals=decimals) for value in means.loc[method])]
         for method, name in looks.names(frame).items()
@@ -51,16 +51,14 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
 
 def inner_cost(frame: pd.DataFrame, *_) -> Figure:
     heading = "What a meta-update costs: memory and time against the inner steps"
-    figure, panels = draw.panels(frame, heading, (11.0, 4.0), n_columns=2)
-    shown = {
-        "memory": ("most memory in tensors at a time [MB]", 1e-6),
-        "update_seconds": ("time of a meta-update [s]", 1),
-    }
-    for axes, (metric, (label, factor)) in zip(panels, shown.items(), strict=True):
-        draw.curves(axes, frame, metric, factor, style=lambda _, look: {"marker": look.marker, "markersize": 4.5})
-        axes.set(xscale="log", yscale="log", xlabel="gradient steps on a task, K", ylabel=label)
+    metrics = {"memory": ("most memory in tensors at a time [MB]", 1e-6)}
+    metrics |= {"update_seconds": ("time of a meta-update [s]", 1.0)}
+    x_label = "gradient steps on a task, K"
+    figure, panels, shown = draw.curve_panels(frame, heading, metrics, x_label, (11.0, 4.0), draw.with_markers)
+    for axes, metric in zip(panels, metrics, strict=True):
+        axes.set(xscale="log", yscale="log")
         ticks = sorted(set(steps(frame, metric)["step"].astype(int)))
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
-    draw.legend(figure, looks.of(frame), markers=True)
+    draw.legend(figure, shown, markers=True)
     return figure

@@ -70,8 +70,9 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     n_steps = int(frame.loc[frame["metric"] == "meta_loss", "step"].max()) + 1
     least, late = each(smoothed(frame, "meta_loss"), np.min), {}
     for method, found in least.groupby("method")["value"]:
-        if (found > level).any():
-            late[method, "steps_to_median"] = f" (not reached by {(found > level).sum()} of {len(found)} runs)"
+        n_late = int((found.to_numpy() > level).sum())
+        if n_late:
+            late[method, "steps_to_median"] = f" (not reached by {n_late} of {len(found)} runs)"
     text = f"""
 - The paper shows curves and prints no numbers. Its findings: with the loss the error is cut in half, though not
   sooner; the stabiliser speeds convergence up; length does better than energy. What of it holds here, with
@@ -90,33 +91,25 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     return Document(title, [Text(text), shown], lines)
 
 
-def panels(frame: pd.DataFrame, metrics: dict[str, tuple[str, float]], x_label: str, what: str) -> Figure:
-    """A panel for each metric (label, factor), a line for each configuration."""
-    heading = f"{catalogue.find(looks.experiment(frame)).title}: {what}"
-    size = (4.4 * len(metrics) + 2.6, 4.2)
-    figure, axes = draw.panels(frame, heading, size, n_columns=len(metrics))
+def style(method: str, look: Look) -> dict[str, object]:
+    """Reptile lies on the configuration that equals it: dots on its line."""
+    kinds = (":", 2.2) if method == "reptile" else (draw.dashes(look), 1.4)
+    return dict(zip(("linestyle", "linewidth"), kinds, strict=True))
 
-    def style(method: str, look: Look) -> dict[str, object]:
-        # Reptile lies on the configuration that equals it: dots on its line.
-        kinds = (":", 2.2) if method == "reptile" else (draw.dashes(look), 1.4)
-        return dict(zip(("linestyle", "linewidth"), kinds, strict=True))
 
-    shown: dict[str, Look] = {}
-    for panel, (metric, (label, factor)) in zip(axes, metrics.items(), strict=True):
-        shown |= draw.curves(panel, frame, metric, factor, style=style)
-        panel.set(xlabel=x_label, ylabel=label)
-    handles = {method: draw.handle(look, marker=False) for method, look in looks.of(frame).items() if method in shown}
-    if "reptile" in handles:
-        handles["reptile"].set(linestyle=":", linewidth=2.2)
-    draw.legend(figure, handles.values())
+def with_legend(figure: Figure, _: object, shown: dict[str, Look]) -> Figure:
+    draw.legend(figure, [draw.handle(look, False, **style(method, look)) for method, look in shown.items()])
     return figure
 
 
 def leap_ablation(frame: pd.DataFrame, *_) -> Figure:
-    metrics = {"meta_loss": ("mean task training loss [nats]", 1.0)}
-    return panels(smoothed(frame, "meta_loss"), metrics, "meta-steps", "meta-training")
+    frame, metrics = smoothed(frame, "meta_loss"), {"meta_loss": ("mean task training loss [nats]", 1.0)}
+    heading = f"{catalogue.find(looks.experiment(frame)).title}: meta-training"
+    return with_legend(*draw.curve_panels(frame, heading, metrics, "meta-steps", (7.0, 4.2), style))
 
 
 def leap_ablation_heldout(frame: pd.DataFrame, *_) -> Figure:
     metrics = {"heldout_accuracy": ("held-out accuracy [%]", 100.0), "train_loss": ("training-batch loss [nats]", 1.0)}
-    return panels(frame, metrics, "gradient steps on a held-out task", "learning held-out tasks")
+    heading = f"{catalogue.find(looks.experiment(frame)).title}: learning held-out tasks"
+    x_label = "gradient steps on a held-out task"
+    return with_legend(*draw.curve_panels(frame, heading, metrics, x_label, (11.4, 4.2), style))

@@ -1,6 +1,7 @@
 """WarpGrad's maze: what the curves of Figures 2 and 8 show, how many parameters each agent has, and one episode."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,10 +27,11 @@ def off_median(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return spread.loc[np.asarray(of_method.transform("size")) >= 4]
 
 
-def quartile_width(frame: pd.DataFrame, metric: str) -> pd.Series:
+def quartile_width(frame: pd.DataFrame, metric: str) -> dict[str, float]:
     """The inter-quartile range over seeds, averaged over the curve, by method."""
-    quartiles = steps(frame, metric).groupby(["method", "step"])["value"].quantile([0.25, 0.75]).unstack()
-    return (quartiles[0.75] - quartiles[0.25]).groupby(level="method").mean()
+    of_step = steps(frame, metric).groupby(["method", "step"])["value"]
+    width = pd.DataFrame({"value": of_step.quantile(0.75) - of_step.quantile(0.25)})
+    return width.groupby(level="method").agg({"value": "mean"}).to_dict()["value"]
 
 
 EPISODE = "reward an episode"
@@ -42,17 +44,17 @@ QUANTITIES = {
 }
 SHOWN = ["final_return", "return_height", "task_parameters", "warp_parameters"]
 PICTURED = ("rnn", "warp_rnn")
-WAYS = [  # until the first find, and later ones
+WAYS: list[dict[str, Any]] = [  # until the first find, and later ones
     {"color": "#0072B2", "linewidth": 2.2, "label": "until the first find"},
     {"color": "#D55E00", "linewidth": 1.2, "label": "after a teleport"},
 ]
-GOAL = {"color": "#F0C808", "marker": "*", "markeredgecolor": "black", "linestyle": "", "label": "goal"}
+GOAL: dict[str, Any] = {"color": "#F0C808", "marker": "*", "markeredgecolor": "black", "linestyle": "", "label": "goal"}
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     """One line an agent and quantity."""
     lines, widths = summaries(frame, SHOWN), quartile_width(frame, "return")
-    spread = [[name, number(widths[method])] for method, name in looks.names(frame).items() if method in widths.index]
+    spread = [[name, number(widths[method])] for method, name in looks.names(frame).items() if method in widths]
     updates = int(frame.loc[frame["metric"] == "return", "step"].max())
     text = f"""
 - {updates} updates. ± is the sample standard deviation over seeds. The end is the mean over the last tenth of the
@@ -100,16 +102,16 @@ def episode(axes: Axes, mine: pd.DataFrame, heading: str) -> None:
     finds = np.nonzero(found)[0]
     # Ways that use a cell again are drawn a little to the side, so that they can be told apart.
     begin = 0
-    for number, end in enumerate([*finds.tolist(), len(cells) - 1]):
+    for way, last in enumerate([*finds.tolist(), len(cells) - 1]):
         if begin >= len(cells):
             break
-        way_y, way_x = rows[begin : end + 1].astype(float), columns[begin : end + 1].astype(float)
-        if number < len(finds):  # the last step led to the goal, and from there elsewhere
+        way_y, way_x = rows[begin : last + 1].astype(float), columns[begin : last + 1].astype(float)
+        if way < len(finds):  # the last step led to the goal, and from there elsewhere
             way_y, way_x = np.append(way_y, goal // side), np.append(way_x, goal % side)
-        shift, look = 0.07 * ((number + 2) % 5 - 2), WAYS[min(number, 1)]
+        shift, look = 0.07 * ((way + 2) % 5 - 2), WAYS[min(way, 1)]
         axes.plot(way_x + shift, way_y + shift, **look)
         axes.plot(way_x[0] + shift, way_y[0] + shift, "o", color=look["color"], markersize=5)
-        begin = end + 1
+        begin = last + 1
     axes.plot(goal % side, goal // side, markersize=16, **GOAL)
     when = f"first after {finds[0] + 1} steps" if len(finds) else "never found"
     axes.set_title(f"{heading}\n{len(finds)} finds, {when}", fontsize=9)

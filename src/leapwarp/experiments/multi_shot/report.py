@@ -91,17 +91,12 @@ def multi_shot(frame: pd.DataFrame, paper: pd.DataFrame, *_) -> Figure:
 
 
 def multi_shot_meta(frame: pd.DataFrame, *_) -> Figure:
-    text = f"Meta-training, 10-way multi-shot classification, {heading(frame)}"
-    figure, panels = draw.panels(frame, text, (12.5, 3.9), n_columns=3)
     metrics = {
-        "meta_test_accuracy": (100, 0, "accuracy on test tasks\nafter the last step [%]"),
-        "validation_error": (-100, 100, "mean accuracy along the steps\nof validation tasks [%]"),
-        "meta_loss": (1, 0, "mean training loss along the steps\nof the meta-batch's tasks [nats]"),
+        "meta_test_accuracy": ("accuracy on test tasks\nafter the last step [%]", 100.0),
+        "validation_error": ("mean accuracy along the steps\nof validation tasks [%]", -100.0, 100.0),
+        "meta_loss": ("mean training loss along the steps\nof the meta-batch's tasks [nats]", 1.0),
     }
-    shown = set()
-    for axes, (metric, (factor, level, label)) in zip(panels, metrics.items(), strict=True):
-        style = {} if metric == "meta_loss" else {"style": draw.with_markers}
-        shown |= draw.curves(axes, frame, metric, factor, level, **style).keys()
-        axes.set(xlabel="meta-updates", ylabel=label)
-    draw.legend(figure, {key: look for key, look in looks.of(frame).items() if key in shown}, markers=True)
+    text = f"Meta-training, 10-way multi-shot classification, {heading(frame)}"
+    figure, _, shown = draw.curve_panels(frame, text, metrics, "meta-updates", (12.5, 3.9), draw.with_markers)
+    draw.legend(figure, shown, markers=True)
     return figure

@@ -253,8 +253,8 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
 """
     blocks: list[Block] = [Text(text), errors_table(compared), Heading("Who is ahead"), lowest_table(compared)]
     if "scratch" in run:
-        text = """Mean over all held-out sets; below zero the method is ahead. The interval is a bootstrap over seeds and
-sets (docs/claims.md)."""
+        text = """Mean over all held-out sets; below zero the method is ahead. The interval is a bootstrap over seeds
+and sets (docs/claims.md)."""
         table = differences(frame, "scratch", methods_of(run - {"scratch"}))
         blocks += [Heading("Against no pretraining"), Text(text), table]
     text = f"""Means over held-out sets and seeds, on `{", ".join(sorted(set(frame["device"])))}`. Parameters of the
@@ -288,7 +288,7 @@ def multicv(frame: pd.DataFrame, paper: pd.DataFrame, *_) -> Figure:
     for place, (name, panel) in enumerate(axes.items()):
         mine = frame.loc[(frame["task"] == name) | (frame["task"] == "")]
         printed = paper.loc[(paper["row"] == name) & (paper["metric"] == "error")]
-        labels = dict.fromkeys(COMPARED, "") if place % COLUMNS else {}
+        labels = {method: "" for method in COMPARED if place % COLUMNS}
         handles = draw.dots(panel, mine, "error", printed, "Leap paper, Table 3", labels)
     draw.legend(figure, handles)
     return figure

@@ -63,8 +63,9 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     text = f"""
 - All rows of a seed start from the same random initialisation, which no meta-training moves. {count} pretraining tasks
   for the warps here, 25 in the paper. ± is the sample standard deviation over seeds, the paper's its own over 4 runs.
-- "{empirical}" takes the Fisher matrix of the batch's own labels, as the code that the authors used does; "{exact}" that
-  of the labels the network predicts, in expectation, which is the matrix that theory asks for. It is not in the paper.
+- "{empirical}" takes the Fisher matrix of the batch's own labels, as the code that the authors used does; "{exact}"
+  that of the labels the network predicts, in expectation, which is the matrix that theory asks for. It is not in the
+  paper.
 - The paper's Table 2 has SGD and KFAC at the same batch and rate, with 51.0 and 56.0.
 """
     blocks: list[Block] = [
@@ -121,6 +122,9 @@ def activations(frame: pd.DataFrame, *_) -> Figure:
             axes.set_xticks(place)
         axes.set(xlabel="block, from the image on", ylabel=label)
         axes.axhline(0, color="0.6", linewidth=0.9, zorder=0)
-    looks_of_sides = ({"color": colour, "marker": marker, "label": name} for name, colour, marker, _ in SIDES.values())
-    draw.legend(figure, [Line2D([], [], linestyle="none", **look) for look in looks_of_sides])
+    handles = [
+        Line2D([], [], color=colour, marker=marker, linestyle="none", label=name)
+        for name, colour, marker, _ in SIDES.values()
+    ]
+    draw.legend(figure, handles)
     return figure

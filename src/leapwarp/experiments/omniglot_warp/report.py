@@ -12,19 +12,19 @@ from leapwarp.report.table import block, cells_explained, comparison
 QUANTITIES: dict[str, Quantity] = {}
 AREA = """Area under the curve of training-batch accuracy over the steps on a held-out task, between 0 and 1. The paper
 shows this as a plot (Fig. 5, bottom) and prints no numbers."""
-TIME = """"2x and 4x longer" than Warp-Leap, says the paper of SGD and KFAC (App. F). Times are of the machine that made the
-rows and hold what the curves took to measure."""
+TIME = """"2x and 4x longer" than Warp-Leap, says the paper of SGD and KFAC (App. F). Times are of the machine that made
+the rows and hold what the curves took to measure."""
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     """Accuracy, then area; raises ValueError as `comparison`."""
     experiment, lines = looks.experiment(frame), comparison(frame, "accuracy", paper)
     text = cells_explained(paper, lines)
-    text += """- The paper's caption says "mean test error" but its numbers are accuracies; its column WarpGrad is Warp-Leap.\n"""
+    text += (
+        """- The paper's caption says "mean test error" of what are accuracies; its column WarpGrad is Warp-Leap.\n"""
+    )
     if "kfac" in set(frame["method"]):
-        text += (
-            "- KFAC has the batch and rate of SGD beside it, and a damping chosen on validation alphabets (below).\n"
-        )
+        text += "- KFAC has the batch and rate of SGD beside it and a damping chosen on validation alphabets (below).\n"
     extra = [method for method in dict.fromkeys(lines["method"]) if method not in set(paper["method"])]
     if extra:
         names = ", ".join(looks.look(method, experiment).name for method in extra)

@@ -153,15 +153,14 @@ def sine_predictions(frame: pd.DataFrame, *_) -> Figure:
 
 def sine_meta(frame: pd.DataFrame, *_) -> Figure:
     """Losses along the paths of meta-training, and the meta-objective's."""
-    figure, panels = draw.panels(frame, "Continual sine regression: meta-training", (10.0, 4.0), n_columns=2)
-    labels = {
-        "meta_loss": "mean training loss along the path\n[half squared error]",
-        "replay_loss": "meta-objective, mean over the path\n[half squared error, weighted]",
+    metrics = {
+        "meta_loss": ("mean training loss along the path\n[half squared error]", 1.0),
+        "replay_loss": ("meta-objective, mean over the path\n[half squared error, weighted]", 1.0),
     }
-    methods = set()
-    for axes, (metric, label) in zip(panels, labels.items(), strict=True):
-        smooth, style = trailing(frame, metric, 20), {"linewidth": 1.4}
-        methods |= draw.curves(axes, smooth, metric, style=lambda *_, style=style: style).keys()
-        axes.set(yscale="log", xlabel="meta-steps", ylabel=label)
-    draw.legend(figure, {method: look for method, look in looks.of(frame).items() if method in methods})
+    smooth = pd.concat([trailing(frame, metric, 20) for metric in metrics])
+    heading = "Continual sine regression: meta-training"
+    figure, panels, methods = draw.curve_panels(smooth, heading, metrics, "meta-steps", (10.0, 4.0))
+    for axes in panels:
+        axes.set_yscale("log")
+    draw.legend(figure, methods)
     return figure

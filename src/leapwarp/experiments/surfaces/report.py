@@ -1,5 +1,7 @@
 """WarpGrad's synthetic experiment in numbers, what its untold choices decide, and Figure 4."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -51,7 +53,9 @@ COMPARED = {name: about for name, about in QUANTITIES.items() if name != "left"}
 
 def values_of(frame: pd.DataFrame, name: str) -> pd.Series:
     """A quantity by method, seed and task."""
-    return quantity(frame, name).set_index(["method", "seed", "task"])["value"].sort_index()
+    found = quantity(frame, name)
+    keys = pd.MultiIndex.from_arrays([found[column] for column in ("method", "seed", "task")])
+    return pd.Series(found["value"].to_numpy(), keys).sort_index()
 
 
 def paired(frame: pd.DataFrame, name: str, method: str) -> list[np.ndarray]:
@@ -144,9 +148,9 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
   share of those on which it ends beyond the domain.
 - *peaks*: the other reading of the misprinted formula, compared with gradient descent on the same.
 """
-    of_sweep = """Area of gaps below that of gradient descent on validation surfaces (positive: the warp helps); in brackets
-the percentage of runs that end outside the domain and that of starts which the warp can reach. Mean ± standard
-deviation over seeds."""
+    of_sweep = """Area of gaps below that of gradient descent on validation surfaces (positive: the warp helps); in
+brackets the percentage of runs that end outside the domain and that of starts which the warp can reach. Mean ±
+standard deviation over seeds."""
     blocks = [
         Text(text),
         Table(["Learner", "Rate", *heads, "Wins [%]", "of them outside [%]"], level),
@@ -224,7 +228,7 @@ def surfaces_curves(frame: pd.DataFrame, *_) -> Figure:
     heading = "Random surfaces: learning from random starts"
     figure, panels = draw.panels(frame, heading, (11.5, 4.4), n_columns=2, sharey=True)
 
-    def style(method: str, look: looks.Look) -> dict[str, object]:
+    def style(method: str, look: looks.Look) -> dict[str, Any]:
         return {"linestyle": ":" if method.startswith("gd_tuned") else "-", "linewidth": 1.5}
 
     handles = []
