@@ -51,42 +51,15 @@ class Provenance(NamedTuple):
     data_source: str
 
 
-def rows(
-    records: Iterable[tuple[str, int | None, str, float]],
-    *,
-    experiment: str,
-    method: str,
-    n_tasks: int,
-    seed: int,
-    size: str,
-    data_source: str,
-    data_checksum: str,
-    settings: str,
-    version: str,
-    device: str,
-    seconds: float,
-) -> pd.DataFrame:
+def rows(records: Iterable[tuple[str, int | None, str, float]], **run: Any) -> pd.DataFrame:
     """The rows of one run, in COLUMNS; each record is (task, step, metric, value).
 
-    `task` is "" for a value of the whole run, `step` is None for a summary; `settings` is a hash of them.
-    Raises ValueError as `checked`.
+    `task` is "" for a value of the whole run, `step` is None for a summary; `run` has the other columns, of which
+    `settings` is a hash of them. Raises ValueError as `checked`.
     """
-    frame = pd.DataFrame(list(records), columns=["task", "step", "metric", "value"])
-    frame["step"] = frame["step"].astype("Int64")
-    run = {
-        "experiment": experiment,
-        "method": method,
-        "n_tasks": n_tasks,
-        "seed": seed,
-        "size": size,
-        "data_source": data_source,
-        "data_checksum": data_checksum,
-        "settings": settings,
-        "version": version,
-        "device": device,
-        "seconds": seconds,
-    }
-    return checked(frame.assign(**run), f"rows of {method}, {n_tasks} tasks, seed {seed}")
+    frame = pd.DataFrame(list(records), columns=["task", "step", "metric", "value"]).astype({"step": "Int64"})
+    name = ", ".join(f"{column} {run.get(column)}" for column in ("method", "n_tasks", "seed"))
+    return checked(frame.assign(**run), f"rows of {name}")
 
 
 def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -101,24 +101,12 @@ def name_of(frame: pd.DataFrame) -> str:
     return looks.look(frame["method"].iloc[0], looks.experiment(frame)).name
 
 
-def plain(value: Any) -> Any:
-    """A number of a frame as one that YAML knows."""
-    return value.item() if hasattr(value, "item") else value
-
-
 def winner(frame: pd.DataFrame) -> dict[str, Any]:
-    best = frame.iloc[0]
-    return {
-        "experiment": best["experiment"],
-        "method": best["method"],
-        "size": best["size"],
-        "data_source": best["data_source"],
-        "trial": plain(best["trial"]),
-        "trials": len(frame),
-        "criterion": best["criterion"],
-        "score": plain(best["score"]),
-        "settings": {name: plain(best[name]) for name in drawn(frame)},
-    }
+    """The best trial, in numbers that YAML knows."""
+    best = {key: value.item() if hasattr(value, "item") else value for key, value in frame.iloc[0].items()}
+    about = {key: best[key] for key in ("experiment", "method", "size", "data_source", "trial")}
+    about |= {"trials": len(frame), "criterion": best["criterion"], "score": best["score"]}
+    return about | {"settings": {name: best[name] for name in drawn(frame)}}
 
 
 def document(frame: pd.DataFrame, more: Sequence[tuple[str, str]] = ()) -> Document:
