@@ -171,7 +171,7 @@ def state(options: argparse.Namespace) -> None:
         records: list[Record] = [("", k, "meta_loss", loss) for k, loss in enumerate(about["losses"])]
         records += [("", None, name, float(about[name])) for name in ("meta_step", "games")]
         ends[about["seed"]] = Trained({"params": unpack("params", tensors)}, records, about["seconds"])
-    job.experiment = job.experiment._replace(train=lambda run: ends[run.seed])
+    job.experiment = job.experiment._replace(train=lambda runs: [ends[run.seed] for run in runs])
     options.seeds = list(ends)
     command.train_seeds(job, options)
 
