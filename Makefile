@@ -1,7 +1,7 @@
 # make reproduce   sets everything up, then makes every table and figure (config.yaml says what and at which size)
 # make test        sets everything up, then runs the tests
 # make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; five minutes)
-# make snapshot    puts the results of the last quick run into docs/results
+# make snapshot    puts the results of the last quick run into docs/results (ARGS="--other-code maze": it may be of another commit)
 # make lint        style, types, workflow
 # make clean-venv  removes the environment; the next call sets it up anew
 #
@@ -42,7 +42,7 @@ lint: $(STAMP)
 	.venv/bin/snakemake --lint
 
 snapshot: $(STAMP)
-	.venv/bin/python -m leapwarp.report.snapshot --folder results/quick --size-file workflow/sizes/quick.yaml --out docs/results
+	.venv/bin/python -m leapwarp.report.snapshot --folder results/quick --size-file workflow/sizes/quick.yaml --out docs/results $(ARGS)
 
 clean-venv:
 	rm -rf .venv

@@ -52,7 +52,8 @@ def test_code_and_yaml_of_every_experiment_name_the_same_methods_and_settings():
         settings = found[next(iter(found))].settings
         assert all(hasattr(settings, key) for key in experiment.evaluation)
         assert any(method.trains for method in about.methods.values()) == (experiment.train is not None)
-        assert callable(report.table) and callable(report.figures) and isinstance(report.QUANTITIES, dict)
+        assert callable(report.document) and isinstance(report.QUANTITIES, dict)
+        assert all(callable(getattr(report, figure, None)) for figure in about.figures), name
         if about.search:
             assert set(about.search["spaces"]) <= set(about.methods)
 
@@ -298,8 +299,8 @@ def test_methods_and_experiments_of_config_yaml():
     assert list(jobs) == ["maze", "sine"]
     assert jobs["maze"].methods == ["warp_rnn", "rnn_shifted"] and jobs["maze"].seeds == 3
     assert "rnn_shifted" not in jobs_of("smoke")["maze"].methods  # only when it is asked for
-    files = ["rows.csv", "runs.json", "table_maze.csv", "table_maze.md"]
-    files += ["figures/maze_return.png", "figures/maze_picture.png"]
+    files = ["rows.csv", "runs.json", "table_maze.csv", "table_maze.md", "document.json"]
+    files += [f"figures/{name}.{kind}" for kind in ("png", "pdf") for name in ("maze_return", "maze_picture")]
     assert plan.outputs(jobs["maze"]) == [f"results/smoke/maze/{name}" for name in files]
 
 

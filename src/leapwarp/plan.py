@@ -258,8 +258,8 @@ def row_files(jobs: Jobs, ending: str = "csv") -> list[str]:
 
 
 def figures(jobs: Jobs) -> list[str]:
-    """Its figures."""
-    return [f"{jobs.folder}/figures/{name}.png" for name in jobs.about.figures]
+    """Its figures, to look at and to print."""
+    return [f"{jobs.folder}/figures/{name}.{kind}" for kind in ("png", "pdf") for name in jobs.about.figures]
 
 
 def figure_files(jobs: Jobs) -> list[str]:
@@ -270,10 +270,10 @@ def figure_files(jobs: Jobs) -> list[str]:
 
 
 def outputs(jobs: Jobs) -> list[str]:
-    """What one experiment leaves at one size: tidy rows, their provenance, a table, figures."""
+    """What one experiment leaves at one size: tidy rows, their provenance, a table, its document, figures."""
     files = [
         f"{jobs.folder}/{name}"
-        for name in ("rows.csv", "runs.json", f"{jobs.about.table}.csv", f"{jobs.about.table}.md")
+        for name in ("rows.csv", "runs.json", f"{jobs.about.table}.csv", f"{jobs.about.table}.md", "document.json")
     ]
     return files + figures(jobs)
 
@@ -283,7 +283,7 @@ def searches(jobs: Jobs) -> list[str]:
     return [
         f"results/{jobs.size}/search/{jobs.about.name}/{method}/{name}"
         for method in jobs.search.get("methods", [])
-        for name in ("winner.yaml", "trials.csv", "trials.md", "search.png")
+        for name in ("winner.yaml", "trials.csv", "trials.md", "search.png", "search.pdf")
     ]
 
 

@@ -6,6 +6,7 @@ import pytest
 import sizes
 from calls import REPO
 from made_up import run
+from told import told
 
 from leapwarp import catalogue
 from leapwarp.experiments.leap_ablation import report as leap_report
@@ -60,7 +61,7 @@ def leap_rows():
 
 
 def test_the_table_of_leaps_ablation_has_a_row_a_configuration():
-    lines, text = leap_report.table(leap_rows(), pd.DataFrame(columns=PAPER_COLUMNS), "smaller than published")
+    lines, text = told(leap_rows(), pd.DataFrame(columns=PAPER_COLUMNS))
     assert set(lines["method"]) == set(catalogue.find("leap_ablation").methods) - {"scratch"}
     assert "| Energy, parameters only | 1.2" in text and "of 2 runs)" in text
     assert text.count("\n| ") == 1 + 7
@@ -77,7 +78,7 @@ def warp_rows():
 
 def test_table_3_has_all_rows_of_the_paper_beside_ours():
     paper = read_paper(REPO / "paper" / "warpgrad.csv", "3")
-    lines, text = warp_report.table(warp_rows(), paper, "smaller than published")
+    lines, text = told(warp_rows(), paper)
     assert len(paper) == 13 and paper["value"].sum() == pytest.approx(1074.1)
     assert list(warp_report.ROWS) == list(catalogue.find("warp_ablation").methods)
     assert set(paper["method"]) == set(warp_report.ROWS) - {"warp_leap_no_step"}

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from calls import REPO, snakemake
+from told import drawn, told
 from torch import nn
 
 from leapwarp.data.store import read
@@ -463,17 +464,17 @@ def test_scores_are_on_the_scale_of_their_game(frame):
 
 
 def test_table_and_figures(frame):
-    lines, text = report.table(frame, frame, "a size")
+    lines, text = told(frame, frame)
     assert "| Breakout | held-out games | 30.0 ± 1.4 | 10.0 ± 1.4 | 20.0 ± 1.4 |" in text
     assert set(lines["method"]) == {"leap", "scratch"} and len(lines) == 12
-    drawn = report.figures(frame, frame, [])
-    assert [axes.get_title(loc="left") for axes in drawn["atari_scores"].axes] == [
+    figures = drawn(frame)
+    assert [axes.get_title(loc="left") for axes in figures["atari_scores"].axes] == [
         "Breakout (held out)", "Pong (seen in meta-training)", "Alien (more actions)"
     ]  # fmt: skip
-    curve = drawn["atari_scores"].axes[0].get_lines()[0].get_xydata()
+    curve = figures["atari_scores"].axes[0].get_lines()[0].get_xydata()
     assert np.asarray(curve).tolist() == [[10, 0.5], [20, 1.0]]
-    assert "nothing was meta-trained" in drawn["atari_meta"].axes[0].texts[0].get_text()
-    assert "no pictures" in drawn["atari_pictures"].axes[0].texts[0].get_text()
+    assert "nothing was meta-trained" in figures["atari_meta"].axes[0].texts[0].get_text()
+    assert "no pictures" in figures["atari_pictures"].axes[0].texts[0].get_text()
 
 
 def test_the_figure_of_pictures_has_a_row_a_method(frame, tmp_path):
@@ -483,7 +484,7 @@ def test_the_figure_of_pictures_has_a_row_a_method(frame, tmp_path):
         pixels = np.full((8, 84, 84, 3), 10 if method == "leap" else 20, dtype=np.uint8)
         arrays = {"pixels": pixels, "step": 3 * np.arange(8), "score": np.arange(8) / 2}
         np.savez(path, **({f"seed0/pictures/{name}": each for name, each in arrays.items()} if seeds == "0-0" else {}))
-    figure = report.figures(frame, frame, sorted(tmp_path.glob("*/*.npz")))["atari_pictures"]
+    figure = report.atari_pictures(frame, frame, sorted(tmp_path.glob("*/*.npz")))
     assert len(figure.axes) == 16 and figure.axes[15].get_title() == "step 21, score 3.5"
     assert [figure.axes[i].get_ylabel() for i in (0, 8)] == ["Leap", "No pretraining"]
     assert [int(figure.axes[i].images[0].get_array().max()) for i in (0, 8)] == [10, 20]
@@ -531,7 +532,7 @@ def test_the_figure_of_meta_training_has_a_line_a_meta_step(frame, tmp_path):
         (0, 0, 0): [0.0, 1.0], (1, 0, 0): [0.0, 3.0], (0, 0, 1): [100.0, 200.0], (1, 0, 1): [100.0, 200.0],
         (0, 1, 0): [2.0, 3.0], (1, 1, 0): [4.0, 5.0], (0, 1, 1): [200.0, 300.0], (1, 1, 1): [200.0, 500.0],
     })  # fmt: skip
-    figure = report.figures(frame, frame, [curves])["atari_meta"]
+    figure = report.atari_meta(frame, frame, [curves])
     lines = {
         axes.get_title(loc="left"): [line.get_ydata().tolist() for line in axes.get_lines()] for axes in figure.axes
     }
@@ -543,7 +544,7 @@ def test_the_figure_of_meta_training_has_a_line_a_meta_step(frame, tmp_path):
     assert (pong.y0, pong.y1) == (0.0, pytest.approx(2 + 2**0.5))  # of the last point: 1 and 3
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1", "2"]
     with pytest.raises(ValueError, match="meta-training at quick, needed those at paper"):
-        report.meta_training(frame.assign(size="paper"), pd.read_csv(curves))
+        report.atari_meta(frame.assign(size="paper"), frame, [curves])
 
 
 def test_many_meta_steps_and_points_share_a_line_and_a_point():

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from calls import REPO
 from cases import DOUBLE, of_one
 from sizes import methods, one_run
+from told import told
 
 from leapwarp import fit
 from leapwarp.data import images
@@ -551,7 +552,7 @@ def test_table_3_is_complete_and_as_printed():
 
 
 def test_the_table_sets_ours_beside_the_papers_and_says_what_the_data_are():
-    lines, text = report.table(made_up(), read_paper(PAPER, "3"), "a small one")
+    lines, text = told(made_up(), read_paper(PAPER, "3"), "a small one", bold=True)
     assert "- Size: `quick`: a small one.\n" in text
     assert "| mnist | Leap | **20.5 ± 0.7** / **0.7** |" in text
     assert "| facescrub | Leap | 50.5 ± 0.7 / 19.9 |" in text
@@ -568,7 +569,7 @@ def test_the_table_sets_ours_beside_the_papers_and_says_what_the_data_are():
 
 
 def test_one_seed_or_a_missing_method_leave_gaps_and_no_error():
-    _, text = report.table(made_up((0,), skip=("hat", "scratch")), read_paper(PAPER, "3"), "")
+    _, text = told(made_up((0,), skip=("hat", "scratch")), read_paper(PAPER, "3"))
     assert "| mnist | HAT | – / 0.8 |" in text and "Against no pretraining" not in text
 
 

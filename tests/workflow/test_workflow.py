@@ -150,7 +150,8 @@ def own(tmp_path_factory):
 @pytest.mark.slow
 def test_an_experiment_and_a_size_of_ones_own_run_from_a_folder_to_the_page(own):
     folder = own / "results/small/hills"
-    for name in ("rows.csv", "runs.json", "table_hills.csv", "table_hills.md", "figures/hills.png"):
+    files = ["rows.csv", "runs.json", "table_hills.csv", "table_hills.md", "document.json"]
+    for name in [*files, "figures/hills.png", "figures/hills.pdf"]:
         assert (folder / name).stat().st_size > 0
     page = (own / "results/small/index.html").read_text()
     assert page.count("<img ") == 1 and "Height of the surface over the steps" in page and "Momentum" in page
@@ -189,7 +190,7 @@ def test_an_experiment_and_a_size_of_ones_own_run_from_a_folder_to_the_page(own)
             lambda s: s["figures"].update(hills="Another caption."),
             [],
             [],
-            {"page", "all"},
+            {"table", "page", "all"},
         ),
         ("config.yaml", lambda s: s.update(device="cpu"), [], [], set()),
     ],

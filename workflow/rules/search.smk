@@ -69,6 +69,7 @@ rule search_figure:
             subcategory="{experiment}",
             labels={"file": "{method}", "size": "{size}"},
         ),
+        "results/{size}/search/{experiment}/{method}/search.pdf",
     log:
         "results/{size}/search/{experiment}/logs/{method}/figure.log",
     priority: 100
@@ -78,7 +79,7 @@ rule search_figure:
         where=lambda wildcards: of(wildcards).where,
         looks=lambda wildcards: looks(of(wildcards).about),
     shell:
-        "python -m leapwarp.report.search figure --experiment {params.where:q} --trials {input:q} --out {output:q}"
+        "python -m leapwarp.report.search figure --experiment {params.where:q} --trials {input:q} --out {output[0]:q}"
         " > {log:q} 2>&1"
 
 

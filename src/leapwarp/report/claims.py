@@ -24,38 +24,25 @@ from jsonschema.exceptions import best_match
 
 from leapwarp import catalogue
 from leapwarp.catalogue import Method
+from leapwarp.check import read_yaml
 from leapwarp.files import atomic, one_line
-from leapwarp.plan import DECIDES
+from leapwarp.plan import DECIDES, SCHEMAS
 from leapwarp.report import looks, rows
+from leapwarp.report.document import Document, Text, Verdicts
 from leapwarp.report.quantities import Quantity, quantities, quantity
+from leapwarp.report.stats import LEVEL, interval
 
 SUPPORTED, CONTRADICTED, UNDECIDED = VERDICTS = "supported", "contradicted", "undecided"
 COLUMNS = [
-    "id", "paper", "section", "claim", "verdict", "part", "part_verdict", "effect", "low", "high", "unit",
+    "id", "paper", "section", "claim", "experiment", "verdict", "part", "part_verdict", "effect", "low", "high", "unit",
     "n_seeds", "n_heldout", "reason", "size", "data_source",
 ]  # fmt: skip
-LEVEL = 0.95
-DRAWS = 10_000
 
 Cell = tuple[str, int]
 """(method, number of pretraining tasks)"""
 Weights = dict[Cell, float]
 Methods = dict[str, Method]
 """of the claim's experiment"""
-
-_METHOD = {"type": "string"}
-_COUNTS = {
-    "oneOf": [
-        {"enum": ["each", "largest"]},
-        {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
-        {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["from"],
-            "properties": {"from": {"type": "integer"}},
-        },
-    ]
-}
 
 
 class Part(NamedTuple):
@@ -148,54 +135,12 @@ def bound(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Pa
     return [Part(name, {_cell(spec["method"], run[-1], methods): -sign}, constant=sign * limit)]
 
 
-class Kind(NamedTuple):
-    parts: Callable[[dict[str, Any], Sequence[int], Methods], list[Part]]
-    needs: dict[str, Any]
-    """keys beside kind and metric, with their schemas"""
-    may: dict[str, Any] = {}  # noqa: RUF012
-
-
-KINDS = {
-    "difference": Kind(difference, {"more": _METHOD, "less": _METHOD, "at": _COUNTS}),
-    "ratio": Kind(ratio, {"more": _METHOD, "less": _METHOD, "at": _COUNTS}),
-    "gain": Kind(gain, {"method": _METHOD}, {"than": _METHOD}),
-    "slope": Kind(slope, {"method": _METHOD}),
-    "trend": Kind(
-        trend, {"methods": {"type": "array", "minItems": 3, "uniqueItems": True, "items": _METHOD}, "at": _COUNTS}
-    ),
-    "bound": Kind(bound, {"method": _METHOD}, {"at_most": {"type": "number"}, "at_least": {"type": "number"}}),
+KINDS: dict[str, Callable[[dict[str, Any], Sequence[int], Methods], list[Part]]] = {
+    function.__name__: function for function in (difference, ratio, gain, slope, trend, bound)
 }
 
 
 # ---------------------------------------------------------------- paper/claims.yaml
-
-
-def schema() -> dict[str, Any]:
-    text = {"type": "string", "minLength": 1}
-    kinds = []
-    for name, kind in KINDS.items():
-        keys = {"kind": {"const": name}, "metric": text, "within": {"type": "number"}}
-        needed = ["kind", "metric", *kind.needs]
-        keys |= kind.needs | kind.may
-        either = {"oneOf": [{"required": ["at_most"]}, {"required": ["at_least"]}]} if name == "bound" else {}
-        kinds.append({"type": "object", "additionalProperties": False, "required": needed, "properties": keys} | either)
-    by_kind = [
-        {"if": {"properties": {"kind": {"const": name}}, "required": ["kind"]}, "then": then}
-        for name, then in zip(KINDS, kinds, strict=True)
-    ]
-    part = {"type": "object", "required": ["kind"], "properties": {"kind": {"enum": sorted(KINDS)}}, "allOf": by_kind}
-    keys = {
-        "id": {"type": "string", "pattern": "^[LW][0-9]+[a-z]?$"},
-        "section": text,
-        "claim": text,
-        "experiment": text,
-        "data": text,
-        "from": {"enum": list(DECIDES[1:])},
-        "why": text,
-        "parts": {"type": "array", "minItems": 1, "items": part},
-    }
-    claim = {"type": "object", "additionalProperties": False, "required": list(keys), "properties": keys}
-    return {"type": "array", "minItems": 1, "items": claim}
 
 
 def read(path: Path, known: Collection[str]) -> list[dict[str, Any]]:
@@ -208,7 +153,7 @@ def read(path: Path, known: Collection[str]) -> list[dict[str, Any]]:
         found = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: found no readable YAML ({' '.join(str(error).split())}).") from None
-    error = best_match(Draft202012Validator(schema()).iter_errors(found))
+    error = best_match(Draft202012Validator(read_yaml(SCHEMAS / "claims.schema.yaml", "the schema")).iter_errors(found))
     if error:
         where = error.json_path.removeprefix("$") or "the file"
         raise ValueError(f"{path}: {where}: {error.message}. docs/claims.md says what a claim needs.")
@@ -250,29 +195,6 @@ def contrast(frame: pd.DataFrame, part: Part, metric: str) -> tuple[list[np.ndar
         return [], missing
     joined = pd.concat(cells, axis=1, join="inner").sum(axis=1).sort_index() + part.constant
     return [group.to_numpy() for _, group in joined.groupby(level="seed")], []
-
-
-def interval(values: Sequence[np.ndarray], level: float) -> tuple[float, float, float]:
-    """Effect and its interval: mean over seeds of the mean over tasks, and a bootstrap over seeds and, in each, tasks.
-
-    Drawing n seeds from n has (n - 1) / n of the variance that n new seeds would have, which matters where n is two or
-    three: the deviations are widened by the root of n / (n - 1). docs/claims.md has the coverage that this gives.
-
-    Args:
-        values: at least two arrays [held-out task].
-    """
-    stream = np.random.default_rng(0)  # the same rows give the same file
-    n = len(values)
-    means = np.array([value.mean() for value in values])
-    drawn = np.empty((n, DRAWS, n))  # for each seed, means of its tasks drawn anew, for as often as it may be drawn
-    for i, value in enumerate(values):
-        picked = stream.integers(len(value), size=(DRAWS, n, len(value)), dtype=np.int32)
-        drawn[i] = value[picked].mean(-1)
-    seeds = stream.integers(n, size=(DRAWS, n))
-    samples = drawn[seeds, np.arange(DRAWS)[:, None], np.arange(n)].mean(1)
-    effect = means.mean()
-    low, high = np.quantile(samples - effect, [(1 - level) / 2, (1 + level) / 2]) * math.sqrt(n / (n - 1))
-    return float(effect), float(effect + low), float(effect + high)
 
 
 def decide_part(
@@ -344,6 +266,7 @@ def decide(claims: Sequence[dict[str, Any]], frames: dict[str, pd.DataFrame], si
             "paper": "leap" if claim["id"].startswith("L") else "warpgrad",
             "section": claim["section"],
             "claim": " ".join(claim["claim"].split()),
+            "experiment": name,
             "size": size,
             "data_source": source,
         }
@@ -361,7 +284,7 @@ def _decided(claim: dict[str, Any], frame: pd.DataFrame, obstacle: str) -> list[
     about = catalogue.find(claim["experiment"])
     metrics = quantities(about.name)
     run = sorted({int(count) for count in frame["n_tasks"]} - {0}) or [0]  # 0 where tasks are not counted
-    parts = [(part, spec) for spec in claim["parts"] for part in KINDS[spec["kind"]].parts(spec, run, about.methods)]
+    parts = [(part, spec) for spec in claim["parts"] for part in KINDS[spec["kind"]](spec, run, about.methods)]
     if not parts:  # all of `at: each` where nothing was run
         parts = [(Part("", {}), claim["parts"][0])]
     return [decide_part(frame, part, spec, metrics[spec["metric"]], len(parts), obstacle) for part, spec in parts]
@@ -381,6 +304,41 @@ def merge(paths: Sequence[Path]) -> pd.DataFrame:
             raise ValueError(f"{path}: found columns {list(frame.columns)}, needed {COLUMNS}. Delete it and run again.")
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+# ---------------------------------------------------------------- as a document
+
+INTRODUCTION = """A claim is supported if all its parts are, contradicted if one is. An effect is above zero where the
+claim is right (where it says that two things are equal: near zero), and its interval of 95 % comes from drawing seeds
+and held-out tasks anew."""
+
+
+def document(frame: pd.DataFrame) -> Document:
+    """The claims of each paper with their parts, in the order of `frame`, as `decide` or `merge` have it."""
+    blocks = []
+    for paper, mine in frame.fillna({"reason": ""}).groupby("paper", sort=False):
+        found = []
+        for _, parts in mine.groupby("id", sort=False):
+            lines = [_placed(line, parts) for line in parts.to_dict("records")]
+            same = parts.iloc[0]
+            about = {key: same[key] for key in ("id", "section", "claim", "experiment", "verdict")}
+            found.append(about | {"parts": lines})
+        counts = {verdict: sum(claim["verdict"] == verdict for claim in found) for verdict in VERDICTS}
+        blocks.append(Verdicts(looks.PAPERS[str(paper)], counts, found))
+    return Document("Claims of the papers", [Text(INTRODUCTION), *blocks])
+
+
+def _placed(line: dict[Any, Any], parts: pd.DataFrame) -> dict[str, Any]:
+    """A part, with where its interval lies on a scale of 0 to 100 that all parts of its claim share, zero at 50."""
+    times = set(parts["unit"]) == {"times"}
+    places = parts[["effect", "low", "high"]].apply(np.log) if times else parts[["effect", "low", "high"]]
+    reach = 1.08 * places.abs().max(axis=None) or 1.0
+    at = {
+        key: round(50 + 50 * float(math.log(line[key]) if times else line[key]) / reach, 2)
+        for key in ("effect", "low", "high")
+        if not math.isnan(line[key])
+    }
+    return {str(key): value for key, value in line.items()} | {"at": at}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

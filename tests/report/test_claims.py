@@ -10,7 +10,7 @@ import yaml
 from calls import REPO
 
 from leapwarp import catalogue, plan
-from leapwarp.report import claims
+from leapwarp.report import claims, stats
 from leapwarp.report import rows as results
 from leapwarp.report.quantities import SHARED, quantities
 
@@ -174,7 +174,7 @@ def test_with_many_parts_each_needs_more_evidence_to_contradict_the_claim():
 
 @pytest.mark.parametrize(("seeds", "spread"), [(2, 2.0), (3, 2.0), (10, 2.0), (2, 0.0)])
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(seeds, spread, monkeypatch):
-    monkeypatch.setattr(claims, "DRAWS", 500)
+    monkeypatch.setattr(stats, "DRAWS", 500)
     stream, held, repetitions = np.random.default_rng(1), 0, 300
     for _ in range(repetitions):
         values = stream.normal(0, spread, (seeds, 1)) + stream.normal(0, 5, (seeds, 10))
