@@ -20,6 +20,7 @@ from leapwarp.experiments import resolve
 REPO = Path(__file__).parents[1]
 SIZES = REPO / "workflow/sizes"
 CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
+PATIENCE = 3600  # seconds to wait for a process on a slow machine: a limit that only one that hangs meets
 NAME = "omniglot_leap"  # the experiment that these tests run
 SIZE = "tiny"  # and their size, a file of their own
 RUNS = "Shell command: exec python -m leapwarp.experiments "
@@ -158,7 +159,7 @@ def processes(folder, command):
 
 def caught(folder, parent, *methods, command="train"):
     """The runs of `methods`, each suspended as soon as it is at work, in whatever order they begin."""
-    found, deadline = {}, time.monotonic() + 240
+    found, deadline = {}, time.monotonic() + PATIENCE
     while len(found) < len(methods):
         assert time.monotonic() < deadline and parent.poll() is None, (folder / "snakemake.log").read_text()
         for method in set(methods) - found.keys():

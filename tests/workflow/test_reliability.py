@@ -11,6 +11,7 @@ import torch
 import yaml
 from calls import (
     NAME,
+    PATIENCE,
     REPO,
     SIZE,
     call,
@@ -41,6 +42,15 @@ ITS_EVALUATION = [("leap", "0-1")]  # as `evaluated` gives it
 @pytest.fixture
 def fresh(tmp_path, empty):
     return shutil.copytree(empty, tmp_path / "here")
+
+
+@pytest.fixture
+def begun(done):
+    """The same without what leap has left."""
+    for path in (STATE, HISTORY, RUN, ROWS):
+        (done / path).unlink()
+    shutil.rmtree(done / HERE / "checkpoints/leap")
+    return done
 
 
 @pytest.fixture
@@ -90,7 +100,7 @@ def start(folder, *args, command="train"):
 def test_a_training_that_is_killed_is_resumed(fresh, finished):
     parent, run = start(fresh)
     run.kill()
-    assert parent.wait(240) != 0
+    assert parent.wait(PATIENCE) != 0
     text = (fresh / "snakemake.log").read_text()
     assert "Error in rule train" in text and "logs/train/leap/tasks1/seeds0-1.log" in text
     assert [method for method, _, _ in trained(text)] == ["leap", "reptile"]  # one failure did not stop the others
@@ -101,55 +111,56 @@ def test_a_training_that_is_killed_is_resumed(fresh, finished):
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_a_run_that_is_told_to_stop_says_so_and_is_resumed(fresh, finished, command):
-    parent, run = start(fresh, ROWS, command=command)
+def test_a_run_that_is_told_to_stop_says_so_and_is_resumed(begun, finished, command):
+    parent, run = start(begun, ROWS, command=command)
     run.send_signal(signal.SIGTERM)
     run.resume()
-    assert parent.wait(240) != 0
-    text = (fresh / "snakemake.log").read_text()
+    assert parent.wait(PATIENCE) != 0
+    text = (begun / "snakemake.log").read_text()
     name = "leap, 1 tasks" if command == "train" else "leap, evaluation"
     assert f"{name}: stopped by SIGTERM; started again, it goes on" in text
     assert "non-zero exit status 75" in text and "Traceback" not in text
-    again = to_rows(fresh)
+    again = to_rows(begun)
     assert again.returncode == 0 and trained(again.stdout) == (LEAP if command == "train" else [])
-    check_whole(fresh, finished)
+    check_whole(begun, finished)
 
 
-def test_an_evaluation_that_is_killed_keeps_what_it_has_evaluated(fresh, finished):
-    parent, run = start(fresh, ROWS, command="evaluate")
-    first = fresh / f"{HERE}/checkpoints/leap/seed0-tasks1-evaluated.pt"
+def test_an_evaluation_that_is_killed_keeps_what_it_has_evaluated(begun, finished):
+    parent, run = start(begun, ROWS, command="evaluate")
+    first = begun / f"{HERE}/checkpoints/leap/seed0-tasks1-evaluated.pt"
     step_to(run, first)
     run.kill()
-    assert parent.wait(240) != 0
-    assert "Error in rule evaluate" in (fresh / "snakemake.log").read_text()
+    assert parent.wait(PATIENCE) != 0
+    assert "Error in rule evaluate" in (begun / "snakemake.log").read_text()
     made = first.stat().st_mtime_ns
-    again = to_rows(fresh)
+    again = to_rows(begun)
     assert again.returncode == 0 and trained(again.stdout) == [] and evaluated(again.stdout) == ITS_EVALUATION
     assert first.stat().st_mtime_ns == made  # read, and not made anew
-    check_whole(fresh, finished)
+    check_whole(begun, finished)
 
 
-def test_a_snakemake_that_is_killed_leaves_a_lock_and_runs_that_are_not_disturbed(fresh, finished):
-    parent, run = start(fresh, ROWS)
+def test_a_snakemake_that_is_killed_leaves_a_lock_and_runs_that_are_not_disturbed(begun, finished):
+    parent, run = start(begun, ROWS)
     parent.kill()
     parent.wait()
-    check_one_error(to_rows(fresh), "Directory cannot be locked", "--unlock")
-    assert snakemake(fresh, "--unlock").returncode == 0
-    check_one_error(snakemake(fresh, STATE), "another process is at work on this run", "Wait until it has ended")
+    check_one_error(to_rows(begun), "Directory cannot be locked", "--unlock")
+    assert snakemake(begun, "--unlock").returncode == 0
+    check_one_error(snakemake(begun, STATE), "another process is at work on this run", "Wait until it has ended")
     run.resume()
-    run.wait(60)
-    again = to_rows(fresh)
+    run.wait(PATIENCE)
+    again = to_rows(begun)
     assert again.returncode == 0, again.stdout
-    assert trained(again.stdout) == [("reptile", 1, "0 1")]  # what the orphan computed is not computed again
-    check_whole(fresh, finished)
+    assert trained(again.stdout) == []  # what the orphan computed is not computed again
+    assert evaluated(again.stdout) == ITS_EVALUATION
+    check_whole(begun, finished)
 
 
-def test_a_second_snakemake_in_the_same_folder_is_refused(fresh, finished):
-    parent, run = start(fresh)
-    check_one_error(snakemake(fresh), "Directory cannot be locked")
+def test_a_second_snakemake_in_the_same_folder_is_refused(begun, finished):
+    parent, run = start(begun)
+    check_one_error(snakemake(begun), "Directory cannot be locked")
     run.resume()
-    assert parent.wait(120) == 0
-    check_whole(fresh, finished, "all")
+    assert parent.wait(PATIENCE) == 0
+    check_whole(begun, finished, "all")
 
 
 @pytest.fixture
@@ -277,12 +288,13 @@ def test_a_damaged_data_file(done, finished):
     bad[-5] ^= 0xFF
     path.write_bytes(bad)
     advice = "Delete it and run `python -m leapwarp.data.prepare` again"
-    check_one_error(to_rows(done), "alphabets.safetensors: damaged, found checksum", advice)
+    check_one_error(snakemake(done, RUN), "alphabets.safetensors: damaged, found checksum", advice)
     path.write_bytes(good)
-    assert to_rows(done).returncode == 0
+    assert snakemake(done, RUN).returncode == 0
     log = (done / f"{HERE}/logs/train/leap/tasks1/seeds0-1.log").read_text()
     assert "seed 1: resumed at meta-step" in log  # its checkpoint is read, nothing is trained again
-    check_whole(done, finished)
+    assert rows_of(done / RUN) == rows_of(finished / RUN)
+    assert "Nothing to be done" in snakemake(done, RUN).stdout
 
 
 @pytest.mark.parametrize("name", [HISTORY, RUN, ROWS])
