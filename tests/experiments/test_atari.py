@@ -237,6 +237,7 @@ def test_leap_is_summed_up_on_the_way(monkeypatch):
         torch.testing.assert_close(total.double(), way + term, rtol=1e-4, atol=1e-4 * float(term.abs().max()))
 
 
+@pytest.mark.slow
 def test_a_game_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, monkeypatch):
     whole, calls = learn(), []
 
@@ -286,6 +287,7 @@ def state_job(folder, *ends, size="smoke"):
     return job("state", folder / "leap.safetensors", *words, size=size)
 
 
+@pytest.mark.slow
 def test_split_jobs_make_the_update_of_one_process(tmp_path):
     first = update_job(tmp_path, 3, 0, [game_job(tmp_path, 3, 0, place) for place in range(2)])
     second = update_job(tmp_path, 3, 1, [game_job(tmp_path, 3, 1, place, first) for place in range(2)], first)
@@ -333,6 +335,7 @@ def test_meta_training_does_not_read_the_games_of_the_evaluation(tmp_path):
     assert run.EXPERIMENT.evaluation == {"heldout", "seen", "larger"}
 
 
+@pytest.mark.slow
 def test_a_share_of_something_else_is_refused(tmp_path, capsys):
     shares = [game_job(tmp_path, 0, 0, place) for place in range(2)]
     with pytest.raises(SystemExit, match=r"found shares of games number \[0, 0\], needed each from 0 once"):
@@ -402,6 +405,7 @@ def of_method(name, folder):
     return Run(None, run.methods(TINY)[name], name, 0, 0, torch.device("cpu"), folder, {"of": name})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["leap", "scratch", "random_policy"])
 def test_an_evaluation_learns_all_games_and_leaves_pictures(tmp_path, monkeypatch, name):
     monkeypatch.setattr(run, "LONGEST", 20)
@@ -517,6 +521,7 @@ def meta_curves(folder, scores):
     return folder / "meta_curves.csv"
 
 
+@pytest.mark.slow
 def test_curves_of_meta_training_are_those_that_the_jobs_wrote(tmp_path):
     paths = [game_job(tmp_path, 0, 0, place).with_suffix(".csv") for place in range(2)]
     found = chain.collect(tmp_path, "smoke", 1, 1, 2)

@@ -74,6 +74,7 @@ def test_every_target_dry_runs(folder, target, size):
             assert path in result.stdout
 
 
+@pytest.mark.slow
 def test_searches_can_be_made_alone_and_their_winners_used(folder):
     alone = snakemake(folder, "search", "--dry-run")
     assert alone.returncode == 0, alone.stdout
@@ -92,6 +93,7 @@ def test_searches_can_be_made_alone_and_their_winners_used(folder):
         assert (winner in command) == (option(command, "--method") in searched)
 
 
+@pytest.mark.slow
 def test_a_file_of_any_size_can_be_asked_for_by_name(folder):
     result = snakemake(folder, "--dry-run", "results/paper/omniglot_leap/table1.csv")
     assert result.returncode == 0, result.stdout
@@ -274,7 +276,7 @@ def test_smoke_from_data_to_page(folder, whole):
         command = (here / "logs" / log / "seeds0-1.log").read_text().splitlines()[0]
         assert command.startswith("python -m leapwarp.experiments ")
         by_hand = f"{sys.executable}{command.removeprefix('python')}"
-        subprocess.run(by_hand, shell=True, cwd=folder, check=True, timeout=300, capture_output=True)
+        subprocess.run(by_hand, shell=True, cwd=folder, check=True, capture_output=True)
     assert rows_of(here / "runs/leap/seeds0-1.csv") == before
 
 
