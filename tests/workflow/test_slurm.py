@@ -179,6 +179,11 @@ def test_jobs_that_are_killed_or_whose_time_is_over_are_resumed(slurm, tmp_path,
 
 
 def end(run, job):
-    """Let SLURM end a suspended run, whose time it shortens to the five minutes that are left for saving."""
-    subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=5"], check=True)
+    """Let SLURM end a suspended run, whose time it shortens to the five minutes that are left for saving.
+
+    The limit counts from the job's start, which on a slow machine may be minutes ago.
+    """
+    ran = subprocess.run(["squeue", "-h", "-j", job, "-o", "%M"], check=True, capture_output=True, text=True).stdout
+    seconds = sum(int(part) * 60**place for place, part in enumerate(reversed(re.split("[:-]", ran.strip()))))
+    subprocess.run(["scontrol", "update", f"JobId={job}", f"TimeLimit={seconds // 60 + 5}"], check=True)
     run.wait(PATIENCE)  # SLURM wakes what is suspended when it sends the signal: nothing else lets this run end
