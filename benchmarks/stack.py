@@ -42,7 +42,7 @@ def warp_update(filters: int, n_runs: int) -> Callable[[], object]:
 
     def update() -> object:
         batches = [problem.draw(tasks, who, torch.full_like(who, k)) for k in (0, 1)]
-        _, grads = warp_gradient(problem, sgd(0.1), theta, warp, *batches, share=lambda stack, _: stack)
+        _, grads = warp_gradient(problem, sgd(0.1), theta, warp, *batches)
         return outer.update(warp, grads, outer.init(warp))
 
     return update
