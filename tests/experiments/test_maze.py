@@ -423,6 +423,7 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(tmp_path, monkeypatch):
     assert (tmp_path / "seeds0.pt").exists() and untimed(run) == whole
 
 
+@pytest.mark.slow
 def test_the_plain_rnn_learns_a_small_maze():
     random, trained = (
         [value

@@ -164,6 +164,7 @@ def run(data, name, checkpoints=None, **changed):
     return [record for record in records if not record[2].endswith("seconds")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reptile", "leap", "warp_leap"])
 def test_a_run_that_goes_on_from_its_checkpoint_ends_as_one_that_never_stopped(data, tmp_path, name):
     often = {"meta_steps": 3, "checkpoint_every": 1}
@@ -174,6 +175,7 @@ def test_a_run_that_goes_on_from_its_checkpoint_ends_as_one_that_never_stopped(d
     assert run(data, name, tmp_path, **often) == whole
 
 
+@pytest.mark.slow
 def test_nothing_that_is_chosen_sees_test_classes(data):
     test_rows = torch.isin(data.label, torch.tensor(data.split["test"]))
     spoilt = data._replace(images=torch.where(test_rows[:, None, None, None], 255 - data.images, data.images))
