@@ -305,7 +305,7 @@ def test_methods_and_experiments_of_config_yaml():
     assert list(jobs) == ["maze", "sine"]
     assert jobs["maze"].methods == ["warp_rnn", "rnn_shifted"] and jobs["maze"].seeds == 3
     assert "rnn_shifted" not in jobs_of("smoke")["maze"].methods  # only when it is asked for
-    files = ["rows.csv", "runs.json", "table_maze.csv", "table_maze.md", "document.json"]
+    files = ["rows.csv", "runs.json", "table_maze.csv", "table_maze.md", "table_maze.json"]
     files += [f"figures/{name}.{kind}" for kind in ("png", "pdf") for name in ("maze_return", "maze_picture")]
     assert plan.outputs(jobs["maze"]) == [f"results/smoke/maze/{name}" for name in files]
 

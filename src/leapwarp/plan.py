@@ -273,7 +273,7 @@ def outputs(jobs: Jobs) -> list[str]:
     """What one experiment leaves at one size: tidy rows, their provenance, a table, its document, figures."""
     files = [
         f"{jobs.folder}/{name}"
-        for name in ("rows.csv", "runs.json", f"{jobs.about.table}.csv", f"{jobs.about.table}.md", "document.json")
+        for name in ("rows.csv", "runs.json", *(f"{jobs.about.table}.{kind}" for kind in ("csv", "md", "json")))
     ]
     return files + figures(jobs)
 

@@ -138,7 +138,7 @@ def test_lint_is_clean(folder):
 @pytest.mark.slow
 def test_an_experiment_and_a_size_of_ones_own_run_from_a_folder_to_the_page(own):
     folder = own / "results/small/hills"
-    files = ["rows.csv", "runs.json", "table_hills.csv", "table_hills.md", "document.json"]
+    files = ["rows.csv", "runs.json", "table_hills.csv", "table_hills.md", "table_hills.json"]
     for name in [*files, "figures/hills.png", "figures/hills.pdf"]:
         assert (folder / name).stat().st_size > 0
     page = (own / "results/small/index.html").read_text()
