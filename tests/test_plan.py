@@ -147,7 +147,7 @@ def test_sizes_that_may_decide_more_come_first(tmp_path):
         (
             ["experiments", "omniglot_leap", "methods"],
             {"leep": {}},
-            "'experiments.omniglot_leap.methods' has 'leep'. Allowed: leap, reptile, finetune, finetune_fast, fomaml, scratch.",
+            "'experiments.omniglot_leap.methods' has 'leep'. Allowed: leap, reptile, finetune, finetune_fast, fomaml,",
         ),
         (
             ["experiments", "maze", "search"],
