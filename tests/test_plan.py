@@ -205,9 +205,9 @@ def test_settings_are_read_once_for_each_version_of_size_and_code(tmp_path):
     assert plan.departures(path, ["omniglot_leap"], cache) == {}  # it was read, and not made anew
     path.write_text(path.read_text() + "\n")
     assert plan.departures(path, ["omniglot_leap"], cache) == first
-    path.write_text(path.read_text().replace("inner_lr", "inner_rate"))
+    path.write_text(path.read_text().replace("filters:", "filterz:"))
     with pytest.raises(
-        ValueError, match=r"^\S*mine.yaml: experiments.omniglot_leap\S*: unknown setting 'inner_rate'[^\n]*$"
+        ValueError, match=r"^\S*mine.yaml: experiments.omniglot_leap\S*: unknown setting 'filterz'[^\n]*$"
     ):
         plan.departures(path, ["omniglot_leap"], cache)
 
