@@ -1,13 +1,14 @@
-"""An `nn.Module` of a user's: which of its parameters are learnt how, and the module with other tensors in their places."""
+"""An `nn.Module` of a user's: which of its parameters are learnt how, and the module with others in their places."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import fnmatchcase
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from leapwarp.trees import Params
 
@@ -21,16 +22,16 @@ _SAYS_WARP = re.compile(r"(^|[._])warps?(?![a-z])")
 class Groups(NamedTuple):
     """The parameters of a module by their names, each in one group. Printed, it says who is what."""
 
-    learnt: Params
+    learnt: dict[str, nn.Parameter]
     """adapted on each task; where that begins is learnt"""
-    warp: Params
+    warp: dict[str, nn.Parameter]
     """learnt over all tasks, fixed while one is learnt"""
-    task_only: Params
+    task_only: dict[str, nn.Parameter]
     """adapted on each task, always from the same values"""
-    exclude: Params
+    exclude: dict[str, nn.Parameter]
     """left to the user"""
-    frozen: Params
-    """`requires_grad` is False: constants"""
+    frozen: dict[str, nn.Parameter]
+    """constants, such as those whose `requires_grad` is False"""
 
     def __str__(self) -> str:
         lines = []
@@ -39,6 +40,8 @@ class Groups(NamedTuple):
                 numbers = sum(leaf.numel() for leaf in params.values())
                 lines.append(f"{group:<9} {numbers:>11,} numbers in {len(params):>3} tensors: {shortened(params)}")
         return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 def shortened(names: Any, most: int = 6) -> str:
@@ -83,12 +86,17 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def groups(
-    module: nn.Module, warp: Chosen | None = None, task_only: Chosen = (), exclude: Chosen = ()
+    module: nn.Module,
+    warp: Chosen | None = None,
+    task_only: Chosen = (),
+    exclude: Chosen = (),
+    frozen: Chosen = (),
 ) -> Groups:
     """The parameters of `module`, sorted.
 
     Args:
         warp: None for those named `warp.*`, if there are any; () for none, whatever they are called.
+        frozen: constants, beside those whose `requires_grad` is False.
 
     Raises:
         ValueError: a choice matches nothing, a parameter is chosen twice, a parameter's name says that it is a warp and
@@ -99,33 +107,38 @@ def groups(
         if isinstance(leaf, nn.parameter.UninitializedParameter):
             raise ValueError(f"parameter {name} has no shape yet; call the module once on a batch before this.")
     sets = {
-        "warp": {n for n in every if plain(n).startswith("warp.")} if warp is None else choose_names(module, warp, "warp"),
+        "warp": {n for n in every if plain(n).startswith("warp.")}
+        if warp is None
+        else choose_names(module, warp, "warp"),
         "task_only": choose_names(module, task_only, "task_only"),
         "exclude": choose_names(module, exclude, "exclude"),
+        "frozen": choose_names(module, frozen, "frozen"),
     }
-    for first, second in (("warp", "task_only"), ("warp", "exclude"), ("task_only", "exclude")):
+    for first, second in combinations(sets, 2):
         if both := sorted(map(plain, sets[first] & sets[second])):
             raise ValueError(f"{shortened(both)}: chosen as {first} and as {second}; needed one of the two.")
-    taken = set().union(*sets.values())
-    frozen = {name for name, leaf in every.items() if not leaf.requires_grad}
+    constant = {name for name, leaf in every.items() if not leaf.requires_grad}
     if warp is None:
-        sets["warp"] -= frozen
-    if still := sorted(map(plain, sets["warp"] & frozen)):
+        sets["warp"] -= constant
+    if still := sorted(map(plain, sets["warp"] & constant)):
         raise ValueError(f"{shortened(still)}: chosen as warp, but requires_grad is False. Leave it True for warps.")
-    wants = [n for n in every if n not in taken | frozen and _SAYS_WARP.search(plain(n))]
+    constant |= sets["frozen"]
+    taken = sets["warp"] | sets["task_only"] | sets["exclude"]
+    wants = [n for n in every if n not in taken | constant and _SAYS_WARP.search(plain(n))]
     if wants and (warp is None or sets["warp"]):
         raise ValueError(
             f"{shortened(map(plain, wants))}: the name says warp, but it is not chosen as one and would be adapted. "
             "Choose all warps, warp=['*.warp.*'] for example, or say warp=() if there are none."
         )
-    left = [name for name in every if name not in taken | frozen]
+    left = [name for name in every if name not in taken | constant]
     if not left:
         raise ValueError(
-            f"no parameter is left to learn: of {len(every)}, {len(frozen)} are frozen (requires_grad is False) and "
+            f"no parameter is left to learn: of {len(every)}, {len(constant)} are frozen and "
             f"{len(taken)} chosen as warp, task_only or exclude."
         )
     pick = lambda names: {name: every[name] for name in every if name in names}  # noqa: E731
-    return Groups(pick(left), pick(sets["warp"]), *(pick(sets[k] - frozen) for k in ("task_only", "exclude")), pick(frozen))
+    own, left_out = sets["task_only"] - constant, sets["exclude"] - constant
+    return Groups(pick(left), pick(sets["warp"]), pick(own), pick(left_out), pick(constant))
 
 
 class _Held(nn.Module):
@@ -181,14 +194,3 @@ def without_cudnn() -> AbstractContextManager[None]:
     """cuDNN's recurrent layers have no second derivative."""
     cudnn = torch.backends.cudnn
     return cudnn.flags(enabled=False, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic)
-
-
-def gradients(loss: Tensor, params: Params, create_graph: bool = False, **options: Any) -> Params:
-    """Gradient of `loss` [] for each of `params`, zero for those that it does not depend on."""
-    found = torch.autograd.grad(
-        loss, list(params.values()), create_graph=create_graph, allow_unused=True, materialize_grads=False, **options
-    )
-    return {
-        name: torch.zeros_like(leaf) if grad is None else grad
-        for (name, leaf), grad in zip(params.items(), found, strict=True)
-    }

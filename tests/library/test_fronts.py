@@ -1,9 +1,11 @@
 """The fronts give what the learners give on the same draws, whatever the module and the optimizer."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import DOUBLE, SmallWarped, small_warped
+from cases import SmallWarped, small_warped
 from torch import nn
 
 import leapwarp
@@ -77,7 +79,7 @@ def test_leap_equals_the_learner(options):
 
 def test_leap_equals_the_fold_under_any_task_optimizer():
     """With Adam, clipping and a schedule in the task: the fold sees the same points."""
-    problem, params, tasks = small_warped(n_tasks=1, draws=STEPS + 1)
+    _, params, tasks = small_warped(n_tasks=1, draws=STEPS + 1)
     net = SmallWarped().double()
     meta = leapwarp.Leap(net)
     points, fold = [], leap_fold()
@@ -100,7 +102,7 @@ def test_leap_equals_the_fold_under_any_task_optimizer():
     meta.backward()
     steps = [Step(k, *point) for k, point in enumerate(points)]
     total = zeros_like(steps[0].params)
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         total = fold(total, before, after)
     for name, leaf in net.named_parameters():
         torch.testing.assert_close(leaf.grad, total[name][0], rtol=1e-10, atol=1e-12)

@@ -104,7 +104,9 @@ def train(net, data, order=2, replay=None, lengths=(3, 1, 2), optimizer=torch.op
     for _ in meta.replay(eta=1000) if replay else ():
         summed = {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
     seen = meta.backward()
-    grads = {name.replace("_orig_mod.", ""): leaf.grad for name, leaf in net.named_parameters() if leaf.grad is not None}
+    grads = {
+        name.replace("_orig_mod.", ""): leaf.grad for name, leaf in net.named_parameters() if leaf.grad is not None
+    }
     return {name.replace("_orig_mod.", ""): leaf for name, leaf in summed.items()} | grads, seen
 
 

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from leapwarp.fronts.path import Path
 from leapwarp.fronts.processes import add_up, begin_alike
 from leapwarp.modules import Chosen, copies, groups, plain, put_back, shortened
+from leapwarp.trees import Params
 
 
 class Leap:
     """Learns the initialisation of `module` by Leap (Flennerhag et al., 2019), while a loop of yours trains it.
 
-    Between tasks the module holds the initialisation; inside `with meta.task()` your loop trains the module itself, with
-    any optimizer, and afterwards the module holds the initialisation again, with the buffers that it had.
+    Between tasks the module holds the initialisation; inside `with meta.task()` your loop trains the module itself,
+    with any optimizer, and afterwards the module holds the initialisation again, with the buffers that it had.
 
         meta = leapwarp.Leap(net)
         outer = torch.optim.AdamW(meta.parameters(), 1e-3)
@@ -58,8 +59,9 @@ class Leap:
     ) -> None:
         self.module, self.options = module, (length, loss, stabiliser)
         self.groups = groups(module, (), task_only, exclude)
-        self.total: dict[str, Tensor | None] = dict.fromkeys(self.groups.learnt)
-        self.tasks, self.seen = 0, {"loss": 0.0, "length": 0.0}
+        self.total: Params = {}  # of the tasks since the last backward
+        self.tasks: int = 0
+        self.seen: dict[str, Any] = {"loss": 0.0, "length": 0.0}
         self.open: Task | None = None
         begin_alike(module)
 
@@ -110,9 +112,11 @@ class Leap:
         if self.open:
             raise RuntimeError("a task is open; call backward() after its with block.")
         params = self._learnt()
-        total = {n: torch.zeros_like(p) if self.total[n] is None else self.total[n] for n, p in params.items()}
+        total = {name: self.total.get(name, torch.zeros_like(leaf)) for name, leaf in params.items()}
         like = next(iter(total.values()))
-        numbers = torch.stack([torch.as_tensor(v, device=like.device).to(like) for v in (self.tasks, *self.seen.values())])
+        numbers = torch.stack(
+            [torch.as_tensor(v, device=like.device).to(like) for v in (self.tasks, *self.seen.values())]
+        )
         add_up([*total.values(), numbers])
         tasks, *sums = numbers.tolist()
         if not tasks:
@@ -124,7 +128,7 @@ class Leap:
 
     def discard(self) -> None:
         """Forget the tasks since the last `backward`."""
-        self.total, self.tasks, self.seen = dict.fromkeys(self.total), 0, {"loss": 0.0, "length": 0.0}
+        self.total, self.tasks, self.seen = {}, 0, {"loss": 0.0, "length": 0.0}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a killed run needs beside the state of your optimizers and random streams; between tasks.
@@ -132,8 +136,10 @@ class Leap:
         `module` in it is the learnt initialisation, with buffers, as `net.load_state_dict` takes it.
         """
         if self.open:
-            raise RuntimeError("a task is open; a state is taken between tasks, when the module holds the initialisation.")
-        gathered = {plain(n): leaf for n, leaf in self.total.items() if leaf is not None}
+            raise RuntimeError(
+                "a task is open; a state is taken between tasks, when the module holds the initialisation."
+            )
+        gathered = {plain(name): leaf for name, leaf in self.total.items()}
         seen = {name: float(value) for name, value in self.seen.items()}
         return {"module": self.module.state_dict(), "total": gathered, "tasks": self.tasks, "seen": seen}
 
@@ -143,20 +149,22 @@ class Leap:
         Raises:
             ValueError: it is of other learnt parameters.
         """
-        names = {plain(name): name for name in self.total}
+        names = {plain(name): name for name in self.groups.learnt}
         if self.open or (odd := sorted(state["total"].keys() - names.keys())):
             why = "a task is open" if self.open else f"the state has {shortened(odd)}, which this Leap does not learn"
             raise ValueError(f"{why}; needed the same module and choices as those that the state was taken from.")
         self.module.load_state_dict(state["module"])
         params = self._learnt()
         self.discard()
-        self.total |= {names[n]: leaf.to(params[names[n]].device, copy=True) for n, leaf in state["total"].items()}
+        self.total = {names[n]: leaf.to(params[names[n]].device, copy=True) for n, leaf in state["total"].items()}
         self.tasks, self.seen = state["tasks"], dict(state["seen"])
 
     def _learnt(self) -> dict[str, nn.Parameter]:
         every = dict(self.module.named_parameters())
         if gone := [plain(name) for name in self.groups.learnt if name not in every]:
-            raise ValueError(f"{shortened(gone)}: learnt, but the module has them no more. Exclude parts that you exchange.")
+            raise ValueError(
+                f"{shortened(gone)}: learnt, but the module has them no more. Exclude parts that you exchange."
+            )
         return {name: every[name] for name in self.groups.learnt}
 
     def _left(self) -> set[str]:
@@ -165,8 +173,8 @@ class Leap:
 
     @torch.no_grad()
     def _add(self, path: Path) -> None:
-        for name, leaf in zip(self.total, path.total, strict=True):
-            self.total[name] = leaf if self.total[name] is None else self.total[name].add_(leaf)
+        for name, leaf in zip(self.groups.learnt, path.total, strict=True):
+            self.total[name] = self.total[name].add_(leaf) if name in self.total else leaf
         self.tasks += 1
         self.seen = {
             "loss": self.seen["loss"] + path.losses / path.steps,

@@ -5,6 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+# One launch for all tensors; public only through torch.optim.
+foreach_add_, foreach_copy_, foreach_mul_, foreach_norm, foreach_sub_, foreach_zero_ = (
+    getattr(torch, f"_foreach_{name}") for name in ("add_", "copy_", "mul_", "norm", "sub_", "zero_")
+)
+
 
 class Path:
     """Sums up Leap's meta-gradient along one path, as `leapwarp.learners.leap.leap_fold` does for stacks.
@@ -37,23 +42,23 @@ class Path:
         loss = loss.detach()
         if self.last is not None:
             self._check(self.last, self.steps - 1)  # the last one, which no device still computes
-            self._segment(params, loss)
+            self._segment(params, self.last, loss)
         if grads is None:
             self._check(loss, self.steps)
             return
-        torch._foreach_copy_(self.point, list(params))
+        foreach_copy_(self.point, list(params))
         given = [(ours, theirs) for ours, theirs in zip(self.grads, grads, strict=True) if theirs is not None]
         if len(given) < len(self.grads):
-            torch._foreach_zero_(self.grads)
-        torch._foreach_copy_([ours for ours, _ in given], [g.to_dense() if g.is_sparse else g for _, g in given])
+            foreach_zero_(self.grads)
+        foreach_copy_([ours for ours, _ in given], [g.to_dense() if g.is_sparse else g for _, g in given])
         self.last, self.losses, self.steps = loss, self.losses + loss, self.steps + 1
 
-    def _segment(self, params: Sequence[Tensor], loss: Tensor) -> None:
+    def _segment(self, params: Sequence[Tensor], last: Tensor, loss: Tensor) -> None:
         """Leap equation 8, see `leap_fold`: total -= (d_theta + d_f grad f) / norm."""
         length, with_loss, stabiliser = self.options
-        torch._foreach_sub_(self.point, list(params))  # -d_theta
-        squares = torch.stack(torch._foreach_norm(self.point)).square().sum()
-        rise = (loss - self.last).to(squares)
+        foreach_sub_(self.point, list(params))  # -d_theta
+        squares = torch.stack(foreach_norm(self.point)).square().sum()
+        rise = (loss - last).to(squares)
         rise = -rise.abs() if stabiliser else rise
         rise = rise if with_loss else torch.zeros_like(rise)
         norm = (squares + rise.square()).sqrt()
@@ -66,8 +71,8 @@ class Path:
     def _check(self, loss: Tensor, step: int) -> None:
         if not loss.isfinite():
             raise FloatingPointError(
-                f"the loss of this task is {loss.item()} at step {step}; needed a finite one. Lower the task's learning "
-                "rate, or clip its gradient. Nothing of this task counts."
+                f"the loss of this task is {loss.item()} at step {step}; needed a finite one. Lower the task's "
+                "learning rate, or clip its gradient. Nothing of this task counts."
             )
 
 
@@ -78,7 +83,7 @@ def _sums(leaf: Tensor) -> Tensor:
 def _add(total: list[Tensor], scale: Tensor, tree: list[Tensor]) -> None:
     """total += scale * tree; `tree` may be overwritten. Nothing waits for a GPU."""
     if scale.device.type == "cpu":
-        torch._foreach_add_(total, tree, alpha=scale.item())  # one pass through memory, not two
+        foreach_add_(total, tree, alpha=scale.item())  # one pass through memory, not two
     else:
-        torch._foreach_mul_(tree, scale)
-        torch._foreach_add_(total, tree)
+        foreach_mul_(tree, scale)
+        foreach_add_(total, tree)

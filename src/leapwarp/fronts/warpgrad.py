@@ -25,7 +25,7 @@ from leapwarp.modules import (
     with_tensors,
 )
 from leapwarp.optim import Optimizer
-from leapwarp.trees import Params, alone
+from leapwarp.trees import Params, add_scaled, alone
 
 LossOf = Callable[[Any], Tensor]
 """a batch, whatever it is -> its mean loss [] under the module as it stands"""
@@ -45,8 +45,8 @@ class WarpGrad:
     """Learns warps, and with them the initialisation by Leap (Warp-Leap), while a loop of yours trains `module`.
 
     The warps stay fixed while a task is learnt. They learn from the warp objective (Flennerhag et al., 2020,
-    equation 3), in full, at every point of every path: the loss on a meta-batch after a step on a task batch. What holds
-    for `leapwarp.Leap` holds here.
+    equation 3), in full, at every point of every path: the loss on a meta-batch after a step on a task batch. What
+    holds for `leapwarp.Leap` holds here.
 
     Online (Algorithm 1), `meta.backward()` sets the gradient of the warps, the sum over all points, and that of the
     initialisation, the mean over tasks:
@@ -110,11 +110,13 @@ class WarpGrad:
                 "learns tasks of its own, and meta.backward() adds up what they found."
             )
         if order not in (0, 1, 2) or (replay is not None and replay < 1):
-            raise ValueError(f"order is {order} and replay {replay}; needed order 2, 1 or 0, and replay at least 1 or None.")
+            raise ValueError(
+                f"order is {order} and replay {replay}; needed order 2, 1 or 0, and replay at least 1 or None."
+            )
         if isinstance(inner, torch.optim.Optimizer) or not isinstance(inner, float | int | tuple):
             raise TypeError(
-                f"inner is {type(inner).__name__}; needed the learning rate of the step in the objective, or an optimizer "
-                "of leapwarp.optim. Your loop's own optimizer is not given to WarpGrad."
+                f"inner is {type(inner).__name__}; needed the learning rate of the step in the objective, or an "
+                "optimizer of leapwarp.optim. Your loop's own optimizer is not given to WarpGrad."
             )
         if not callable(loss):
             raise TypeError(f"loss is {type(loss).__name__}; needed a function of a batch that gives its loss.")
@@ -189,8 +191,8 @@ class WarpGrad:
         """
         if sum(counts(len(self.points), next(iter(self._warps().values())).device)):
             raise RuntimeError(
-                f"{len(self.points)} points wait in the replay. Go through `for _ in meta.replay(): outer.step()` first; "
-                "without it the warps learn nothing."
+                f"{len(self.points)} points wait in the replay. Go through `for _ in meta.replay(): outer.step()` "
+                "first; without it the warps learn nothing."
             )
         info = self.start.backward()
         if self.size is None:
@@ -243,7 +245,7 @@ class WarpGrad:
                         theta = {n: leaf.detach().requires_grad_() for n, leaf in theta.items()}
                         loss, grads = warp_gradient(self, theta, *batches)
                         value += loss
-                        torch._foreach_add_(list(total.values()), list(grads.values()))
+                        total = add_scaled(total, 1.0, grads)
                 add_up([*total.values(), value])
                 for leaf in self.initial_parameters():
                     leaf.grad = None
@@ -279,8 +281,12 @@ class WarpGrad:
         self.start.load_state_dict(state)
         warps = {plain(name): (name, leaf) for name, leaf in self._warps().items()}
         if odd := sorted(state["warp_total"].keys() - warps.keys()):
-            raise ValueError(f"the state has warps {shortened(odd)}, which are none here; needed the same choice of warps.")
-        self.warp_total = {warps[n][0]: leaf.to(warps[n][1].device, copy=True) for n, leaf in state["warp_total"].items()}
+            raise ValueError(
+                f"the state has warps {shortened(odd)}, which are none here; needed the same choice of warps."
+            )
+        self.warp_total = {
+            warps[n][0]: leaf.to(warps[n][1].device, copy=True) for n, leaf in state["warp_total"].items()
+        }
         self.warp_loss, self.warp_points = state["warp_loss"], state["warp_points"]
         self.points, self.met = [Point(**point) for point in state["points"]], state["met"]
         for name, stream in self.streams.items():
@@ -374,8 +380,7 @@ class WarpTask:
         theta = {name: leaf for name, leaf in meta._theta().items() if leaf.grad is not None}
         if meta.size is not None:
             values = {n: leaf.detach().to(meta.device or leaf.device, copy=True) for n, leaf in theta.items()}
-            batches = (moved(batch, meta.device) for batch in (task_batch, meta_batch))
-            meta._keep(Point(values, *batches, self.number))
+            meta._keep(Point(values, moved(task_batch, meta.device), moved(meta_batch, meta.device), self.number))
             return
         grads = None
         if meta.order == 1 and task_batch is None:
@@ -507,7 +512,7 @@ def told() -> Iterator[None]:
         if not any(part in said for part in known):
             raise
         raise RuntimeError(
-            f"the warp objective needs the second derivative of the loss, and PyTorch said: {said[:200]}. Needed a loss "
-            "that was computed inside the task and has not been differentiated before, and parts with a second "
+            f"the warp objective needs the second derivative of the loss, and PyTorch said: {said[:200]}. Needed a "
+            "loss that was computed inside the task and has not been differentiated before, and parts with a second "
             "derivative (checkpointing with use_reentrant=False); order=1 does with the first."
         ) from error
