@@ -6,8 +6,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "src" / "leapwarp"
 # Each part may import itself and those before it.
 PLAIN = ["check", "catalogue", "plan", "files"]  # what Snakemake's own process needs
-LIBRARY = ["host", "interrupt", "provenance", "rng", "trees", "optim", "problem", "inner", "kfac", "learners", "fit"]
-LIBRARY += ["evaluate", "jacobian", "geometry"]
+LIBRARY = [
+    "host",
+    "interrupt",
+    "provenance",
+    "rng",
+    "trees",
+    "modules",
+    "optim",
+    "problem",
+    "inner",
+    "kfac",
+    "learners",
+]
+LIBRARY += ["fit", "evaluate", "jacobian", "geometry", "fronts"]
 ALLOWED = {name: {*PLAIN[: place + 1]} for place, name in enumerate(PLAIN)}
 ALLOWED |= {name: {"files", *LIBRARY[: place + 1]} for place, name in enumerate(LIBRARY)}
 ALLOWED |= {

@@ -1,3 +1,49 @@
-"""Leap and WarpGrad: meta-learning from whole learning processes."""
+"""Leap and WarpGrad: meta-learning from whole learning processes.
+
+`leapwarp.Leap` and `leapwarp.WarpGrad` go into a training loop of yours; `lift`, `supervised` and the functions of
+`leapwarp.learners` train stacks of tasks at once. PyTorch is imported when the first of them is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leapwarp.fronts import Leap, WarpGrad
+    from leapwarp.inner import adapt
+    from leapwarp.modules import groups
+    from leapwarp.problem import cross_entropy, lift, mean_square, stack_tasks, supervised
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "Leap": "fronts",
+    "WarpGrad": "fronts",
+    "adapt": "inner",
+    "cross_entropy": "problem",
+    "groups": "modules",
+    "lift": "problem",
+    "mean_square": "problem",
+    "stack_tasks": "problem",
+    "supervised": "problem",
+}
+__all__ = [
+    "Leap",
+    "WarpGrad",
+    "adapt",
+    "cross_entropy",
+    "groups",
+    "lift",
+    "mean_square",
+    "stack_tasks",
+    "supervised",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'leapwarp' has no attribute {name!r}; it has {', '.join(__all__)}.")
+    return getattr(import_module(f"leapwarp.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from leapwarp.files import atomic
 from leapwarp.inner import carried, first_bad
 from leapwarp.interrupt import Interrupted, received
-from leapwarp.learners.base import Info, Learner, State
+from leapwarp.learners.base import Diverged, Info, Learner, State
 from leapwarp.problem import join_tasks
 from leapwarp.rng import generator
 from leapwarp.trees import Params, alone, leaves, pick
@@ -175,7 +175,10 @@ def meta_step(
     began, k, seeds = time.monotonic(), stack["meta_step"], stack["active"]
     numbers = [next(i for i, member in enumerate(members) if member.seed == seed) for seed in seeds]
     tasks = join_tasks([sample(k, i) for i in numbers])
-    state, info = learner.step(stack["state"], tasks, [generator(seed, "learner", k) for seed in seeds])
+    try:
+        state, info = learner.step(stack["state"], tasks, [generator(seed, "learner", k) for seed in seeds])
+    except Diverged as error:  # said below, run by run
+        state, info = error.after
     finite, way = are_finite(state, len(seeds)), moved(state, pick(first, numbers))
     runs, summaries = dict(stack["runs"]), []
     for row, (seed, i) in enumerate(zip(seeds, numbers, strict=True)):

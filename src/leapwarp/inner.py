@@ -1,11 +1,13 @@
 """The only inner loop: adaptation to a stack of tasks, and folds over its steps."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from leapwarp.modules import shortened, twice_differentiable
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Batch, Loss, Problem, Task
 from leapwarp.trees import Params, choose, repeat, to_device
@@ -86,8 +88,15 @@ def gradient(
     """
     if not differentiable:
         params = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
-    result = problem.loss({**params, **fixed}, stats, batch)
-    grads = torch.autograd.grad(result.loss.sum(), list(params.values()), create_graph=differentiable)
+    with twice_differentiable() if differentiable else nullcontext():
+        result = problem.loss({**params, **fixed}, stats, batch)
+    leaves = list(params.values())
+    grads = torch.autograd.grad(result.loss.sum(), leaves, create_graph=differentiable, allow_unused=True)
+    if unused := [name for name, grad in zip(params, grads, strict=True) if grad is None]:
+        raise ValueError(
+            f"the loss does not depend on {shortened(unused)}; needed parameters that the model uses. Freeze "
+            "those that it does not: requires_grad_(False) before lift."
+        )
     if not differentiable:
         result = Loss(result.loss.detach(), result.accuracy, result.stats)
     return result, dict(zip(params, grads, strict=True))

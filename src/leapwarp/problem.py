@@ -5,7 +5,9 @@ the axis (`leapwarp.models.convnet`) trains all its tasks in one grouped convolu
 given the axis by `lift`.
 """
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from leapwarp.trees import Params
+from leapwarp.modules import Chosen, Groups, groups, plain, without_cudnn
+from leapwarp.trees import TASK_ONLY, Params
 
 
 class Task(NamedTuple):
@@ -36,30 +39,72 @@ class Task(NamedTuple):
 
 
 def stack_tasks(
-    data: Sequence[tuple[Tensor, Tensor]],
+    data: Sequence[Any],
     draws: int,
     batch: int,
     generator: torch.Generator,
-    held_out: Sequence[tuple[Tensor, Tensor]] | None = None,
+    held_out: Sequence[Any] | None = None,
+    item: Callable[[Any], tuple[Any, Any]] | None = None,
 ) -> Task:
-    """Tasks from their inputs and targets, (x [n, *input], y [n, *]), with `draws` random mini-batches for each.
+    """Tasks from their data, with `draws` random mini-batches for each.
+
+    Tasks may have different numbers of rows: all are filled up to the largest. What fills them up is never drawn; among
+    held-out data it has the label -100, which `cross_entropy` passes over.
 
     Args:
-        held_out: as many pairs, for the tasks' evaluation; where None, the training data serve again.
+        data: for each task a pair (x [n, *input], y [n, *]), or a data set of PyTorch's kind (`len` and items x, y).
+        draws: mini-batches of each task: `learner.draws` for a step of a learner, as many as steps for `adapt`.
+        held_out: as many, for the tasks' evaluation; where None, the training data serve again.
+        item: (an item of a data set) -> x, y, where the items are something else, such as dictionaries.
 
     Raises:
-        ValueError: the tasks differ in their shapes, so that they cannot be stacked.
+        ValueError: there are no tasks, the held-out sets are fewer or more than the tasks, the inputs of a task are
+            fewer or more than its targets, one has no rows, the shapes of rows differ, or held-out targets that are no
+            labels differ in number.
     """
-    fields = []
-    for pairs in (data, held_out or data):
-        for what, parts in zip(("inputs", "targets"), zip(*pairs, strict=True), strict=True):
-            shapes = sorted({tuple(part.shape) for part in parts})
-            if len(shapes) != 1:
-                raise ValueError(f"the tasks' {what} have shapes {shapes}; a stack needs one shape for all tasks.")
-            fields.append(torch.stack(parts))
-    x, y, x_test, y_test = fields
-    order = torch.randint(x.shape[1], (len(x), draws, batch), generator=generator).to(x.device)
-    return Task(torch.arange(len(x), device=x.device), x, y, order, x_test, y_test)
+    if held_out is not None and len(held_out) != len(data):
+        raise ValueError(f"{len(held_out)} held-out sets for {len(data)} tasks; needed one for each.")
+    if not len(data) or draws < 1 or batch < 1:
+        raise ValueError(f"{len(data)} tasks, {draws} draws, batches of {batch}; needed at least 1 of each.")
+    pairs = [_pair(each, item, f"task {i}") for i, each in enumerate(data)]
+    tests = [_pair(e, item, f"held-out set {i}") for i, e in enumerate(held_out)] if held_out is not None else pairs
+    lengths = [len(y) for _, y in pairs]
+    x, y = _filled([x for x, _ in pairs], "inputs", 0), _filled([y for _, y in pairs], "targets", 0)
+    x_test = _filled([x for x, _ in tests], "inputs", 0)
+    if len({len(y) for _, y in tests}) > 1 and tests[0][1].is_floating_point():
+        raise ValueError(
+            f"the held-out sets have {sorted({len(y) for _, y in tests})} rows; needed the same number for all tasks, "
+            "as their targets are no labels. Give held_out of equal sizes."
+        )
+    y_test = _filled([y for _, y in tests], "targets", IGNORED)
+    if len(set(lengths)) == 1:
+        order = torch.randint(lengths[0], (len(x), draws, batch), generator=generator)
+    else:
+        order = torch.stack([torch.randint(n, (draws, batch), generator=generator) for n in lengths])
+    return Task(torch.arange(len(x), device=x.device), x, y, order.to(x.device), x_test, y_test)
+
+
+def _pair(data: Any, item: Callable[[Any], tuple[Any, Any]] | None, what: str) -> tuple[Tensor, Tensor]:
+    """The inputs and targets of one task, as tensors with one row for each example."""
+    is_pair = isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+    if not is_pair or item:
+        items = [item(data[i]) if item else data[i] for i in range(len(data))]
+        if not items or not all(isinstance(each, tuple | list) and len(each) == 2 for each in items):
+            found = type(items[0]).__name__ if items else "no item"
+            raise ValueError(f"{what}: found {found}; needed pairs (x, y), or item=lambda item: (item['image'], ...).")
+        data = tuple(torch.stack([torch.as_tensor(part) for part in parts]) for parts in zip(*items, strict=True))
+    x, y = data
+    if len(x) != len(y) or not len(x):
+        raise ValueError(f"{what} has {len(x)} inputs and {len(y)} targets; needed as many of both, and one at least.")
+    return x, y
+
+
+def _filled(parts: Sequence[Tensor], what: str, value: float) -> Tensor:
+    shapes = sorted({tuple(part.shape[1:]) for part in parts})
+    if len(shapes) != 1:
+        raise ValueError(f"the rows of the tasks' {what} have shapes {shapes}; a stack needs one shape for all tasks.")
+    most = max(len(part) for part in parts)
+    return torch.stack([torch.cat([p, p.new_full((most - len(p), *p.shape[1:]), value)]) for p in parts])
 
 
 def join_tasks(parts: Sequence[Task]) -> Task:
@@ -89,6 +134,18 @@ class Model(NamedTuple):
     layers can be watched (`models.convnet`) takes a fifth argument."""
 
 
+class Lifted(NamedTuple):
+    """A module of a user's as a `Model`, with the way back."""
+
+    init: Callable[[torch.Generator], Params]
+    stats: Callable[[], Params]
+    apply: Callable[..., tuple[Tensor, Params]]
+    groups: Callable[[], Groups]
+    """Who is what; printed, a table."""
+    state_dict: Callable[..., Params]
+    """(parameters of one task, or a stack of one; statistics) -> what `module.load_state_dict` takes, whole"""
+
+
 class Loss(NamedTuple):
     loss: Tensor
     """[task] mean over the batch"""
@@ -109,17 +166,80 @@ class Problem(NamedTuple):
     stats: Callable[[], Params]
 
 
+StackLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(outputs [task, batch, *], y [task, batch, *]) -> loss [task], accuracy [task]"""
+
+IGNORED = -100
+"""the label that counts for nothing, as in PyTorch"""
+
+
+def for_stacks(loss: StackLoss) -> StackLoss:
+    """Mark a loss that takes whole stacks of tasks; `supervised` takes others to be written for one task."""
+    loss.for_stacks = True  # type: ignore[attr-defined]
+    return loss
+
+
+@for_stacks
 def cross_entropy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and accuracy of each task. outputs [task, batch, class], y [task, batch] -> [task], [task]"""
-    losses = F.cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="none")
-    right = (outputs.detach().argmax(-1) == y).to(outputs.dtype)
-    return losses.view(y.shape).mean(1), right.mean(1)
+    """Loss and accuracy of each task, over the labels that are not -100.
+
+    Args:
+        outputs: [task, batch, class, *]. y: [task, batch, *]
+    """
+    if outputs.shape[:2] + outputs.shape[3:] != y.shape or y.is_floating_point():
+        raise ValueError(
+            f"the outputs have shape {list(outputs.shape)} and the labels {list(y.shape)} ({y.dtype}); cross-entropy "
+            "needs outputs [task, batch, class] and whole numbers [task, batch]. Other losses: supervised(model, loss)."
+        )
+    losses = F.cross_entropy(outputs.flatten(0, 1), y.flatten(0, 1), reduction="none").view_as(y)
+    counted = (y != IGNORED).flatten(1).sum(1)
+    right = (outputs.detach().argmax(2) == y).to(outputs.dtype).flatten(1).sum(1) / counted
+    return losses.flatten(1).sum(1) / counted, right
 
 
+@for_stacks
 def mean_square(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Half the mean squared error of each task; there is no accuracy (nan). outputs and y [task, batch, *]"""
+    if outputs.shape != y.shape:
+        raise ValueError(
+            f"the outputs have shape {list(outputs.shape)} and the targets {list(y.shape)} (task and batch first); the "
+            "squared error needs the same. Give the targets, or the outputs, the missing axis."
+        )
     loss = 0.5 * (outputs - y).square().flatten(1).mean(1)
     return loss, torch.full_like(loss, float("nan")).detach()
+
+
+def each_task(loss: Callable[[Tensor, Tensor], Any]) -> StackLoss:
+    """A loss written for one task, for stacks.
+
+    Args:
+        loss: (outputs [batch, *], y [batch, *]) -> the loss [], or a pair of it and the accuracy [].
+    """
+
+    def stacked(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        found = []
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Using a target size")
+            for own, target in zip(outputs, y, strict=True):
+                try:
+                    found.append(loss(own, target))
+                except UserWarning:
+                    raise ValueError(
+                        f"a task's outputs have shape {list(own.shape)} and its targets {list(target.shape)}; the loss "
+                        "would compare each with each. Give the targets, or the outputs, the missing axis."
+                    ) from None
+        pairs = [
+            each if isinstance(each, tuple) else (each, torch.full_like(each, torch.nan).detach()) for each in found
+        ]
+        if pairs[0][0].dim():
+            raise ValueError(
+                f"the loss of one task has shape {list(pairs[0][0].shape)}; needed one number, the mean over the "
+                "batch. A loss that takes whole stacks is marked with leapwarp.problem.for_stacks."
+            )
+        values, accuracies = zip(*pairs, strict=True)
+        return torch.stack(values), torch.stack([torch.as_tensor(accuracy) for accuracy in accuracies])
+
+    return stacked
 
 
 def rows(tasks: Task, who: Tensor, draw: Tensor) -> Batch:
@@ -129,15 +249,21 @@ def rows(tasks: Task, who: Tensor, draw: Tensor) -> Batch:
 
 
 def supervised(
-    model: Model,
-    loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = cross_entropy,
+    model: Model | Lifted,
+    loss: Callable[[Tensor, Tensor], Any] = cross_entropy,
     draw: Callable[[Task, Tensor, Tensor], Batch] = rows,
 ) -> Problem:
-    """The problem of fitting `model` to tasks of inputs and targets."""
+    """The problem of fitting `model` to tasks of inputs and targets.
+
+    Args:
+        loss: `cross_entropy`, `mean_square`, or a loss written for one task, see `each_task`: those of
+            `torch.nn.functional`, for instance.
+    """
+    stacked = loss if getattr(loss, "for_stacks", False) else each_task(loss)
 
     def compute(params: Params, stats: Params, batch: Batch, train: bool) -> Loss:
         outputs, stats = model.apply(params, stats, batch.x, train)
-        value, accuracy = loss(outputs, batch.y)
+        value, accuracy = stacked(outputs, batch.y)
         return Loss(value, accuracy, stats)
 
     return Problem(
@@ -148,30 +274,116 @@ def supervised(
     )
 
 
-def lift(module: nn.Module) -> Model:
+@contextmanager
+def _modes(module: nn.Module, train: bool, keep: bool) -> Iterator[None]:
+    """The module in training or evaluation, and afterwards every part as it was."""
+    before = [(part, part.training) for part in module.modules()]
+    for part, was in before:
+        part.training = train and (was or not keep)
+    try:
+        yield
+    finally:
+        for part, was in before:
+            part.training = was
+
+
+def lift(
+    module: nn.Module,
+    warp: Chosen | None = None,
+    task_only: Chosen = (),
+    frozen: Chosen = "requires_grad",
+    keep_modes: bool = True,
+) -> Lifted:
     """Make a `Model` of a module written for one task; its present weights are the first initialisation.
 
-    A stack of several tasks runs under `torch.vmap`, a stack of one without it.
+    A stack of several tasks runs under `torch.vmap`, or in a loop where that is not possible, with a warning that says
+    why; a stack of one without either. `print(lift(module).groups())` says who is what.
+
+    Args:
+        warp, task_only: names, patterns (`*.warp.*`) or modules, see `leapwarp.modules.groups`. Where warp is None, the
+            parameters named `warp.*`; () for none.
+        frozen: "requires_grad" for those whose `requires_grad` is False; others that are to be constants beside them.
+        keep_modes: parts that are in `eval()` stay so in training (batch norm with fixed averages); where False, all
+            parts train. In evaluation all are in `eval()`. Afterwards the module's modes are as before.
+
+    Raises:
+        ValueError: a choice matches nothing, or the name of a parameter says warp and it is not chosen as one.
     """
+    constants = () if isinstance(frozen, str) and frozen == "requires_grad" else frozen
+    found = groups(module, warp, task_only, frozen=constants)
+    own: dict[str, str] = {}  # names in learners -> names in the module
+    for name in [*found.learnt, *found.warp, *found.task_only]:
+        called = plain(name)
+        if name in found.warp:
+            called = called if called.startswith("warp.") else f"warp.{called}"
+        elif name in found.task_only:
+            called = f"{TASK_ONLY}.{called}"
+        elif called.split(".", 1)[0] in ("embedding", "warp"):  # words that learners know
+            called = f"task.{called}"
+        own[called] = name
+    recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+    looped = False
+
+    def one(params: Params, stats: Params, x: Tensor) -> tuple[Tensor, Params]:
+        stats = {name: leaf.clone() for name, leaf in stats.items()}  # modules write into their buffers
+        return functional_call(module, (params, stats), (x,)), stats
+
+    def row(tree: Params, i: int) -> Params:
+        return {name: leaf[i] for name, leaf in tree.items()}
+
+    def in_turn(params: Params, stats: Params, x: Tensor) -> tuple[Tensor, Params]:
+        parts = [one(row(params, i), row(stats, i), x[i]) for i in range(len(x))]
+        outputs = [out for out, _ in parts]
+        return torch.stack(outputs), {name: torch.stack([part[name] for _, part in parts]) for name in stats}
 
     def apply(params: Params, stats: Params, x: Tensor, train: bool) -> tuple[Tensor, Params]:
-        module.train(train)
+        nonlocal looped
+        if unknown := params.keys() ^ own.keys():
+            raise ValueError(f"the parameters differ in names from the module's: {sorted(unknown)[:6]}.")
+        params = {own[name]: leaf for name, leaf in params.items()}
+        with _modes(module, train, keep_modes), without_cudnn() if recurrent else nullcontext():
+            if len(x) == 1 or looped:
+                return in_turn(params, stats, x)
+            try:
+                return torch.vmap(one, randomness="different")(params, stats, x)
+            except Exception as error:
+                result = in_turn(params, stats, x)  # what is wrong with the module itself is raised here
+                looped = True
+                warnings.warn(
+                    f"{type(module).__name__} cannot take a stack of tasks at once, so that they run in a loop: "
+                    f"{str(error).strip().splitlines()[0]}",
+                    stacklevel=2,
+                )
+                return result
 
-        def one(params: Params, stats: Params, x: Tensor) -> tuple[Tensor, Params]:
-            stats = {name: leaf.clone() for name, leaf in stats.items()}  # modules write into their buffers
-            return functional_call(module, (params, stats), (x,)), stats
+    def init(generator: torch.Generator) -> Params:
+        every = dict(module.named_parameters())
+        return {called: every[name].detach().clone() for called, name in own.items()}
 
-        if x.shape[0] == 1:
-            single = [{name: leaf[0] for name, leaf in tree.items()} for tree in (params, stats)]
-            outputs, stats = one(single[0], single[1], x[0])
-            return outputs[None], {name: leaf[None] for name, leaf in stats.items()}
-        return torch.vmap(one, randomness="different")(params, stats, x)
+    def stats() -> Params:
+        return {n: b.detach().clone() for n, b in module.named_buffers()}
 
-    return Model(
-        init=lambda generator: {n: p.detach().clone() for n, p in module.named_parameters()},
-        stats=lambda: {n: b.detach().clone() for n, b in module.named_buffers()},
-        apply=apply,
-    )
+    def state_dict(params: Params, stats: Params | None = None) -> Params:
+        state = {name: leaf.detach().clone() for name, leaf in module.state_dict().items()}
+        if odd := params.keys() ^ own.keys():
+            raise ValueError(f"the parameters differ in names from the module's: {sorted(odd)[:6]}.")
+        for name, leaf in [*((own[n], leaf) for n, leaf in params.items()), *(stats or {}).items()]:
+            if name not in state:  # a buffer that is not kept
+                continue
+            if leaf.shape == (1, *state[name].shape):
+                leaf = leaf[0]
+            if leaf.shape != state[name].shape:
+                raise ValueError(
+                    f"{name} has shape {list(leaf.shape)}, the module's {list(state[name].shape)}; needed the "
+                    "parameters of one task or run: leapwarp.trees.pick(params, 0) for the first."
+                )
+            state[name] = leaf.detach().clone()
+        for name, leaf in module.state_dict(keep_vars=True).items():  # tied weights have two names
+            twin = next((n for n, p in module.named_parameters() if p is leaf), name)
+            state[name] = state.get(twin, state[name])
+        return state
+
+    return Lifted(init, stats, apply, lambda: found, state_dict)
 
 
 def map_tasks(function: Callable[[Task, slice], Any], tasks: Task, size: int) -> Any:

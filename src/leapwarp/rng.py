@@ -1,6 +1,8 @@
 """Randomness is drawn outside the algorithms, from streams that have names."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -14,3 +16,25 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
     text = "/".join(str(part) for part in (seed, *names))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     return torch.Generator().manual_seed(number % (1 << 63))
+
+
+@contextmanager
+def global_draws_from(generators: Sequence[torch.Generator]) -> Iterator[None]:
+    """What draws from PyTorch's global streams in here, such as dropout, draws from one that `generators` decide.
+
+    Afterwards the global streams are as before. A generator is read, and moves on by one number only if something was
+    drawn, so that what else it draws is the same for a network without dropout.
+    """
+    states = b"".join(each.get_state().numpy().tobytes() for each in generators)
+    seed = int.from_bytes(hashlib.sha256(states).digest()[:8], "big") % (1 << 63)
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+        torch.manual_seed(seed)
+        before = _global_states()
+        yield
+        drawn = any(not torch.equal(a, b) for a, b in zip(before, _global_states(), strict=True))
+    for each in generators if drawn else ():
+        torch.rand((), generator=each)
+
+
+def _global_states() -> list[torch.Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]

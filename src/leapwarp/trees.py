@@ -12,6 +12,9 @@ from torch import Tensor
 
 Params = dict[str, Tensor]
 
+TASK_ONLY = "task_only"
+"""The group of parameters that every task adapts from the same values, which no meta-learner moves."""
+
 
 def map_tree(function: Callable[..., Tensor], *trees: Params) -> Params:
     """Apply `function` name by name; all trees must have the names of the first."""
@@ -127,6 +130,10 @@ def partition(tree: Params, group: str) -> tuple[Params, Params]:
             f"{', '.join(list(tree)[:5])}."
         )
     return inside, outside
+
+
+def is_task_only(name: str) -> bool:
+    return name.split(".", 1)[0] == TASK_ONLY
 
 
 def leaves(tree: Any, path: str = "") -> Params:

@@ -6,23 +6,26 @@ one.
 """
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
 
-from leapwarp.inner import Adapted
+from leapwarp.inner import Adapted, first_bad
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Task
-from leapwarp.trees import Params, alone, n_runs, pick, spread
+from leapwarp.rng import global_draws_from
+from leapwarp.trees import Params, alone, is_task_only, n_runs, pick, spread
 
 State = dict[str, Any]
 Info = dict[str, Any]
+Step = Callable[[State, Task, Sequence[torch.Generator]], tuple[State, Info]]
 
 
-class Learner(NamedTuple):
+class _Functions(NamedTuple):
     init: Callable[[Params], State]
     """parameters [run, ...] -> state: the meta-parameters and the outer optimizer's own state"""
-    step: Callable[[State, Task, Sequence[torch.Generator]], tuple[State, Info]]
+    step: Step
     """(state, tasks, a stream of random numbers for each run) -> state, info: one meta-update of each run, from its
     part of the meta-batch. Info holds what `path_info` says and what the method adds, run by run."""
     start: Callable[[State, Task], tuple[Params, Params]]
@@ -31,6 +34,70 @@ class Learner(NamedTuple):
     """Mini-batches that one meta-update needs of every task."""
     optimizer: Callable[[State], Optimizer] | None = None
     """The task optimizer that one run has learnt; None where it learns none, and adaptation takes what it was given."""
+
+
+class Learner(_Functions):
+    """A meta-learner. Its step refuses tasks with too few mini-batches, draws dropout and the like from the streams
+    that it is given, and raises `Diverged` where every run has a loss that is not finite.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        init: Callable[[Params], State],
+        step: Step,
+        start: Callable[[State, Task], tuple[Params, Params]],
+        draws: int = 1,
+        optimizer: Callable[[State], Optimizer] | None = None,
+    ) -> "Learner":
+        return super().__new__(cls, init, checked(step, draws), start, draws, optimizer)
+
+
+class Diverged(FloatingPointError):
+    """Every run of a stack has a loss that is not finite; `after` is what the step gave."""
+
+    def __init__(self, message: str, after: tuple[State, Info]) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+def checked(step: Step, draws: int) -> Step:
+    """A learner's step with what holds for all of them, see `Learner`."""
+
+    @wraps(step)
+    def whole(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        if isinstance(tasks, Task) and tasks.order.shape[1] < draws:
+            raise ValueError(
+                f"a step of this learner needs {draws} mini-batches of every task; the tasks have "
+                f"{tasks.order.shape[1]}. Draw them with stack_tasks(data, learner.draws, ...)."
+            )
+        with global_draws_from(generators):
+            state, info = step(state, tasks, generators)
+        if bad := everywhere_bad(info, len(generators)):
+            raise Diverged(f"{bad} Needed finite losses: lower the task or meta learning rate.", (state, info))
+        return state, info
+
+    return whole
+
+
+def everywhere_bad(info: Info, runs: int) -> str:
+    """What is not finite in the first run, if every run has such a loss, else nothing."""
+    said = []
+    if "loss" in info and "steps" in info and (bad := first_bad(info["loss"], info["steps"])):
+        said.append(f"the training loss of task {bad[0]} is {info['loss'][bad].item()} at step {bad[1]}.")
+    replayed = info.get("replay_loss", torch.zeros(1))
+    if not replayed.isfinite().all():
+        said.append("the meta-loss of the warps is not finite.")
+    if not said:
+        return ""
+    fine = torch.ones(runs, dtype=torch.bool, device=replayed.device)
+    if "loss" in info:
+        taken = torch.arange(info["loss"].shape[1], device=replayed.device) < info["steps"][:, None]
+        fine &= (~taken | info["loss"].isfinite()).view(runs, -1).all(1)
+    if "replay_loss" in info:
+        fine &= replayed.isfinite().view(runs, -1).all(1)
+    return "" if fine.any() else said[0]
 
 
 def path_info(adapted: Adapted) -> Info:
@@ -52,6 +119,7 @@ def gradient_learner(
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
         grads, info = meta_gradient(state["params"], tasks)
+        grads = {name: torch.zeros_like(g) if is_task_only(name) else g for name, g in grads.items()}
         params, outer_state = outer.update(state["params"], grads, state["outer"])
         return {"params": params, "outer": outer_state}, info
 
@@ -74,7 +142,10 @@ def one_run(learner: Learner) -> Learner:
         return alone(learner.init(pick(params, 0)))
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
-        after, info = learner.step(pick(state, 0), tasks, generators)
+        try:
+            after, info = learner.step(pick(state, 0), tasks, generators)
+        except Diverged as error:
+            raise Diverged(str(error), (alone(error.after[0]), error.after[1])) from None
         return alone(after), info
 
     return learner._replace(init=init, step=step, start=lambda state, tasks: learner.start(pick(state, 0), tasks))

@@ -10,6 +10,7 @@ from leapwarp.optim import Optimizer
 from leapwarp.problem import Problem, Task, map_tasks
 from leapwarp.trees import (
     Params,
+    is_task_only,
     map_tree,
     mean_rows,
     n_runs,
@@ -30,7 +31,7 @@ def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -
         -(d_theta + d_f grad f(theta_i)) / norm,   norm = sqrt(|d_theta|^2 + d_f^2)  for the length (p = 1),
 
     and norm = 1 for the energy (p = 2; its constant 2 is left to the meta learning rate). A segment of no length
-    adds nothing.
+    adds nothing. Parameters named `task_only.*` are no part of it.
 
     Args:
         length: the path's length (p = 1) rather than its energy (p = 2).
@@ -40,7 +41,9 @@ def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -
     """
 
     def fold(total: Params, before: Step, after: Step) -> Params:
-        moved = subtract(after.params, before.params)
+        moved = {n: leaf for n, leaf in subtract(after.params, before.params).items() if not is_task_only(n)}
+        kept = {name: leaf for name, leaf in total.items() if name not in moved}
+        total, grads = ({name: tree[name] for name in moved} for tree in (total, before.grads))
         rise = after.loss - before.loss  # [task]
         if stabiliser:
             rise = -rise.abs()
@@ -53,9 +56,9 @@ def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -
             scale = torch.ones_like(rise)
         total = map_tree(lambda t, d: torch.addcmul(t, per_task(scale, d), d, value=-1), total, moved)
         if not loss:
-            return total
+            return kept | total
         slope = scale * rise
-        return map_tree(lambda t, g: torch.addcmul(t, per_task(slope, g), g, value=-1), total, before.grads)
+        return kept | map_tree(lambda t, g: torch.addcmul(t, per_task(slope, g), g, value=-1), total, grads)
 
     return fold
 

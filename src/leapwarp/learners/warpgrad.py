@@ -19,6 +19,7 @@ from leapwarp.problem import Batch, Problem, Task, map_tasks
 from leapwarp.trees import (
     Params,
     add_scaled,
+    is_task_only,
     map_tree,
     mean_rows,
     n_runs,
@@ -106,7 +107,8 @@ def _split(params: Params) -> Split:
 
 def _pull(outer: Optimizer, state: State, leap_grads: Params, scale: float) -> State:
     """The initialisation after a step along Leap's gradient. Task embeddings begin at 0 on every task, for ever."""
-    grads = {n: torch.zeros_like(g) if n.split(".", 1)[0] == "embedding" else scale * g for n, g in leap_grads.items()}
+    fixed = lambda name: is_task_only(name) or name.split(".", 1)[0] == "embedding"  # noqa: E731
+    grads = {name: torch.zeros_like(g) if fixed(name) else scale * g for name, g in leap_grads.items()}
     params, outer_state = outer.update(state["params"], grads, state["outer"])
     return {"params": params, "outer": outer_state}
 

@@ -1,0 +1,261 @@
+"""Leap for a training loop of a user's own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leapwarp.fronts.path import Path
+from leapwarp.fronts.processes import add_up, begin_alike
+from leapwarp.modules import Chosen, copies, groups, plain, put_back, shortened
+from leapwarp.trees import Params
+
+
+class Leap:
+    """Learns the initialisation of `module` by Leap (Flennerhag et al., 2019), while a loop of yours trains it.
+
+    Between tasks the module holds the initialisation; inside `with meta.task()` your loop trains the module itself,
+    with any optimizer, and afterwards the module holds the initialisation again, with the buffers that it had.
+
+        meta = leapwarp.Leap(net)
+        outer = torch.optim.AdamW(meta.parameters(), 1e-3)
+        for loader in tasks:
+            with meta.task() as task:
+                inner = torch.optim.SGD(meta.task_parameters(), 0.1)
+                for x, y in loader:
+                    inner.zero_grad()
+                    loss = loss_fn(net(x), y)
+                    task.backward(loss)
+                    inner.step()
+                task.finish(loss_fn(net(x), y))
+        meta.backward()
+        outer.step()
+
+    The meta-gradient is exactly that of `leapwarp.learners.leap` on the same batches: the mean over tasks, with every
+    segment of each path. Where `torch.distributed` has several processes, each brings its own tasks, and `backward`
+    gives all of them the mean over all tasks.
+
+    Args:
+        module: any `nn.Module`. Parameters whose `requires_grad` is False stay as they are. Parts in `eval()` stay so.
+        task_only: parameters that each task adapts, always from the same values, and that are not learnt: names
+            (`head`), patterns (`head.*`, `*.norm.*`) or modules.
+        exclude: parameters that are left as your loop leaves them, such as a head of its own for each task.
+        length, loss, stabiliser: see `leapwarp.learners.leap.leap_fold`.
+
+    Raises:
+        ValueError: a choice matches no parameter, or none is left to learn.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        task_only: Chosen = (),
+        exclude: Chosen = (),
+        length: bool = True,
+        loss: bool = True,
+        stabiliser: bool = True,
+    ) -> None:
+        self.module, self.options = module, (length, loss, stabiliser)
+        self.groups = groups(module, (), task_only, exclude)
+        self.total: Params = {}  # of the tasks since the last backward
+        self.tasks: int = 0
+        self.seen: dict[str, Any] = {"loss": 0.0, "length": 0.0}
+        self.open: Task | None = None
+        begin_alike(module)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The initialisation, for an optimizer of yours; its gradient is there after `backward`."""
+        return list(self._learnt().values())
+
+    def task_parameters(self) -> list[nn.Parameter]:
+        """What a task adapts, for its optimizer."""
+        return [leaf for leaf in self.module.parameters() if leaf.requires_grad]
+
+    @contextmanager
+    def task(self) -> Iterator["Task"]:
+        """A task; inside, the module is trained in place.
+
+        A task that ends in an error counts for nothing, and the module holds the initialisation again.
+
+        Raises:
+            RuntimeError: another task is open.
+            ValueError: the task has no step, or its path has no end (`finish`).
+        """
+        if self.open:
+            raise RuntimeError("a task is open already; a task of Leap ends (leave its with block) before the next.")
+        every = dict(self.module.named_parameters())
+        kept = copies((name, every[name]) for name in [*self.groups.learnt, *self.groups.task_only])
+        buffers = copies((n, b) for n, b in self.module.named_buffers() if n.rpartition(".")[0] not in self._left())
+        self.open = Task(self)
+        try:
+            yield self.open
+            self.open.check_ended()
+            self._add(self.open.path)
+        finally:
+            self.open = None
+            put_back(dict(self.module.named_parameters()), kept)
+            put_back(dict(self.module.named_buffers()), buffers)
+            for leaf in self.task_parameters():
+                leaf.grad = None
+
+    def backward(self) -> dict[str, float]:
+        """Set the gradient of `parameters()` to the meta-gradient, and begin a new meta-batch.
+
+        Returns:
+            means over the meta-batch: `loss` on the way, `length` of a path; and `tasks`, how many there were.
+
+        Raises:
+            RuntimeError: there was no task, or one is open.
+        """
+        if self.open:
+            raise RuntimeError("a task is open; call backward() after its with block.")
+        params = self._learnt()
+        total = {name: self.total.get(name, torch.zeros_like(leaf)) for name, leaf in params.items()}
+        like = next(iter(total.values()))
+        numbers = torch.stack(
+            [torch.as_tensor(v, device=like.device).to(like) for v in (self.tasks, *self.seen.values())]
+        )
+        add_up([*total.values(), numbers])
+        tasks, *sums = numbers.tolist()
+        if not tasks:
+            raise RuntimeError("no task has ended since the last backward(); needed one `with meta.task()` at least.")
+        for name, leaf in params.items():
+            leaf.grad = (total[name] / tasks).to(leaf.dtype)
+        self.discard()
+        return {"tasks": tasks} | {name: value / tasks for name, value in zip(("loss", "length"), sums, strict=True)}
+
+    def discard(self) -> None:
+        """Forget the tasks since the last `backward`."""
+        self.total, self.tasks, self.seen = {}, 0, {"loss": 0.0, "length": 0.0}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a killed run needs beside the state of your optimizers and random streams; between tasks.
+
+        `module` in it is the learnt initialisation, with buffers, as `net.load_state_dict` takes it.
+        """
+        if self.open:
+            raise RuntimeError(
+                "a task is open; a state is taken between tasks, when the module holds the initialisation."
+            )
+        gathered = {plain(name): leaf for name, leaf in self.total.items()}
+        seen = {name: float(value) for name, value in self.seen.items()}
+        return {"module": self.module.state_dict(), "total": gathered, "tasks": self.tasks, "seen": seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`.
+
+        Raises:
+            ValueError: it is of other learnt parameters.
+        """
+        names = {plain(name): name for name in self.groups.learnt}
+        if self.open or (odd := sorted(state["total"].keys() - names.keys())):
+            why = "a task is open" if self.open else f"the state has {shortened(odd)}, which this Leap does not learn"
+            raise ValueError(f"{why}; needed the same module and choices as those that the state was taken from.")
+        self.module.load_state_dict(state["module"])
+        params = self._learnt()
+        self.discard()
+        self.total = {names[n]: leaf.to(params[names[n]].device, copy=True) for n, leaf in state["total"].items()}
+        self.tasks, self.seen = state["tasks"], dict(state["seen"])
+
+    def _learnt(self) -> dict[str, nn.Parameter]:
+        every = dict(self.module.named_parameters())
+        if gone := [plain(name) for name in self.groups.learnt if name not in every]:
+            raise ValueError(
+                f"{shortened(gone)}: learnt, but the module has them no more. Exclude parts that you exchange."
+            )
+        return {name: every[name] for name in self.groups.learnt}
+
+    def _left(self) -> set[str]:
+        """Names of the modules that hold excluded parameters: their buffers are left too."""
+        return {name.rpartition(".")[0] for name in self.groups.exclude}
+
+    @torch.no_grad()
+    def _add(self, path: Path) -> None:
+        for name, leaf in zip(self.groups.learnt, path.total, strict=True):
+            self.total[name] = self.total[name].add_(leaf) if name in self.total else leaf
+        self.tasks += 1
+        self.seen = {
+            "loss": self.seen["loss"] + path.losses / path.steps,
+            "length": self.seen["length"] + path.length,
+        }
+
+
+class Task:
+    """One task's training, as `Leap.task` gives it."""
+
+    def __init__(self, meta: Leap) -> None:
+        self.meta, self.params = meta, list(meta._learnt().values())
+        self.path = Path(self.params, *meta.options)
+        self.begun = [leaf._version for leaf in self.params]
+        self.finished = False
+
+    def backward(self, loss: Tensor, scaler: Any = None) -> None:
+        """`loss.backward()` and `step(loss)` in one.
+
+        Args:
+            loss: [] of this step's batch. scaler: a `torch.amp.GradScaler`; the loss is given unscaled.
+        """
+        (scaler.scale(loss) if scaler else loss).backward()
+        self.step(loss, scaler)
+
+    def step(self, loss: Tensor, scaler: Any = None) -> None:
+        """Say that the module stands at a point of the path, between `loss.backward()` and the optimizer's step.
+
+        Called before gradients are clipped, so that they are those of the loss.
+
+        Args:
+            loss: [] of this step's batch, unscaled.
+            scaler: a `torch.amp.GradScaler` whose scale is in the gradients. A point whose scaled gradient is not
+                finite, at which it makes no step, is passed over.
+
+        Raises:
+            FloatingPointError: the loss at the last point was not finite.
+            ValueError: the loss is no scalar, no parameter has a gradient, or the module has moved before the first
+                call.
+        """
+        loss = self._scalar(loss)
+        if not self.path.steps and self.begun != [leaf._version for leaf in self.params]:
+            raise ValueError(
+                "the module has moved before the first point of the path. Call task.backward(loss), or task.step(loss) "
+                "after loss.backward(), before the optimizer's step."
+            )
+        grads = [leaf.grad for leaf in self.params]
+        if all(grad is None for grad in grads):
+            raise ValueError(
+                "no learnt parameter has a gradient here. Call loss.backward() before task.step(loss), on a loss of "
+                f"the module that was given to Leap ({type(self.meta.module).__name__})."
+            )
+        if scaler is not None and scaler.is_enabled():
+            grads = [None if grad is None else grad / scaler.get_scale() for grad in grads]
+            if not all(grad is None or grad.isfinite().all() for grad in grads):
+                return
+        self.path.extend(self.params, loss, grads)
+
+    def finish(self, loss: Tensor) -> None:
+        """End the path where the module stands after the last step.
+
+        Args:
+            loss: [] there, of one more batch; it needs no gradient.
+        """
+        loss = self._scalar(loss)
+        if not self.path.steps:
+            raise ValueError("the task has no step; needed task.backward(loss) once at least before task.finish(loss).")
+        self.path.extend(self.params, loss, None)
+        self.finished = True
+
+    def check_ended(self) -> None:
+        if not self.finished:
+            raise ValueError(
+                "the path has no end: call task.finish(loss), with the loss of one more batch, after the last step and "
+                "before the with block ends. The path's last segment ends there."
+            )
+
+    def _scalar(self, loss: Tensor) -> Tensor:
+        if self.finished:
+            raise ValueError("the path has ended with task.finish(loss); open a new task for another.")
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            found = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"the loss has {found}; needed a tensor of one number, the mean over the batch.")
+        return loss.reshape(())

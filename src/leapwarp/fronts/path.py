@@ -1,0 +1,89 @@
+"""The meta-gradient of one path, gathered in place from a module that is being trained."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# One launch for all tensors; public only through torch.optim.
+foreach_add_, foreach_copy_, foreach_mul_, foreach_norm, foreach_sub_, foreach_zero_ = (
+    getattr(torch, f"_foreach_{name}") for name in ("add_", "copy_", "mul_", "norm", "sub_", "zero_")
+)
+
+
+class Path:
+    """Sums up Leap's meta-gradient along one path, as `leapwarp.learners.leap.leap_fold` does for stacks.
+
+    Keeps the last point and its gradient, and the sum: three copies of the parameters, whatever the path's length.
+    Sums are in float32 where parameters are in half precision.
+
+    Args:
+        like: the parameters. length, loss, stabiliser: see `leap_fold`.
+    """
+
+    def __init__(self, like: Sequence[Tensor], length: bool, loss: bool, stabiliser: bool) -> None:
+        self.options = length, loss, stabiliser
+        self.total, self.point, self.grads = ([_sums(leaf) for leaf in like] for _ in range(3))
+        self.last: Tensor | None = None  # the loss at the point, []
+        self.losses: Tensor | float = 0.0
+        self.length: Tensor | float = 0.0
+        self.steps = 0
+
+    @torch.no_grad()
+    def extend(self, params: Sequence[Tensor], loss: Tensor, grads: Sequence[Tensor | None] | None) -> None:
+        """Add the segment from the last point to `params`.
+
+        Args:
+            loss: [] at `params`. grads: there; a parameter without one has gradient 0. None at the path's end.
+
+        Raises:
+            FloatingPointError: the loss at the last point was not finite, or that at the path's end is not.
+        """
+        loss = loss.detach()
+        if self.last is not None:
+            self._check(self.last, self.steps - 1)  # the last one, which no device still computes
+            self._segment(params, self.last, loss)
+        if grads is None:
+            self._check(loss, self.steps)
+            return
+        foreach_copy_(self.point, list(params))
+        given = [(ours, theirs) for ours, theirs in zip(self.grads, grads, strict=True) if theirs is not None]
+        if len(given) < len(self.grads):
+            foreach_zero_(self.grads)
+        foreach_copy_([ours for ours, _ in given], [g.to_dense() if g.is_sparse else g for _, g in given])
+        self.last, self.losses, self.steps = loss, self.losses + loss, self.steps + 1
+
+    def _segment(self, params: Sequence[Tensor], last: Tensor, loss: Tensor) -> None:
+        """Leap equation 8, see `leap_fold`: total -= (d_theta + d_f grad f) / norm."""
+        length, with_loss, stabiliser = self.options
+        foreach_sub_(self.point, list(params))  # -d_theta
+        squares = torch.stack(foreach_norm(self.point)).square().sum()
+        rise = (loss - last).to(squares)
+        rise = -rise.abs() if stabiliser else rise
+        rise = rise if with_loss else torch.zeros_like(rise)
+        norm = (squares + rise.square()).sqrt()
+        scale = torch.where(norm > 0, 1 / norm, 0.0) if length else torch.ones_like(norm)
+        self.length = self.length + norm
+        _add(self.total, scale, self.point)
+        if with_loss:
+            _add(self.total, -scale * rise, self.grads)
+
+    def _check(self, loss: Tensor, step: int) -> None:
+        if not loss.isfinite():
+            raise FloatingPointError(
+                f"the loss of this task is {loss.item()} at step {step}; needed a finite one. Lower the task's "
+                "learning rate, or clip its gradient. Nothing of this task counts."
+            )
+
+
+def _sums(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf, dtype=torch.promote_types(leaf.dtype, torch.float32), requires_grad=False)
+
+
+def _add(total: list[Tensor], scale: Tensor, tree: list[Tensor]) -> None:
+    """total += scale * tree; `tree` may be overwritten. Nothing waits for a GPU."""
+    if scale.device.type == "cpu":
+        foreach_add_(total, tree, alpha=scale.item())  # one pass through memory, not two
+    else:
+        foreach_mul_(tree, scale)
+        foreach_add_(total, tree)

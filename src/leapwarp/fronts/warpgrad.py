@@ -1,0 +1,518 @@
+"""WarpGrad for a training loop of a user's own."""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from leapwarp import optim, rng
+from leapwarp.fronts import leap
+from leapwarp.fronts.leap import Leap
+from leapwarp.fronts.processes import add_up, counts, this_process
+from leapwarp.modules import (
+    Chosen,
+    choose_names,
+    groups,
+    kept_buffers,
+    plain,
+    shortened,
+    twice_differentiable,
+    with_tensors,
+)
+from leapwarp.optim import Optimizer
+from leapwarp.trees import Params, add_scaled, alone
+
+LossOf = Callable[[Any], Tensor]
+"""a batch, whatever it is -> its mean loss [] under the module as it stands"""
+
+
+class Point(NamedTuple):
+    """What the replay needs of one point of a path."""
+
+    theta: Params
+    task_batch: Any
+    meta_batch: Any
+    task: int
+    """number of the task, to drop the points of one that fails"""
+
+
+class WarpGrad:
+    """Learns warps, and with them the initialisation by Leap (Warp-Leap), while a loop of yours trains `module`.
+
+    The warps stay fixed while a task is learnt. They learn from the warp objective (Flennerhag et al., 2020,
+    equation 3), in full, at every point of every path: the loss on a meta-batch after a step on a task batch. What
+    holds for `leapwarp.Leap` holds here.
+
+    Online (Algorithm 1), `meta.backward()` sets the gradient of the warps, the sum over all points, and that of the
+    initialisation, the mean over tasks:
+
+        loss_of = lambda batch: F.cross_entropy(net(batch[0]), batch[1])
+        meta = leapwarp.WarpGrad(net, loss_of, warp=["*.warp.*"], inner=0.1)
+        outer = torch.optim.Adam(meta.parameters(), 1e-3)
+        for loader in tasks:
+            with meta.task() as task:
+                inner = torch.optim.SGD(meta.task_parameters(), 0.1)
+                for batch, other in loader:
+                    inner.zero_grad()
+                    task.backward(loss_of(batch), other)
+                    inner.step()
+                task.finish(loss_of(batch))
+        meta.backward()
+        outer.step()
+
+    Offline (Algorithm 2), with `replay`, points are kept, and after the tasks
+
+        for _ in meta.replay(eta=1):
+            outer.step()
+
+    goes through them in random order. The gradients are those of `leapwarp.learners.warp_leap_online` and `warp_leap`.
+
+    Args:
+        module: see `leapwarp.Leap`.
+        loss: gives the loss of a batch, whatever a batch is to you, under the module as it stands.
+        warp: names, patterns or modules, at any depth.
+        inner: the task optimizer of the objective: its first update is the step in there. A number is the learning rate
+            of gradient descent; others are in `leapwarp.optim`. Your loop's own optimizer may be another.
+        order: 2 for the objective in full; 1 takes the gradient in its step for a constant (the paper's approximation);
+            0 leaves the step out.
+        task_only, exclude, length, stabiliser: see `leapwarp.Leap`.
+        replay: how many points to keep, for offline learning; of more, a random sample is kept. None for online.
+        replay_device: where they are kept, "cpu" for instance; None for where they are.
+        seed: of the random numbers that choose points.
+
+    Raises:
+        ValueError: a choice matches no parameter, nothing is left to adapt, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: LossOf,
+        warp: Chosen,
+        inner: float | Optimizer,
+        order: int = 2,
+        task_only: Chosen = (),
+        exclude: Chosen = (),
+        replay: int | None = None,
+        replay_device: str | torch.device | None = None,
+        seed: int = 0,
+        length: bool = True,
+        stabiliser: bool = True,
+    ) -> None:
+        if isinstance(module, DistributedDataParallel):
+            raise ValueError(
+                "the module is wrapped in DistributedDataParallel; needed the module inside, net.module: each process "
+                "learns tasks of its own, and meta.backward() adds up what they found."
+            )
+        if order not in (0, 1, 2) or (replay is not None and replay < 1):
+            raise ValueError(
+                f"order is {order} and replay {replay}; needed order 2, 1 or 0, and replay at least 1 or None."
+            )
+        if isinstance(inner, torch.optim.Optimizer) or not isinstance(inner, float | int | tuple):
+            raise TypeError(
+                f"inner is {type(inner).__name__}; needed the learning rate of the step in the objective, or an "
+                "optimizer of leapwarp.optim. Your loop's own optimizer is not given to WarpGrad."
+            )
+        if not callable(loss):
+            raise TypeError(f"loss is {type(loss).__name__}; needed a function of a batch that gives its loss.")
+        self.module, self.loss, self.order = module, loss, order
+        self.inner = inner if isinstance(inner, tuple) else optim.sgd(float(inner))
+        self.groups = groups(module, warp, task_only, exclude)
+        if not self.groups.warp:
+            raise ValueError("no warp is chosen; needed warp=['*.warp.*'] or the modules that are to be warps.")
+        left = choose_names(module, exclude, "exclude") | self.groups.warp.keys()
+        self.start = Leap(module, task_only, [plain(name) for name in left], length, True, stabiliser)
+        self.size, self.device = replay, replay_device
+        self.points: list[Point] = []
+        self.met = 0  # points that the replay has been offered
+        self.streams = {name: rng.generator(seed, "replay", name) for name in ("kept", "order")}
+        self.warp_total: Params = {}
+        self.warp_loss: Tensor | float = 0.0
+        self.warp_points = 0
+        self.compiled = any(is_compiled(part) for part in module.modules())
+        if self.through_loop and self.compiled:
+            warnings.warn(
+                "the module is compiled, and what torch.compile makes has no second derivative: inside tasks it runs "
+                "uncompiled. order=1, or replay, keeps it compiled in your loop.",
+                stacklevel=2,
+            )
+
+    @property
+    def through_loop(self) -> bool:
+        """Whether the second derivative is taken through the loss that the loop computes."""
+        return self.order == 2 and self.size is None
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Initialisation and warps, for an optimizer of yours."""
+        return self.initial_parameters() + self.warp_parameters()
+
+    def initial_parameters(self) -> list[nn.Parameter]:
+        return self.start.parameters()
+
+    def warp_parameters(self) -> list[nn.Parameter]:
+        return list(self._warps().values())
+
+    def task_parameters(self) -> list[nn.Parameter]:
+        """What a task adapts, for its optimizer: never the warps."""
+        return list(self._theta().values())
+
+    @contextmanager
+    def task(self) -> Iterator["WarpTask"]:
+        """A task; see `Leap.task`. What its points say of the warps counts only if it ends well."""
+        number = self.start.tasks
+        with ExitStack() as stack:
+            stack.callback(self._leave, number)
+            if not self.through_loop:
+                stack.enter_context(requiring(self._warps().values(), False))
+            if self.through_loop:
+                stack.enter_context(twice_differentiable(self.module))
+                stack.enter_context(uncompiled() if self.compiled else nullcontext())
+            task = WarpTask(self, stack.enter_context(self.start.task()))
+            yield task
+            task.path.check_ended()
+            self.warp_points += task.points
+            self.warp_loss = self.warp_loss + task.warp_loss
+            for name, leaf in task.warp_total.items():
+                self.warp_total[name] = self.warp_total[name] + leaf if name in self.warp_total else leaf
+
+    def backward(self) -> dict[str, float]:
+        """Set the gradients of `parameters()`, and begin a new meta-batch. Offline, those of the warps are None.
+
+        Returns:
+            what `Leap.backward` does and, online, `warp_loss`, the mean of the objective over all points.
+
+        Raises:
+            RuntimeError: there was no task, one is open, or points have not been replayed.
+        """
+        if sum(counts(len(self.points), next(iter(self._warps().values())).device)):
+            raise RuntimeError(
+                f"{len(self.points)} points wait in the replay. Go through `for _ in meta.replay(): outer.step()` "
+                "first; without it the warps learn nothing."
+            )
+        info = self.start.backward()
+        if self.size is None:
+            total = {n: self.warp_total.get(n, torch.zeros_like(p)) for n, p in self._warps().items()}
+            like = next(iter(total.values()))
+            numbers = torch.tensor([self.warp_points, float(self.warp_loss)], device=like.device, dtype=like.dtype)
+            add_up([*total.values(), numbers])
+            for name, leaf in self._warps().items():
+                leaf.grad = total[name].detach()
+            points, loss = numbers.tolist()
+            info["warp_loss"] = loss / max(points, 1)
+        self.discard()
+        return info
+
+    def replay(
+        self, eta: int = 1, points: int | None = None, generator: torch.Generator | None = None
+    ) -> Iterator[float]:
+        """Go through the kept points in random order, and forget them (Algorithm 2).
+
+        Before each turn of your loop the gradient of the warps is set to the sum over `eta` points, and that of the
+        initialisation is None. Processes go through the points of all of them together.
+
+        Args:
+            eta: points for each turn. What is left when it does not divide them makes a smaller last turn.
+            points: how many to go through; all where None.
+            generator: of the order; its own where None.
+
+        Yields:
+            the mean of the objective over these points.
+        """
+        if eta < 1 or (points is not None and points < 1) or self.size is None:
+            raise ValueError(
+                f"eta is {eta}, points {points}, and WarpGrad was made with replay={self.size}; needed all at least 1 "
+                "(points may be None)."
+            )
+        warps = self._warps()
+        each = counts(len(self.points), next(iter(warps.values())).device)
+        first = sum(each[: this_process()])
+        order = torch.randperm(sum(each), generator=generator or self.streams["order"])[:points]
+        if not len(order):
+            raise RuntimeError("the replay is empty. Needed task.backward(loss, meta_batch, task_batch) inside tasks.")
+        try:
+            for chosen in order.split(eta):
+                total = {name: torch.zeros_like(leaf) for name, leaf in warps.items()}
+                value = next(iter(total.values())).new_zeros(1)
+                for number in (chosen - first).tolist():
+                    if 0 <= number < len(self.points):
+                        point = self.points[number]
+                        theta, *batches = moved(point[:3], value.device)
+                        theta = {n: leaf.detach().requires_grad_() for n, leaf in theta.items()}
+                        loss, grads = warp_gradient(self, theta, *batches)
+                        value += loss
+                        total = add_scaled(total, 1.0, grads)
+                add_up([*total.values(), value])
+                for leaf in self.initial_parameters():
+                    leaf.grad = None
+                for name, leaf in warps.items():
+                    leaf.grad = total[name]
+                yield value.item() / len(chosen)
+        finally:
+            self._forget()
+            for leaf in warps.values():
+                leaf.grad = None
+
+    def discard(self) -> None:
+        """Forget the tasks since the last `backward`."""
+        self.start.discard()
+        self._forget()
+        self.warp_total, self.warp_loss, self.warp_points = {}, 0.0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Leap.state_dict`; holds the warps' sums, the points of the replay and the random streams too."""
+        return self.start.state_dict() | {
+            "warp_total": {plain(name): leaf for name, leaf in self.warp_total.items()},
+            "warp_loss": float(self.warp_loss),
+            "warp_points": self.warp_points,
+            "points": [point._asdict() for point in self.points],
+            "met": self.met,
+            "streams": {name: stream.get_state() for name, stream in self.streams.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`."""
+        if "streams" not in state:
+            raise ValueError("the state is one of Leap; needed one of WarpGrad.")
+        self.start.load_state_dict(state)
+        warps = {plain(name): (name, leaf) for name, leaf in self._warps().items()}
+        if odd := sorted(state["warp_total"].keys() - warps.keys()):
+            raise ValueError(
+                f"the state has warps {shortened(odd)}, which are none here; needed the same choice of warps."
+            )
+        self.warp_total = {
+            warps[n][0]: leaf.to(warps[n][1].device, copy=True) for n, leaf in state["warp_total"].items()
+        }
+        self.warp_loss, self.warp_points = state["warp_loss"], state["warp_points"]
+        self.points, self.met = [Point(**point) for point in state["points"]], state["met"]
+        for name, stream in self.streams.items():
+            stream.set_state(state["streams"][name].cpu())
+
+    def _warps(self) -> dict[str, nn.Parameter]:
+        every = dict(self.module.named_parameters())
+        return {name: every[name] for name in self.groups.warp}
+
+    def _theta(self) -> dict[str, nn.Parameter]:
+        every = self.module.named_parameters()
+        return {name: leaf for name, leaf in every if leaf.requires_grad and name not in self.groups.warp}
+
+    def _keep(self, point: Point) -> None:
+        """Keep a point, or leave it: each of those met is kept with equal probability."""
+        self.met += 1
+        size = self.size or 0
+        if len(self.points) < size:
+            self.points.append(point)
+            return
+        place = int(torch.randint(self.met, (), generator=self.streams["kept"]))
+        if place < size:
+            self.points[place] = point
+
+    def _leave(self, number: int) -> None:
+        """After task `number`: without gradients of the warps, and without its points if it has failed."""
+        if self.start.tasks == number:
+            self.points = [point for point in self.points if point.task != number]
+        for leaf in self._warps().values():
+            leaf.grad = None
+
+    def _forget(self) -> None:
+        self.points, self.met = [], 0
+
+
+class WarpTask:
+    """One task's training, as `WarpGrad.task` gives it."""
+
+    def __init__(self, meta: WarpGrad, path: leap.Task) -> None:
+        self.meta, self.path = meta, path
+        self.warp_total: Params = {}
+        self.warp_loss: Tensor | float = 0.0
+        self.points = 0
+        self.number = meta.start.tasks
+
+    def backward(self, loss: Tensor, meta_batch: Any, task_batch: Any = None, scaler: Any = None) -> None:
+        """In place of `loss.backward()`, before gradients are clipped: the gradients, and what this point says.
+
+        Args:
+            loss: [] of this step's batch.
+            meta_batch: for the loss after the step in the objective.
+            task_batch: for the loss that this step descends. Where None, online, `loss` serves, which is the cheapest.
+            scaler: a `torch.amp.GradScaler`; the loss is given unscaled.
+        """
+        meta = self.meta
+        if not (meta.through_loop and task_batch is None):
+            (scaler.scale(loss) if scaler else loss).backward()
+            self.step(loss, meta_batch, task_batch, scaler)
+            return
+        theta = meta._theta()
+        with told():
+            scaled = scaler.scale(loss) if scaler else loss
+            found = torch.autograd.grad(scaled, list(theta.values()), create_graph=True, allow_unused=True)
+        grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
+        for name, grad in grads.items():
+            ours = theta[name]
+            ours.grad = grad.detach() if ours.grad is None else ours.grad + grad.detach()
+        if scaler is not None and scaler.is_enabled():
+            grads = {name: grad / scaler.get_scale() for name, grad in grads.items()}
+        before = self.path.path.steps
+        self.path.step(loss, scaler)
+        if self.path.path.steps > before:  # else the scaler makes no step
+            self._gather(*warp_gradient(meta, {n: theta[n] for n in grads}, None, meta_batch, grads))
+
+    def step(self, loss: Tensor, meta_batch: Any, task_batch: Any = None, scaler: Any = None) -> None:
+        """Say that the module stands at a point of the path, after a `loss.backward()` of your own.
+
+        Args:
+            See `backward`. Without the graph of `loss`, the objective in full (and every replay) needs `task_batch`.
+        """
+        meta = self.meta
+        if task_batch is None and (meta.order == 2 or meta.size is not None) and meta.order:
+            raise ValueError(
+                "no task_batch. Needed task.backward(loss, meta_batch) in place of loss.backward() where WarpGrad is "
+                "online, else task.step(loss, meta_batch, task_batch): the objective takes its own step on task_batch."
+            )
+        before = self.path.path.steps
+        self.path.step(loss, scaler)
+        if self.path.path.steps == before:
+            return
+        theta = {name: leaf for name, leaf in meta._theta().items() if leaf.grad is not None}
+        if meta.size is not None:
+            values = {n: leaf.detach().to(meta.device or leaf.device, copy=True) for n, leaf in theta.items()}
+            meta._keep(Point(values, moved(task_batch, meta.device), moved(meta_batch, meta.device), self.number))
+            return
+        grads = None
+        if meta.order == 1 and task_batch is None:
+            scale = scaler.get_scale() if scaler is not None and scaler.is_enabled() else 1.0
+            grads = {name: leaf.grad / scale for name, leaf in theta.items() if leaf.grad is not None}
+        self._gather(*warp_gradient(meta, dict(theta), task_batch, meta_batch, grads))
+
+    def finish(self, loss: Tensor) -> None:
+        """See `leapwarp.fronts.leap.Task.finish`."""
+        self.path.finish(loss)
+
+    def _gather(self, loss: Tensor, grads: Params) -> None:
+        self.warp_loss, self.points = self.warp_loss + loss, self.points + 1
+        for name, leaf in grads.items():
+            self.warp_total[name] = self.warp_total[name].add_(leaf) if name in self.warp_total else leaf
+
+
+def warp_gradient(
+    meta: WarpGrad, theta: Params, task_batch: Any, meta_batch: Any, grads: Params | None = None
+) -> tuple[Tensor, Params]:
+    """The warp objective at a point, and its gradient (WarpGrad equation 3; see `leapwarp.learners.warpgrad`).
+
+    The chain rule is taken in three parts, each while the module holds the parameters that it is about: the gradient at
+    theta, with its graph; the meta-loss after the step; and the product of both. So a checkpointed part, which computes
+    its inside again on the way back, computes it with the right parameters.
+
+    Args:
+        theta: task parameters: the module's own, or others in their places.
+        grads: of the task loss at theta, if there already; to order 2 with their graph.
+
+    Returns:
+        L_meta [] and its gradient, shaped as the warps.
+    """
+    module, warps, order = meta.module, meta._warps(), meta.order
+    own = all(isinstance(leaf, nn.Parameter) for leaf in theta.values())
+
+    def at_theta(function: Callable[[], Any]) -> Any:
+        return function() if own else with_tensors(module, theta, function)
+
+    with ExitStack() as stack:
+        for context in (kept_buffers(module), requiring(warps.values(), True), uncompiled(), told()):
+            stack.enter_context(context)
+        if order and grads is None:
+            with twice_differentiable(module) if order == 2 else nullcontext():
+                found = at_theta(
+                    lambda: torch.autograd.grad(
+                        meta.loss(task_batch), list(theta.values()), create_graph=order == 2, allow_unused=True
+                    )
+                )
+            grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
+        start = {name: leaf.detach() for name, leaf in theta.items()}
+        slopes = {name: grad.detach().requires_grad_() for name, grad in (grads or {}).items()} if order else {}
+        moving = alone({name: start[name] for name in slopes})
+        with torch.enable_grad():
+            stepped = pick_one(meta.inner.update(moving, alone(slopes), meta.inner.init(moving))[0]) if slopes else {}
+        after = {name: stepped.get(name, leaf).detach().requires_grad_() for name, leaf in start.items()}
+
+        def meta_gradient() -> tuple[Tensor, Sequence[Tensor | None]]:
+            value = meta.loss(meta_batch)
+            return value, torch.autograd.grad(value, [*after.values(), *warps.values()], allow_unused=True)
+
+        value, parts = with_tensors(module, after, meta_gradient)
+        pulls = dict(zip(after, parts, strict=False))
+        direct = parts[len(after) :]
+        names = [name for name in slopes if pulls[name] is not None and grads and grads[name].requires_grad]
+        through: Sequence[Tensor | None] = [None] * len(warps)
+        if order == 2 and names and grads:
+            back = torch.autograd.grad(
+                [stepped[name] for name in names], [slopes[name] for name in names], [pulls[name] for name in names]
+            )
+            ends = [grads[name] for name in names]
+            through = at_theta(lambda: torch.autograd.grad(ends, list(warps.values()), back, allow_unused=True))
+    total = {
+        name: sum((part.detach() for part in parts if part is not None), torch.zeros_like(leaf))
+        for (name, leaf), parts in zip(warps.items(), zip(direct, through, strict=True), strict=True)
+    }
+    return value.detach(), total
+
+
+def pick_one(stack: Params) -> Params:
+    """The parameters of a stack of one, in its graph."""
+    return {name: leaf[0] for name, leaf in stack.items()}
+
+
+def moved(batch: Any, device: str | torch.device | None) -> Any:
+    """A batch, of tensors in lists, tuples and dictionaries, on `device`; other things stay as they are."""
+    if isinstance(batch, Tensor):
+        return batch if device is None else batch.to(device)
+    if isinstance(batch, dict):
+        return type(batch)({key: moved(part, device) for key, part in batch.items()})
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(moved(part, device) for part in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(moved(part, device) for part in batch)
+    return batch
+
+
+def is_compiled(module: nn.Module) -> bool:
+    return type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Run what is compiled without its compilation; a no-op where torch.compile was never used."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@contextmanager
+def requiring(params: Any, value: bool) -> Iterator[None]:
+    """`requires_grad` of `params` is `value` in here."""
+    params = list(params)
+    before = [leaf.requires_grad for leaf in params]
+    for leaf in params:
+        leaf.requires_grad_(value)
+    try:
+        yield
+    finally:
+        for leaf, was in zip(params, before, strict=True):
+            leaf.requires_grad_(was)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """PyTorch's errors on second derivatives, with what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        known = ("derivative for", "double backward", ".grad()", "backward through the graph", "does not require grad")
+        if not any(part in said for part in known):
+            raise
+        raise RuntimeError(
+            f"the warp objective needs the second derivative of the loss, and PyTorch said: {said[:200]}. Needed a "
+            "loss that was computed inside the task and has not been differentiated before, and parts with a second "
+            "derivative (checkpointing with use_reentrant=False); order=1 does with the first."
+        ) from error

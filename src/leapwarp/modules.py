@@ -1,0 +1,196 @@
+"""An `nn.Module` of a user's: which of its parameters are learnt how, and the module with others in their places."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from fnmatch import fnmatchcase
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from leapwarp.trees import Params
+
+Chosen = str | nn.Module | Sequence[str | nn.Module]
+"""Parameters by the names of modules or parameters (`blocks.0.warp`), by patterns (`*.warp.*`), or by modules."""
+
+_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_checkpoint_wrapped_module)(?=\.|$)")
+_SAYS_WARP = re.compile(r"(^|[._])warps?(?![a-z])")
+
+
+class Groups(NamedTuple):
+    """The parameters of a module by their names, each in one group. Printed, it says who is what."""
+
+    learnt: dict[str, nn.Parameter]
+    """adapted on each task; where that begins is learnt"""
+    warp: dict[str, nn.Parameter]
+    """learnt over all tasks, fixed while one is learnt"""
+    task_only: dict[str, nn.Parameter]
+    """adapted on each task, always from the same values"""
+    exclude: dict[str, nn.Parameter]
+    """left to the user"""
+    frozen: dict[str, nn.Parameter]
+    """constants, such as those whose `requires_grad` is False"""
+
+    def __str__(self) -> str:
+        lines = []
+        for group, params in self._asdict().items():
+            if params:
+                numbers = sum(leaf.numel() for leaf in params.values())
+                lines.append(f"{group:<9} {numbers:>11,} numbers in {len(params):>3} tensors: {shortened(params)}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def shortened(names: Any, most: int = 6) -> str:
+    """The first few names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def plain(name: str) -> str:
+    """A parameter's name without what `torch.compile` and checkpoint wrappers put in."""
+    return _WRAPPERS.sub("", name).removeprefix(".")
+
+
+def choose_names(module: nn.Module, chosen: Chosen, what: str) -> set[str]:
+    """Names of the parameters that `chosen` means; `what` is the argument's name, for messages.
+
+    Raises:
+        ValueError: a choice matches nothing.
+    """
+    every = dict(module.named_parameters())
+    found: set[str] = set()
+    for choice in [chosen] if isinstance(chosen, str | nn.Module) else chosen:
+        if isinstance(choice, nn.Module):
+            own = {id(leaf) for leaf in choice.parameters()}
+            names, said = {name for name, leaf in every.items() if id(leaf) in own}, type(choice).__name__
+        elif isinstance(choice, str):
+            names, said = {name for name in every if _matches(plain(name), choice)}, repr(choice)
+        else:
+            raise TypeError(f"{what} holds {choice!r}; needed names, patterns such as '*.warp.*', or modules.")
+        if not names:
+            raise ValueError(
+                f"{what}: {said} is none of the module's parameters. Needed a name, a pattern such as '*.warp.*' or a "
+                f"module with parameters; there are {shortened(map(plain, every))}."
+            )
+        found |= names
+    return found
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """`*.warp.*` also means a warp at the top; a module's name means all its parameters."""
+    return fnmatchcase(name, pattern) or fnmatchcase(f".{name}", pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def groups(
+    module: nn.Module,
+    warp: Chosen | None = None,
+    task_only: Chosen = (),
+    exclude: Chosen = (),
+    frozen: Chosen = (),
+) -> Groups:
+    """The parameters of `module`, sorted.
+
+    Args:
+        warp: None for those named `warp.*`, if there are any; () for none, whatever they are called.
+        frozen: constants, beside those whose `requires_grad` is False.
+
+    Raises:
+        ValueError: a choice matches nothing, a parameter is chosen twice, a parameter's name says that it is a warp and
+            it is not chosen as one, a chosen warp is frozen, or nothing is left to learn.
+    """
+    every = dict(module.named_parameters())
+    for name, leaf in every.items():
+        if isinstance(leaf, nn.parameter.UninitializedParameter):
+            raise ValueError(f"parameter {name} has no shape yet; call the module once on a batch before this.")
+    sets = {
+        "warp": {n for n in every if plain(n).startswith("warp.")}
+        if warp is None
+        else choose_names(module, warp, "warp"),
+        "task_only": choose_names(module, task_only, "task_only"),
+        "exclude": choose_names(module, exclude, "exclude"),
+        "frozen": choose_names(module, frozen, "frozen"),
+    }
+    for first, second in combinations(sets, 2):
+        if both := sorted(map(plain, sets[first] & sets[second])):
+            raise ValueError(f"{shortened(both)}: chosen as {first} and as {second}; needed one of the two.")
+    constant = {name for name, leaf in every.items() if not leaf.requires_grad}
+    if warp is None:
+        sets["warp"] -= constant
+    if still := sorted(map(plain, sets["warp"] & constant)):
+        raise ValueError(f"{shortened(still)}: chosen as warp, but requires_grad is False. Leave it True for warps.")
+    constant |= sets["frozen"]
+    taken = sets["warp"] | sets["task_only"] | sets["exclude"]
+    wants = [n for n in every if n not in taken | constant and _SAYS_WARP.search(plain(n))]
+    if wants and (warp is None or sets["warp"]):
+        raise ValueError(
+            f"{shortened(map(plain, wants))}: the name says warp, but it is not chosen as one and would be adapted. "
+            "Choose all warps, warp=['*.warp.*'] for example, or say warp=() if there are none."
+        )
+    left = [name for name in every if name not in taken | constant]
+    if not left:
+        raise ValueError(
+            f"no parameter is left to learn: of {len(every)}, {len(constant)} are frozen and "
+            f"{len(taken)} chosen as warp, task_only or exclude."
+        )
+    pick = lambda names: {name: every[name] for name in every if name in names}  # noqa: E731
+    own, left_out = sets["task_only"] - constant, sets["exclude"] - constant
+    return Groups(pick(left), pick(sets["warp"]), pick(own), pick(left_out), pick(constant))
+
+
+class _Held(nn.Module):
+    """A module whose call is any function of what it holds."""
+
+    def __init__(self, held: nn.Module) -> None:
+        super().__init__()
+        self.held = held
+
+    def forward(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+
+def with_tensors(module: nn.Module, tensors: Params, function: Callable[[], Any]) -> Any:
+    """`function()` while `tensors` stand in the places of the module's parameters or buffers of these names."""
+    named = {f"held.{name}": leaf for name, leaf in tensors.items()}
+    return torch.func.functional_call(_Held(module), named, (function,))
+
+
+@contextmanager
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """The module's buffers are afterwards what they were before (batch norm's running averages)."""
+    before = copies(module.named_buffers())
+    try:
+        yield
+    finally:
+        put_back(dict(module.named_buffers()), before)
+
+
+def copies(named: Any) -> Params:
+    return {name: leaf.detach().clone() for name, leaf in named if leaf is not None}
+
+
+@torch.no_grad()
+def put_back(into: Params, values: Params) -> None:
+    """Write `values` into the tensors of the same names; what has another shape by now is someone else's."""
+    for name, value in values.items():
+        if name in into and into[name].shape == value.shape:
+            into[name].copy_(value)
+
+
+@contextmanager
+def twice_differentiable(module: nn.Module | None = None) -> Iterator[None]:
+    """Kernels that have a second derivative: attention by its formula, recurrent layers without cuDNN."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    recurrent = module is not None and any(isinstance(part, nn.RNNBase) for part in module.modules())
+    with sdpa_kernel(SDPBackend.MATH), without_cudnn() if recurrent else nullcontext():
+        yield
+
+
+def without_cudnn() -> AbstractContextManager[None]:
+    """cuDNN's recurrent layers have no second derivative."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=False, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic)

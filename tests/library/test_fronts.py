@@ -1,0 +1,180 @@
+"""The fronts give what the learners give on the same draws, whatever the module and the optimizer."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import SmallWarped, small_warped
+from torch import nn
+
+import leapwarp
+from leapwarp import optim
+from leapwarp.inner import Step
+from leapwarp.learners import leap, warp_leap, warp_leap_online
+from leapwarp.learners.leap import leap_fold
+from leapwarp.trees import alone, pick, zeros_like
+
+STEPS = 4
+
+
+def batch_of(tasks, t, draw):
+    rows = tasks.order[t, draw]
+    return tasks.x[t, rows], tasks.y[t, rows]
+
+
+def loss_of(net):
+    return lambda batch: F.cross_entropy(net(batch[0]), batch[1])
+
+
+def assert_params(net, expected, **tolerance):
+    own = dict(net.named_parameters())
+    for name, leaf in expected.items():
+        torch.testing.assert_close(own[name].detach(), leaf, rtol=1e-10, atol=1e-10, **tolerance)
+
+
+def follow(net, meta, loss, tasks, steps=STEPS, rate=0.1, own_optimizer=None):
+    """A loop of a user's over the tasks, for Leap."""
+    for t in range(len(tasks.index)):
+        with meta.task() as task:
+            inner = (own_optimizer or (lambda params: torch.optim.SGD(params, rate)))(meta.task_parameters())
+            for k in range(steps):
+                inner.zero_grad()
+                value = loss(batch_of(tasks, t, k))
+                value.backward()
+                task.step(value)
+                inner.step()
+            task.finish(loss(batch_of(tasks, t, steps)))
+
+
+def follow_warp(meta, loss, tasks, steps=STEPS, own_batch=True, rate=0.1):
+    """A loop of a user's, with the draws of `warp_leap`."""
+    for t in range(len(tasks.index)):
+        with meta.task() as task:
+            inner = torch.optim.SGD(meta.task_parameters(), rate)
+            for k in range(steps):
+                inner.zero_grad()
+                task_batch, meta_batch = (batch_of(tasks, t, steps + i + 2 * k) for i in (1, 2))
+                task.backward(loss(batch_of(tasks, t, k)), meta_batch, task_batch if own_batch else None)
+                inner.step()
+            task.finish(loss(batch_of(tasks, t, steps)))
+
+
+@pytest.mark.parametrize("options", [{}, {"length": False}, {"loss": False}, {"stabiliser": False}])
+def test_leap_equals_the_learner(options):
+    problem, params, tasks = small_warped(draws=STEPS + 1)
+    net = SmallWarped().double()
+    learner = leap(problem, optim.sgd(0.1), optim.adam(0.01), STEPS, **options)
+    state = learner.init(alone(params))
+    meta = leapwarp.Leap(net, **options)
+    outer = torch.optim.Adam(meta.parameters(), 0.01)
+    for _ in range(3):
+        state, info = learner.step(state, tasks, [torch.Generator()])
+        follow(net, meta, loss_of(net), tasks)
+        seen = meta.backward()
+        outer.step()
+        assert_params(net, pick(state["params"], 0))
+        assert seen["tasks"] == 3 and seen["loss"] == pytest.approx(info["loss"].mean().item(), rel=1e-6)
+
+
+def test_leap_equals_the_fold_under_any_task_optimizer():
+    """With Adam, clipping and a schedule in the task: the fold sees the same points."""
+    _, params, tasks = small_warped(n_tasks=1, draws=STEPS + 1)
+    net = SmallWarped().double()
+    meta = leapwarp.Leap(net)
+    points, fold = [], leap_fold()
+    with meta.task() as task:
+        inner = torch.optim.AdamW(meta.task_parameters(), 0.05)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(inner, STEPS)
+        for k in range(STEPS + 1):
+            inner.zero_grad()
+            loss = loss_of(net)(batch_of(tasks, 0, k))
+            loss.backward()
+            here = {n: p.detach().clone()[None] for n, p in net.named_parameters()}
+            points.append((here, {n: p.grad.clone()[None] for n, p in net.named_parameters()}, loss.detach()[None]))
+            if k == STEPS:
+                task.finish(loss)
+                break
+            task.step(loss)
+            nn.utils.clip_grad_norm_(meta.task_parameters(), 0.1)
+            inner.step()
+            schedule.step()
+    meta.backward()
+    steps = [Step(k, *point) for k, point in enumerate(points)]
+    total = zeros_like(steps[0].params)
+    for before, after in pairwise(steps):
+        total = fold(total, before, after)
+    for name, leaf in net.named_parameters():
+        torch.testing.assert_close(leaf.grad, total[name][0], rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(leaf.detach(), params[name], rtol=0, atol=0)  # the initialisation is there again
+
+
+@pytest.mark.parametrize("order", [2, 1, 0])
+def test_online_equals_the_learner(order):
+    problem, params, tasks = small_warped(draws=3 * STEPS + 1)
+    net = SmallWarped().double()
+    learner = warp_leap_online(
+        problem, optim.sgd(0.1), optim.adam(0.01), optim.momentum_sgd(0.01, 0.9), STEPS, order=order
+    )
+    state = learner.init(alone(params))
+    meta = leapwarp.WarpGrad(net, loss_of(net), warp=["warp.*"], inner=0.1, order=order)
+    outer = torch.optim.Adam(meta.initial_parameters(), 0.01)
+    warps = torch.optim.SGD(meta.warp_parameters(), 0.01, momentum=0.9)
+    for _ in range(3):
+        state, info = learner.step(state, tasks, [torch.Generator()])
+        follow_warp(meta, loss_of(net), tasks)
+        seen = meta.backward()
+        outer.step()
+        warps.step()
+        assert_params(net, pick(state["params"] | state["warp"], 0))
+        assert seen["warp_loss"] == pytest.approx(info["replay_loss"].mean().item(), rel=1e-10)
+
+
+def test_the_loss_of_the_loop_serves_as_the_task_loss():
+    """Without a task batch the objective steps along the loop's own loss: as with that batch given again."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    found = []
+    for again in (False, True):
+        net = SmallWarped().double()
+        loss = loss_of(net)
+        meta = leapwarp.WarpGrad(net, loss, warp="warp", inner=optim.adam(0.1))
+        for t in range(3):
+            with meta.task() as task:
+                inner = torch.optim.SGD(meta.task_parameters(), 0.1)
+                for k in range(STEPS):
+                    inner.zero_grad()
+                    batch, other = batch_of(tasks, t, k), batch_of(tasks, t, k + 5)
+                    if again:
+                        value = loss(batch)
+                        value.backward()
+                        task.step(value, other, batch)
+                    else:
+                        task.backward(loss(batch), other)
+                    inner.step()
+                task.finish(loss(batch_of(tasks, t, STEPS)))
+        meta.backward()
+        found.append([leaf.grad for leaf in meta.parameters()])
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
+    assert all(grad.abs().sum() > 0 for grad in found[0])
+
+
+@pytest.mark.parametrize(("eta", "points", "order"), [(1, None, 2), (5, None, 2), (1, 4, 1)])
+def test_offline_equals_the_learner(eta, points, order):
+    problem, params, tasks = small_warped(draws=3 * STEPS + 1)
+    net = SmallWarped().double()
+    learner = warp_leap(problem, optim.sgd(0.1), optim.adam(0.01), STEPS, eta=eta, points=points, order=order)
+    state = learner.init(alone(params))
+    meta = leapwarp.WarpGrad(net, loss_of(net), warp="warp", inner=0.1, replay=100, replay_device="cpu", order=order)
+    outer = torch.optim.Adam(meta.parameters(), 0.01)
+    for k in range(2):
+        state, info = learner.step(state, tasks, [torch.Generator().manual_seed(k)])
+        follow_warp(meta, loss_of(net), tasks)
+        losses = []
+        for value in meta.replay(eta, points, torch.Generator().manual_seed(k)):
+            losses.append(value)
+            outer.step()
+        meta.backward()
+        outer.step()
+        assert_params(net, pick(state["params"] | state["warp"], 0))
+        if eta == 1:
+            assert losses == pytest.approx(info["replay_loss"].tolist(), rel=1e-9)

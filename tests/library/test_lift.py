@@ -1,0 +1,413 @@
+"""A module of a user's in stacks: what is learnt, what stays, and what is told at once."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import DOUBLE
+from torch import nn
+
+from leapwarp import optim
+from leapwarp.inner import adapt
+from leapwarp.learners import leap, maml, warp_leap, warp_leap_online
+from leapwarp.problem import Task, cross_entropy, each_task, lift, mean_square, stack_tasks, supervised
+from leapwarp.rng import generator
+from leapwarp.trees import alone, pick, repeat
+
+
+def tasks_of(n_tasks=3, draws=12, classes=3, inputs=4, n=20):
+    stream = torch.Generator().manual_seed(5)
+    data = [(torch.randn(n, inputs, generator=stream, dtype=DOUBLE), torch.arange(n) % classes) for _ in range(n_tasks)]
+    return stack_tasks(data, draws, 5, stream)
+
+
+class Deep(nn.Module):
+    """Warps at two depths, batch norm, a frozen layer, and an embedding by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Linear(4, 4)
+        block = lambda: nn.ModuleDict({"body": nn.Linear(4, 4), "warp": nn.Linear(4, 4), "norm": nn.BatchNorm1d(4)})  # noqa: E731
+        self.blocks, self.warp, self.head = nn.ModuleList([block(), block()]), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.embedding(x)
+        for block in self.blocks:
+            x = torch.tanh(block["warp"](block["body"](block["norm"](x))))
+        return self.head(self.warp(x))
+
+
+def made(build=Deep):
+    torch.manual_seed(0)
+    return build().double()
+
+
+def one_step(learner, model, tasks):
+    state = learner.init(alone(model.init(torch.Generator())))
+    return learner.step(state, tasks, [torch.Generator()])[0]
+
+
+# What is learnt
+
+
+@pytest.mark.parametrize("build", ["leap", "maml"])
+def test_frozen_parameters_stay_and_are_no_part_of_the_state(build):
+    net, tasks = made(), tasks_of()
+    net.requires_grad_(False)
+    for part in (net.blocks[0], net.head):
+        part.requires_grad_(True)
+    net.blocks[0]["warp"].requires_grad_(False)
+    model, before = lift(net, warp=()), copy.deepcopy(net.state_dict())
+    learner = {"leap": leap, "maml": maml}[build](supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3)
+    state = one_step(learner, model, tasks)
+    assert set(state["params"]) == {f"blocks.0.{p}.{q}" for p in ("body", "norm") for q in ("weight", "bias")} | {
+        "head.weight",
+        "head.bias",
+    }
+    after = model.state_dict(pick(state["params"], 0))
+    moved = {name for name in before if not torch.equal(after[name], before[name])}
+    assert moved == set(state["params"])
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+
+
+def test_leap_of_a_part_is_leap_of_a_module_that_has_the_rest_as_constants():
+    """The norm of a path counts what is learnt alone."""
+    net, tasks = made(), tasks_of()
+    net.embedding.requires_grad_(False)
+    rest = copy.deepcopy(net)
+    whole = lift(net, warp=())
+
+    class Without(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks, self.warp, self.head = rest.blocks, rest.warp, rest.head
+
+        def forward(self, x):
+            return rest.__class__.forward(rest, x)
+
+    part = lift(Without(), warp=())
+    found = [
+        one_step(leap(supervised(m), optim.sgd(0.1), optim.sgd(0.1), 3), m, tasks)["params"] for m in (whole, part)
+    ]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
+
+
+def test_warps_at_any_depth_are_warps_and_come_back_by_their_names():
+    net, tasks = made(), tasks_of(draws=10)
+    wrapped = nn.ModuleDict({"net": net})
+    wrapped.forward = net.forward
+    model, before = lift(wrapped, warp=["*.warp.*"]), copy.deepcopy(net.state_dict())
+    learner = warp_leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3)
+    state = one_step(learner, model, tasks)
+    assert set(state["warp"]) == {
+        f"warp.net.{place}warp.{part}" for place in ("", "blocks.0.", "blocks.1.") for part in ("weight", "bias")
+    }
+    adapted = adapt(supervised(model), optim.sgd(0.1), *learner.start(state, tasks), tasks, 3)
+    assert not adapted.params.keys() & state["warp"].keys()
+    full = model.state_dict(pick(state["params"] | state["warp"], 0))
+    wrapped.load_state_dict(full)  # strict
+    moved = {name for name in before if not torch.equal(net.state_dict()[name], before[name])}
+    assert {name for name in before if "warp" in name} < moved
+    own = model.state_dict(pick(adapted.params | repeat(pick(state["warp"], 0), 3), 1), pick(adapted.stats, 1))
+    assert own["net.blocks.0.norm.num_batches_tracked"] == 3
+    torch.testing.assert_close(own["net.warp.weight"], pick(state["warp"], 0)["warp.net.warp.weight"])
+
+
+def test_a_warp_that_is_not_chosen_is_an_error_and_an_embedding_is_learnt():
+    net = made()
+    with pytest.raises(ValueError, match="blocks.0.warp.weight.*: the name says warp, but it is not chosen as one"):
+        lift(net)  # there is a warp at the top
+    with pytest.raises(ValueError, match="blocks.1.warp.weight, blocks.1.warp.bias: the name says warp"):
+        lift(net, warp=["warp", net.blocks[0]["warp"]])
+    with pytest.raises(ValueError, match="the name says warp"):
+        lift(nn.Sequential(nn.ModuleDict({"warp": nn.Linear(2, 2)})))
+    model, tasks = lift(net, warp="*.warp.*"), tasks_of(draws=10)
+    state = one_step(warp_leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3), model, tasks)
+    assert not torch.equal(state["params"]["task.embedding.weight"][0], net.embedding.weight)
+
+
+@pytest.mark.parametrize("build", ["leap", "warp_leap"])
+def test_what_belongs_to_the_task_alone_moves_in_tasks_and_is_not_learnt(build):
+    net, tasks = made(), tasks_of(draws=10)
+    model = lift(net, warp="*.warp.*" if build == "warp_leap" else (), task_only="head")
+    problem = supervised(model)
+    learner = {"leap": leap, "warp_leap": warp_leap}[build](problem, optim.sgd(0.1), optim.adam(0.1), 3)
+    state = one_step(learner, model, tasks)
+    name = "task_only.head.weight"
+    assert torch.equal(state["params"][name][0], net.head.weight)
+    adapted = adapt(problem, optim.sgd(0.1), *learner.start(state, tasks), tasks, 3)
+    assert not torch.equal(adapted.params[name][0], adapted.params[name][1])
+    assert "task_only" in str(model.groups()) and "head.weight, head.bias" in str(model.groups())
+
+
+def test_an_unused_parameter_is_named():
+    net = made()
+    net.extra = nn.Linear(2, 2)
+    model = lift(net.double(), warp=())
+    with pytest.raises(ValueError, match="the loss does not depend on extra.weight, extra.bias; needed"):
+        one_step(leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3), model, tasks_of())
+
+
+# Modes and randomness
+
+
+def test_batch_norm_in_eval_keeps_its_averages_and_modes_come_back():
+    net = made()
+    norm = net.blocks[0]["norm"]
+    norm.eval()
+    with torch.no_grad():
+        norm.running_mean.fill_(0.5)
+    model, tasks = lift(net, warp=()), tasks_of()
+    start = repeat(model.init(torch.Generator()), 3)
+    adapted = adapt(supervised(model), optim.sgd(0.1), start, {}, tasks, 3)
+    assert adapted.stats["blocks.0.norm.num_batches_tracked"].tolist() == [0] * 3
+    assert adapted.stats["blocks.0.norm.running_mean"].unique().tolist() == [0.5]
+    assert adapted.stats["blocks.1.norm.num_batches_tracked"].tolist() == [3] * 3
+    assert net.training and not norm.training and net.blocks[1]["norm"].training
+    expected = copy.deepcopy(net)
+    outputs, _ = model.apply(start, {n: b.repeat(3, *[1] * b.dim()) for n, b in model.stats().items()}, tasks.x, True)
+    torch.testing.assert_close(outputs[1], expected(tasks.x[1]), rtol=1e-10, atol=1e-12)
+    everything = lift(net, warp=(), keep_modes=False)
+    adapted = adapt(supervised(everything), optim.sgd(0.1), start, {}, tasks, 3)
+    assert adapted.stats["blocks.0.norm.num_batches_tracked"].tolist() == [3] * 3
+
+
+def with_dropout():
+    return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+
+
+def test_dropout_draws_from_the_streams_of_the_step():
+    net, tasks = made(with_dropout), tasks_of()
+    model = lift(net)
+    learner = leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3)
+    start, found = learner.init(alone(model.init(torch.Generator()))), []
+    for seed, noise in ((0, 0), (0, 1), (1, 0)):
+        torch.manual_seed(noise)
+        before = torch.get_rng_state()
+        found.append(learner.step(start, tasks, [generator(seed, "learner")])[0]["params"]["0.weight"])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(found[0], found[1]) and not torch.allclose(found[0], found[2])
+    stream = generator(0, "learner")
+    first, second = (learner.step(start, tasks, [stream])[0]["params"]["0.weight"] for _ in range(2))
+    assert torch.equal(first, found[0]) and not torch.allclose(first, second)
+
+
+def test_without_dropout_the_stream_of_a_step_is_left_to_what_draws_from_it():
+    net, stream = made(), generator(0, "learner")
+    model = lift(net, warp=())
+    before = stream.get_state()
+    learner = leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3)
+    learner.step(learner.init(alone(model.init(stream))), tasks_of(), [stream])
+    assert torch.equal(stream.get_state(), before)
+
+
+# Losses
+
+
+def test_ignored_labels_count_for_nothing():
+    stream = torch.Generator().manual_seed(0)
+    outputs, y = torch.randn(2, 6, 3, generator=stream, dtype=DOUBLE), torch.arange(12).view(2, 6) % 3
+    y[0, 1:] = -100
+    loss, accuracy = cross_entropy(outputs, y)
+    for t in range(2):
+        torch.testing.assert_close(loss[t], F.cross_entropy(outputs[t], y[t]))
+        counted = y[t] != -100
+        assert accuracy[t] == (outputs[t].argmax(-1) == y[t])[counted].double().mean()
+    pixels, labels = torch.randn(2, 4, 3, 5, 5, generator=stream), torch.randint(3, (2, 4, 5, 5), generator=stream)
+    torch.testing.assert_close(cross_entropy(pixels, labels)[0][1], F.cross_entropy(pixels[1], labels[1]))
+
+
+def test_targets_of_another_shape_are_refused():
+    outputs, y = torch.zeros(2, 5, 1), torch.zeros(2, 5)
+    with pytest.raises(ValueError, match=r"the outputs have shape \[2, 5, 1\] and the targets \[2, 5\]"):
+        mean_square(outputs, y)
+    with pytest.raises(ValueError, match=r"a task's outputs have shape \[5, 1\] and its targets \[5\]"):
+        each_task(F.mse_loss)(outputs, y)
+    with pytest.raises(ValueError, match=r"outputs have shape \[2, 5, 3\] and the labels \[2, 4\]"):
+        cross_entropy(torch.zeros(2, 5, 3), torch.zeros(2, 4, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"the loss of one task has shape \[5, 1\]; needed one number"):
+        each_task(lambda out, y: out)(outputs, y)
+
+
+def smoothed(outputs, y):
+    """A loss of a user's for one task, with its accuracy."""
+    weight = torch.tensor([1.0, 2.0, 3.0], dtype=outputs.dtype)
+    return F.cross_entropy(outputs, y, weight, label_smoothing=0.1), (outputs.argmax(-1) == y).float().mean()
+
+
+def test_a_loss_written_for_one_task_is_taken():
+    net, tasks = made(), tasks_of(n_tasks=1)
+    model = lift(net, warp=())
+    problem = supervised(model, smoothed)
+    adapted = adapt(problem, optim.sgd(0.1), alone(model.init(torch.Generator())), {}, tasks, 3)
+    plain = made()
+    rates = torch.optim.SGD(plain.parameters(), 0.1)
+    for k in range(3):
+        rows = tasks.order[0, k]
+        loss, _ = smoothed(plain(tasks.x[0, rows]), tasks.y[0, rows])
+        assert adapted.loss[0, k].item() == pytest.approx(loss.item(), rel=1e-6)
+        rates.zero_grad()
+        loss.backward()
+        rates.step()
+    torch.testing.assert_close(adapted.params["head.weight"][0], plain.head.weight.detach(), rtol=1e-10, atol=1e-12)
+
+
+# Modules that cannot be vectorised
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.warp, self.head = nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = self.warp(self.cell(x[:, None].expand(-1, 3, -1))[0][:, -1])
+        return self.head(h * 2 if h.abs().max().item() > 1e9 else h)
+
+
+def test_a_module_that_cannot_be_vectorised_runs_in_a_loop_with_one_warning():
+    model, tasks = lift(made(Recurrent)), tasks_of(draws=13)
+    learner = warp_leap_online(supervised(model), optim.sgd(0.1), optim.sgd(0.1), optim.sgd(0.1), 4)
+    with pytest.warns(UserWarning, match="Recurrent cannot take a stack of tasks at once.*lstm") as told:
+        state = one_step(learner, model, tasks)
+    assert len(told) == 1
+    again = lift(made(Recurrent))
+    alone_at_a_time = warp_leap_online(supervised(again), optim.sgd(0.1), optim.sgd(0.1), optim.sgd(0.1), 4, size=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other = one_step(alone_at_a_time, again, tasks)
+    torch.testing.assert_close(state, other, rtol=1e-10, atol=1e-12)
+
+
+def test_what_is_wrong_with_a_module_itself_is_said_as_it_is():
+    model = lift(nn.Linear(3, 3).double())
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        one_step(leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3), model, tasks_of())
+
+
+class Attends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+        self.warp, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.warp(self.body(x[:, None].expand(-1, 3, -1))).mean(1))
+
+
+def test_attention_has_a_second_derivative_in_the_exact_objective():
+    model, tasks = lift(made(Attends)), tasks_of(draws=4, n_tasks=1)
+    learner = warp_leap_online(supervised(model), optim.sgd(0.1), optim.sgd(0.1), optim.sgd(1.0), 1)
+    state = one_step(learner, model, tasks)
+    params, step = model.init(torch.Generator()), 1e-4
+    direction = {n: torch.randn_like(p, generator=None) for n, p in params.items() if n.startswith("warp")}
+
+    def objective(shift):
+        moved = {n: p + shift * direction.get(n, torch.zeros(())) for n, p in params.items()}
+        theta = {n: p.requires_grad_() for n, p in moved.items() if not n.startswith("warp")}
+        loss = lambda p, k: F.cross_entropy(  # noqa: E731
+            torch.func.functional_call(made(Attends), p, (tasks.x[0, tasks.order[0, k]],)),
+            tasks.y[0, tasks.order[0, k]],
+        )
+        grads = torch.autograd.grad(loss(moved, 2), list(theta.values()))
+        stepped = {n: p - 0.1 * g for (n, p), g in zip(theta.items(), grads, strict=True)}
+        return loss(moved | stepped, 3).item()
+
+    slope = (objective(step) - objective(-step)) / (2 * step)
+    ours = sum(((params[n] - state["warp"][n][0]) * d).sum().item() for n, d in direction.items())
+    assert ours == pytest.approx(slope, rel=1e-5)
+
+
+# Data, and what is told at once
+
+
+class Pictures(torch.utils.data.Dataset):
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        return {"image": torch.full((4,), float(100 * self.n + i)), "label": i % 3}
+
+
+def test_data_sets_of_different_sizes_become_tasks_and_their_filling_is_never_drawn():
+    sizes = (3, 7, 5)
+    tasks = stack_tasks(
+        [Pictures(n) for n in sizes], 200, 4, torch.Generator().manual_seed(0), item=lambda i: (i["image"], i["label"])
+    )
+    assert tasks.x.shape == (3, 7, 4) and tasks.order.shape == (3, 200, 4)
+    for t, n in enumerate(sizes):
+        assert set(tasks.order[t].flatten().tolist()) == set(range(n))
+        assert tasks.x[t, :n, 0].tolist() == [100 * n + i for i in range(n)]
+        assert (tasks.y_test[t, n:] == -100).all() and (tasks.y_test[t, :n] >= 0).all()
+    loss, accuracy = cross_entropy(F.one_hot(tasks.y_test.clamp(min=0), 3).double(), tasks.y_test)
+    assert accuracy.tolist() == [1.0] * 3 and torch.allclose(loss[0], loss[1])
+
+
+def pair(n, m=None, width=4):
+    return torch.zeros(n, width), torch.zeros(m or n, dtype=torch.long)
+
+
+WRONG_DATA = {
+    "lengths": (lambda: [pair(5), pair(5, 4)], {}, "task 1 has 5 inputs and 4 targets; needed as many of both"),
+    "held out": (
+        lambda: [pair(5)] * 3,
+        {"held_out": [pair(5)] * 2},
+        "2 held-out sets for 3 tasks; needed one for each",
+    ),
+    "none": (list, {}, "0 tasks, 4 draws, batches of 2; needed at least 1 of each"),
+    "widths": (lambda: [pair(5), pair(5, width=3)], {}, r"the tasks' inputs have shapes \[\(3,\), \(4,\)\]"),
+    "items": (lambda: [Pictures(3)], {}, "task 0: found dict; needed pairs"),
+    "no labels": (
+        lambda: [(torch.zeros(n, 4), torch.zeros(n)) for n in (3, 4)],
+        {},
+        r"held-out sets have \[3, 4\] rows",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_DATA)
+def test_wrong_data_is_told_at_once(name):
+    data, options, message = WRONG_DATA[name]
+    with pytest.raises(ValueError, match=message) as error:
+        stack_tasks(data(), 4, 2, torch.Generator(), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_too_few_draws_for_a_learner_are_told_at_once():
+    model = lift(made(), warp=())
+    tasks = tasks_of(draws=5)  # enough for adapt
+    learner = warp_leap(supervised(lift(made(), warp="*.warp.*")), optim.sgd(0.1), optim.sgd(0.1), 5)
+    state = learner.init(alone(lift(made(), warp="*.warp.*").init(torch.Generator())))
+    with pytest.raises(
+        ValueError, match="a step of this learner needs 16 mini-batches of every task; the tasks have 5"
+    ):
+        learner.step(state, tasks, [torch.Generator()])
+    assert (
+        adapt(supervised(model), optim.sgd(0.1), repeat(model.init(torch.Generator()), 3), {}, tasks, 5).steps[0] == 5
+    )
+
+
+def test_a_loss_that_is_not_finite_ends_the_step():
+    model, tasks = lift(made(), warp=()), tasks_of()
+    tasks.x[1] = torch.nan
+    learner = leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3)
+    state = learner.init(alone(model.init(torch.Generator())))
+    with pytest.raises(FloatingPointError, match="the training loss of task 1 is nan at step 0. Needed finite losses"):
+        learner.step(state, tasks, [torch.Generator()])
+    two = learner.init(repeat(model.init(torch.Generator()), 2))
+    both = Task(*(torch.cat([part, part.nan_to_num()]) for part in tasks[:6]))
+    after, _ = learner.step(two, both, [torch.Generator()] * 2)  # the other run goes on
+    assert after["params"]["head.weight"][0].isnan().any() and after["params"]["head.weight"][1].isfinite().all()
+
+
+def test_a_state_of_several_tasks_is_no_state_of_a_module():
+    model = lift(made(), warp=())
+    with pytest.raises(ValueError, match=r"blocks.0.*has shape \[3, 4, 4\], the module's \[4, 4\]|has shape \[3"):
+        model.state_dict(repeat(model.init(torch.Generator()), 3))
+    with pytest.raises(ValueError, match="the parameters differ in names from the module's"):
+        model.state_dict({"odd": torch.zeros(1)})

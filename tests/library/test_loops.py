@@ -1,0 +1,343 @@
+"""Heads per task, resuming, several processes, and what is said to a wrong use of the fronts."""
+
+import copy
+import io
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.multiprocessing
+from cases import SmallWarped, small_warped
+from test_fronts import STEPS, batch_of, follow, follow_warp, loss_of
+from torch import distributed, nn
+
+import leapwarp
+
+
+def grads_of(net):
+    return {name: leaf.grad.clone() for name, leaf in net.named_parameters() if leaf.grad is not None}
+
+
+def test_heads_of_their_own_are_left_alone_and_no_part_of_the_path():
+    _, _, tasks = small_warped(draws=STEPS + 1)
+    net = SmallWarped().double()
+    heads = [nn.Linear(4, 3).double() for _ in range(3)]
+    begun = [copy.deepcopy(head.state_dict()) for head in heads]
+    meta = leapwarp.Leap(net, exclude="head.*")
+    body = copy.deepcopy({n: p.detach() for n, p in net.named_parameters() if not n.startswith("head")})
+    lengths = []
+    for t, head in enumerate(heads):
+        net.head = head
+        path = []
+        with meta.task() as task:
+            inner = torch.optim.SGD(meta.task_parameters(), 0.1)
+            for k in range(STEPS):
+                inner.zero_grad()
+                loss = loss_of(net)(batch_of(tasks, t, k))
+                task.backward(loss)
+                path.append((torch.cat([dict(net.named_parameters())[n].detach().flatten() for n in body]), loss))
+                inner.step()
+            loss = loss_of(net)(batch_of(tasks, t, STEPS))
+            path.append((torch.cat([dict(net.named_parameters())[n].detach().flatten() for n in body]), loss))
+            task.finish(loss)
+        segments = [((b - a).square().sum() + (g - f).square()).sqrt() for (a, f), (b, g) in pairwise(path)]
+        lengths.append(sum(segments).item())
+    seen = meta.backward()
+    assert seen["length"] == pytest.approx(sum(lengths) / 3, rel=1e-12)
+    assert set(grads_of(net)) == set(body)
+    assert all(not torch.equal(head.weight, old["weight"]) for head, old in zip(heads, begun, strict=True))
+    for name, leaf in body.items():
+        torch.testing.assert_close(dict(net.named_parameters())[name].detach(), leaf, rtol=0, atol=0)
+
+
+def test_heads_with_different_numbers_of_classes_and_a_replay_find_their_own():
+    """The points of a head that has been exchanged since are replayed with their own values of it."""
+    torch.manual_seed(0)
+    net = SmallWarped().double()
+    found = []
+    for replay in (None, 10):
+        heads = [nn.Linear(4, classes).double() for classes in (3, 5)]
+        for number, head in enumerate(heads):
+            torch.manual_seed(number)
+            head.reset_parameters()
+        meta = leapwarp.WarpGrad(net, loss_of(net), warp="warp", inner=0.1, exclude="head", replay=replay)
+        _, _, tasks = small_warped(draws=20)
+        for t, head in enumerate(heads):
+            net.head = head
+            with meta.task() as task:
+                inner = torch.optim.SGD(meta.task_parameters(), 0.1)
+                for k in range(2):
+                    inner.zero_grad()
+                    batch, other = batch_of(tasks, t, k), batch_of(tasks, t, k + 5)
+                    task.backward(loss_of(net)(batch), other, batch)
+                    inner.step()
+                task.finish(loss_of(net)(batch_of(tasks, t, 9)))
+        summed = {}
+        for _ in meta.replay(eta=100) if replay else ():
+            summed = grads_of(net)
+        meta.backward()
+        found.append({name: (summed | grads_of(net))[name] for name in ("warp.0.weight", "task.0.weight")})
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
+def test_parameters_of_the_task_alone_begin_anew_and_are_not_learnt():
+    _, params, tasks = small_warped(draws=STEPS + 1)
+    net = SmallWarped().double()
+    meta = leapwarp.Leap(net, task_only=[net.head])
+    follow(net, meta, loss_of(net), tasks)
+    meta.backward()
+    torch.testing.assert_close(net.head.weight.detach(), params["head.weight"], rtol=0, atol=0)
+    assert net.head.weight.grad is None and net.task[0].weight.grad.abs().sum() > 0
+    said = " ".join(str(meta.groups).splitlines()[1].split())
+    assert said == "task_only 15 numbers in 2 tensors: head.weight, head.bias"
+
+
+def test_a_bounded_replay_keeps_so_many_and_each_point_equally_often():
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    net = SmallWarped().double()
+    counts = torch.zeros(3)
+    for seed in range(30):
+        meta = leapwarp.WarpGrad(net, loss_of(net), warp="warp", inner=0.1, replay=5, replay_device="cpu", seed=seed)
+        follow_warp(meta, loss_of(net), tasks)
+        assert len(meta.points) == 5
+        counts += torch.tensor([sum(point.task == t for point in meta.points) for t in range(3)])
+        values = list(meta.replay(eta=2))
+        assert len(values) == 3 and not meta.points
+        meta.backward()
+    assert (counts - 50).abs().max() < 15  # of 150, in equal parts
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("replay", [None, 6])
+def test_a_killed_run_resumes_to_the_same_numbers(replay):
+    """Killed inside the second task of the second meta-batch; saved after each task."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+
+    def begin():
+        net = SmallWarped().double()
+        meta = leapwarp.WarpGrad(net, loss_of(net), warp="warp", inner=0.1, replay=replay)
+        return net, meta, torch.optim.Adam(meta.parameters(), 0.01)
+
+    def go_on(net, meta, outer, first=(0, 0), kill=None, saved=None):
+        for k in range(first[0], 3):
+            for t in range(first[1] if k == first[0] else 0, 3):
+                with meta.task() as task:
+                    inner = torch.optim.SGD(meta.task_parameters(), 0.1)
+                    for i in range(STEPS):
+                        inner.zero_grad()
+                        batch, other = batch_of(tasks, t, i + k), batch_of(tasks, t, i + k + 5)
+                        task.backward(loss_of(net)(batch), other, batch)
+                        inner.step()
+                        if (k, t, i) == kill:
+                            raise Killed
+                    task.finish(loss_of(net)(batch_of(tasks, t, 12)))
+                if saved is not None:
+                    file = io.BytesIO()
+                    torch.save({"meta": meta.state_dict(), "outer": outer.state_dict(), "at": (k, t + 1)}, file)
+                    saved[:] = [file.getvalue()]
+            for _ in meta.replay(eta=2) if replay else ():
+                outer.step()
+            meta.backward()
+            outer.step()
+        return net.state_dict()
+
+    whole, saved = go_on(*begin()), []
+    with pytest.raises(Killed):
+        go_on(*begin(), kill=(1, 1, 2), saved=saved)
+    net, meta, outer = begin()
+    with torch.no_grad():
+        net.head.weight.zero_()
+    state = torch.load(io.BytesIO(saved[0]), weights_only=True)
+    assert state["at"] == (1, 1)
+    meta.load_state_dict(state["meta"])
+    outer.load_state_dict(state["outer"])
+    torch.testing.assert_close(go_on(net, meta, outer, state["at"]), whole, rtol=0, atol=0)
+
+
+def test_a_task_that_fails_counts_for_nothing():
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    found = []
+    for fails in (False, True):
+        net = SmallWarped().double()
+        meta = leapwarp.WarpGrad(net, loss_of(net), warp="warp", inner=0.1, replay=50)
+        before = copy.deepcopy(net.state_dict())
+        if fails:
+
+            def fail(task, inner, net=net):
+                for k in range(2):
+                    loss = loss_of(net)(batch_of(tasks, 0, k)) * (torch.nan if k == 0 else 1)
+                    task.backward(loss, batch_of(tasks, 0, 5), batch_of(tasks, 0, 6))
+
+            with pytest.raises(FloatingPointError, match="the loss of this task is nan at step 0; needed a finite one"):
+                in_task(meta, fail)
+            torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+        follow_warp(meta, loss_of(net), tasks)
+        assert len(meta.points) == 3 * STEPS
+        list(meta.replay())
+        meta.backward()
+        found.append(grads_of(net))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+def process(rank, folder):
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    for replay in (None, 50):
+        net = meta_steps(range(2) if rank == 0 else range(2, 3), replay, spoilt=rank == 1)
+        torch.save(net.state_dict(), f"{folder}/{rank}-{replay}.pt")
+    distributed.destroy_process_group()
+
+
+def meta_steps(mine, replay, spoilt=False):
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    net = SmallWarped().double()
+    if spoilt:  # the first process's parameters are taken
+        nn.init.ones_(net.head.weight)
+    meta = leapwarp.WarpGrad(net, loss_of(net), warp="warp", inner=0.1, replay=replay)
+    outer = torch.optim.Adam(meta.parameters(), 0.01)
+    own = tasks._replace(
+        **{name: getattr(tasks, name)[mine.start : mine.stop] for name in ("index", "x", "y", "order")}
+    )
+    for _ in range(2):
+        follow_warp(meta, loss_of(net), own)
+        for _ in meta.replay(eta=5) if replay else ():
+            outer.step()
+        seen = meta.backward()
+        assert seen["tasks"] == 3
+        outer.step()
+    return net
+
+
+@pytest.mark.skipif(not distributed.is_available() or not distributed.is_gloo_available(), reason="no gloo")
+def test_two_processes_that_share_out_the_tasks_equal_one(tmp_path):
+    torch.multiprocessing.spawn(process, (str(tmp_path),), nprocs=2)
+    for replay in (None, 50):
+        alone = meta_steps(range(3), replay).state_dict()
+        for rank in range(2):
+            found = torch.load(tmp_path / f"{rank}-{replay}.pt")
+            torch.testing.assert_close(found, alone, rtol=1e-10, atol=1e-12)
+
+
+def leap_of(net, **options):
+    return leapwarp.Leap(net, **options)
+
+
+def warp_of(net, **options):
+    return leapwarp.WarpGrad(net, **({"loss": loss_of(net), "warp": "warp", "inner": 0.1} | options))
+
+
+def in_task(meta, body):
+    with meta.task() as task:
+        body(task, torch.optim.SGD(meta.task_parameters(), 0.1))
+
+
+def loss_at(net, k=0):
+    return loss_of(net)(batch_of(small_warped(draws=3 * STEPS + 1)[2], 0, k))
+
+
+def late(net, task, inner):
+    loss = loss_at(net)
+    loss.backward()
+    inner.step()
+    task.step(loss)
+
+
+def again(net, task, inner):
+    loss = loss_at(net)
+    loss.backward()
+    task.backward(loss, batch_of(small_warped()[2], 0, 1))
+
+
+WRONG = {
+    "no finish": (
+        leap_of,
+        lambda net, task, inner: task.backward(loss_at(net)),
+        "the path has no end: call task.finish",
+    ),
+    "no step": (leap_of, lambda net, task, inner: task.finish(loss_at(net)), "the task has no step; needed"),
+    "no backward": (
+        leap_of,
+        lambda net, task, inner: task.step(loss_at(net)),
+        "no learnt parameter has a gradient here",
+    ),
+    "after the step": (leap_of, late, "the module has moved before the first point of the path"),
+    "losses": (
+        leap_of,
+        lambda net, task, inner: task.step(torch.ones(3)),
+        r"the loss has shape \[3\]; needed a tensor of one",
+    ),
+    "a number": (leap_of, lambda net, task, inner: task.step(1.0), "the loss has float; needed a tensor of one"),
+    "a freed graph": (
+        warp_of,
+        again,
+        "backward through the graph a second time.* Needed a loss that was computed inside",
+    ),
+    "no task batch": (
+        warp_of,
+        lambda net, task, inner: (loss := loss_at(net), loss.backward(), task.step(loss, 0)),
+        "no task_batch. Needed task.backward",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_use_inside_a_task_is_told_in_one_line(name):
+    build, body, message = WRONG[name]
+    net = SmallWarped().double()
+    with pytest.raises((ValueError, RuntimeError), match=message) as error:
+        in_task(build(net), lambda task, inner: body(net, task, inner))
+    assert "\n" not in str(error.value) and not any(name == "grad" for name in grads_of(net))
+
+
+MISUSE = {
+    "nothing by that name": (lambda net: leap_of(net, exclude="heads.*"), "exclude: 'heads.*' is none of the module's"),
+    "nothing left": (
+        lambda net: leap_of(net.requires_grad_(False)),
+        "no parameter is left to learn: of 10, 10 are frozen",
+    ),
+    "twice": (lambda net: warp_of(net, task_only="warp"), "warp.0.weight.* chosen as warp and as task_only"),
+    "a warp forgotten": (
+        lambda net: warp_of(net, warp="warp.0"),
+        "warp.1.weight, warp.1.bias: the name says warp, but",
+    ),
+    "no warp": (lambda net: warp_of(net, warp=()), "no warp is chosen; needed"),
+    "order": (lambda net: warp_of(net, order=3), "order is 3 and replay None; needed order 2, 1 or 0"),
+    "a frozen warp": (
+        lambda net: warp_of((net.warp.requires_grad_(False), net)[1]),
+        "warp.0.bias.*: chosen as warp, but requires_grad is False",
+    ),
+    "the loop's optimizer": (
+        lambda net: warp_of(net, inner=torch.optim.SGD(net.parameters(), 0.1)),
+        "inner is SGD; needed the learning rate",
+    ),
+    "no task": (lambda net: leap_of(net).backward(), "no task has ended since the last backward"),
+    "an empty replay": (lambda net: list(warp_of(net, replay=3).replay()), "the replay is empty"),
+    "online replay": (lambda net: list(warp_of(net).replay()), "WarpGrad was made with replay=None"),
+    "another state": (
+        lambda net: leap_of(net).load_state_dict({"total": {"odd": 0}}),
+        "the state has odd, which this Leap does not learn",
+    ),
+    "a lazy layer": (lambda net: leap_of(nn.LazyLinear(3)), "weight has no shape yet; call the module once"),
+}
+
+
+@pytest.mark.parametrize("name", MISUSE)
+def test_a_wrong_use_is_told_in_one_line(name):
+    wrong, message = MISUSE[name]
+    with pytest.raises((ValueError, RuntimeError, TypeError), match=message) as error:
+        wrong(SmallWarped().double())
+    assert "\n" not in str(error.value)
+
+
+def test_points_that_wait_in_the_replay_are_not_forgotten_silently():
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    net = SmallWarped().double()
+    meta = warp_of(net, replay=50)
+    follow_warp(meta, loss_of(net), tasks)
+    with pytest.raises(RuntimeError, match="12 points wait in the replay"):
+        meta.backward()
+    with pytest.raises(RuntimeError, match="a task is open already"), meta.task(), meta.task():
+        pass
