@@ -1,5 +1,6 @@
 # make reproduce   sets everything up, then makes every table and figure (config.yaml says what and at which size)
-# make test        sets everything up, then runs the tests
+# make test        sets everything up, then runs the tests (ten minutes on two cores)
+# make test-fast   leaves out tests that take seconds each or run the workflow: for every commit (two minutes)
 # make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; five minutes)
 # make snapshot    puts the results of the last quick run into docs/results (ARGS="--other-code maze": it may be of another commit)
 # make lint        style, types, workflow
@@ -22,13 +23,16 @@ if not ((3, 11) <= sys.version_info[:2] <= (3, 13) and found.endswith("Linux x86
 endef
 export CHECK
 
-.PHONY: reproduce test test-slurm lint snapshot clean-venv
+.PHONY: reproduce test test-fast test-slurm lint snapshot clean-venv
 
 reproduce: $(STAMP)
 	.venv/bin/snakemake --cores all $(ARGS)
 
 test: $(STAMP)
-	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-fast: $(STAMP)
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m 'not slow and not full' $(ARGS)
 
 test-slurm: $(STAMP)
 	@$(PIP) install --no-deps -r requirements-slurm.lock

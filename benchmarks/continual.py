@@ -29,6 +29,7 @@ from leapwarp.models.warped_mlp import warped_mlp
 from leapwarp.optim import adam, sgd
 from leapwarp.problem import mean_square, supervised
 from leapwarp.rng import generator
+from leapwarp.trees import alone
 from leapwarp.worlds import sine
 
 SIZES = Path(__file__).parents[1] / "workflow/sizes"
@@ -75,21 +76,21 @@ def main() -> None:
     model = warped_mlp(settings.hidden, settings.warp_hidden, settings.layers)
     problem, inner = supervised(model, mean_square), sgd(settings.inner_lr)
     learner = experiment.meta_learner(problem, settings)
-    state = learner.init(model.init(generator(0, "init")))
+    state = learner.init(alone(model.init(generator(0, "init"))))
     stream = generator(0, "meta")
     function = sine.draw(settings.meta_batch, stream)
     tasks = sine.tasks(function, stream, settings.batch, settings.steps, experiment.SEEN, settings.n_validation)
 
     a = torch.randn(1024, 1024)
     peak = 2 * 1024**3 / fastest(lambda: a @ a, 5) / 1e9
-    whole = fastest(lambda: learner.step(state, tasks, stream), options.steps)
+    whole = fastest(lambda: learner.step(state, tasks, [stream]), options.steps)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     theta, warp = learner.start(state, tasks)
     everything = sine.SUBTASKS * settings.steps
     path = fastest(lambda: adapt(problem, inner, theta, warp, tasks, everything), options.steps)
     losses = after_step(problem, inner)
     general = continual_warp(problem, inner, adam(settings.outer_lr), sine.SUBTASKS, settings.steps, losses)
-    slow = fastest(lambda: general.step(state, tasks, stream), options.steps)
+    slow = fastest(lambda: general.step(state, tasks, [stream]), options.steps)
     slow_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     of_path, of_meta = (count / 1e9 for count in flops(settings))
     print(f"torch {torch.__version__}, one thread, {size.name}: {settings.hidden} and {settings.warp_hidden} units")
@@ -101,7 +102,7 @@ def main() -> None:
     print(f"{PAPER_META_STEPS:,} meta-steps: {whole * PAPER_META_STEPS / 3600:.1f} h")
     if options.operations:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
-            learner.step(state, tasks, stream)
+            learner.step(state, tasks, [stream])
         print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=30))
 
 

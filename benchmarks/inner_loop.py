@@ -111,7 +111,7 @@ def warp_update(model: Model, n_tasks: int, size: int, seconds: float) -> float:
     def one(tasks: Task, part: slice) -> object:
         who = torch.arange(len(tasks.index))
         batches = (problem.draw(tasks, who, torch.full_like(who, k)) for k in (0, 1))
-        return warp_gradient(problem, sgd(0.1), repeat(theta, len(who)), warp, *batches)[0]
+        return warp_gradient(problem, sgd(0.1), repeat(theta, len(who)), repeat(warp, 1), *batches)[0]
 
     return fastest(lambda: map_tasks(one, tasks, size), seconds) / n_tasks
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from leapwarp import host
 from leapwarp.experiments.maze import run as experiment
 from leapwarp.rng import generator
+from leapwarp.trees import alone
 from leapwarp.worlds.maze import MOVES, N_ACTIONS, N_INPUTS
 
 SETTINGS = experiment.PUBLISHED
@@ -148,11 +149,11 @@ def ours(name: str) -> Callable[[], object]:
     assert method.cell is not None
     world, cell = experiment.world_of(settings, torch.device("cpu")), method.cell(settings)
     learner = experiment.learner(world, cell, method.settings)
-    now = {"state": learner.init(cell.init(generator(0))), "k": 0}
+    now = {"state": learner.init(alone(cell.init(generator(0)))), "k": 0}
 
     def update() -> None:
         batch = experiment.block(world, settings, 0, now["k"])
-        now["state"], _ = learner.step(now["state"], batch, generator(0))
+        now["state"], _ = learner.step(now["state"], batch, [generator(0)])
         now["k"] += 1
 
     return update

@@ -89,7 +89,7 @@ def warp_update(filters: int, warp: Warp, order: int) -> Cost:
     warps, theta = partition(model.init(torch.Generator().manual_seed(0)), "warp")
     zero = torch.zeros(1, dtype=torch.long)
     batches = [problem.draw(tasks, zero, torch.full_like(zero, k)) for k in (0, 1)]
-    return _counted(lambda: warp_gradient(problem, sgd(0.1), repeat(theta, 1), warps, *batches, order))
+    return _counted(lambda: warp_gradient(problem, sgd(0.1), repeat(theta, 1), repeat(warps, 1), *batches, order))
 
 
 def steps_of(name: str, settings: Settings, warp: Warp | None, meta_steps: int) -> Iterator[tuple[float, Cost]]:
@@ -120,9 +120,9 @@ def few_shot_meta_step(method: few_shot.Method) -> Cost:
     for filters in (8, 16):
         model = conv4(filters, few_shot.WAYS, s.size, method.extra(s))
         learner = method.learner(supervised(model), s)
-        state = learner.init(model.init(torch.Generator().manual_seed(0)))
+        state = learner.init(repeat(model.init(torch.Generator().manual_seed(0)), 1))
         tasks = inner_cost.draw_task(sizes, learner.draws, 0, torch.device("cpu"))
-        counts.append(_counted(lambda: learner.step(state, tasks, torch.Generator())))  # noqa: B023
+        counts.append(_counted(lambda: learner.step(state, tasks, [torch.Generator()])))  # noqa: B023
     square = (counts[1].flops - 2 * counts[0].flops) / (16**2 - 2 * 8**2)
     line = (counts[0].flops - square * 8**2) / 8
     return Cost(counts[1].operations, line * s.filters + square * s.filters**2)

@@ -1,11 +1,13 @@
 """Small problems with known answers, and made-up tasks."""
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 
-from leapwarp import trees
+from leapwarp import fit, trees
 from leapwarp.inner import adapt
 from leapwarp.learners.base import Learner, State
 from leapwarp.learners.hat import Attention, gated, hat_sharing
@@ -19,6 +21,22 @@ from leapwarp.problem import Batch, Loss, Problem, Task, lift, supervised
 from leapwarp.trees import alone, pick
 
 DOUBLE = torch.float64
+
+
+@contextmanager
+def dies_after(meta_steps: int):
+    """What is called in here is to die when `fit` has taken so many meta-steps."""
+    left, real = iter(range(meta_steps)), fit.join_tasks
+
+    def stopped(parts):
+        if next(left, None) is None:
+            raise ZeroDivisionError
+        return real(parts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "join_tasks", stopped)
+        with pytest.raises(ZeroDivisionError):
+            yield
 
 
 def of_one(build):

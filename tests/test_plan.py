@@ -8,6 +8,7 @@ import yaml
 from calls import CONFIG, REPO, SIZES, jobs_of
 
 from leapwarp import catalogue, plan
+from leapwarp.experiments import resolve
 
 PAPER_COUNTS = {
     "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
@@ -185,15 +186,15 @@ def test_a_wrong_size_gives_one_clear_line(tmp_path, keys, value, message):
         ),
     ],
 )
-def test_a_setting_that_cannot_be_gives_one_clear_line(tmp_path, keys, value, message):
-    path = tmp_path / "mine.yaml"
+def test_a_setting_that_cannot_be_gives_one_clear_line(keys, value, message):
     size = yaml.safe_load((SIZES / "smoke.yaml").read_text())
-    path.write_text(yaml.safe_dump(changed(size, ["experiments", "omniglot_leap", *keys], value)))
+    entry = changed(size["experiments"]["omniglot_leap"], keys, value)
     with pytest.raises(ValueError, match="^[^\n]*$") as error:
-        plan.departures(path, ["omniglot_leap"], tmp_path / "cache")
-    assert message in str(error.value) and str(error.value).startswith(str(path))
+        resolve.of_experiment("omniglot_leap", entry, "mine.yaml: experiments.omniglot_leap")
+    assert message in str(error.value) and str(error.value).startswith("mine.yaml: experiments.omniglot_leap")
 
 
+@pytest.mark.slow
 def test_settings_are_read_once_for_each_version_of_size_and_code(tmp_path):
     path, cache = tmp_path / "mine.yaml", tmp_path / "cache"
     shutil.copy(SIZES / "smoke.yaml", path)
@@ -205,6 +206,11 @@ def test_settings_are_read_once_for_each_version_of_size_and_code(tmp_path):
     assert plan.departures(path, ["omniglot_leap"], cache) == {}  # it was read, and not made anew
     path.write_text(path.read_text() + "\n")
     assert plan.departures(path, ["omniglot_leap"], cache) == first
+    path.write_text(path.read_text().replace("inner_lr", "inner_rate"))
+    with pytest.raises(
+        ValueError, match=r"^\S*mine.yaml: experiments.omniglot_leap\S*: unknown setting 'inner_rate'[^\n]*$"
+    ):
+        plan.departures(path, ["omniglot_leap"], cache)
 
 
 # ---------------------------------------------------------------- config.yaml
@@ -299,7 +305,7 @@ def test_methods_and_experiments_of_config_yaml():
     assert list(jobs) == ["maze", "sine"]
     assert jobs["maze"].methods == ["warp_rnn", "rnn_shifted"] and jobs["maze"].seeds == 3
     assert "rnn_shifted" not in jobs_of("smoke")["maze"].methods  # only when it is asked for
-    files = ["rows.csv", "runs.json", "table_maze.csv", "table_maze.md", "document.json"]
+    files = ["rows.csv", "runs.json", "table_maze.csv", "table_maze.md", "table_maze.json"]
     files += [f"figures/{name}.{kind}" for kind in ("png", "pdf") for name in ("maze_return", "maze_picture")]
     assert plan.outputs(jobs["maze"]) == [f"results/smoke/maze/{name}" for name in files]
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from leapwarp.trees import alone
+
 PAGE = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
@@ -25,7 +27,7 @@ def test_the_library_examples_run_and_learn(number, capsys):
 def test_leap_of_the_readme_beats_a_random_start():
     names: dict = {}
     exec(compile(BLOCKS[0], "README block 0", "exec"), names)
-    random = names["learner"].init(names["model"].init(names["rng"]))  # the module's own weights
+    random = names["learner"].init(alone(names["model"].init(names["rng"])))  # the module's own weights
     params, fixed = names["learner"].start(random, names["tasks"])
     scratch = names["adapt"](names["problem"], names["sgd"](0.05), params, fixed, names["tasks"], steps=20)
     assert names["adapted"].loss[:, -1].mean() < 0.8 * scratch.loss[:, -1].mean()

@@ -273,7 +273,7 @@ def outputs(jobs: Jobs) -> list[str]:
     """What one experiment leaves at one size: tidy rows, their provenance, a table, its document, figures."""
     files = [
         f"{jobs.folder}/{name}"
-        for name in ("rows.csv", "runs.json", f"{jobs.about.table}.csv", f"{jobs.about.table}.md", "document.json")
+        for name in ("rows.csv", "runs.json", *(f"{jobs.about.table}.{kind}" for kind in ("csv", "md", "json")))
     ]
     return files + figures(jobs)
 
@@ -296,6 +296,16 @@ def trials(jobs: Jobs, method: str) -> list[str]:
 # ---------------------------------------------------------------- settings
 
 
+def departures_file(path: Path, wheres: Sequence[str], cache: Path) -> Path:
+    """Where the folder `cache` keeps what `departures` finds for this version of the size and of the code."""
+    folders = [catalogue.FOLDER.parent, *(Path(where) for where in wheres if "/" in where)]
+    files = [file for folder in folders for kind in ("py", "yaml") for file in sorted(folder.rglob(f"*.{kind}"))]
+    digest = hashlib.sha256(json.dumps(list(wheres)).encode())
+    for file in [path, *files]:
+        digest.update(f"{file.name} {file.stat().st_size}".encode() + file.read_bytes())
+    return cache / f"{path.stem}-{digest.hexdigest()[:16]}.json"
+
+
 def departures(path: Path, wheres: Sequence[str], cache: Path) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """What a size makes of every method's settings: experiment -> method -> {"train": ..., "evaluate": ...}.
 
@@ -305,12 +315,7 @@ def departures(path: Path, wheres: Sequence[str], cache: Path) -> dict[str, dict
     Raises:
         ValueError: a setting that there is not, or a value that it cannot have.
     """
-    folders = [catalogue.FOLDER.parent, *(Path(where) for where in wheres if "/" in where)]
-    files = [file for folder in folders for kind in ("py", "yaml") for file in sorted(folder.rglob(f"*.{kind}"))]
-    digest = hashlib.sha256(json.dumps(list(wheres)).encode())
-    for file in [path, *files]:
-        digest.update(f"{file.name} {file.stat().st_size}".encode() + file.read_bytes())
-    kept = cache / f"{path.stem}-{digest.hexdigest()[:16]}.json"
+    kept = departures_file(path, wheres, cache)
     if not kept.is_file():
         command = [sys.executable, "-m", "leapwarp.experiments", "settings", str(path), "--out", str(kept)]
         made = subprocess.run([*command, "--experiments", *wheres], capture_output=True, text=True)

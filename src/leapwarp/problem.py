@@ -103,7 +103,7 @@ class Problem(NamedTuple):
     draw: Callable[[Task, Tensor, Tensor], Batch]
     """(tasks, who [t], draw [t]) -> the batch number draw[i] of the task number who[i]"""
     loss: Callable[[Params, Params, Batch], Loss]
-    """Training loss with the batch's own statistics, differentiable as often as you like."""
+    """Training loss with the batch's own statistics, twice differentiable."""
     evaluate: Callable[[Params, Params, Batch], Loss]
     """The same on held-out data, with the running statistics gathered on the task."""
     stats: Callable[[], Params]

@@ -61,6 +61,11 @@ def spread(stack: Params, n_rows: int) -> Params:
     """Give every run its equal part of the rows. [run, ...] -> [row, ...]; views where there is one run"""
 
     def one(leaf: Tensor) -> Tensor:
+        if n_rows % len(leaf):
+            raise ValueError(
+                f"{n_rows} tasks cannot be shared out to {len(leaf)} runs in equal parts. The parameters of a single "
+                "run need an axis of their own, of length one: trees.alone(params)."
+            )
         copies = n_rows // len(leaf)
         return leaf.unsqueeze(1).expand(len(leaf), copies, *leaf.shape[1:]).reshape(n_rows, *leaf.shape[1:])
 

@@ -420,9 +420,10 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="killed"):
         untimed(run)
     monkeypatch.setattr(experiment, "block", real)
-    assert (tmp_path / "seed0.pt").exists() and untimed(run) == whole
+    assert (tmp_path / "seeds0.pt").exists() and untimed(run) == whole
 
 
+@pytest.mark.slow
 def test_the_plain_rnn_learns_a_small_maze():
     random, trained = (
         [value

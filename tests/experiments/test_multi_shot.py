@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from calls import REPO
-from cases import DOUBLE, of_one, small_warped
+from cases import DOUBLE, dies_after, of_one, small_warped
 from sizes import one_run
 from told import told
 
-from leapwarp import trees
+from leapwarp import fit, trees
 from leapwarp.data import textures
 from leapwarp.data.classes import Classes, for_choosing
 from leapwarp.experiments.multi_shot import report
@@ -159,18 +159,23 @@ def test_too_few_classes_or_images_are_named(data):
 def run(data, name, checkpoints=None, **changed):
     """The records of a run that do not depend on the clock."""
     one = one_run(data, "multi_shot", name, **changed)._replace(checkpoints=checkpoints)
-    trained = multi_shot.train(one)
+    trained = multi_shot.train([one])[0]
     records = trained.records + multi_shot.judge(one, trained.state).records
     return [record for record in records if not record[2].endswith("seconds")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reptile", "leap", "warp_leap"])
 def test_a_run_that_goes_on_from_its_checkpoint_ends_as_one_that_never_stopped(data, tmp_path, name):
-    whole = run(data, name, meta_steps=3)
-    run(data, name, tmp_path, meta_steps=1)
-    assert run(data, name, tmp_path, meta_steps=3) == whole
+    often = {"meta_steps": 3, "checkpoint_every": 1}
+    whole = run(data, name, **often)
+    with dies_after(2):
+        run(data, name, tmp_path, **often)
+    assert fit.read(tmp_path / "seeds0.pt")[0]["meta_step"] == 2
+    assert run(data, name, tmp_path, **often) == whole
 
 
+@pytest.mark.slow
 def test_nothing_that_is_chosen_sees_test_classes(data):
     test_rows = torch.isin(data.label, torch.tensor(data.split["test"]))
     spoilt = data._replace(images=torch.where(test_rows[:, None, None, None], 255 - data.images, data.images))
@@ -183,7 +188,7 @@ def test_nothing_that_is_chosen_sees_test_classes(data):
 
 def test_training_does_not_know_how_it_is_judged(data):
     settings = ({}, {"n_test": 1, "eval_steps": 7, "curve_every": 3})
-    one, other = (multi_shot.train(one_run(data, "multi_shot", "leap", **changed)) for changed in settings)
+    one, other = (multi_shot.train([one_run(data, "multi_shot", "leap", **changed)])[0] for changed in settings)
     for path, leaf in trees.leaves(one.state).items():
         assert torch.equal(leaf, trees.leaves(other.state)[path]), path
     assert [r for r in one.records if r[2] != "meta_seconds"] == [r for r in other.records if r[2] != "meta_seconds"]

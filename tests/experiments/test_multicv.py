@@ -411,8 +411,8 @@ def test_meta_steps_draw_other_tasks_and_methods_the_same(drawn, monkeypatch):
 
     found = {}
 
-    def stop(learner, params, sample, how, seed, title, identity):
-        found[title.split(",")[0]] = [sample(k) for k in range(4)]
+    def stop(learner, params, sample, how, members):
+        found[members[0].name.split(",")[0]] = [sample(k, 0) for k in range(4)]
         raise Enough
 
     monkeypatch.setattr(fit, "fit", stop)

@@ -119,14 +119,14 @@ def test_the_choice_looks_at_validation_alphabets_only(drawn, monkeypatch):
 def test_a_fixed_initialisation_does_not_move_and_the_main_one_does(drawn):
     for name, moves in (("warp_linear", False), ("warp_leap", True)):
         run = sizes.one_run(drawn, "natural_gradient", name, 2)
-        start, state = omniglot.set_up(run).params, train(run).state
+        start, state = omniglot.set_up(run).params, train([run])[0].state
         assert all(torch.equal(leaf, start[key]) for key, leaf in state["params"].items()) != moves
         assert not any(torch.equal(leaf, start[key]) for key, leaf in state["warp"].items())
 
 
 def test_activations_are_measured_before_and_after_each_warp(drawn):
     run = sizes.one_run(drawn, "natural_gradient", "warp_leap", 2)
-    records = judge(run, train(run).state).records
+    records = judge(run, train([run])[0].state).records
     tasks = {task for task, _, metric, _ in records if metric == "accuracy"}
     for what in ("mean", "rms", "cov"):
         for side in ("pre", "post", "white"):

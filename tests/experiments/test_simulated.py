@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import sizes
 import torch
+from cases import dies_after
 from told import drawn, told
 
 from leapwarp import catalogue
@@ -60,9 +61,10 @@ def without_times(found):
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_interrupted_run_ends_as_one_that_was_not(experiment, tmp_path):
     whole = records(experiment, "warpgrad")
-    records(experiment, "warpgrad", checkpoints=tmp_path, meta_steps=2)
-    assert list(tmp_path.glob("seed0*"))
-    resumed = records(experiment, "warpgrad", checkpoints=tmp_path)
+    with dies_after(2):
+        records(experiment, "warpgrad", checkpoints=tmp_path, checkpoint_every=1)
+    assert (tmp_path / "seeds0.pt").exists()
+    resumed = records(experiment, "warpgrad", checkpoints=tmp_path, checkpoint_every=1)
     assert without_times(resumed) == without_times(whole)
     assert without_times(records(experiment, "warpgrad", seed=1)) != without_times(whole)
 

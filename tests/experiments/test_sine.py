@@ -141,7 +141,7 @@ def test_losses_after_a_step_without_its_gradient_equal_those_with_it():
     held_out = Batch(*(part.unflatten(1, (SUBTASKS, -1)) for part in (tasks.x_test, tasks.y_test)))
     results = []
     for losses in (after_step(problem, sgd(RATE)), experiment.fast_losses(RATE)):
-        leaves = {name: leaf.clone().requires_grad_() for name, leaf in warp.items()}
+        leaves = {name: leaf[None].clone().requires_grad_() for name, leaf in warp.items()}
         value = losses(theta, leaves, batch, held_out)
         counted = (value * torch.arange(1, 6)).sum()
         results.append((value.detach(), torch.autograd.grad(counted, list(leaves.values()))))

@@ -9,7 +9,8 @@ from calls import NAME, rows_of
 
 from leapwarp import plan
 from leapwarp.data import store
-from leapwarp.experiments import states
+from leapwarp.experiments import command, omniglot, states
+from leapwarp.report import rows
 
 STATE = {
     "params": {"head.weight": torch.arange(6.0).view(2, 3), "head.bias": torch.zeros(2)},
@@ -46,8 +47,8 @@ def test_what_is_no_state_is_refused_in_one_line(tmp_path):
         states.read(data)
     with pytest.raises(ValueError, match="'state' is .*data.safetensors, which is damaged or something else; needed a"):
         plan.state_header(data)
-    with pytest.raises(store.DataError, match="seed0.pt: is a checkpoint of training, needed a state"):
-        states.read(tmp_path / "seed0.pt")
+    with pytest.raises(store.DataError, match="seeds0.pt: is a checkpoint of training, needed a state"):
+        states.read(tmp_path / "seeds0.pt")
     with pytest.raises(store.DataError, match="no such data file"):
         states.read(tmp_path / "nothing.safetensors")
 
@@ -90,3 +91,38 @@ def test_a_state_is_evaluated_with_the_settings_it_was_trained_with(tmp_path, ma
     refused = call("train", *of[:3], "--n-tasks", 1, "--seeds", 0, *made)
     assert "needed --data results/data/alphabets.safetensors" in refused.stderr
     assert not list(tmp_path.glob("x.csv")) and "Traceback" not in refused.stderr
+
+
+def test_a_seed_that_diverges_leaves_the_others_written(tmp_path, made_up_alphabets, monkeypatch, capsys):
+    """In training as in evaluation: one line says why, its rows say that it did, and the others have theirs."""
+    real = omniglot.set_up
+
+    def spoilt(run):
+        found = real(run)
+        bad = {name: leaf * torch.nan for name, leaf in found.params.items()}
+        return found._replace(params=bad) if run.seed == 4 else found
+
+    monkeypatch.setattr(omniglot, "set_up", spoilt)
+    small = '{"filters": 3, "inner_steps": 3, "meta_steps": 2, "meta_batch": 2, "n_test": 2, "n_validation": 2}'
+    of = [NAME, "--method", "leap", "--data", str(made_up_alphabets), "--settings", small]
+    state, history, out = (str(tmp_path / name) for name in ("state.safetensors", "history.csv", "rows.csv"))
+
+    def train(*seeds):
+        command.train([*of, "--n-tasks", "2", "--seeds", *seeds, "--out", state, "--history", history])
+
+    train("3", "4")
+    assert "leap, 2 tasks, seed 4, meta-step 0: the training loss of training task number" in capsys.readouterr().out
+    command.evaluate([*of, "--states", state, "--histories", history, "--out", out])
+    found = rows.read(out)
+    assert found.loc[found["seed"] == 4, "metric"].tolist() == ["diverged"]
+    beside = found[found["seed"] == 3]
+    assert (beside["metric"] == "accuracy").sum() == 2
+    with pytest.raises(SystemExit, match="error: leap, 2 tasks: leap, 2 tasks, seed 4, meta-step 0: the training loss"):
+        train("4")
+    scratch = [*of[:2], "scratch", *of[3:5]]
+    options = ["--settings", '{"filters": 3, "n_test": 2, "n_validation": 2, "eval_steps": 2}', "--out", out]
+    command.evaluate([*scratch, *options, "--seeds", "3", "4"])
+    found = rows.read(out)
+    assert found.loc[found["seed"] == 4, "metric"].tolist() == ["diverged"]
+    with pytest.raises(SystemExit, match="no seed of 4 stays finite"):
+        command.evaluate([*scratch, *options, "--seeds", "4"])

@@ -196,12 +196,12 @@ def test_the_same_results_give_the_same_page(made, tmp_path):
 def test_a_damaged_document_is_named(made, tmp_path, capsys):
     folder = tmp_path / "quick"
     shutil.copytree(made, folder)
-    whole = (folder / "omniglot_warp/document.json").read_text()
+    whole = (folder / "omniglot_warp/table2.json").read_text()
     for text in (whole[: len(whole) // 2], whole.replace('"kind": "Heading"', '"kind": "Hat"', 1)):
-        (folder / "omniglot_warp/document.json").write_text(text)
+        (folder / "omniglot_warp/table2.json").write_text(text)
         with pytest.raises(SystemExit):
             write_page(folder, tmp_path / "index.html", *BOTH)
-        assert "omniglot_warp/document.json: found no readable document" in capsys.readouterr().err
+        assert "omniglot_warp/table2.json: found no readable document" in capsys.readouterr().err
 
 
 def test_an_experiment_of_a_user_is_named_by_its_path_and_found_by_its_name(made, tmp_path):

@@ -256,7 +256,7 @@ def test_the_command_line_writes_both_files(tmp_path, capsys, experiment, table,
     out = tmp_path / "out"
     line = ["table", experiment, "--rows", str(tmp_path / "rows.csv"), "--out-dir", str(out), "--note", NOTE]
     command.main(line)
-    assert sorted(path.name for path in out.iterdir()) == ["document.json", f"table{table}.csv", f"table{table}.md"]
+    assert sorted(path.name for path in out.iterdir()) == [f"table{table}.{kind}" for kind in ("csv", "json", "md")]
     lines = pd.read_csv(out / f"table{table}.csv")
     assert list(lines.columns) == COLUMNS
     assert lines["metric"].nunique() == metrics

@@ -138,7 +138,7 @@ def test_settings_of_evaluation_do_not_reach_training(drawn, name):
     few = {"n_test": 1, "n_validation": 1, "validate_every": 1, "patience": 5}
     other = {"eval_steps": 3, "curve_every": 2, "dampings": (7.0,), "damping_tasks": 1}
     one, two = (
-        train(sizes.one_run(drawn, "omniglot_leap", name, 2, **few, **changes)) for changes in ({}, other)
+        train([sizes.one_run(drawn, "omniglot_leap", name, 2, **few, **changes)])[0] for changes in ({}, other)
     )  # fmt: skip
     assert [record for record in one.records if "seconds" not in record[2]] == [
         record for record in two.records if "seconds" not in record[2]
@@ -150,7 +150,7 @@ def test_settings_of_evaluation_do_not_reach_training(drawn, name):
 def test_what_is_learnt_is_judged_without_more_than_the_state(drawn):
     """Twice the same rows, whoever makes the model and the learner; and not those of the random start."""
     run = sizes.one_run(drawn, "omniglot_warp", "warp_leap", 2, n_test=1, n_validation=1)
-    state = train(run).state
+    state = train([run])[0].state
     rows = [
         [record for record in judge(run, start).records if "seconds" not in record[2]] for start in (state, state, None)
     ]

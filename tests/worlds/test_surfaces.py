@@ -179,7 +179,7 @@ def test_all_points_at_once_give_algorithm_1s_sum_over_tasks_and_steps():
         batch = Batch(tasks.x[i : i + 1], tasks.y[i : i + 1])
         for _ in range(6):
             _, grads = warp_gradient(problem, sgd(0.1), {"x": theta}, trees.alone(warp), batch, batch)
-            total = trees.add_scaled(total, 1.0, grads)
+            total = trees.add_scaled(total, 1.0, trees.pick(grads, 0))
             point = theta.clone().requires_grad_()
             (slope,) = torch.autograd.grad(surfaces.height(omega(trees.repeat(warp, 1), point), batch.y).sum(), point)
             theta = theta - 0.1 * slope

@@ -32,7 +32,7 @@ rule table:
             labels={"file": "{table}", "size": "{size}"},
         ),
         md="results/{size}/{experiment}/{table}.md",
-        document="results/{size}/{experiment}/document.json",
+        document="results/{size}/{experiment}/{table}.json",
     log:
         "results/{size}/{experiment}/logs/{table}.log",
     priority: 100

@@ -50,8 +50,6 @@ def row_gradients(
     Returns:
         gradients [task, ...] shaped as `params`, and what `path_info` says.
     """
-    if order not in (1, 2):
-        raise ValueError(f"order is {order}, needed 2 or 1.")
     learnt = {n: leaf.detach().requires_grad_() for n, leaf in params.items()}
     start, fixed, inner = unfold(learnt)
     adapted = adapt(
@@ -76,6 +74,8 @@ def query_gradient(
     problem: Problem, unfold: Unfold, steps: int, size: int, stop: Stop | None = None, order: int = 2
 ) -> Callable[[Params, Task], tuple[Params, Info]]:
     """`row_gradients` from the meta-parameters of each run, averaged over its tasks."""
+    if order not in (1, 2):
+        raise ValueError(f"order is {order}, needed 2 or 1.")
 
     def meta_gradient(params: Params, tasks: Task) -> tuple[Params, Info]:
         rows = spread(params, len(tasks.index))

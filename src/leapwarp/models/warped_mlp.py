@@ -101,5 +101,5 @@ def _layer(name: str, inputs: int, outputs: int, generator: torch.Generator) -> 
 
 def _linear(params: Params, name: str, h: Tensor) -> Tensor:
     weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
-    rows = h.reshape(len(weight), -1, h.shape[-1])
-    return torch.baddbmm(bias.unsqueeze(1), rows, weight.mT).view(*h.shape[:2], -1)
+    rows = h.reshape(len(weight), h.shape[0] // max(len(weight), 1) * h.shape[1], h.shape[2])
+    return torch.baddbmm(bias.unsqueeze(1), rows, weight.mT).view(*h.shape[:2], weight.shape[-2])

@@ -4,7 +4,7 @@
     python -m leapwarp.report table maze --rows results/quick/maze/rows.csv --out-dir results/quick/maze
     python -m leapwarp.report figures maze --rows results/quick/maze/rows.csv --out-dir results/quick/maze/figures
 
-`table` writes the table as CSV and Markdown, and document.json, which the page and the snapshot render. It reads
+`table` writes the table as CSV and Markdown, and the document as JSON, which the page and the snapshot render. It reads
 runs.json beside the rows where that is there. An experiment is named by its name, or by the path of its folder.
 """
 
@@ -72,7 +72,7 @@ def table(options: argparse.Namespace) -> None:
     assert made.lines is not None
     with atomic(folder / f"{about.table}.csv") as path:
         made.lines.to_csv(path, index=False, lineterminator="\n")
-    for name, text in ((f"{about.table}.md", document.markdown(made)), ("document.json", document.dumps(made))):
+    for name, text in ((f"{about.table}.md", document.markdown(made)), (f"{about.table}.json", document.dumps(made))):
         with atomic(folder / name) as path:
             path.write_text(text, encoding="utf-8")
     print(f"{folder / about.table}.md: {len(made.lines)} lines")

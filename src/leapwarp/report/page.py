@@ -3,7 +3,7 @@
     python -m leapwarp.report.page --folder results/quick --experiments omniglot_warp omniglot_leap \
         --about "smaller networks and shorter training" --out results/quick/index.html
 
-It shows whatever it finds: document.json in <folder>/<experiment>, with its figures; <folder>/claims.csv; and the
+It shows whatever it finds: the document in <folder>/<experiment>, with its figures; <folder>/claims.csv; and the
 random searches that were made, in <folder>/search/<experiment>/<method>. Images are embedded and links relative, so
 that the page can be opened, mailed or archived without a server. Nothing here imports torch.
 """
@@ -51,10 +51,10 @@ def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
     experiments, missing = [], []
     for about in abouts:
         here = folder / about.name
-        if not (here / "document.json").exists():
+        if not (here / f"{about.table}.json").exists():
             missing.append(about.name)
             continue
-        found = document.loads((here / "document.json").read_text(), str(here / "document.json"))
+        found = document.loads((here / f"{about.table}.json").read_text(), str(here / f"{about.table}.json"))
         runs = origin.read(here / "runs.json")
         files = [f"{about.table}.csv", "rows.csv", "runs.json"]
         experiments.append(Section(about.name, here, found, runs, [name for name in files if (here / name).exists()]))

@@ -18,6 +18,7 @@ from leapwarp import plan
 from leapwarp.catalogue import find
 from leapwarp.files import one_line
 from leapwarp.report import origin
+from leapwarp.report.claims import VERDICTS
 from leapwarp.report.document import Block, Document, Figure, Heading, Table, Text, Verdicts, markdown
 from leapwarp.report.page import Section, Site, collect, stand_ins
 
@@ -48,11 +49,7 @@ def verdicts_of(site: Site, experiment: str) -> Verdicts | None:
     """The claims that an experiment decides."""
     every = [] if site.claims is None else [claim for block in site.claims.of(Verdicts) for claim in block.claims]
     mine = [claim for claim in every if claim["experiment"] == experiment]
-    counts: dict[str, int] = {}
-    for claim in mine:
-        counts[claim["verdict"]] = counts.get(claim["verdict"], 0) + 1
-    for part in (part["part_verdict"] for claim in mine for part in claim["parts"]):
-        counts.setdefault(part, 0)
+    counts = {verdict: sum(claim["verdict"] == verdict for claim in mine) for verdict in VERDICTS}
     return Verdicts("What the paper claims of it", counts, mine) if mine else None
 
 

@@ -35,9 +35,6 @@ COLUMNS = 3  # of panels
 BLOCKS, POINTS = 5, 50  # of meta-steps in a panel of meta-training, and of a line there
 
 
-# ---------------------------------------------------------------- scores
-
-
 def normalised(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The curves of all methods that learn, with `value` on the scale of its game.
 
@@ -95,9 +92,6 @@ QUANTITIES = {
 }
 
 
-# ---------------------------------------------------------------- table
-
-
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     """One line a method and quantity."""
     lines = summaries(frame, list(QUANTITIES))
@@ -142,9 +136,6 @@ def own_scores(frame: pd.DataFrame) -> Table:
 def printed(game: str) -> str:
     """The game as the paper writes it: air_raid is AirRaid."""
     return "".join(part.capitalize() for part in game.split("_"))
-
-
-# ---------------------------------------------------------------- figures
 
 
 def grid(

@@ -13,7 +13,7 @@ from leapwarp.report.claims import Part, contrast
 from leapwarp.report.document import Block, Cell, Document, Heading, Table, Text
 from leapwarp.report.quantities import SHARED, Quantity, percent, quantities, quantity
 from leapwarp.report.rows import provenance
-from leapwarp.report.select import final
+from leapwarp.report.select import final, steps
 from leapwarp.report.table import number, signed
 
 EXPERIMENT = "multicv"
@@ -43,8 +43,6 @@ def methods_of(found: set[str]) -> list[str]:
     ours = looks.ordered(found, EXPERIMENT)
     return [name for name in COMPARED if name in found] + [name for name in ours if name not in COMPARED]
 
-
-# ---------------------------------------------------------------- quantities
 
 Select = Callable[[pd.DataFrame, str], pd.DataFrame]
 """as `Quantity.select`: one row for each run and held-out set"""
@@ -145,9 +143,6 @@ QUANTITIES |= {
 }
 
 
-# ---------------------------------------------------------------- table
-
-
 def comparison(frame: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """One line a held-out set, method and quantity, ours and the paper's; those of the paper that were not run too."""
     size, source = provenance(frame, EXPERIMENT)
@@ -216,25 +211,23 @@ def differences(frame: pd.DataFrame, base: str, others: Sequence[str]) -> Table:
 
 def costs(frame: pd.DataFrame) -> Table:
     """Parameters, times and memory by method."""
-    head = [
-        "Method", "Parameters, 1 task", "all tasks", "with heads",
-        "Pretraining [s]", "Held-out step [ms]", "Peak memory [MB]",
-    ]  # fmt: skip
+    means = final_means(frame)
     rows = []
     for method in methods_of(set(frame["method"])):
-        mine = frame.loc[frame["method"] == method]
-        growth = mine.loc[mine["metric"] == "parameters_without_heads"].groupby("step")["value"].mean().sort_index()
-        mean = mine.loc[mine["step"].isna()].groupby("metric")["value"].mean()
-        rows.append([
-            name_of(method),
-            f"{growth.iloc[0]:,.0f}",
-            f"{growth.iloc[-1]:,.0f}",
-            f"{mean['parameters']:,.0f}",
-            number(mean.get("meta_seconds", np.nan)),
-            number(1000 * mean["step_seconds"]),
-            f"{mean['peak_memory']:,.0f}" if "peak_memory" in mean.index else "–",
-        ])  # fmt: skip
-    return Table(head, rows)
+        mine = steps(frame.loc[frame["method"] == method], "parameters_without_heads")
+        growth = mine.groupby("step").agg({"value": "mean"})["value"].to_numpy()
+        counts = [f"{count:,.0f}" for count in (growth[0], growth[-1], means["parameters"][method])]
+        times = [number(means["meta_seconds"][method]), number(1000 * means["step_seconds"][method])]
+        memory = means["peak_memory"][method]
+        rows.append([name_of(method), *counts, *times, "–" if np.isnan(memory) else f"{memory:,.0f}"])
+    head = ["Method", "Parameters, 1 task", "all tasks", "with heads"]
+    return Table([*head, "Pretraining [s]", "Held-out step [ms]", "Peak memory [MB]"], rows)
+
+
+def final_means(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """The mean of what has no step, by metric and method; nan where it was not measured."""
+    wide = frame.loc[frame["step"].isna()].pivot_table(index="method", columns="metric", values="value")
+    return wide.reindex(columns=["parameters", "meta_seconds", "step_seconds", "peak_memory"]).to_dict()
 
 
 def data(frame: pd.DataFrame) -> list[Block]:
@@ -283,9 +276,6 @@ shared network (HAT: with its embeddings; Progressive Nets: all columns) when on
 with all heads that the method keeps; memory is the process's, the data among it."""
     blocks += [Heading("Costs"), Text(text), costs(frame), Heading("Data"), *data(frame)]
     return Document("Leap, Table 3: transfer between image data sets, each held out in turn", blocks, lines)
-
-
-# ---------------------------------------------------------------- figures
 
 
 def panels(frame: pd.DataFrame, heading: str, spread: str, height: float, label: str) -> tuple[Figure, dict[str, Axes]]:

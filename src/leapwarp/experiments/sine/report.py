@@ -82,9 +82,6 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     return Document("WarpGrad, appendix K in numbers: five sub-tasks, one after another", blocks, lines)
 
 
-# ---------------------------------------------------------------- figures
-
-
 def shown(frame: pd.DataFrame, methods: Sequence[str]) -> dict[str, looks.Look]:
     found = looks.of(frame)
     return {method: found[method] for method in methods if method in found}

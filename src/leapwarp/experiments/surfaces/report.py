@@ -166,9 +166,6 @@ standard deviation over seeds."""
     return Document(title, blocks, lines)
 
 
-# ---------------------------------------------------------------- figures
-
-
 def along(mine: pd.DataFrame, metric: str) -> np.ndarray:
     return mine.loc[mine["metric"] == metric].sort_values("step")["value"].to_numpy()
 

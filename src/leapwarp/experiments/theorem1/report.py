@@ -62,9 +62,6 @@ def breaking(frame: pd.DataFrame) -> str:
     return "; ".join(sentences)
 
 
-# ---------------------------------------------------------------- figures
-
-
 def theorem1(frame: pd.DataFrame, *_) -> Figure:
     """Path length over meta-steps by meta learning rate, and how often it rises and limit points move."""
     heading, spread = f"{TITLE}: size of the meta-step (α = 0.1)", f"{draw.SPREAD}; dots: seeds"
