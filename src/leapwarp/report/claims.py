@@ -4,8 +4,8 @@
         --decides orders --power workflow/sizes/quick.power.csv --experiments omniglot_leap maze \
         --rows results/quick/omniglot_leap/rows.csv results/quick/maze/rows.csv
     python -m leapwarp.report.claims merge --out results/claims.csv results/paper/claims.csv results/quick/claims.csv
-    python -m leapwarp.report.claims power --claims paper/claims.yaml --seeds 5 --source "seeds 100 to 102" \
-        --experiments maze --rows trials/maze/rows.csv --out workflow/sizes/overnight.power.csv
+    python -m leapwarp.report.claims power --claims paper/claims.yaml --size-file workflow/sizes/quick.yaml \
+        --source "seeds 100 to 102" --experiments maze --rows trials/maze/rows.csv --out workflow/sizes/quick.power.csv
 
 A claim has parts, and each part is a contrast: a weighted sum of cells, a method at a number of tasks each, that is
 positive where the claim is right. All methods of a seed see the same held-out tasks, so that the contrast is taken
@@ -29,10 +29,10 @@ from leapwarp import catalogue
 from leapwarp.catalogue import Method
 from leapwarp.check import read_yaml
 from leapwarp.files import atomic, one_line
-from leapwarp.plan import DECIDES, SCHEMAS
+from leapwarp.plan import DECIDES, SCHEMAS, read_size
 from leapwarp.report import looks, rows
 from leapwarp.report.document import Document, Text, Verdicts
-from leapwarp.report.quantities import Quantity, quantities, quantity
+from leapwarp.report.quantities import quantities, quantity
 from leapwarp.report.select import final
 from leapwarp.report.stats import LEVEL, interval, power, seeds_for, upper_spread
 
@@ -206,7 +206,7 @@ def _check_names(claim: dict[str, Any], what: str) -> None:
 def expanded(claim: dict[str, Any], frame: pd.DataFrame, methods: Methods) -> list[tuple[Part, dict[str, Any]]]:
     """The parts of a claim at the numbers of tasks that were run, each with its entry in the file."""
     run = sorted({int(count) for count in frame["n_tasks"]} - {0}) or [0]  # 0 where tasks are not counted
-    asked = claim.get("parts", [])
+    asked = [spec for spec in claim.get("parts", []) if spec["kind"] != "counted"]
     parts = [(part, spec) for spec in asked for part in KINDS[spec["kind"]](spec, run, methods)]
     return parts or [(Part("", {}), spec) for spec in asked[:1]]  # all of `at: each` where nothing was run
 
@@ -235,14 +235,16 @@ def unlearnt(frame: pd.DataFrame, part: Part, gate: dict[str, Any], about: catal
             what, moved = "initialisation", final(mine, "moved_init")["value"]
         if moved.empty:
             return f"the rows do not say how far {name} has moved from where it began"
-        least, needed = float(moved.min()), gate["moved"][what]
+        least, needed = float(moved.to_numpy().min()), gate["moved"][what]
         if not least >= needed:  # also where it is not a number
-            more = f", which takes at least {needed / least:.0f} times the meta-steps" if 0 < least else ""
+            more = f", which takes at least {needed / least:.0f} times the meta-steps" if least > 0 else ""
             return f"{name}: the {what} moved by {least:.2g} of their norm, needed {needed:g}{more}"
         beside = gate["ahead"]["of"].get(about.name)
         if what == "warps" or beside is None or beside.get("untrained") in {each for each, _ in part.weights}:
             continue
         ahead = _ahead(frame, method, count, beside)
+        if math.isnan(ahead):
+            return f"{name}: the rows do not say how far it is ahead of no pretraining"
         if not ahead >= gate["ahead"]["least"]:
             return f"{name} is ahead of no pretraining by {ahead:.2g} of it, needed {gate['ahead']['least']:g}"
     return ""
@@ -329,43 +331,50 @@ def decide_part(
         return line | {"reason": obstacle or "too few numbers of tasks were run"}
     if missing:
         return line | {"reason": obstacle or _lost(frame, missing)}
-    margin, every = spec.get("within"), [float(value.mean()) for value in values]
-    # A claim of many parts would be contradicted by chance sooner or later: each part answers for its share.
-    effect, low, high = interval(values, LEVEL) if values else (math.nan,) * 3
-    _, wide_low, wide_high = interval(values, 1 - (1 - LEVEL) / n_parts) if values else (math.nan,) * 3
-    if exact and every:
-        low, high = min(every), max(every)
-        wide_low, wide_high = (high, low) if margin is None else (low, high)
-    scaled = [2**number if part.logarithm else number for number in (effect, low, high)]
+    margin = spec.get("within")
+    limits, verdict, leaning = (_of_seeds if exact else _of_interval)(values, margin, n_parts)
+    effect = float(np.mean([value.mean() for value in values])) if values else math.nan
+    scaled = [2**number if part.logarithm else number for number in (effect, *limits)]
     line |= dict(zip(("effect", "low", "high"), scaled, strict=True))
     why = obstacle or ("no seed has all that this compares" if not values else "")
     if not exact:
         why = why or ("one seed has no interval" if len(values) < 2 else "")
         why = why or unlearnt(frame, part, gate, about)
         why = why or underpowered(stated, len(values), n_parts, math.inf if margin is None else margin, gate["power"])
-    if why:
-        return line | {"reason": why}
-    if low == high and not exact:
-        return line | {"part_verdict": UNDECIDED, "reason": "all seeds gave the same number, so the spread is not known"}
-    return line | _verdict(effect, low, high, wide_low, wide_high, margin, n_parts, exact)
+    return line | ({"reason": why} if why else {"part_verdict": verdict, "reason": leaning})
 
 
-def _verdict(
-    effect: float, low: float, high: float, wide_low: float, wide_high: float, margin: float | None, n_parts: int,
-    exact: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """The verdict on one part, and why there is none."""
+Found = tuple[tuple[float, float], str, str]
+"""limits of the effect, verdict, and why it is open, or "" """
+
+
+def _of_interval(values: list[np.ndarray], margin: float | None, n_parts: int) -> Found:
+    """What intervals over seeds say of a part."""
+    if len(values) < 2:
+        return (math.nan, math.nan), UNDECIDED, ""
+    # A claim of many parts would be contradicted by chance sooner or later: each part answers for its share.
+    effect, low, high = interval(values, LEVEL)
+    _, wide_low, wide_high = interval(values, 1 - (1 - LEVEL) / n_parts)
+    if low == high:
+        return (low, high), UNDECIDED, "all seeds gave the same number: no spread is known"
     if margin is None:
-        supported, contradicted = (low >= 0 if exact else low > 0), wide_high < 0
+        supported, contradicted = low > 0, wide_high < 0
         leaning = f"the interval holds zero; it leans {'towards' if effect > 0 else 'against'} the claim"
         if high < 0:
             leaning = f"below zero, but not once corrected for the claim's {n_parts} parts"
     else:
-        supported = -margin <= low and high <= margin if exact else -margin < low and high < margin
-        contradicted = not supported if exact else wide_low > margin or wide_high < -margin
+        supported, contradicted = -margin < low and high < margin, wide_low > margin or wide_high < -margin
         leaning = f"the interval is neither inside ±{margin:g} nor outside"
     verdict = SUPPORTED if supported else CONTRADICTED if contradicted else UNDECIDED
-    return {"part_verdict": verdict, "reason": leaning if verdict == UNDECIDED else ""}
+    return (low, high), verdict, leaning if verdict == UNDECIDED else ""
+
+
+def _of_seeds(values: list[np.ndarray], margin: float | None, n_parts: int) -> Found:
+    """Whether every seed keeps to an identity; the limits are the least and the greatest of them."""
+    means = [float(value.mean()) for value in values] or [math.nan]
+    low, high = min(means), max(means)
+    kept = low >= 0 if margin is None else max(-low, high) <= margin
+    return (low, high), SUPPORTED if kept else CONTRADICTED, ""
 
 
 def _lost(frame: pd.DataFrame, missing: list[Cell]) -> str:
@@ -393,15 +402,8 @@ def decide(
         name = claim["experiment"]
         frame = frames.get(name, pd.DataFrame(columns=rows.COLUMNS))
         source = rows.provenance(frame, name).data_source if len(frame) else ""
-        obstacle = ""
-        if "needs" in claim:
-            obstacle = f"needs {claim['needs']}"
-        elif not source:
-            obstacle = f"{name} was not run"
-        elif source != claim["data"]:
-            obstacle = f"the data are {source}, not {claim['data']}"
-        if decides == "nothing":
-            obstacle = f"{size} only shows that everything runs"
+        idle = f"{size} only shows that everything runs" if decides == "nothing" else ""
+        obstacle = idle or _obstacle(claim, source)
         exact = claim["id"] in book.identities
         same = {
             "id": claim["id"],
@@ -413,13 +415,23 @@ def decide(
             "size": size,
             "data_source": source,
         }
-        decided = _decided(claim, frame, obstacle, book.gate, stated or {}, exact)
+        counted = [_counted(spec, idle) for spec in claim.get("parts", []) if spec["kind"] == "counted"]
+        decided = counted or _decided(claim, frame, obstacle, book.gate, stated or {}, exact)
         if name in book.costs and (not obstacle or not source):
             for line in decided:
                 if line["part_verdict"] == NOT_TESTED:
                     line["reason"] += f"; the published settings take {book.costs[name]}"
         lines += [same | {"verdict": together([line["part_verdict"] for line in decided])} | line for line in decided]
     return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def _obstacle(claim: dict[str, Any], source: str) -> str:
+    """Why rows of data from `source`, which is "" where there are none, cannot be about a claim; "" where they can."""
+    if "needs" in claim:
+        return f"needs {claim['needs']}"
+    if not source:
+        return f"{claim['experiment']} was not run"
+    return f"the data are {source}, not {claim['data']}" if source != claim["data"] else ""
 
 
 def together(parts: Collection[str]) -> str:
@@ -431,11 +443,9 @@ def _decided(
     claim: dict[str, Any], frame: pd.DataFrame, obstacle: str, gate: dict[str, Any], stated: Power, exact: bool
 ) -> list[dict[str, Any]]:
     """`decide_part` of each part of a claim."""
-    asked = claim.get("parts", [])
-    counted = [_counted(spec, obstacle if "only shows" in obstacle else "") for spec in asked if spec["kind"] == "counted"]
-    if counted:
-        return counted
-    if not asked or (frame.empty and claim["experiment"] not in catalogue.names()):  # of a user's own, nothing is known
+    if "parts" not in claim or (
+        frame.empty and claim["experiment"] not in catalogue.names()
+    ):  # of a user's own, nothing is known
         none = {"part": "", "part_verdict": NOT_TESTED, "n_seeds": 0, "n_heldout": 0, "unit": ""}
         return [none | {"reason": obstacle}]
     about = catalogue.find(claim["experiment"])
@@ -455,22 +465,20 @@ def _counted(spec: dict[str, Any], obstacle: str) -> dict[str, Any]:
     return line if obstacle else line | {"part_verdict": SUPPORTED if found >= 0 else CONTRADICTED}
 
 
-def trial_power(
-    book: Book, frames: dict[str, pd.DataFrame], n_seeds: dict[str, int], source: str
-) -> pd.DataFrame:
+def trial_power(book: Book, frames: dict[str, pd.DataFrame], n_seeds: dict[str, int], source: str) -> pd.DataFrame:
     """The table of power of a size from rows of trial seeds: one line a part that two or more of them have.
 
     The effect is that of the trials. The spread is pooled over all parts of an experiment that ask for one metric in
     one way, and taken at the bound that the true one is below with a probability of 0.8.
 
     Args:
-        n_seeds: of the size, by experiment.
+        n_seeds: that the size has, by experiment.
         source: what the trials were.
     """
     found = []
     for claim in book.claims:
         frame = frames.get(claim["experiment"])
-        if frame is None or claim["id"] in book.identities or "needs" in claim:
+        if frame is None or claim["experiment"] not in n_seeds or claim["id"] in book.identities or "needs" in claim:
             continue
         parts = expanded(claim, frame, catalogue.find(claim["experiment"]).methods)
         for part, spec in parts:
@@ -508,9 +516,9 @@ def merge(paths: Sequence[Path]) -> pd.DataFrame:
 
 # ---------------------------------------------------------------- as a document
 
-INTRODUCTION = """A claim is *supported* if all its parts are, *contradicted* if one is. It is *not tested* where what was
-trained has not learnt enough to say anything about it, or where the power stated before the runs is below 0.8: such a
-claim is open, whichever way the numbers lean. *Undecided* are claims that were tested and whose interval holds both
+INTRODUCTION = """A claim is *supported* if all its parts are, *contradicted* if one is. It is *not tested* where what
+was trained has not learnt enough to say anything about it, or where the power stated before the runs is below 0.8: such
+a claim is open, whichever way the numbers lean. *Undecided* are claims that were tested and whose interval holds both
 answers. An effect is above zero where the claim is right (where it says that two things are equal: near zero)."""
 
 
@@ -564,7 +572,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--power", type=Path, metavar="CSV", help="the power stated before the runs, where it was")
     _reads_rows(command)
     command = commands.add_parser("power", help="the table of power of a size, from rows of trial seeds")
-    command.add_argument("--seeds", required=True, type=int, metavar="N", help="how many seeds the size will have")
+    command.add_argument("--size-file", required=True, type=Path, metavar="YAML", help="the size, with its seeds")
     command.add_argument("--source", required=True, metavar="TEXT", help="what the trials were")
     _reads_rows(command)
     command = commands.add_parser("merge", help="put the claims.csv of several sizes into one file")
@@ -580,7 +588,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             frames = {looks.experiment(frame): frame for frame in found}
             book = read(options.claims, {*ran, *catalogue.names()})
             if options.command == "power":
-                frame = trial_power(book, frames, dict.fromkeys(ran, options.seeds), options.source)
+                entries = read_size(options.size_file, []).entries
+                n_seeds = {name: int(entries[name]["seeds"]) for name in frames if name in entries}
+                frame = trial_power(book, frames, n_seeds, options.source)
             else:
                 frame = decide(book, frames, options.size, options.decides, read_power(options.power))
         with atomic(options.out) as path:
