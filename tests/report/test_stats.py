@@ -39,7 +39,7 @@ def test_a_skewed_value_a_seed_is_held_too(n_seeds):
 def test_a_true_claim_of_many_parts_is_contradicted_in_at_most_a_twentieth(n_seeds):
     """At worst: all of its six parts are true by nothing, and independent."""
     parts = seeds(n_seeds, 1)[: REPETITIONS // 6 * 6].reshape(-1, 6, n_seeds, 1)
-    verdicts = [[claims._of_interval(list(part), None, 6)[1] for part in claim] for claim in parts]
+    verdicts = [[claims.of_interval(list(part), None, 6)[1] for part in claim] for claim in parts]
     assert np.mean(["contradicted" in claim for claim in verdicts]) <= 0.05
 
 
@@ -58,7 +58,7 @@ def test_the_interval_is_students_of_a_higher_level():
 )
 def test_power_is_the_share_of_studies_that_decide(effect, n_seeds, n_parts, within):
     margin = None if math.isinf(within) else within
-    decided = [claims._of_interval(list(study + effect), margin, n_parts)[1] for study in seeds(n_seeds, 1)]
+    decided = [claims.of_interval(list(study + effect), margin, n_parts)[1] for study in seeds(n_seeds, 1)]
     found = np.mean([verdict != "undecided" for verdict in decided])
     assert stats.power(effect, 1.0, n_seeds, n_parts, within) == pytest.approx(found, abs=0.025)
 

@@ -43,7 +43,7 @@ COLUMNS = [
     "id", "paper", "section", "claim", "group", "experiment", "verdict", "part", "part_verdict", "effect", "low",
     "high", "unit", "n_seeds", "n_heldout", "reason", "size", "data_source",
 ]  # fmt: skip
-POWER_COLUMNS = ["claim", "part", "effect", "spread", "n_trials", "seeds", "power", "source"]
+POWER_COLUMNS = ["claim", "part", "effect", "spread", "n_trials", "seeds", "power", "seeds_needed", "source"]
 
 Cell = tuple[str, int]
 """(method, number of pretraining tasks)"""
@@ -332,7 +332,7 @@ def decide_part(
     if missing:
         return line | {"reason": obstacle or _lost(frame, missing)}
     margin = spec.get("within")
-    limits, verdict, leaning = (_of_seeds if exact else _of_interval)(values, margin, n_parts)
+    limits, verdict, leaning = (of_seeds if exact else of_interval)(values, margin, n_parts)
     effect = float(np.mean([value.mean() for value in values])) if values else math.nan
     scaled = [2**number if part.logarithm else number for number in (effect, *limits)]
     line |= dict(zip(("effect", "low", "high"), scaled, strict=True))
@@ -348,7 +348,7 @@ Found = tuple[tuple[float, float], str, str]
 """limits of the effect, verdict, and why it is open, or "" """
 
 
-def _of_interval(values: list[np.ndarray], margin: float | None, n_parts: int) -> Found:
+def of_interval(values: list[np.ndarray], margin: float | None, n_parts: int) -> Found:
     """What intervals over seeds say of a part."""
     if len(values) < 2:
         return (math.nan, math.nan), UNDECIDED, ""
@@ -369,7 +369,7 @@ def _of_interval(values: list[np.ndarray], margin: float | None, n_parts: int) -
     return (low, high), verdict, leaning if verdict == UNDECIDED else ""
 
 
-def _of_seeds(values: list[np.ndarray], margin: float | None, n_parts: int) -> Found:
+def of_seeds(values: list[np.ndarray], margin: float | None, n_parts: int) -> Found:
     """Whether every seed keeps to an identity; the limits are the least and the greatest of them."""
     means = [float(value.mean()) for value in values] or [math.nan]
     low, high = min(means), max(means)
@@ -491,9 +491,10 @@ def trial_power(book: Book, frames: dict[str, pd.DataFrame], n_seeds: dict[str, 
     for claim, part, spec, n_parts, alike, effect, _, n in found:
         same = {(each[1].name, each[6], each[7]) for each in found if each[4] == alike}
         spread = upper_spread([std for _, std, _ in same], sum(count - 1 for _, _, count in same))
-        seeds = n_seeds[claim["experiment"]]
-        has = power(effect, spread, seeds, n_parts, spec.get("within", math.inf))
-        numbers = (claim["id"], named(part, spec), effect, spread, n, seeds, has, source)
+        seeds, margin = n_seeds[claim["experiment"]], spec.get("within", math.inf)
+        has = power(effect, spread, seeds, n_parts, margin)
+        enough = seeds_for(book.gate["power"], effect, spread, n_parts, margin)
+        numbers = (claim["id"], named(part, spec), effect, spread, n, seeds, has, enough or "over 100", source)
         lines.append(dict(zip(POWER_COLUMNS, numbers, strict=True)))
     return pd.DataFrame(lines, columns=POWER_COLUMNS)
 
