@@ -41,8 +41,8 @@ def warp_update(filters: int, n_runs: int) -> Callable[[], object]:
     warp, theta = (map_tree(torch.clone, repeat(tree, n_runs)) for tree in trees)
 
     def update() -> object:
-        batches = [problem.draw(tasks, who, torch.full_like(who, k)) for k in (0, 1)]
-        _, grads = warp_gradient(problem, sgd(0.1), theta, warp, *batches, share=lambda stack, _: stack)
+        task_batch, meta_batch = (problem.draw(tasks, who, torch.full_like(who, k)) for k in (0, 1))
+        _, grads = warp_gradient(problem, sgd(0.1), theta, warp, task_batch, meta_batch)
         return outer.update(warp, grads, outer.init(warp))
 
     return update

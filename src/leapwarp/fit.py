@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from leapwarp.files import atomic
-from leapwarp.inner import first_bad
+from leapwarp.inner import carried, first_bad
 from leapwarp.interrupt import Interrupted, received
 from leapwarp.learners.base import Info, Learner, State
 from leapwarp.problem import join_tasks
@@ -291,9 +291,9 @@ def summarise(info: Info, index: Tensor, where: str) -> dict[str, float]:
             f"{where}: the meta-loss of the warps is not finite from replayed point {int(bad_points[0, 0])} on. "
             "Lower the meta learning rate."
         )
-    summary = {"meta_loss": float(loss.nanmean())}
+    summary = {"meta_loss": float(carried(loss).mean())}
     if "accuracy" in info:
-        summary["meta_accuracy"] = float(info["accuracy"].nanmean())
+        summary["meta_accuracy"] = float(carried(info["accuracy"]).mean())
     if "return" in info:
         summary["return"] = float(info["return"].mean())
     if "replay_loss" in info:

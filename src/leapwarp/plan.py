@@ -29,6 +29,9 @@ class Size(NamedTuple):
     about: str
     decides: str
     search_with_all: bool
+    """random searches are made with everything else"""
+    search_used: bool
+    """runs take what these have found, unless config.yaml says otherwise"""
     experiments: dict[str, Experiment]
     """those of this size, by where they were found: a name, or the path of a folder"""
     entries: dict[str, dict[str, Any]]
@@ -94,7 +97,13 @@ def read_size(path: Path, wheres: Iterable[str] | None = None) -> Size:
         experiments[where] = about
         _check_entry(about, entries[about.name], f"{path}: 'experiments.{about.name}")
     return Size(
-        path.stem, " ".join(found["about"].split()), found["decides"], found["search_with_all"], experiments, entries
+        path.stem,
+        " ".join(found["about"].split()),
+        found["decides"],
+        found["search_with_all"],
+        found["search_used"],
+        experiments,
+        entries,
     )
 
 

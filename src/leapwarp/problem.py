@@ -184,10 +184,11 @@ def map_tasks(function: Callable[[Task, slice], Any], tasks: Task, size: int) ->
         raise ValueError(f"tasks are mapped at least one at a time, got size {size}.")
     n_tasks = len(tasks.index)
     slices = [slice(first, min(first + size, n_tasks)) for first in range(0, n_tasks, size)]
-    return _join([function(_take(tasks, part), part) for part in slices])
+    return _join([function(take_tasks(tasks, part), part) for part in slices])
 
 
-def _take(tasks: Task, part: slice) -> Task:
+def take_tasks(tasks: Task, part: slice) -> Task:
+    """Some tasks of a stack."""
     return tasks._replace(**{name: field[part] for name, field in tasks._asdict().items() if field is not None})
 
 

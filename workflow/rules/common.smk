@@ -121,7 +121,9 @@ def data_option(wildcards, input):
 def winner_file(wildcards):
     """The settings that a run takes from a random search, where config.yaml says so and the method is searched."""
     jobs = of(wildcards)
-    if not config["search"]["use"] or wildcards.method not in jobs.search.get("methods", []):
+    asked = config["search"]["use"]
+    used = size_of(wildcards.size).search_used if asked == "auto" else asked
+    if not used or wildcards.method not in jobs.search.get("methods", []):
         return []
     return [f"results/{wildcards.size}/search/{wildcards.experiment}/{wildcards.method}/winner.yaml"]
 

@@ -21,6 +21,8 @@ ROWS = {  # as the paper's table has them
     "warp_leap_approx": ("3×3 conv", "offline", "approx, which is the released code's *full*"),
     "warp_leap_no_step": ("3×3 conv", "offline", "without the inner step, which is the released code's *approx*"),
     "warp_leap_online": ("3×3 conv", "online", "full"),
+    "warp_leap_online_scaled": ("3×3 conv", "online, rate scaled to the terms of the sum", "full"),
+    "warp_leap_summed": ("3×3 conv", "offline, λ times the number of tasks", "full"),
     "warp_leap_rates": ("3×3 conv", "offline", "full, learned rate and momentum"),
     "warp_scaling": ("Scaling", "offline", "full"),
     "warp_1x1": ("1×1 conv", "offline", "full"),
