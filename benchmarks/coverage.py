@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import brentq
 
 from leapwarp.files import atomic
 from leapwarp.report import claims
 from leapwarp.report.document import grid
-from leapwarp.report.stats import LEVEL, interval
+from leapwarp.report.stats import LEVEL, interval, power
 
 REPO = Path(__file__).parents[1]
 SEEDS = (2, 3, 4, 5, 10)
@@ -146,13 +147,24 @@ def stated() -> str:
     return grid(head, shown) if shown else "No size states a power yet."
 
 
+def detectable() -> str:
+    """From how many spreads on an effect has a power of 0.8, in a claim of one part and in one of six."""
+    shown = []
+    for n_parts in (1, PARTS):
+        row = [f"{n_parts} part{'s' * (n_parts > 1)}"]
+        for n in SEEDS:
+            row.append(f"{brentq(lambda effect, n=n, k=n_parts: power(effect, 1.0, n, k) - 0.8, 0.1, 200):.1f}")
+        shown.append(row)
+    return grid(["Least effect, in spreads", *(f"{n} seeds" for n in SEEDS)], shown)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Coverage of the verdicts' intervals, and the power stated.")
     parser.add_argument("--repetitions", type=int, default=10_000, metavar="N", help="studies of each kind and number")
     parser.add_argument("--docs", type=Path, default=REPO / "docs/claims.md", metavar="MD", help="where to write it")
     options = parser.parse_args(arguments)
     text = options.docs.read_text()
-    for mark, table in (("coverage", covered(options.repetitions)), ("power", stated())):
+    for mark, table in (("coverage", covered(options.repetitions)), ("power", f"{detectable()}\n\n{stated()}")):
         before, _, rest = text.partition(f"<!-- {mark} -->\n")
         _, _, after = rest.partition(f"<!-- end of {mark} -->")
         text = f"{before}<!-- {mark} -->\n{table}\n<!-- end of {mark} -->{after}"

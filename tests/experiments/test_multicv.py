@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from calls import REPO
 from cases import DOUBLE, of_one
 from sizes import methods, one_run
@@ -587,8 +588,12 @@ def test_ranks_are_among_the_methods_of_the_table_and_leave_facescrub_out():
     assert quantity(made_up(skip=("hat",)), "rank").empty
     assert not set(quantity(frame, "error_six")["task"]) & {"notmnist", "mnist"}
     assert quantity(frame, "error_mnist")["task"].unique().tolist() == ["mnist"]
-    ratio = quantity(frame, "parameter_ratio")
-    assert ratio.loc[ratio["method"] == "progressive", "value"].tolist() == [9.0] * 6
+
+
+def test_the_parameters_that_claim_l20_counts_are_those_of_the_models():
+    claims = yaml.safe_load((REPO / "paper/claims.yaml").read_text())["claims"]
+    (part,) = next(claim for claim in claims if claim["id"] == "L20")["parts"]
+    assert part["numbers"] == [PROGRESSIVE.parameters(64, 8), ENCODER.parameters(64, 8)]
 
 
 def test_the_map_shows_differences_to_no_pretraining():

@@ -34,7 +34,7 @@ from leapwarp.report import looks, rows
 from leapwarp.report.document import Document, Text, Verdicts
 from leapwarp.report.quantities import quantities, quantity
 from leapwarp.report.select import final
-from leapwarp.report.stats import LEVEL, interval, power, seeds_for, upper_spread
+from leapwarp.report.stats import LEVEL, corrected, interval, power, seeds_for, upper_spread
 
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = VERDICTS = "supported", "contradicted", "undecided", "not tested"
 GROUPS = {"claim": "", "identity": "by mathematics or counting", "other data": "on other data than the paper's"}
@@ -352,9 +352,8 @@ def of_interval(values: list[np.ndarray], margin: float | None, n_parts: int) ->
     """What intervals over seeds say of a part."""
     if len(values) < 2:
         return (math.nan, math.nan), UNDECIDED, ""
-    # A claim of many parts would be contradicted by chance sooner or later: each part answers for its share.
     effect, low, high = interval(values, LEVEL)
-    _, wide_low, wide_high = interval(values, 1 - (1 - LEVEL) / n_parts)
+    _, wide_low, wide_high = interval(values, corrected(n_parts))
     if low == high:
         return (low, high), UNDECIDED, "all seeds gave the same number: no spread is known"
     if margin is None:

@@ -52,6 +52,14 @@ def quantile(level: float, n: int) -> float:
     return float(t.isf(SKEW * (1 - level) / 2, n - 1))
 
 
+def corrected(n_parts: int) -> float:
+    """The level of the interval that contradicts a claim: each part answers for its share, and one share is kept back.
+
+    Otherwise one of many true parts would be contradicted by chance sooner or later, or one of skewed values.
+    """
+    return 1 - (1 - LEVEL) / (n_parts + 1)
+
+
 def interval(values: Sequence[np.ndarray], level: float) -> tuple[float, float, float]:
     """Effect and its interval: Student's t over seeds, each with the mean over its held-out tasks; none with one seed.
 
@@ -84,7 +92,7 @@ def power(effect: float, spread: float, n: int, n_parts: int, within: float = ma
     shares = (np.arange(2000) + 0.5) / 2000
     estimated = np.sqrt(chi2.ppf(shares, n - 1) / (n - 1))
     true = spread / math.sqrt(n)
-    near, far = (quantile(level, n) * true * estimated for level in (LEVEL, 1 - (1 - LEVEL) / n_parts))
+    near, far = (quantile(level, n) * true * estimated for level in (LEVEL, corrected(n_parts)))
     if math.isinf(within):
         found = norm.sf((near - effect) / true) + norm.cdf((-far - effect) / true)
     else:

@@ -100,13 +100,6 @@ def beside(rows: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     return rows.merge(base[["seed", "task", "value"]], on=["seed", "task"], suffixes=("", "_base"))
 
 
-def times_finetuning(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The metric in units of multi-headed finetuning's, of the same seed and set."""
-    rows = final(frame, metric)
-    joined = beside(rows, rows.loc[rows["method"] == "finetune"])
-    return joined.assign(value=joined["value"] / joined["value_base"]).drop(columns="value_base")
-
-
 def gain_of_epochs(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """What several epochs on each pretraining task add to the metric over one, of the same seed and set.
 
@@ -127,7 +120,6 @@ QUANTITIES = {
     "error_area": Quantity("error_area", "Area under the training-error curve", AREA, 1, True),
     "step_seconds": Quantity("step_seconds", "Time of a step on a held-out set", "seconds", 4, True),
     "parameters": Quantity("parameters", "Parameters", "count", 0, True),
-    "parameter_ratio": Quantity("parameters", "Parameters", "times finetuning's", 1, True, select=times_finetuning),
     "epochs_gain": Quantity("accuracy", "Gain from more epochs", "points", 1, False, percent, gain_of_epochs),
 }
 QUANTITIES |= {  # Table 3 set by set, and over its sets
