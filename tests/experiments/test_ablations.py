@@ -99,24 +99,18 @@ def test_figures_are_drawn_from_rows(tmp_path):
     }  # fmt: skip
 
 
-def test_the_trend_over_methods_is_their_slope():
-    spec = {"methods": ["warp_scaling", "warp_1x1", "warp_leap"], "at": "largest"}
-    parts = claims.trend(spec, [1, 5], catalogue.find("warp_ablation").methods)
-    assert len(parts) == 1
-    values = {"warp_scaling": 3.0, "warp_1x1": 5.0, "warp_leap": 13.0}
-    assert sum(w * values[method] for (method, _), w in parts[0].weights.items()) == pytest.approx(5.0)
-
-
 @pytest.mark.parametrize(("spec", "verdict"), [({"at_most": 60}, "supported"), ({"at_least": 60}, "contradicted")])
 def test_a_bound_is_kept_or_not(spec, verdict):
     frame = pd.concat([run("warp_leap", 5, seed, [0.5, 0.51 + seed / 100]) for seed in (0, 1, 2)])
     claim = {"id": "W1", "section": "1", "claim": "It is so.", "experiment": "omniglot_warp", "data": "omniglot"}
-    claim |= {
-        "from": "orders",
-        "why": "x",
-        "parts": [{"kind": "bound", "metric": "accuracy", "method": "warp_leap"} | spec],
-    }
-    (line,) = claims.decide([claim], {"omniglot_warp": frame}, "quick", "orders").to_dict("records")
+    claim |= {"parts": [{"kind": "bound", "metric": "accuracy", "method": "warp_leap"} | spec]}
+    gate = {"power": 0.8, "moved": {"warps": 0.5, "initialisation": 0.1}, "ahead": {"least": 0.1, "of": {}}}
+    (name,) = (
+        f"accuracy: {part.name}"
+        for part in claims.bound(claim["parts"][0], [5], catalogue.find("omniglot_warp").methods)
+    )
+    stated, book = {("W1", name): {"effect": 9.0, "spread": 0.5}}, claims.Book(gate, [], {}, [claim])
+    (line,) = claims.decide(book, {"omniglot_warp": frame}, "mine", "orders", stated).to_dict("records")
     assert line["verdict"] == verdict
     assert line["effect"] == pytest.approx(9.0 if verdict == "supported" else -9.0)
 

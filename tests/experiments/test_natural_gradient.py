@@ -228,6 +228,10 @@ def test_quantities_of_activations_average_over_layers():
     excess = quantity(frame, "excess_post")  # 7, 14, 21, 28 less 2 each
     assert excess["value"].tolist() == pytest.approx([15.5] * 4)
     assert set(zip(excess["seed"], excess["task"], strict=True)) == {(s, t) for s in (0, 1) for t in "AB"}
+    whitened = quantity(frame, "whitened")  # pre less post over pre less white, distances as means over layers
+    sides = {side: report.by_layer(frame, f"cov_{side}").mean(axis=1).to_numpy() for side in ("pre", "post", "white")}
+    share = (sides["pre"] - sides["post"]) / (sides["pre"] - sides["white"])
+    assert whitened["value"].tolist() == pytest.approx(share.tolist()) and len(share) == 4
     silent = frame.assign(value=frame["value"].where(~frame["metric"].isin(["mean_pre.3", "rms_pre.3"]), 0.0))
     assert report.offset(silent, "pre")["value"].tolist() == pytest.approx([0.75] * 4)
     assert quantity(frame.loc[frame["method"] == "sgd"], "offset_pre").empty

@@ -5,7 +5,6 @@ import math
 import pandas as pd
 import pytest
 import sizes
-import torch
 from cases import dies_after
 from told import drawn, told
 
@@ -15,7 +14,6 @@ from leapwarp.experiments.sine import report as sine_report
 from leapwarp.experiments.surfaces import report as surface_report
 from leapwarp.report import rows
 from leapwarp.report.quantities import quantity
-from leapwarp.report.stats import interval_of_many
 from leapwarp.worlds.sine import SUBTASKS
 
 PAPER, NOTE = pd.DataFrame(), "a size"  # the paper prints no numbers of these
@@ -131,17 +129,6 @@ def test_the_table_of_surfaces_compares_with_gradient_descent_surface_by_surface
         told(made_up_surfaces().loc[lambda frame: frame["method"] != "gd"], PAPER)
 
 
-def test_the_interval_is_that_of_the_bootstrap_and_holds_the_spread_over_seeds():
-    stream = torch.Generator().manual_seed(0)
-    values = [torch.randn(1000, generator=stream, dtype=torch.float64).numpy() + shift for shift in (0, 0.5, 1)]
-    effect, low, high = interval_of_many(values, 0.95)
-    assert effect == pytest.approx(0.5, abs=0.1)
-    assert high - low > 1  # the seeds are half a unit apart, and their means known to 0.03
-    same = interval_of_many([value - value.mean() for value in values], 0.95)
-    assert same[2] - same[1] == pytest.approx(2 * 1.96 * math.sqrt(1 / 1000 / 3) * math.sqrt(3 / 2), rel=0.1)
-    assert all(math.isnan(bound) for bound in interval_of_many(values[:1], 0.95)[1:])
-
-
 def sine_rows(method, seed, losses, rate=0.001):
     """One run on two functions, all quantities alike."""
     found = [("", None, "rate", rate)]
@@ -151,11 +138,18 @@ def sine_rows(method, seed, losses, rate=0.001):
     return rows.rows(found, experiment="sine", method=method, seed=seed, **FIXED)
 
 
+def test_what_is_kept_is_half_of_what_was_learnt_less_what_was_forgotten():
+    frame = sine_rows("warpgrad", 0, [3, 4])
+    frame.loc[frame["metric"] == "log_forgetting_shuffled", "value"] = [1.0, 2.5]
+    assert quantity(frame, "kept")["value"].tolist() == [-1.5, -2.0]
+    assert quantity(frame, "kept_shuffled")["value"].tolist() == [0.5, -0.5]
+
+
 def test_the_table_of_sines_has_both_orders_and_the_rates_that_were_chosen():
     frame = pd.concat([sine_rows("warpgrad", 0, [1, 2]), sine_rows("warpgrad", 1, [2, 3])])
     frame = pd.concat([frame, sine_rows("replay", 0, [4, 4], 0.1), sine_rows("replay", 1, [5, 5], 0.03)])
     lines, text = told(frame, PAPER)
-    assert len(lines) == 2 * len(sine_report.QUANTITIES)
+    assert len(lines) == 2 * len(sine_report.ORDERS) * len(sine_report.SEEN)
     found = {(line["method"], line["metric"]): line for line in lines.to_dict("records")}
     assert found["warpgrad", "forgetting_shuffled"]["mean"] == pytest.approx(2.0)
     assert found["warpgrad", "forgetting_shuffled"]["std"] == pytest.approx(math.sqrt(0.5))

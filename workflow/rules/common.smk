@@ -141,6 +141,12 @@ def decides(size):
     return size_of(size).decides
 
 
+def stated_power(size):
+    """The table of power beside the file of a size, where it has one."""
+    path = SIZE_FILE if size == SIZE else plan.size_path(size, SIZES)
+    return [str(table) for table in [Path(path).with_suffix(".power.csv")] if table.exists()]
+
+
 def about_size(size):
     return size_of(size).about
 

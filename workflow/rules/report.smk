@@ -91,6 +91,7 @@ rule claims:
     input:
         claims=(CHECKOUT / "paper/claims.yaml").as_posix(),
         rows=lambda wildcards: [f"{jobs.folder}/rows.csv" for jobs in planned(wildcards.size)[0].values()],
+        power=lambda wildcards: stated_power(wildcards.size),
     output:
         report(
             "results/{size}/claims.csv",
@@ -106,10 +107,11 @@ rule claims:
     params:
         decides=lambda wildcards: decides(wildcards.size),
         wheres=lambda wildcards: wheres(wildcards.size),
+        power=lambda wildcards, input: ["--power", *input.power] if input.power else [],
     shell:
         "python -m leapwarp.report.claims decide --claims {input.claims:q} --size {wildcards.size}"
-        " --decides {params.decides} --experiments {params.wheres:q} --rows {input.rows:q} --out {output:q}"
-        " > {log:q} 2>&1"
+        " --decides {params.decides} {params.power:q} --experiments {params.wheres:q} --rows {input.rows:q}"
+        " --out {output:q} > {log:q} 2>&1"
 
 
 rule all_claims:

@@ -18,7 +18,7 @@ from leapwarp import plan
 from leapwarp.catalogue import find
 from leapwarp.files import one_line
 from leapwarp.report import origin
-from leapwarp.report.claims import VERDICTS
+from leapwarp.report.claims import counts
 from leapwarp.report.document import Block, Document, Figure, Heading, Table, Text, Verdicts, markdown
 from leapwarp.report.page import Section, Site, collect, stand_ins
 
@@ -49,8 +49,7 @@ def verdicts_of(site: Site, experiment: str) -> Verdicts | None:
     """The claims that an experiment decides."""
     every = [] if site.claims is None else [claim for block in site.claims.of(Verdicts) for claim in block.claims]
     mine = [claim for claim in every if claim["experiment"] == experiment]
-    counts = {verdict: sum(claim["verdict"] == verdict for claim in mine) for verdict in VERDICTS}
-    return Verdicts("What the paper claims of it", counts, mine) if mine else None
+    return Verdicts("What the paper claims of it", counts(mine), mine) if mine else None
 
 
 def counted(verdicts: Verdicts | None) -> str:
@@ -82,7 +81,8 @@ def index(site: Site, size: plan.Size, version: str, other: Sequence[str]) -> Do
     blocks += [Heading("Experiments"), Table(["Experiment", "Question", "Claims"], links)]
     if site.claims:
         text = """How a verdict comes about: [claims.md](../claims.md). Every part with its effect and interval:
-[claims.csv](claims.csv)."""
+[claims.csv](claims.csv). What was chosen after seeing held-out data:
+[deviations.md](../deviations.md#chosen-after-seeing-held-out-data)."""
         blocks += [Heading("Every claim"), Text(text), *site.claims.of(Verdicts)]
     runs = [["Size", f"`{name}`"], ["Machine", "; ".join(made["machines"])], ["Packages", ", ".join(made["packages"])]]
     runs += [["Runs", f"{made['n_runs']}, {made['hours']:.1f} hours of one core together"]]

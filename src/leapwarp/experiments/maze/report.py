@@ -16,17 +16,6 @@ from leapwarp.report.select import end, height, steps, trailing
 from leapwarp.report.table import number, summaries, summary_table
 
 
-def off_median(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """How far each run's `height` is from the median over the seeds of its method, where it has at least four.
-
-    With two seeds both are equally far from their median, so that the spread would look certain.
-    """
-    found = height(frame, metric)
-    of_method = found.groupby(["method", "n_tasks"])["value"]
-    spread = found.assign(value=(found["value"] - of_method.transform("median")).abs())
-    return spread.loc[np.asarray(of_method.transform("size")) >= 4]
-
-
 def quartile_width(frame: pd.DataFrame, metric: str) -> dict[str, float]:
     """The inter-quartile range over seeds, averaged over the curve, by method."""
     of_step = steps(frame, metric).groupby(["method", "step"])["value"]
@@ -38,7 +27,6 @@ EPISODE = "reward an episode"
 QUANTITIES = {
     "final_return": Quantity("return", "Return at the end", EPISODE, 1, select=end),
     "return_height": Quantity("return", "Mean return over training", EPISODE, 1, select=height),
-    "return_spread": Quantity("return", "That, off the median of seeds", EPISODE, 1, True, select=off_median),
     "task_parameters": Quantity("task_parameters", "Task parameters", "numbers", 0),
     "warp_parameters": Quantity("warp_parameters", "Warp parameters", "numbers", 0),
 }

@@ -47,10 +47,20 @@ def excess(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return _rows(frame, (by_layer(frame, f"cov_{metric}") - by_layer(frame, "cov_white")).mean(axis=1))
 
 
+def whitened(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """How far the warps bring the covariance from where it was before them to the whitened control's, 0 to 1.
+
+    Distances from I are averaged over layers first, so that a layer where the control is no nearer does not decide.
+    """
+    before, after, control = (by_layer(frame, f"cov_{side}").mean(axis=1) for side in ("pre", metric, "white"))
+    return _rows(frame, (before - after) / (before - control))
+
+
 QUANTITIES = {
     "offset_pre": Quantity("pre", "Offset before warps", "of the root mean square", 3, select=offset),
     "offset_post": Quantity("post", "Offset after warps", "of the root mean square", 3, True, select=offset),
     "excess_post": Quantity("post", "Distance from I beyond the control's", "norm", 2, True, select=excess),
+    "whitened": Quantity("post", "Way from before the warps to the control", "share", 2, select=whitened),
 }
 
 

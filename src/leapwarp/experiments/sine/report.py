@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from leapwarp.report import draw, looks
 from leapwarp.report.document import Block, Document, Heading, Text
 from leapwarp.report.quantities import Quantity, quantity
-from leapwarp.report.select import trailing
+from leapwarp.report.select import final, trailing
 from leapwarp.report.table import summaries, summary_table
 
 SUBTASKS = 5
@@ -27,6 +27,15 @@ COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"]
 LINES = ["warpgrad", "no_warp_fast", "no_warp", "replay", "multitask"]
 PREDICTED = ["warpgrad", "no_warp_fast"]
 
+
+def kept(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Half of the gain on sub-tasks less what is forgotten of them: above 0 where more than half is kept."""
+    run = ["method", "seed", "task"]
+    gain, lost = (final(frame, name) for name in (metric, metric.replace("gain", "forgetting")))
+    joined = gain.merge(lost[[*run, "value"]], on=run, suffixes=("", "_lost"))
+    return joined.assign(value=joined["value"] / 2 - joined["value_lost"]).drop(columns="value_lost")
+
+
 SEEN = {
     "final_loss": Quantity("final_loss", "Loss on all sub-tasks at the end", "half squared error", 3, True),
     "learnt_loss": Quantity("learnt_loss", "Loss on each when it was learnt", "half squared error", 3, True),
@@ -40,6 +49,10 @@ SEEN = {
 QUANTITIES = SEEN | {
     name + SHUFFLED: about._replace(metric=name + SHUFFLED, title=f"{about.title}, other order")
     for name, about in SEEN.items()
+}
+_kept = Quantity("log_gain", "Half of what was learnt less what was forgotten", "nats", 2, select=kept)
+QUANTITIES |= {  # what claims W21 and W23 ask of "largely retaining"
+    "kept" + suffix: _kept._replace(metric="log_gain" + suffix) for suffix in ORDERS
 }
 
 

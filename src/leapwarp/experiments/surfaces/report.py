@@ -117,7 +117,7 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     lines = lines.sort_values("method", key=lambda column: column.map(order.index), kind="stable", ignore_index=True)
     others = [method for method in names if method != baseline(method)]
     below = {
-        (method, name): stats.interval_of_many(paired(frame, name, method), stats.LEVEL)
+        (method, name): stats.interval(paired(frame, name, method), stats.LEVEL)
         for method in others
         for name in COMPARED
     }
