@@ -2,6 +2,7 @@
 # make test        sets everything up, then runs the tests
 # make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; five minutes)
 # make snapshot    puts the results of the last quick run into docs/results
+# make dist        builds wheel and sdist in dist/
 # make lint        style, types, workflow
 # make clean-venv  removes the environment; the next call sets it up anew
 #
@@ -22,7 +23,7 @@ if not ((3, 11) <= sys.version_info[:2] <= (3, 13) and found.endswith("Linux x86
 endef
 export CHECK
 
-.PHONY: reproduce test test-slurm lint snapshot clean-venv
+.PHONY: reproduce test test-slurm dist lint snapshot clean-venv
 
 reproduce: $(STAMP)
 	.venv/bin/snakemake --cores all $(ARGS)
@@ -33,6 +34,10 @@ test: $(STAMP)
 test-slurm: $(STAMP)
 	@$(PIP) install --no-deps -r requirements-slurm.lock
 	LEAPWARP_TEST_SLURM=1 .venv/bin/python -m pytest tests/workflow/test_slurm.py $(ARGS)
+
+dist: $(STAMP)
+	rm -rf dist
+	.venv/bin/python -c "from setuptools.build_meta import build_sdist, build_wheel as w; build_sdist('dist'); w('dist')"
 
 lint: $(STAMP)
 	.venv/bin/ruff check

@@ -91,7 +91,7 @@ class Leap:
         self.open = Task(self)
         try:
             yield self.open
-            self.open.check_ended()
+            self.open._check_ended()
             self._add(self.open.path)
         finally:
             self.open = None
@@ -245,7 +245,7 @@ class Task:
         self.path.extend(self.params, loss, None)
         self.finished = True
 
-    def check_ended(self) -> None:
+    def _check_ended(self) -> None:
         if not self.finished:
             raise ValueError(
                 "the path has no end: call task.finish(loss), with the loss of one more batch, after the last step and "

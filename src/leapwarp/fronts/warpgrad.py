@@ -174,7 +174,7 @@ class WarpGrad:
                 stack.enter_context(uncompiled() if self.compiled else nullcontext())
             task = WarpTask(self, stack.enter_context(self.start.task()))
             yield task
-            task.path.check_ended()
+            task.path._check_ended()
             self.warp_points += task.points
             self.warp_loss = self.warp_loss + task.warp_loss
             for name, leaf in task.warp_total.items():
