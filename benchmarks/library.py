@@ -4,7 +4,8 @@
 
 Prints the milliseconds of a step and the memory that it holds beyond the module, in copies of the parameters: on a GPU
 the peak, on a CPU without activations. Every time (of the process, on a CPU) is the fastest of `--rounds` tasks, taken
-in turns, since other work on the machine can only slow one down. A task's beginning and end are not counted with its steps.
+in turns, since other work on the machine can only slow one down. A task's beginning and end are not
+counted with its steps.
 """
 
 import argparse
