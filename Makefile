@@ -1,7 +1,8 @@
 # make reproduce   sets everything up, then makes every table and figure (config.yaml says what and at which size)
-# make test        sets everything up, then runs the tests
+# make test        sets everything up, then runs the tests (ten minutes on two cores)
+# make test-fast   leaves out tests that take seconds each or run the workflow: for every commit (two minutes)
 # make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; five minutes)
-# make snapshot    puts the results of the last quick run into docs/results
+# make snapshot    puts the results of the last quick run into docs/results (ARGS="--other-code maze": it may be of another commit)
 # make dist        builds wheel and sdist in dist/
 # make lint        style, types, workflow
 # make clean-venv  removes the environment; the next call sets it up anew
@@ -23,13 +24,16 @@ if not ((3, 11) <= sys.version_info[:2] <= (3, 13) and found.endswith("Linux x86
 endef
 export CHECK
 
-.PHONY: reproduce test test-slurm dist lint snapshot clean-venv
+.PHONY: reproduce test test-fast test-slurm dist lint snapshot clean-venv
 
 reproduce: $(STAMP)
 	.venv/bin/snakemake --cores all $(ARGS)
 
 test: $(STAMP)
-	.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-fast: $(STAMP)
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m 'not slow and not full' $(ARGS)
 
 test-slurm: $(STAMP)
 	@$(PIP) install --no-deps -r requirements-slurm.lock
@@ -47,7 +51,7 @@ lint: $(STAMP)
 	.venv/bin/snakemake --lint
 
 snapshot: $(STAMP)
-	.venv/bin/python -m leapwarp.report.snapshot --folder results/quick --size-file workflow/sizes/quick.yaml --out docs/results
+	.venv/bin/python -m leapwarp.report.snapshot --folder results/quick --size-file workflow/sizes/quick.yaml --out docs/results $(ARGS)
 
 clean-venv:
 	rm -rf .venv

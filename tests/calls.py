@@ -15,10 +15,12 @@ import psutil
 import yaml
 
 from leapwarp import plan
+from leapwarp.experiments import resolve
 
 REPO = Path(__file__).parents[1]
 SIZES = REPO / "workflow/sizes"
 CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
+PATIENCE = 3600  # seconds to wait for a process on a slow machine: a limit that only one that hangs meets
 NAME = "omniglot_leap"  # the experiment that these tests run
 SIZE = "tiny"  # and their size, a file of their own
 RUNS = "Shell command: exec python -m leapwarp.experiments "
@@ -30,12 +32,9 @@ def jobs_of(size, **changes):
     return plan.jobs(config, plan.read_config(config, SIZES))
 
 
+# Children of a process that has imported these once, which takes seconds.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["snakemake.cli"])  # once: importing it takes a second and a half
-
-
-def snakemake_command(*args):
-    return [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile"), *args]
+FORKS.set_forkserver_preload(["snakemake.cli", "leapwarp.experiments.command"])
 
 
 class Finished(NamedTuple):
@@ -44,26 +43,54 @@ class Finished(NamedTuple):
     """output and errors together"""
 
 
-def snakemake(folder, *args):
-    """One call of snakemake in `folder`, as `snakemake_command` has it but for the time of importing it."""
-    arguments = ["--snakefile", str(REPO / "Snakefile"), *args]
+def start_child(folder, output, module, function, *args):
+    """A process of its own in `folder` that calls a function with the words of a command line."""
+    words = [str(arg) for arg in args]
+    child = FORKS.Process(target=_child, args=(str(folder), str(output), dict(os.environ), module, function, words))
+    child.start()
+    return child
+
+
+def _child(folder, output, environment, module, function, words):
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    file = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = [module.split(".")[0], *words]
+    getattr(importlib.import_module(module), function)(words)
+
+
+def call(folder, module, function, *args):
     with tempfile.NamedTemporaryFile("r", errors="replace") as output:
-        child = FORKS.Process(target=_snakemake, args=(str(folder), arguments, dict(os.environ), output.name))
-        child.start()
+        child = start_child(folder, output.name, module, function, *args)
         child.join()
         return Finished(child.exitcode, output.read())
 
 
-def _snakemake(folder, arguments, environment, output):
-    """What the child does."""
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    file = os.open(output, os.O_WRONLY | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    sys.argv = ["snakemake", *arguments]
-    importlib.import_module("snakemake.cli").main(arguments)
+def snakemake(folder, *args):
+    """One call of snakemake in `folder`, as `snakemake_command` has it but for the time of importing it."""
+    return call(folder, "snakemake.cli", "main", "--snakefile", REPO / "Snakefile", *args)
+
+
+def snakemake_command(*args):
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile"), *args]
+
+
+def work_out_settings(folder):
+    """Do beforehand what the first snakemake in `folder` starts a process for, which takes seconds to import torch."""
+    made = call(folder, "calls", "_work_out_settings")
+    assert made.returncode == 0, made.stdout
+
+
+def _work_out_settings(words):
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    path = plan.read_config(config, SIZES)
+    wheres = [jobs.where for jobs in plan.jobs(config, path).values()]
+    kept = plan.departures_file(path, wheres, Path(".snakemake/leapwarp"))
+    if not kept.exists():
+        resolve.main([str(path), "--experiments", *wheres, "--out", str(kept)])
 
 
 def edit(path, change):
@@ -132,7 +159,7 @@ def processes(folder, command):
 
 def caught(folder, parent, *methods, command="train"):
     """The runs of `methods`, each suspended as soon as it is at work, in whatever order they begin."""
-    found, deadline = {}, time.monotonic() + 240
+    found, deadline = {}, time.monotonic() + PATIENCE
     while len(found) < len(methods):
         assert time.monotonic() < deadline and parent.poll() is None, (folder / "snakemake.log").read_text()
         for method in set(methods) - found.keys():

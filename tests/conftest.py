@@ -1,10 +1,12 @@
+import fcntl
 import json
+import os
 import shutil
 
 import pytest
 import torch
 import yaml
-from calls import NAME, REPO, SIZE, edit, snakemake
+from calls import NAME, REPO, SIZE, edit, snakemake, work_out_settings
 
 from leapwarp.data.store import write
 
@@ -27,26 +29,69 @@ def made_up_alphabets(tmp_path_factory):
     return path
 
 
+def once(tmp_path_factory, name, make):
+    """A folder that `make` fills, made by the first of pytest's processes that needs it, for all of them.
+
+    It lies as deep as `tmp_path / "here"` does: copies there find the checkout by the same relative path, so that
+    Snakemake takes it for the same.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent / "shared"
+    folder = base / name / "here"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder.parent / "made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            (folder.parent / "made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory, made_up_alphabets):
     """A folder with a size of three methods at one task, as a user would copy one, and the data."""
-    folder = tmp_path_factory.mktemp("empty")
-    shutil.copy(REPO / "config.yaml", folder)
-    size = yaml.safe_load((REPO / "workflow/sizes/smoke.yaml").read_text())
-    entry = size["experiments"][NAME] | {"n_tasks": [1], "seeds": 2, "seeds_per_job": 2}
-    (folder / f"{SIZE}.yaml").write_text(yaml.safe_dump(size | {"experiments": {NAME: entry}}))
-    chosen = {"size": f"{SIZE}.yaml", "methods": {NAME: ["scratch", "reptile", "leap"]}}
-    edit(folder / "config.yaml", lambda config: config.update(chosen, data={"source": "glyphs", "dir": ""}))
-    (folder / "results/data").mkdir(parents=True)
-    shutil.copy2(made_up_alphabets, folder / "results/data/alphabets.safetensors")
-    return folder
+
+    def make(folder):
+        shutil.copy(REPO / "config.yaml", folder)
+        size = yaml.safe_load((REPO / "workflow/sizes/smoke.yaml").read_text())
+        entry = size["experiments"][NAME] | {"n_tasks": [1], "seeds": 2, "seeds_per_job": 2}
+        (folder / f"{SIZE}.yaml").write_text(yaml.safe_dump(size | {"experiments": {NAME: entry}}))
+        chosen = {"size": f"{SIZE}.yaml", "methods": {NAME: ["scratch", "reptile", "leap"]}}
+        edit(folder / "config.yaml", lambda config: config.update(chosen, data={"source": "glyphs", "dir": ""}))
+        (folder / "results/data").mkdir(parents=True)
+        shutil.copy2(made_up_alphabets, folder / "results/data/alphabets.safetensors")
+        work_out_settings(folder)
+
+    return once(tmp_path_factory, "empty", make)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, empty):
     """The same when snakemake has been through."""
-    folder = tmp_path_factory.mktemp("finished") / "here"
-    shutil.copytree(empty, folder)
-    result = snakemake(folder)
-    assert result.returncode == 0, result.stdout
-    return folder
+
+    def make(folder):
+        shutil.copytree(empty, folder, dirs_exist_ok=True)
+        result = snakemake(folder)
+        assert result.returncode == 0, result.stdout
+
+    return once(tmp_path_factory, "finished", make)
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory):
+    """A folder with an experiment and a size of a user's own, which snakemake has been through."""
+
+    def make(folder):
+        shutil.copytree(REPO / "tests/own", folder / "mine")
+        (folder / "mine/small.yaml").rename(folder / "small.yaml")
+        shutil.copy(REPO / "config.yaml", folder)
+        chosen = {"size": "small.yaml", "own_experiments": "mine", "data": {"source": "glyphs", "dir": ""}}
+        edit(folder / "config.yaml", lambda config: config.update(chosen))
+        work_out_settings(folder)
+        result = snakemake(folder, "--cores", "2")
+        assert result.returncode == 0, result.stdout[-5000:]
+
+    return once(tmp_path_factory, "own", make)

@@ -16,6 +16,7 @@ def run(method, n_tasks, seed, accuracies, *, steps=4, experiment="omniglot_warp
         records += [("", step, "meta_loss", 3 - step / 4) for step in range(1, 6)]
         records += [("", step, "meta_accuracy", step / 10) for step in range(1, 6)]
         records += [("", step, "validation_error", 1 - step / 10) for step in (2, 4)]
+        records += [("", None, name, 1.0) for name in ("moved_warps", "moved_init")]
     fixed = {
         "size": "quick",
         "data_source": "omniglot",

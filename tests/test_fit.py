@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -14,6 +12,7 @@ import pandas as pd
 import pytest
 import sizes
 import torch
+from calls import call, start_child
 from cases import quadratic, quadratic_tasks, random_quadratics, small_warped
 
 from leapwarp import interrupt, plan
@@ -355,23 +354,23 @@ def train_line(folder, data, method, n_tasks):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["leap", "warp_leap"])
 def test_training_killed_at_a_random_moment_resumes_to_the_same_state(tmp_path, made_up_alphabets, method):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
+    run = (log, "leapwarp.experiments.command", "train")
     began = time.monotonic()
-    line = train_line(whole, made_up_alphabets, method, 2)
-    subprocess.run(line, check=True, env=environment, capture_output=True)
+    start_child(tmp_path, *run, *train_line(whole, made_up_alphabets, method, 2)[4:]).join()
     length = time.monotonic() - began
-    line, kills = train_line(killed, made_up_alphabets, method, 2), 0
-    while kills < 2:  # at moments anywhere in the run, start-up included
-        process = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=random.uniform(0.5, 1) * length)
+    line, kills = train_line(killed, made_up_alphabets, method, 2)[4:], 0
+    while kills < 2:  # at moments anywhere in the run
+        process = start_child(tmp_path, *run, *line)
+        process.join(timeout=random.uniform(0, 1) * length)
+        assert not process.exitcode, log.read_text()
+        if process.exitcode == 0:
             shutil.rmtree(killed)  # it was faster than the one that was timed: once more, from its beginning
             length *= 0.8
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            kills += process.wait() == -signal.SIGKILL
-    subprocess.run(line, check=True, env=environment, capture_output=True)
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+    start_child(tmp_path, *run, *line).join()
     frames = [rows.read(folder / "history.csv") for folder in (whole, killed)]
     timed = frames[0]["metric"].str.endswith("seconds")
     pd.testing.assert_frame_equal(*(f[~timed].drop(columns="seconds") for f in frames))
@@ -401,6 +400,19 @@ def test_bad_arguments_give_one_clear_error(tmp_path, made_up_alphabets, change,
     line = train_line(tmp_path, made_up_alphabets, "leap", 2)
     for option, value in change.items():
         line[line.index(option) + 1] = value
-    run = subprocess.run(line, capture_output=True, text=True)
-    assert run.returncode != 0 and message in run.stderr and "Traceback" not in run.stderr
+    run = call(tmp_path, "leapwarp.experiments.command", "train", *line[4:])
+    assert run.returncode != 0 and message in run.stdout and "Traceback" not in run.stdout
     assert not (tmp_path / "state.safetensors").exists()
+
+
+def test_how_far_a_run_has_moved_is_told_for_warps_and_initialisation():
+    _, params, _ = small_warped()
+    fitted = runs(None, [0, 2], name="warp_leap", meta_steps=2)
+    for seed, found in zip((0, 2), fitted, strict=True):
+        start = {name: leaf * (1 + 0.1 * seed) for name, leaf in params.items()}
+        for metric, group in (("moved_warps", "warp"), ("moved_init", "params")):
+            end = found.state[group]
+            change = sum((end[name] - start[name]).square().sum() for name in end).sqrt()
+            norm = sum(start[name].square().sum() for name in end).sqrt()
+            assert found.moved[metric] == pytest.approx(float(change / norm)) and found.moved[metric] > 0
+            assert found.history[-1][0] == 1 and (1, metric, found.moved[metric]) in found.history

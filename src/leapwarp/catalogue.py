@@ -1,8 +1,8 @@
 """Which experiments there are: every folder with an `experiment.yaml` is one. Nothing here imports torch.
 
 An experiment's folder holds that file, which says what it is called, reads and leaves; `run.py`, which trains and
-evaluates; and `report.py`, which makes its table and figures. Folders of the package are found by name, a user's own by
-their path.
+evaluates; and `report.py`, which makes its document and figures. Folders of the package are found by name, a user's own
+by their path.
 """
 
 import importlib

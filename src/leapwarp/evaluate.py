@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from leapwarp.inner import Gradient, Stop, adapt, first_bad, gradient
+from leapwarp.inner import Gradient, Stop, adapt, carried, first_bad, gradient
 from leapwarp.learners.base import Learner, State
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Batch, Problem, Task, map_tasks
@@ -90,9 +90,7 @@ def area(curve: Tensor) -> Tensor:
     """Mean height of each curve, by the trapezium rule; a stopped task keeps its last value. [task, step] -> [task]"""
     if curve.shape[1] == 1:
         return curve[:, 0]
-    last = (~curve.isnan()).sum(1, keepdim=True) - 1
-    filled = torch.where(curve.isnan(), curve.gather(1, last), curve)
-    return torch.trapezoid(filled, dim=1) / (curve.shape[1] - 1)
+    return torch.trapezoid(carried(curve), dim=1) / (curve.shape[1] - 1)
 
 
 def error_below(problem: Problem, error: float, patience: int, every: int = 1) -> Stop:

@@ -14,12 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from leapwarp.files import atomic
-from leapwarp.inner import first_bad
+from leapwarp.inner import carried, first_bad
 from leapwarp.interrupt import Interrupted, received
 from leapwarp.learners.base import Diverged, Info, Learner, State
 from leapwarp.problem import join_tasks
 from leapwarp.rng import generator
-from leapwarp.trees import Params, leaves, pick
+from leapwarp.trees import Params, alone, leaves, pick
 
 Record = tuple[int, str, float]
 """(meta-step, metric, value)"""
@@ -48,6 +48,8 @@ class Fitted(NamedTuple):
     """taken, counting those of an interrupted process"""
     seconds: float
     """its share of the time of its stack"""
+    moved: dict[str, float]
+    """how far its state is from where it began, see `moved`"""
     error: str | None = None
     """what was no longer finite, where that ended the run"""
 
@@ -95,6 +97,7 @@ def fit(
         Interrupted: the process was told to stop; its last whole meta-step is in the checkpoint.
     """
     number = {member.seed: i for i, member in enumerate(members)}
+    first = learner.init(params)
     stacks = kept(how, members, next(iter(params.values())).device)
     new = [seed for seed in number if all(seed not in stack["runs"] for _, stack in stacks)]
     if new:
@@ -102,11 +105,12 @@ def fit(
         stacks.append((checkpoint(how, new), leave(begun(start, new, how), how)))
     ended: dict[int, dict[str, Any]] = {}
     for path, stack in stacks:
-        ended |= advance(learner, stack, path, sample, how, members)["runs"]
-    found = [
-        Fitted(run["state"], run["history"], run["meta_step"], run["seconds"], run["error"])
-        for run in (ended[member.seed] for member in members)
-    ]
+        ended |= advance(learner, stack, path, sample, how, members, first)["runs"]
+    found = []
+    for i, member in enumerate(members):
+        run = ended[member.seed]
+        way = {} if run["error"] else {name: v[0] for name, v in moved(alone(run["state"]), pick(first, [i])).items()}
+        found.append(Fitted(run["state"], run["history"], run["meta_step"], run["seconds"], way, run["error"]))
     if all(each.error for each in found):
         raise FloatingPointError(found[0].error)
     return found
@@ -126,6 +130,7 @@ def advance(
     sample: Callable[[int, int], Any],
     how: Fit,
     members: Sequence[Member],
+    first: State,
 ) -> dict[str, Any]:
     """Train a stack to its end. -> the stack, with no run active"""
     mine = [member for member in members if member.seed in stack["runs"]]
@@ -135,7 +140,7 @@ def advance(
     try:
         while stack["active"]:
             # A new dictionary: whenever a signal comes, `stack` is the last whole meta-step.
-            stack, summary = meta_step(learner, stack, sample, how, members)
+            stack, summary = meta_step(learner, stack, sample, how, members, first)
             progress.show(stack["meta_step"], summary)
             runs = stack["runs"].values()
             due = not stack["active"] or stack["meta_step"] % how.checkpoint_every == 0
@@ -155,9 +160,18 @@ def advance(
 
 
 def meta_step(
-    learner: Learner, stack: dict[str, Any], sample: Callable[[int, int], Any], how: Fit, members: Sequence[Member]
+    learner: Learner,
+    stack: dict[str, Any],
+    sample: Callable[[int, int], Any],
+    how: Fit,
+    members: Sequence[Member],
+    first: State,
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """One step of meta-training from `stack`, which stays as it is. -> the stack after it, the step's mean numbers"""
+    """One step of meta-training from `stack`, which stays as it is. -> the stack after it, the step's mean numbers
+
+    Args:
+        first: the state of all members before their first meta-step.
+    """
     began, k, seeds = time.monotonic(), stack["meta_step"], stack["active"]
     numbers = [next(i for i, member in enumerate(members) if member.seed == seed) for seed in seeds]
     tasks = join_tasks([sample(k, i) for i in numbers])
@@ -165,7 +179,7 @@ def meta_step(
         state, info = learner.step(stack["state"], tasks, [generator(seed, "learner", k) for seed in seeds])
     except Diverged as error:  # said below, run by run
         state, info = error.after
-    finite = are_finite(state, len(seeds))
+    finite, way = are_finite(state, len(seeds)), moved(state, pick(first, numbers))
     runs, summaries = dict(stack["runs"]), []
     for row, (seed, i) in enumerate(zip(seeds, numbers, strict=True)):
         run = runs[seed] | {"meta_step": k + 1}
@@ -173,15 +187,16 @@ def meta_step(
             own = {key: value.unflatten(0, (len(seeds), -1))[row] for key, value in info.items()}
             where = f"{members[i].name}, meta-step {k}"
             summary = summarise(own, tasks.index.view(len(seeds), -1)[row], where)
+            summary |= {name: values[row] for name, values in way.items()}
             if not finite[row]:
                 raise FloatingPointError(
                     f"{where}: {not_finite(state, row)} is no longer finite after the meta-update, though the task "
                     "losses were. Lower the meta learning rate."
                 )
             if how.validate and (k + 1) % how.validate_every == 0:
-                alone = pick(state, [row])
-                error = summary["validation_error"] = how.validate(i, alone)
-                summary |= how.watch(i, alone) if how.watch else {}
+                own_state = pick(state, [row])
+                error = summary["validation_error"] = how.validate(i, own_state)
+                summary |= how.watch(i, own_state) if how.watch else {}
                 if run["best_error"] is None or error < run["best_error"]:
                     run |= {"best": pick(state, row), "best_error": error, "best_step": k + 1}
             summaries.append(summary)
@@ -231,6 +246,27 @@ def are_finite(state: State, runs: int) -> list[bool]:
     return torch.stack(parts).all(0).tolist() if parts else [True] * runs
 
 
+def moved(state: State, first: State) -> dict[str, list[float]]:
+    """How far warps and initialisation are from where meta-training began, over their norm there. -> [run] each
+
+    `moved_warps` is of all parameters named `warp.*`, and not there for a method without any. `moved_init` is of what
+    tasks begin with; it stays 0 where that is not learnt.
+    """
+    groups: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    start = leaves(first)
+    for path, leaf in leaves(state).items():
+        group, name = path.split("/", 1)[0], path.rsplit("/", 1)[-1]
+        if group == "warp" or (group == "params" and name.startswith("warp.")):
+            groups.setdefault("moved_warps", []).append((leaf, start[path]))
+        elif group in ("params", "body", "shared") and not name.startswith("rate."):
+            groups.setdefault("moved_init", []).append((leaf, start[path]))
+    found = {}
+    for name, pairs in groups.items():
+        here, there = (torch.cat([pair[i].reshape(len(pair[i]), -1) for pair in pairs], 1) for i in (0, 1))
+        found[name] = ((here - there).norm(dim=1) / there.norm(dim=1)).tolist()
+    return found
+
+
 def not_finite(state: State, row: int) -> str:
     """The path of the first tensor of a run's that is not finite."""
     return next(path for path, leaf in leaves(state).items() if not leaf[row].isfinite().all())
@@ -258,9 +294,9 @@ def summarise(info: Info, index: Tensor, where: str) -> dict[str, float]:
             f"{where}: the meta-loss of the warps is not finite from replayed point {int(bad_points[0, 0])} on. "
             "Lower the meta learning rate."
         )
-    summary = {"meta_loss": float(loss.nanmean())}
+    summary = {"meta_loss": float(carried(loss).mean())}
     if "accuracy" in info:
-        summary["meta_accuracy"] = float(info["accuracy"].nanmean())
+        summary["meta_accuracy"] = float(carried(info["accuracy"]).mean())
     if "return" in info:
         summary["return"] = float(info["return"].mean())
     if "replay_loss" in info:

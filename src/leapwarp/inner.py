@@ -70,6 +70,15 @@ def first_bad(loss: Tensor, steps: Tensor) -> tuple[int, int] | None:
     return task, step
 
 
+def carried(curve: Tensor) -> Tensor:
+    """Curves [task, step] in which a task that has stopped, whose values are nan from there, keeps its last.
+
+    A mean over them counts every task alike, those that were learnt fast as much as the slow.
+    """
+    last = (~curve.isnan()).sum(1, keepdim=True).sub(1).clamp_min(0)
+    return torch.where(curve.isnan(), curve.gather(1, last), curve)
+
+
 def gradient(
     problem: Problem, params: Params, fixed: Params, stats: Params, batch: Batch, differentiable: bool = False
 ) -> tuple[Loss, Params]:

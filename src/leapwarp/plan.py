@@ -29,6 +29,9 @@ class Size(NamedTuple):
     about: str
     decides: str
     search_with_all: bool
+    """random searches are made with everything else"""
+    search_used: bool
+    """runs take what these have found, unless config.yaml says otherwise"""
     experiments: dict[str, Experiment]
     """those of this size, by where they were found: a name, or the path of a folder"""
     entries: dict[str, dict[str, Any]]
@@ -94,7 +97,13 @@ def read_size(path: Path, wheres: Iterable[str] | None = None) -> Size:
         experiments[where] = about
         _check_entry(about, entries[about.name], f"{path}: 'experiments.{about.name}")
     return Size(
-        path.stem, " ".join(found["about"].split()), found["decides"], found["search_with_all"], experiments, entries
+        path.stem,
+        " ".join(found["about"].split()),
+        found["decides"],
+        found["search_with_all"],
+        found["search_used"],
+        experiments,
+        entries,
     )
 
 
@@ -258,8 +267,8 @@ def row_files(jobs: Jobs, ending: str = "csv") -> list[str]:
 
 
 def figures(jobs: Jobs) -> list[str]:
-    """Its figures."""
-    return [f"{jobs.folder}/figures/{name}.png" for name in jobs.about.figures]
+    """Its figures, to look at and to print."""
+    return [f"{jobs.folder}/figures/{name}.{kind}" for kind in ("png", "pdf") for name in jobs.about.figures]
 
 
 def figure_files(jobs: Jobs) -> list[str]:
@@ -270,10 +279,10 @@ def figure_files(jobs: Jobs) -> list[str]:
 
 
 def outputs(jobs: Jobs) -> list[str]:
-    """What one experiment leaves at one size: tidy rows, their provenance, a table, figures."""
+    """What one experiment leaves at one size: tidy rows, their provenance, a table, its document, figures."""
     files = [
         f"{jobs.folder}/{name}"
-        for name in ("rows.csv", "runs.json", f"{jobs.about.table}.csv", f"{jobs.about.table}.md")
+        for name in ("rows.csv", "runs.json", *(f"{jobs.about.table}.{kind}" for kind in ("csv", "md", "json")))
     ]
     return files + figures(jobs)
 
@@ -283,7 +292,7 @@ def searches(jobs: Jobs) -> list[str]:
     return [
         f"results/{jobs.size}/search/{jobs.about.name}/{method}/{name}"
         for method in jobs.search.get("methods", [])
-        for name in ("winner.yaml", "trials.csv", "trials.md", "search.png")
+        for name in ("winner.yaml", "trials.csv", "trials.md", "search.png", "search.pdf")
     ]
 
 
@@ -296,6 +305,16 @@ def trials(jobs: Jobs, method: str) -> list[str]:
 # ---------------------------------------------------------------- settings
 
 
+def departures_file(path: Path, wheres: Sequence[str], cache: Path) -> Path:
+    """Where the folder `cache` keeps what `departures` finds for this version of the size and of the code."""
+    folders = [catalogue.FOLDER.parent, *(Path(where) for where in wheres if "/" in where)]
+    files = [file for folder in folders for kind in ("py", "yaml") for file in sorted(folder.rglob(f"*.{kind}"))]
+    digest = hashlib.sha256(json.dumps(list(wheres)).encode())
+    for file in [path, *files]:
+        digest.update(f"{file.name} {file.stat().st_size}".encode() + file.read_bytes())
+    return cache / f"{path.stem}-{digest.hexdigest()[:16]}.json"
+
+
 def departures(path: Path, wheres: Sequence[str], cache: Path) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """What a size makes of every method's settings: experiment -> method -> {"train": ..., "evaluate": ...}.
 
@@ -305,12 +324,7 @@ def departures(path: Path, wheres: Sequence[str], cache: Path) -> dict[str, dict
     Raises:
         ValueError: a setting that there is not, or a value that it cannot have.
     """
-    folders = [catalogue.FOLDER.parent, *(Path(where) for where in wheres if "/" in where)]
-    files = [file for folder in folders for kind in ("py", "yaml") for file in sorted(folder.rglob(f"*.{kind}"))]
-    digest = hashlib.sha256(json.dumps(list(wheres)).encode())
-    for file in [path, *files]:
-        digest.update(f"{file.name} {file.stat().st_size}".encode() + file.read_bytes())
-    kept = cache / f"{path.stem}-{digest.hexdigest()[:16]}.json"
+    kept = departures_file(path, wheres, cache)
     if not kept.is_file():
         command = [sys.executable, "-m", "leapwarp.experiments", "settings", str(path), "--out", str(kept)]
         made = subprocess.run([*command, "--experiments", *wheres], capture_output=True, text=True)

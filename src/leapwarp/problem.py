@@ -160,7 +160,7 @@ class Problem(NamedTuple):
     draw: Callable[[Task, Tensor, Tensor], Batch]
     """(tasks, who [t], draw [t]) -> the batch number draw[i] of the task number who[i]"""
     loss: Callable[[Params, Params, Batch], Loss]
-    """Training loss with the batch's own statistics, differentiable as often as you like."""
+    """Training loss with the batch's own statistics, twice differentiable."""
     evaluate: Callable[[Params, Params, Batch], Loss]
     """The same on held-out data, with the running statistics gathered on the task."""
     stats: Callable[[], Params]
@@ -396,10 +396,11 @@ def map_tasks(function: Callable[[Task, slice], Any], tasks: Task, size: int) ->
         raise ValueError(f"tasks are mapped at least one at a time, got size {size}.")
     n_tasks = len(tasks.index)
     slices = [slice(first, min(first + size, n_tasks)) for first in range(0, n_tasks, size)]
-    return _join([function(_take(tasks, part), part) for part in slices])
+    return _join([function(take_tasks(tasks, part), part) for part in slices])
 
 
-def _take(tasks: Task, part: slice) -> Task:
+def take_tasks(tasks: Task, part: slice) -> Task:
+    """Some tasks of a stack."""
     return tasks._replace(**{name: field[part] for name, field in tasks._asdict().items() if field is not None})
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from itertools import pairwise
 
 import ale_py
@@ -9,14 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from calls import REPO, snakemake
+from calls import REPO, SIZES, edit, snakemake, work_out_settings
+from told import drawn, told
 from torch import nn
 
+from leapwarp import plan
 from leapwarp.data.store import read
 from leapwarp.experiments import states
 from leapwarp.experiments.atari import agent, chain, report, run
 from leapwarp.experiments.atari.run import PUBLISHED
 from leapwarp.experiments.base import Run
+from leapwarp.experiments.resolve import of_experiment
 from leapwarp.experiments.settings import changed
 from leapwarp.interrupt import Interrupted
 from leapwarp.models import actor_critic
@@ -234,6 +238,7 @@ def test_leap_is_summed_up_on_the_way(monkeypatch):
         torch.testing.assert_close(total.double(), way + term, rtol=1e-4, atol=1e-4 * float(term.abs().max()))
 
 
+@pytest.mark.slow
 def test_a_game_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, monkeypatch):
     whole, calls = learn(), []
 
@@ -283,6 +288,7 @@ def state_job(folder, *ends, size="smoke"):
     return job("state", folder / "leap.safetensors", *words, size=size)
 
 
+@pytest.mark.slow
 def test_split_jobs_make_the_update_of_one_process(tmp_path):
     first = update_job(tmp_path, 3, 0, [game_job(tmp_path, 3, 0, place) for place in range(2)])
     second = update_job(tmp_path, 3, 1, [game_job(tmp_path, 3, 1, place, first) for place in range(2)], first)
@@ -319,7 +325,7 @@ def test_split_jobs_make_the_update_of_one_process(tmp_path):
         [0, losses[0]], [1, losses[1]]
     ]  # fmt: skip
     ends = history.loc[history["step"].isna()].set_index("metric")["value"]
-    assert ends.to_dict() == {"meta_step": 2.0, "games": 2.0}
+    assert ends.pop("moved_init") > 0 and ends.to_dict() == {"meta_step": 2.0, "games": 2.0}
 
 
 def test_meta_training_does_not_read_the_games_of_the_evaluation(tmp_path):
@@ -330,6 +336,7 @@ def test_meta_training_does_not_read_the_games_of_the_evaluation(tmp_path):
     assert run.EXPERIMENT.evaluation == {"heldout", "seen", "larger"}
 
 
+@pytest.mark.slow
 def test_a_share_of_something_else_is_refused(tmp_path, capsys):
     shares = [game_job(tmp_path, 0, 0, place) for place in range(2)]
     with pytest.raises(SystemExit, match=r"found shares of games number \[0, 0\], needed each from 0 once"):
@@ -375,25 +382,31 @@ def test_no_game_is_drawn_twice_for_a_meta_step():
 
 @pytest.mark.slow
 def test_a_chain_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path):
-    ends, last = [], "results/smoke/atari/meta/step2/seed0.safetensors"
-    for name, first in (("cut", "results/smoke/atari/meta/step1/seed0/game0.csv"), ("whole", last)):
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "config.yaml").write_text((REPO / "config.yaml").read_text())
-        for target in (first, last):
-            result = snakemake(folder, target, "--cores", "1", "--config", "size=smoke")
-            assert result.returncode == 0, result.stdout
-        # Of four games, only what was missing is played again.
-        assert name == "whole" or result.stdout.count("Shell command: exec") == 1
-        ends.append(read(folder / last))
-        assert not list((folder / "results/smoke/atari/meta").rglob("game*.safetensors"))  # summed up and removed
-    assert ends[0][1]["checksum"] == ends[1][1]["checksum"]
+    """A chain of the workflow that stops after a game of its second meta-step, and the same jobs in one process."""
+    folder, last = tmp_path / "cut", "results/smoke/atari/meta/step2/seed0.safetensors"
+    folder.mkdir()
+    shutil.copy(REPO / "config.yaml", folder)
+    edit(folder / "config.yaml", lambda config: config.update(size="smoke"))
+    work_out_settings(folder)
+    for target in ("results/smoke/atari/meta/step1/seed0/game0.csv", last):
+        result = snakemake(folder, target, "--cores", "1")
+        assert result.returncode == 0, result.stdout
+    assert result.stdout.count("Shell command: exec") == 1  # of four games, only what was missing is played again
+    assert not list((folder / "results/smoke/atari/meta").rglob("game*.safetensors"))  # summed up and removed
+
+    entry = plan.read_size(SIZES / "smoke.yaml", ["atari"]).entries["atari"]
+    settings, end = of_experiment("atari", entry, "smoke")["leap"]["train"], None
+    for k in range(2):
+        shares = [game_job(tmp_path / "whole", 0, k, place, end, **settings) for place in range(2)]
+        end = update_job(tmp_path / "whole", 0, k, shares, end, **settings)
+    assert read(folder / last)[1]["checksum"] == read(end)[1]["checksum"]
 
 
 def of_method(name, folder):
     return Run(None, run.methods(TINY)[name], name, 0, 0, torch.device("cpu"), folder, {"of": name})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["leap", "scratch", "random_policy"])
 def test_an_evaluation_learns_all_games_and_leaves_pictures(tmp_path, monkeypatch, name):
     monkeypatch.setattr(run, "LONGEST", 20)
@@ -463,17 +476,17 @@ def test_scores_are_on_the_scale_of_their_game(frame):
 
 
 def test_table_and_figures(frame):
-    lines, text = report.table(frame, frame, "a size")
+    lines, text = told(frame, frame)
     assert "| Breakout | held-out games | 30.0 ± 1.4 | 10.0 ± 1.4 | 20.0 ± 1.4 |" in text
     assert set(lines["method"]) == {"leap", "scratch"} and len(lines) == 12
-    drawn = report.figures(frame, frame, [])
-    assert [axes.get_title(loc="left") for axes in drawn["atari_scores"].axes] == [
+    figures = drawn(frame)
+    assert [axes.get_title(loc="left") for axes in figures["atari_scores"].axes] == [
         "Breakout (held out)", "Pong (seen in meta-training)", "Alien (more actions)"
     ]  # fmt: skip
-    curve = drawn["atari_scores"].axes[0].get_lines()[0].get_xydata()
+    curve = figures["atari_scores"].axes[0].get_lines()[0].get_xydata()
     assert np.asarray(curve).tolist() == [[10, 0.5], [20, 1.0]]
-    assert "nothing was meta-trained" in drawn["atari_meta"].axes[0].texts[0].get_text()
-    assert "no pictures" in drawn["atari_pictures"].axes[0].texts[0].get_text()
+    assert "nothing was meta-trained" in figures["atari_meta"].axes[0].texts[0].get_text()
+    assert "no pictures" in figures["atari_pictures"].axes[0].texts[0].get_text()
 
 
 def test_the_figure_of_pictures_has_a_row_a_method(frame, tmp_path):
@@ -483,7 +496,7 @@ def test_the_figure_of_pictures_has_a_row_a_method(frame, tmp_path):
         pixels = np.full((8, 84, 84, 3), 10 if method == "leap" else 20, dtype=np.uint8)
         arrays = {"pixels": pixels, "step": 3 * np.arange(8), "score": np.arange(8) / 2}
         np.savez(path, **({f"seed0/pictures/{name}": each for name, each in arrays.items()} if seeds == "0-0" else {}))
-    figure = report.figures(frame, frame, sorted(tmp_path.glob("*/*.npz")))["atari_pictures"]
+    figure = report.atari_pictures(frame, frame, sorted(tmp_path.glob("*/*.npz")))
     assert len(figure.axes) == 16 and figure.axes[15].get_title() == "step 21, score 3.5"
     assert [figure.axes[i].get_ylabel() for i in (0, 8)] == ["Leap", "No pretraining"]
     assert [int(figure.axes[i].images[0].get_array().max()) for i in (0, 8)] == [10, 20]
@@ -509,6 +522,7 @@ def meta_curves(folder, scores):
     return folder / "meta_curves.csv"
 
 
+@pytest.mark.slow
 def test_curves_of_meta_training_are_those_that_the_jobs_wrote(tmp_path):
     paths = [game_job(tmp_path, 0, 0, place).with_suffix(".csv") for place in range(2)]
     found = chain.collect(tmp_path, "smoke", 1, 1, 2)
@@ -531,7 +545,7 @@ def test_the_figure_of_meta_training_has_a_line_a_meta_step(frame, tmp_path):
         (0, 0, 0): [0.0, 1.0], (1, 0, 0): [0.0, 3.0], (0, 0, 1): [100.0, 200.0], (1, 0, 1): [100.0, 200.0],
         (0, 1, 0): [2.0, 3.0], (1, 1, 0): [4.0, 5.0], (0, 1, 1): [200.0, 300.0], (1, 1, 1): [200.0, 500.0],
     })  # fmt: skip
-    figure = report.figures(frame, frame, [curves])["atari_meta"]
+    figure = report.atari_meta(frame, frame, [curves])
     lines = {
         axes.get_title(loc="left"): [line.get_ydata().tolist() for line in axes.get_lines()] for axes in figure.axes
     }
@@ -543,7 +557,7 @@ def test_the_figure_of_meta_training_has_a_line_a_meta_step(frame, tmp_path):
     assert (pong.y0, pong.y1) == (0.0, pytest.approx(2 + 2**0.5))  # of the last point: 1 and 3
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1", "2"]
     with pytest.raises(ValueError, match="meta-training at quick, needed those at paper"):
-        report.meta_training(frame.assign(size="paper"), pd.read_csv(curves))
+        report.atari_meta(frame.assign(size="paper"), frame, [curves])
 
 
 def test_many_meta_steps_and_points_share_a_line_and_a_point():

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from calls import REPO
 from cases import DOUBLE, SmallModulated, of_one, small_warped
 from sizes import one_run
+from told import drawn, told
 
 from leapwarp import learners, trees
 from leapwarp.data import textures
@@ -325,7 +326,7 @@ ROWS = {"warp_maml_1shot": [[0.4, 0.6], [0.4, 0.6]], "maml": [[0.5, 0.7], [0.6, 
 
 def test_the_table_has_intervals_over_tasks_and_the_papers_numbers():
     paper = read_paper(REPO / "paper" / "warpgrad.csv", "1 mini")
-    lines, text = report.table(made_up(ROWS), paper, "small")
+    lines, text = told(made_up(ROWS), paper, "small")
     ours = lines.loc[lines["metric"] == "accuracy"].set_index("method")
     assert list(ours.index) == ["warp_maml", "maml", "warp_maml_1shot"]
     half = [1.96 * np.std(seed, ddof=1) / 2**0.5 for seed in ([50, 70], [60, 100])]
@@ -334,25 +335,24 @@ def test_the_table_has_intervals_over_tasks_and_the_papers_numbers():
     assert lines.loc[lines["metric"] == "normalisation_gain", "mean"].tolist() == pytest.approx([10] * 3)
     assert "| Warp-MAML | 80.0 ± 0.0 | 0.0 | 68.4 ± 0.6 | +11.6 | 70.0 ± 0.0 |" in text
     assert "- Size: `quick`: small.\n" in text
-    assert "## 5-shot" in text and "## 1-shot" in text and "not verified" in text
-    assert "(here:" not in text and "(here: textures)" in report.table(made_up(ROWS, source="textures"), paper, "")[1]
+    assert "## 5-shot" in text and "## 1-shot" in text and "not verified" in " ".join(text.split())
+    assert "(here:" not in text and "(here: textures)" in told(made_up(ROWS, source="textures"), paper)[1]
 
 
 def test_figures_are_drawn_with_and_without_one_shot_runs():
     for values, panels in ((ROWS, 4), ({"maml": ROWS["maml"]}, 2)):
         frame = made_up(values, "few_shot_tiered", "tiny-imagenet")
         paper = read_paper(REPO / "paper" / "warpgrad.csv", "1 tiered")
-        drawn = report.figures(frame, paper, [])
-        assert set(drawn) == {"few_shot", "few_shot_curves"} and len(drawn["few_shot_curves"].axes) == panels
-        assert "tiered-ImageNet (here: tiny-imagenet)" in drawn["few_shot"].get_suptitle()
-        curve = drawn["few_shot_curves"].axes[1].lines[0]
+        figures = drawn(frame, paper)
+        assert set(figures) == {"few_shot", "few_shot_curves"} and len(figures["few_shot_curves"].axes) == panels
+        assert "tiered-ImageNet (here: tiny-imagenet)" in figures["few_shot"].get_suptitle()
+        curve = figures["few_shot_curves"].axes[1].lines[0]
         assert curve.get_xdata().tolist() == [10, 20, 30] and curve.get_ydata().tolist() == pytest.approx([30] * 3)
 
 
 def test_methods_of_one_shot_alone_have_their_names_in_the_legend():
     values = ROWS | {"maml_wide_1shot": ROWS["warp_maml_1shot"]}
-    paper = read_paper(REPO / "paper" / "warpgrad.csv", "1 mini")
-    [legend] = report.figures(made_up(values), paper, [])["few_shot_curves"].legends
+    [legend] = report.few_shot_curves(made_up(values)).legends
     assert [text.get_text() for text in legend.get_texts()] == ["Warp-MAML", "MAML", "MAML (wide)"]
 
 
@@ -360,10 +360,10 @@ def test_a_state_of_a_user_comes_last_under_its_own_name():
     frame = made_up(ROWS | {"mine": [[0.3, 0.5]]})
     frame = frame.loc[(frame["method"] != "mine") | (frame["metric"] != "validation_error")]  # without its history
     paper = read_paper(REPO / "paper" / "warpgrad.csv", "1 mini")
-    lines, text = report.table(frame, paper, "small")
+    lines, text = told(frame, paper)
     assert list(lines["method"][:4]) == ["warp_maml", "maml", "warp_maml_1shot", "mine"]
     assert "| mine | 40.0 ± 19.6 | – | – | – | 30.0 ± 19.6 |\n\n## 1-shot" in text
-    [legend] = report.figures(frame, paper, [])["few_shot_curves"].legends
+    [legend] = report.few_shot_curves(frame).legends
     assert legend.get_texts()[-1].get_text() == "mine"
 
 

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import sizes
 import torch
+from told import told
 
 from leapwarp import catalogue
 from leapwarp.experiments.base import SIMULATED
@@ -70,11 +71,11 @@ def test_table_and_figure_are_made_from_rows():
         ]
     )
     value = frame.set_index(["method", "metric", "step"])["value"]
-    lines, text = report.table(frame, pd.DataFrame(), "a size")
+    lines, text = told(frame, pd.DataFrame())
     growth = lines.set_index(["method", "metric"])["mean"]
     for name in ("leap", "maml"):
         assert growth[name, "memory_growth"] == value[name, "memory", 3] / value[name, "memory", 1]
     assert f"| MAML | {value['maml', 'memory', 1] / 1e6:.1f} | {value['maml', 'memory', 3] / 1e6:.1f} |" in text
-    (figure,) = report.figures(frame, pd.DataFrame(), []).values()
+    figure = report.inner_cost(frame)
     drawn = [line.get_ydata().tolist() for line in figure.axes[0].lines]
     assert drawn[1] == pytest.approx([value["maml", "memory", step] / 1e6 for step in (1, 3)])

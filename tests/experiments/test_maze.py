@@ -8,6 +8,7 @@ import sizes
 import torch
 from cases import of_one
 from gymnasium.utils.env_checker import check_env
+from told import told
 from torch import nn
 
 from leapwarp import catalogue
@@ -422,6 +423,7 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(tmp_path, monkeypatch):
     assert (tmp_path / "seeds0.pt").exists() and untimed(run) == whole
 
 
+@pytest.mark.slow
 def test_the_plain_rnn_learns_a_small_maze():
     random, trained = (
         [value
@@ -475,13 +477,11 @@ def test_what_is_read_off_curves():
     frame = pd.concat([curve("rnn", seed, np.arange(20.0) + at) for seed, at in enumerate((0, 1, 5, 5))])
     assert quantity(frame, "final_return")["value"].tolist() == [18.5, 19.5, 23.5, 23.5]
     assert quantity(frame, "return_height")["value"].tolist() == [9.5, 10.5, 14.5, 14.5]
-    assert quantity(frame, "return_spread")["value"].tolist() == [3, 2, 2, 2]
-    assert quantity(frame.loc[frame["seed"] < 2], "return_spread").empty  # nothing can be said from two
-    assert report.quartile_width(frame, "return").to_dict() == {"rnn": pytest.approx(4.25)}  # quartiles 0.75 and 5
+    assert report.quartile_width(frame, "return") == {"rnn": pytest.approx(4.25)}  # quartiles 0.75 and 5
 
 
 def test_table_and_figures_are_made_from_rows(smoke, tmp_path):
-    lines, text = report.table(smoke, pd.DataFrame(), "a size")
+    lines, text = told(smoke, pd.DataFrame())
     assert set(lines["method"]) == set(catalogue.find("maze").methods)
     assert "| Random policy |" in text and "| Warp-RNN |" in text
     rows.write(tmp_path / "rows.csv", smoke)

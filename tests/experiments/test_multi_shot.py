@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from calls import REPO
 from cases import DOUBLE, dies_after, of_one, small_warped
 from sizes import one_run
+from told import told
 
 from leapwarp import fit, trees
 from leapwarp.data import textures
@@ -163,6 +164,7 @@ def run(data, name, checkpoints=None, **changed):
     return [record for record in records if not record[2].endswith("seconds")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reptile", "leap", "warp_leap"])
 def test_a_run_that_goes_on_from_its_checkpoint_ends_as_one_that_never_stopped(data, tmp_path, name):
     often = {"meta_steps": 3, "checkpoint_every": 1}
@@ -173,6 +175,7 @@ def test_a_run_that_goes_on_from_its_checkpoint_ends_as_one_that_never_stopped(d
     assert run(data, name, tmp_path, **often) == whole
 
 
+@pytest.mark.slow
 def test_nothing_that_is_chosen_sees_test_classes(data):
     test_rows = torch.isin(data.label, torch.tensor(data.split["test"]))
     spoilt = data._replace(images=torch.where(test_rows[:, None, None, None], 255 - data.images, data.images))
@@ -250,8 +253,8 @@ def test_steps_until_the_baseline_is_reached():
 def test_a_state_of_a_user_comes_last_under_its_own_name():
     paper = read_paper(REPO / "paper" / "warpgrad.csv", "multi")
     frame = made_up({("mine", 0): [0.1, 0.5, 0.5, 0.6], ("sgd_large", 0): [0.1, 0.3, 0.4]})  # and learns for longer
-    lines, text = report.table(frame, paper, "small")
+    lines, text = told(frame, paper)
     assert set(lines["method"]) == {"mine", "sgd_large"}
-    assert text.rstrip().splitlines()[-1] == "| mine | 60.0 | – | – | 42.5 | 5 | 1.00 |"
-    [legend] = [axes.get_legend() for axes in report.figures(frame, paper, [])["multi_shot"].axes[:1]]
+    assert text.index("| SGD, large batches |") < text.index("| mine | 60.0 | – | – | 42.5 | 5 | 1.00 |")
+    legend = report.multi_shot(frame, paper).axes[0].get_legend()
     assert [entry.get_text() for entry in legend.get_texts()] == ["SGD, large batches", "mine"]

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from calls import REPO
 from cases import DOUBLE, of_one
 from sizes import methods, one_run
+from told import told
 
 from leapwarp import fit
 from leapwarp.data import images
@@ -551,7 +553,7 @@ def test_table_3_is_complete_and_as_printed():
 
 
 def test_the_table_sets_ours_beside_the_papers_and_says_what_the_data_are():
-    lines, text = report.table(made_up(), read_paper(PAPER, "3"), "a small one")
+    lines, text = told(made_up(), read_paper(PAPER, "3"), "a small one", bold=True)
     assert "- Size: `quick`: a small one.\n" in text
     assert "| mnist | Leap | **20.5 ± 0.7** / **0.7** |" in text
     assert "| facescrub | Leap | 50.5 ± 0.7 / 19.9 |" in text
@@ -568,19 +570,30 @@ def test_the_table_sets_ours_beside_the_papers_and_says_what_the_data_are():
 
 
 def test_one_seed_or_a_missing_method_leave_gaps_and_no_error():
-    _, text = report.table(made_up((0,), skip=("hat", "scratch")), read_paper(PAPER, "3"), "")
+    _, text = told(made_up((0,), skip=("hat", "scratch")), read_paper(PAPER, "3"))
     assert "| mnist | HAT | – / 0.8 |" in text and "Against no pretraining" not in text
 
 
-def test_leads_are_over_the_best_other_method_of_the_same_seed():
+def test_ranks_are_among_the_methods_of_the_table_and_leave_facescrub_out():
     frame = made_up()
-    assert quantity(frame, "lead_mnist")["value"].tolist() == pytest.approx([5, 5])
-    assert quantity(frame, "area_lead_mnist")["value"].tolist() == pytest.approx([5, 5])
-    assert quantity(frame, "lead_facescrub")["value"].tolist() == pytest.approx([-15, -15])
+    rank, led = quantity(frame, "rank"), quantity(frame, "led")
+    assert set(rank["task"]) == set(frame["task"]) - {"", "facescrub"}
+    error = quantity(frame, "error").set_index(["method", "seed", "task"])["value"]
+    for (seed, task), mine in rank.groupby(["seed", "task"]):
+        errors = error.xs((seed, task), level=("seed", "task")).loc[mine["method"]].to_numpy()
+        better = (errors[:, None] > errors).sum(1) + (errors[:, None] == errors).sum(1) / 2 + 0.5
+        assert mine["value"].tolist() == pytest.approx(better.tolist())
+    assert set(led.loc[led["method"] == "leap", "value"]) == {100.0}
+    assert set(led.loc[led["method"] != "leap", "value"]) == {0.0}
+    assert quantity(made_up(skip=("hat",)), "rank").empty
+    assert not set(quantity(frame, "error_six")["task"]) & {"notmnist", "mnist"}
     assert quantity(frame, "error_mnist")["task"].unique().tolist() == ["mnist"]
-    assert quantity(made_up(skip=("hat",)), "lead_mnist").empty
-    ratio = quantity(frame, "parameter_ratio")
-    assert ratio.loc[ratio["method"] == "progressive", "value"].tolist() == [9.0] * 6
+
+
+def test_the_parameters_that_claim_l20_counts_are_those_of_the_models():
+    claims = yaml.safe_load((REPO / "paper/claims.yaml").read_text())["claims"]
+    (part,) = next(claim for claim in claims if claim["id"] == "L20")["parts"]
+    assert part["numbers"] == [PROGRESSIVE.parameters(64, 8), ENCODER.parameters(64, 8)]
 
 
 def test_the_map_shows_differences_to_no_pretraining():

@@ -8,13 +8,13 @@ import sizes
 import torch
 from calls import REPO
 from cases import DOUBLE
+from told import told
 
 from leapwarp.data import glyphs
 from leapwarp.experiments import omniglot
 from leapwarp.experiments.natural_gradient import report
 from leapwarp.experiments.natural_gradient.run import distance, layer_rows, whiten
 from leapwarp.experiments.omniglot import Subject, choose_damping, judge, train
-from leapwarp.experiments.omniglot_warp import report as omniglot_warp
 from leapwarp.models.convnet import Warp, convnet
 from leapwarp.report import __main__ as command
 from leapwarp.report import rows as result_rows
@@ -198,7 +198,7 @@ def test_table_4_is_complete_and_as_printed():
 
 
 def test_table_4_sets_ours_beside_the_papers_and_says_how_dampings_were_chosen():
-    lines, text = report.table(made_up(), read_paper(PAPER, "4"), "about this size alone")
+    lines, text = told(made_up(), read_paper(PAPER, "4"), "about this size alone")
     ours = lines.loc[lines["metric"] == "accuracy"].set_index("method")
     assert ours["ours_mean"].to_dict() == pytest.approx(
         {"sgd": 35, "kfac": 45, "kfac_exact": 50, "warp_linear": 65, "warp_nonlinear": 75}
@@ -214,7 +214,7 @@ def test_table_4_sets_ours_beside_the_papers_and_says_how_dampings_were_chosen()
 
 
 def test_table_2_sets_the_times_of_kfac_and_sgd_beside_warp_leaps():
-    _, text = omniglot_warp.table(made_up("omniglot_warp"), read_paper(PAPER, "2"), "a size")
+    _, text = told(made_up("omniglot_warp"), read_paper(PAPER, "2"))
     assert "| SGD (10× batch, rate) | 1.000 ± 0.000 | 2.0 |" in text
     assert "| KFAC | 2.000 ± 0.000 | 4.0 |" in text
     assert "| KFAC | 0 | 25.0 | 12.5 | 0.1 |" in text
@@ -228,6 +228,10 @@ def test_quantities_of_activations_average_over_layers():
     excess = quantity(frame, "excess_post")  # 7, 14, 21, 28 less 2 each
     assert excess["value"].tolist() == pytest.approx([15.5] * 4)
     assert set(zip(excess["seed"], excess["task"], strict=True)) == {(s, t) for s in (0, 1) for t in "AB"}
+    whitened = quantity(frame, "whitened")  # pre less post over pre less white, distances as means over layers
+    sides = {side: report.by_layer(frame, f"cov_{side}").mean(axis=1).to_numpy() for side in ("pre", "post", "white")}
+    share = (sides["pre"] - sides["post"]) / (sides["pre"] - sides["white"])
+    assert whitened["value"].tolist() == pytest.approx(share.tolist()) and len(share) == 4
     silent = frame.assign(value=frame["value"].where(~frame["metric"].isin(["mean_pre.3", "rms_pre.3"]), 0.0))
     assert report.offset(silent, "pre")["value"].tolist() == pytest.approx([0.75] * 4)
     assert quantity(frame.loc[frame["method"] == "sgd"], "offset_pre").empty
@@ -241,7 +245,7 @@ def test_figures_show_what_the_rows_say(tmp_path):
     assert drawn["after the warp"] == pytest.approx([7, 14, 21, 28])
     assert drawn["after it, whitened by\ntraining images"] == pytest.approx([2, 2, 2, 2])
     assert [c.lines[0].get_ydata().tolist() for c in mean.containers][1] == pytest.approx([-1, -2, -3, -4])
-    left, _ = report.picture(frame, paper).axes
+    left, _ = report.natural_gradient(frame, paper).axes
     assert [label.get_text() for label in left.get_yticklabels()][-1] == "SGD"
     points = [c.lines[0].get_xdata().tolist() for c in left.containers]
     assert points == [pytest.approx([x]) for x in (75, 81.3, 65, 68.0, 50, 45, 58.2, 35, 40.1)]

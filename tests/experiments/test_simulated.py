@@ -5,8 +5,8 @@ import math
 import pandas as pd
 import pytest
 import sizes
-import torch
 from cases import dies_after
+from told import drawn, told
 
 from leapwarp import catalogue
 from leapwarp.experiments.base import Trained
@@ -114,7 +114,7 @@ def made_up_surfaces():
 
 
 def test_the_table_of_surfaces_compares_with_gradient_descent_surface_by_surface():
-    lines, text = surface_report.table(made_up_surfaces(), PAPER, NOTE)
+    lines, text = told(made_up_surfaces(), PAPER)
     found = {(line["method"], line["metric"]): line for line in lines.to_dict("records")}
     assert found["warpgrad", "gap_area"]["mean"] == pytest.approx(0.3)
     assert found["warpgrad", "gap_area"]["below_gd"] == pytest.approx(0.1)
@@ -126,18 +126,7 @@ def test_the_table_of_surfaces_compares_with_gradient_descent_surface_by_surface
     assert surface_report.wins(made_up_surfaces(), "warpgrad") == pytest.approx((100 / 3, 100))
     assert "| 0.001 | +0.0500 ± 0.0000 (10, 100) |" in text and "| 0.01 | -0.1000" in text
     with pytest.raises(ValueError, match="found no rows of gd, needed gradient descent"):
-        surface_report.table(made_up_surfaces().loc[lambda frame: frame["method"] != "gd"], PAPER, NOTE)
-
-
-def test_the_interval_is_that_of_the_bootstrap_and_holds_the_spread_over_seeds():
-    stream = torch.Generator().manual_seed(0)
-    values = [torch.randn(1000, generator=stream, dtype=torch.float64).numpy() + shift for shift in (0, 0.5, 1)]
-    effect, low, high = surface_report.interval(values)
-    assert effect == pytest.approx(0.5, abs=0.1)
-    assert high - low > 1  # the seeds are half a unit apart, and their means known to 0.03
-    same = surface_report.interval([value - value.mean() for value in values])
-    assert same[2] - same[1] == pytest.approx(2 * 1.96 * math.sqrt(1 / 1000 / 3) * math.sqrt(3 / 2), rel=0.1)
-    assert all(math.isnan(bound) for bound in surface_report.interval(values[:1])[1:])
+        told(made_up_surfaces().loc[lambda frame: frame["method"] != "gd"], PAPER)
 
 
 def sine_rows(method, seed, losses, rate=0.001):
@@ -149,11 +138,18 @@ def sine_rows(method, seed, losses, rate=0.001):
     return rows.rows(found, experiment="sine", method=method, seed=seed, **FIXED)
 
 
+def test_what_is_kept_is_half_of_what_was_learnt_less_what_was_forgotten():
+    frame = sine_rows("warpgrad", 0, [3, 4])
+    frame.loc[frame["metric"] == "log_forgetting_shuffled", "value"] = [1.0, 2.5]
+    assert quantity(frame, "kept")["value"].tolist() == [-1.5, -2.0]
+    assert quantity(frame, "kept_shuffled")["value"].tolist() == [0.5, -0.5]
+
+
 def test_the_table_of_sines_has_both_orders_and_the_rates_that_were_chosen():
     frame = pd.concat([sine_rows("warpgrad", 0, [1, 2]), sine_rows("warpgrad", 1, [2, 3])])
     frame = pd.concat([frame, sine_rows("replay", 0, [4, 4], 0.1), sine_rows("replay", 1, [5, 5], 0.03)])
-    lines, text = sine_report.table(frame, PAPER, NOTE)
-    assert len(lines) == 2 * len(sine_report.QUANTITIES)
+    lines, text = told(frame, PAPER)
+    assert len(lines) == 2 * len(sine_report.ORDERS) * len(sine_report.SEEN)
     found = {(line["method"], line["metric"]): line for line in lines.to_dict("records")}
     assert found["warpgrad", "forgetting_shuffled"]["mean"] == pytest.approx(2.0)
     assert found["warpgrad", "forgetting_shuffled"]["std"] == pytest.approx(math.sqrt(0.5))
@@ -171,7 +167,7 @@ def test_every_quantity_of_these_experiments_is_measured(smoke):
 
 
 def test_figure_4_draws_both_paths_from_one_start_and_in_both_spaces(smoke):
-    figure = surface_report.figures(smoke["surfaces"], PAPER, [])["surfaces_paths"]
+    figure = surface_report.surfaces_paths(smoke["surfaces"])
     settings = sizes.methods("surfaces")["warpgrad"].settings
     n = settings.n_examples
     assert len(figure.axes) == 2 * n
@@ -188,17 +184,17 @@ def test_figure_4_draws_both_paths_from_one_start_and_in_both_spaces(smoke):
 
 
 def test_figures_draw_every_method_and_say_where_numbers_are_missing(smoke):
-    drawn = surface_report.figures(smoke["surfaces"], PAPER, []) | sine_report.figures(smoke["sine"], PAPER, [])
-    assert set(drawn) == {name for experiment in EXPERIMENTS for name in catalogue.find(experiment).figures}
-    curves = [len(axes.lines) for axes in drawn["surfaces_curves"].axes]
+    figures = drawn(smoke["surfaces"]) | drawn(smoke["sine"])
+    assert set(figures) == {name for experiment in EXPERIMENTS for name in catalogue.find(experiment).figures}
+    curves = [len(axes.lines) for axes in figures["surfaces_curves"].axes]
     assert curves == [6, 4]
-    losses = drawn["sine_losses"].axes
+    losses = figures["sine_losses"].axes
     assert len(losses) == 2 * len(sine_report.LINES) and all(len(axes.lines) == 5 for axes in losses)
-    assert len(drawn["sine_predictions"].axes) == 4 * 5
+    assert len(figures["sine_predictions"].axes) == 4 * 5
     bare = smoke["surfaces"].loc[lambda frame: ~frame["metric"].str.startswith(("native", "warped", "example"))]
-    empty = surface_report.paths(bare)
+    empty = surface_report.surfaces_paths(bare)
     assert "hold no paths" in empty.axes[0].texts[0].get_text()
-    missing = sine_report.predictions(smoke["sine"].assign(seed=1))
+    missing = sine_report.sine_predictions(smoke["sine"].assign(seed=1))
     assert "hold no predictions" in missing.axes[0].texts[0].get_text()
 
 
@@ -212,7 +208,7 @@ def test_sine_curves_are_means_over_seeds():
             for suffix in ("", "_shuffled")
         ]
         parts.append(rows.rows(found, experiment="sine", method="warpgrad", seed=seed, **FIXED))
-    figure = sine_report.losses(pd.concat(parts))
+    figure = sine_report.sine_losses(pd.concat(parts))
     for axes in figure.axes:
         assert [line.get_ydata()[4] for line in axes.lines] == pytest.approx([2, 3, 4, 5, 6])
         assert [text.get_text() for text in axes.texts] in ([*"01234"], [*"13420"])

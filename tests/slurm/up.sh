@@ -29,8 +29,9 @@ if ! munge -n >/dev/null 2>&1; then
     echo $! >"$sandbox/munged.pid"
 fi
 
-# More CPUs and memory than there are (config_overrides), so that several jobs run at once. SLURM reads its configuration
-# from /etc/slurm only: the srun inside a job would not find it elsewhere.
+# More CPUs and memory than there are (config_overrides), so that several jobs run at once; long timeouts, because a busy
+# machine takes a while to answer. SLURM reads its configuration from /etc/slurm only: the srun inside a job would not
+# find it elsewhere.
 cat >/etc/slurm/slurm.conf <<CONF
 ClusterName=sandbox
 SlurmctldHost=$host(127.0.0.1)
@@ -62,6 +63,10 @@ GresTypes=gpu
 ReturnToService=2
 MinJobAge=600
 KillWait=${SLURM_KILL_WAIT:-30}
+MessageTimeout=60
+UnkillableStepTimeout=300
+BatchStartTimeout=300
+SlurmdTimeout=0
 InactiveLimit=0
 Waittime=0
 NodeName=$host NodeAddr=127.0.0.1 CPUs=8 RealMemory=64000 Gres=gpu:4 State=UNKNOWN
@@ -71,15 +76,15 @@ CONF
 for i in 0 1 2 3; do [ -e "$sandbox/gpu$i" ] || mknod "$sandbox/gpu$i" c 1 3; done
 echo "Name=gpu File=$sandbox/gpu[0-3]" >/etc/slurm/gres.conf
 
-for _ in $(seq 100); do munge -n >/dev/null 2>&1 && break; sleep 0.1; done
+for _ in $(seq 3000); do munge -n >/dev/null 2>&1 && break; sleep 0.1; done
 slurmctld -D -i -c >"$sandbox/log/slurmctld.out" 2>&1 &
 echo $! >"$sandbox/slurmctld.pid"
 slurmd -D -c -N "$host" >"$sandbox/log/slurmd.out" 2>&1 &
 echo $! >"$sandbox/slurmd.pid"
-for _ in $(seq 200); do
+for _ in $(seq 3000); do
     if sinfo -h -o %T 2>/dev/null | grep -qE 'idle|mixed|allocated'; then exit 0; fi
     sleep 0.1
 done
-echo "SLURM did not come up within 20 seconds; its logs:" >&2
+echo "SLURM did not come up within five minutes; its logs:" >&2
 tail -n 20 "$sandbox"/log/* >&2
 exit 1

@@ -5,12 +5,26 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 
 import pytest
 import torch
 import yaml
-from calls import NAME, REPO, SIZE, caught, edit, evaluated, rows_of, snakemake, snakemake_command, step_to, trained
+from calls import (
+    NAME,
+    PATIENCE,
+    REPO,
+    SIZE,
+    call,
+    caught,
+    edit,
+    evaluated,
+    rows_of,
+    snakemake,
+    snakemake_command,
+    step_to,
+    trained,
+    work_out_settings,
+)
 
 pytestmark = pytest.mark.slow
 HERE = f"results/{SIZE}/{NAME}"
@@ -19,6 +33,7 @@ HISTORY = f"{HERE}/states/leap/tasks1/seeds0-1.csv"
 RUN = f"{HERE}/runs/leap/seeds0-1.csv"
 CHECKPOINT = f"{HERE}/checkpoints/leap/tasks1/seeds0_1.pt"
 ROWS = f"{HERE}/rows.csv"
+TABLE = f"{HERE}/table1.csv"
 SMALL = json.dumps(yaml.safe_load((REPO / "workflow/sizes/smoke.yaml").read_text())["experiments"][NAME]["settings"])
 LEAP = [("leap", 1, "0 1")]  # as `trained` gives it
 ITS_EVALUATION = [("leap", "0-1")]  # as `evaluated` gives it
@@ -30,9 +45,23 @@ def fresh(tmp_path, empty):
 
 
 @pytest.fixture
+def begun(done):
+    """The same without what leap has left."""
+    for path in (STATE, HISTORY, RUN, ROWS):
+        (done / path).unlink()
+    shutil.rmtree(done / HERE / "checkpoints/leap")
+    return done
+
+
+@pytest.fixture
 def done(tmp_path, finished):
     """A copy of `finished` to do damage in."""
     return shutil.copytree(finished, tmp_path / "here")
+
+
+def to_rows(folder):
+    """snakemake, as far as the rows of the experiment."""
+    return snakemake(folder, ROWS)
 
 
 def lose(folder, *files):
@@ -41,10 +70,10 @@ def lose(folder, *files):
         (folder / name).unlink()
 
 
-def check_whole(folder, finished):
+def check_whole(folder, finished, target=ROWS):
     """Everything is there, with the rows of a run that nothing happened to, and snakemake agrees."""
     assert rows_of(folder / ROWS) == rows_of(finished / ROWS)
-    assert "Nothing to be done" in snakemake(folder).stdout
+    assert "Nothing to be done" in snakemake(folder, target).stdout
     left = [path for path in (folder / "results").rglob(".*") if path.name != ".gitkeep"]
     assert not left, left  # no locks, no half-written files
 
@@ -54,6 +83,11 @@ def check_one_error(result, *messages):
     assert "Traceback" not in result.stdout, result.stdout
     for message in messages:
         assert message in result.stdout, result.stdout
+
+
+def train(folder, *args):
+    """The command `train` beside the workflow."""
+    return call(folder, "leapwarp.experiments.command", "train", *args)
 
 
 def start(folder, *args, command="train"):
@@ -66,66 +100,67 @@ def start(folder, *args, command="train"):
 def test_a_training_that_is_killed_is_resumed(fresh, finished):
     parent, run = start(fresh)
     run.kill()
-    assert parent.wait(240) != 0
+    assert parent.wait(PATIENCE) != 0
     text = (fresh / "snakemake.log").read_text()
     assert "Error in rule train" in text and "logs/train/leap/tasks1/seeds0-1.log" in text
     assert [method for method, _, _ in trained(text)] == ["leap", "reptile"]  # one failure did not stop the others
     assert [method for method, _ in evaluated(text)] == ["reptile", "scratch"]
     again = snakemake(fresh)
     assert again.returncode == 0 and trained(again.stdout) == LEAP and evaluated(again.stdout) == ITS_EVALUATION
-    check_whole(fresh, finished)
+    check_whole(fresh, finished, "all")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_a_run_that_is_told_to_stop_says_so_and_is_resumed(fresh, finished, command):
-    parent, run = start(fresh, command=command)
+def test_a_run_that_is_told_to_stop_says_so_and_is_resumed(begun, finished, command):
+    parent, run = start(begun, ROWS, command=command)
     run.send_signal(signal.SIGTERM)
     run.resume()
-    assert parent.wait(240) != 0
-    text = (fresh / "snakemake.log").read_text()
+    assert parent.wait(PATIENCE) != 0
+    text = (begun / "snakemake.log").read_text()
     name = "leap, 1 tasks" if command == "train" else "leap, evaluation"
     assert f"{name}: stopped by SIGTERM; started again, it goes on" in text
     assert "non-zero exit status 75" in text and "Traceback" not in text
-    again = snakemake(fresh)
+    again = to_rows(begun)
     assert again.returncode == 0 and trained(again.stdout) == (LEAP if command == "train" else [])
-    check_whole(fresh, finished)
+    check_whole(begun, finished)
 
 
-def test_an_evaluation_that_is_killed_keeps_what_it_has_evaluated(fresh, finished):
-    parent, run = start(fresh, command="evaluate")
-    first = fresh / f"{HERE}/checkpoints/leap/seed0-tasks1-evaluated.pt"
+def test_an_evaluation_that_is_killed_keeps_what_it_has_evaluated(begun, finished):
+    parent, run = start(begun, ROWS, command="evaluate")
+    first = begun / f"{HERE}/checkpoints/leap/seed0-tasks1-evaluated.pt"
     step_to(run, first)
     run.kill()
-    assert parent.wait(240) != 0
-    assert "Error in rule evaluate" in (fresh / "snakemake.log").read_text()
+    assert parent.wait(PATIENCE) != 0
+    assert "Error in rule evaluate" in (begun / "snakemake.log").read_text()
     made = first.stat().st_mtime_ns
-    again = snakemake(fresh)
+    again = to_rows(begun)
     assert again.returncode == 0 and trained(again.stdout) == [] and evaluated(again.stdout) == ITS_EVALUATION
     assert first.stat().st_mtime_ns == made  # read, and not made anew
-    check_whole(fresh, finished)
+    check_whole(begun, finished)
 
 
-def test_a_snakemake_that_is_killed_leaves_a_lock_and_runs_that_are_not_disturbed(fresh, finished):
-    parent, run = start(fresh)
+def test_a_snakemake_that_is_killed_leaves_a_lock_and_runs_that_are_not_disturbed(begun, finished):
+    parent, run = start(begun, ROWS)
     parent.kill()
     parent.wait()
-    check_one_error(snakemake(fresh), "Directory cannot be locked", "--unlock")
-    assert snakemake(fresh, "--unlock").returncode == 0
-    check_one_error(snakemake(fresh, STATE), "another process is at work on this run", "Wait until it has ended")
+    check_one_error(to_rows(begun), "Directory cannot be locked", "--unlock")
+    assert snakemake(begun, "--unlock").returncode == 0
+    check_one_error(snakemake(begun, STATE), "another process is at work on this run", "Wait until it has ended")
     run.resume()
-    run.wait(60)
-    again = snakemake(fresh)
+    run.wait(PATIENCE)
+    again = to_rows(begun)
     assert again.returncode == 0, again.stdout
-    assert trained(again.stdout) == [("reptile", 1, "0 1")]  # what the orphan computed is not computed again
-    check_whole(fresh, finished)
+    assert trained(again.stdout) == []  # what the orphan computed is not computed again
+    assert evaluated(again.stdout) == ITS_EVALUATION
+    check_whole(begun, finished)
 
 
-def test_a_second_snakemake_in_the_same_folder_is_refused(fresh, finished):
-    parent, run = start(fresh)
-    check_one_error(snakemake(fresh), "Directory cannot be locked")
+def test_a_second_snakemake_in_the_same_folder_is_refused(begun, finished):
+    parent, run = start(begun)
+    check_one_error(snakemake(begun), "Directory cannot be locked")
     run.resume()
-    assert parent.wait(120) == 0
-    check_whole(fresh, finished)
+    assert parent.wait(PATIENCE) == 0
+    check_whole(begun, finished, "all")
 
 
 @pytest.fixture
@@ -151,39 +186,39 @@ def test_a_full_disk(fresh, finished, mount):
     folder = fresh / f"results/{SIZE}"
     folder.mkdir()
     mount(folder, "-t", "tmpfs", "-o", "size=100k", "tmpfs")
-    check_one_error(snakemake(fresh), "cannot be written (No space left on device)", "Make room")
+    check_one_error(to_rows(fresh), "cannot be written (No space left on device)", "Make room")
     mount(folder, "-o", "remount,size=20m")
-    assert snakemake(fresh).returncode == 0
+    assert to_rows(fresh).returncode == 0
     check_whole(fresh, finished)
 
 
 def test_a_disk_that_fills_up_during_a_run_leaves_the_last_checkpoint(tmp_path, mount, made_up_alphabets):
     """Beside the workflow: a disk that is full from some moment on."""
     mount(tmp_path, "-t", "tmpfs", "-o", "size=1m", "tmpfs")
-    command = [sys.executable, "-m", "leapwarp.experiments", "train", NAME, "--method", "leap", "--n-tasks", "1"]
-    command += ["--seeds", "0", "--data", str(made_up_alphabets), "--settings", SMALL]
+    command = [NAME, "--method", "leap", "--n-tasks", 1, "--seeds", 0, "--data", made_up_alphabets, "--settings", SMALL]
     command += ["--out", "state.safetensors", "--history", "history.csv", "--checkpoints", "."]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert train(tmp_path, *command).returncode == 0
     whole = rows_of(tmp_path / "history.csv")
     (tmp_path / "history.csv").unlink()
     (tmp_path / "state.safetensors").unlink()
     with pytest.raises(OSError, match="No space"):
         (tmp_path / "ballast").write_bytes(bytes(2 << 20))
-    full = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert full.returncode == 1 and "cannot be written (No space left on device)" in full.stderr
-    assert "Traceback" not in full.stderr and not (tmp_path / "history.csv").exists()
+    full = train(tmp_path, *command)
+    assert full.returncode == 1 and "cannot be written (No space left on device)" in full.stdout
+    assert "Traceback" not in full.stdout and not (tmp_path / "history.csv").exists()
     (tmp_path / "ballast").unlink()
-    again = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert "resumed at meta-step" in again.stdout
+    again = train(tmp_path, *command)
+    assert again.returncode == 0 and "resumed at meta-step" in again.stdout
     assert rows_of(tmp_path / "history.csv") == whole
 
 
 def test_results_that_cannot_be_written(done, finished, mount):
     folder = done / "results"
     edit(done / f"{SIZE}.yaml", lambda size: size["experiments"][NAME].update(n_tasks=[1, 2]))
+    work_out_settings(done)
     mount(folder, "--bind", str(folder))
     mount(folder, "-o", "remount,ro,bind")
-    result = snakemake(done)
+    result = to_rows(done)
     assert result.returncode != 0 and "Traceback" not in result.stdout
     assert "Write-protected" in result.stdout or "Read-only file system" in result.stdout
     subprocess.run(["mount", "-o", "remount,rw,bind", str(folder)], check=True)
@@ -195,9 +230,9 @@ def test_a_damaged_checkpoint(done, finished):
     path = done / CHECKPOINT
     path.write_bytes(path.read_bytes()[:-1000])
     lose(done, STATE, HISTORY, RUN)
-    check_one_error(snakemake(done), f"checkpoint {CHECKPOINT} is damaged", "Delete it to start this run from its")
+    check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} is damaged", "Delete it to start this run from its")
     path.unlink()
-    again = snakemake(done)
+    again = to_rows(done)
     assert again.returncode == 0 and trained(again.stdout) == LEAP
     check_whole(done, finished)
 
@@ -207,9 +242,9 @@ def test_a_checkpoint_of_another_run(done, finished):
     run = torch.load(other, weights_only=True)
     torch.save(run | {"finished": False}, done / CHECKPOINT)
     lose(done, STATE, HISTORY, RUN)
-    check_one_error(snakemake(done), f"checkpoint {CHECKPOINT} is of an unfinished run", "method is 'reptile', this")
+    check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} is of an unfinished run", "method is 'reptile', this")
     (done / CHECKPOINT).unlink()
-    assert snakemake(done).returncode == 0
+    assert to_rows(done).returncode == 0
     check_whole(done, finished)
 
 
@@ -218,9 +253,9 @@ def test_a_checkpoint_of_an_older_version(done, finished):
     old = json.dumps(json.loads(run["fingerprint"]) | {"profile": "smoke"})
     torch.save(run | {"fingerprint": old}, done / CHECKPOINT)
     lose(done, STATE, HISTORY, RUN)
-    check_one_error(snakemake(done), f"checkpoint {CHECKPOINT} was written by an older version of leapwarp. Delete it")
+    check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} was written by an older version of leapwarp. Delete it")
     (done / CHECKPOINT).unlink()
-    assert snakemake(done).returncode == 0
+    assert to_rows(done).returncode == 0
     check_whole(done, finished)
 
 
@@ -230,9 +265,9 @@ def test_a_damaged_state(done, finished):
     damaged[-5] ^= 0xFF
     path.write_bytes(damaged)
     lose(done, RUN)
-    check_one_error(snakemake(done), f"{STATE}: damaged, found checksum", "Delete it and run its rule again")
+    check_one_error(to_rows(done), f"{STATE}: damaged, found checksum", "Delete it and run its rule again")
     path.unlink()
-    again = snakemake(done)
+    again = to_rows(done)
     assert again.returncode == 0 and trained(again.stdout) == LEAP
     check_whole(done, finished)
 
@@ -241,9 +276,9 @@ def test_a_state_of_another_method(done, finished):
     good = (done / STATE).read_bytes()
     shutil.copy(done / STATE.replace("leap/tasks1", "reptile/tasks1"), done / STATE)
     lose(done, RUN)
-    check_one_error(snakemake(done), f"{STATE}: is a state of reptile in {NAME}, needed one of leap in {NAME}")
+    check_one_error(to_rows(done), f"{STATE}: is a state of reptile in {NAME}, needed one of leap in {NAME}")
     (done / STATE).write_bytes(good)
-    assert snakemake(done).returncode == 0
+    assert to_rows(done).returncode == 0
     check_whole(done, finished)
 
 
@@ -253,12 +288,13 @@ def test_a_damaged_data_file(done, finished):
     bad[-5] ^= 0xFF
     path.write_bytes(bad)
     advice = "Delete it and run `python -m leapwarp.data.prepare` again"
-    check_one_error(snakemake(done), "alphabets.safetensors: damaged, found checksum", advice)
+    check_one_error(snakemake(done, RUN), "alphabets.safetensors: damaged, found checksum", advice)
     path.write_bytes(good)
-    assert snakemake(done).returncode == 0
+    assert snakemake(done, RUN).returncode == 0
     log = (done / f"{HERE}/logs/train/leap/tasks1/seeds0-1.log").read_text()
     assert "seed 1: resumed at meta-step" in log  # its checkpoint is read, nothing is trained again
-    check_whole(done, finished)
+    assert rows_of(done / RUN) == rows_of(finished / RUN)
+    assert "Nothing to be done" in snakemake(done, RUN).stdout
 
 
 @pytest.mark.parametrize("name", [HISTORY, RUN, ROWS])
@@ -267,11 +303,12 @@ def test_a_damaged_csv(done, finished, name):
     path.write_text(path.read_text()[:-30])
     if name == HISTORY:
         lose(done, RUN)
-    check_one_error(snakemake(done), f"{name}: found", "Delete the file and run its rule again")
+    target = TABLE if name == ROWS else ROWS
+    check_one_error(snakemake(done, target), f"{name}: found", "Delete the file and run its rule again")
     path.unlink()
     if name == RUN:
         (done / ROWS).unlink(missing_ok=True)
-    again = snakemake(done)
+    again = snakemake(done, target)
     assert again.returncode == 0
     assert trained(again.stdout) == (LEAP if name == HISTORY else [])
     assert evaluated(again.stdout) == ([] if name == ROWS else ITS_EVALUATION)
@@ -305,6 +342,7 @@ def test_a_damaged_csv(done, finished, name):
 )
 def test_an_edited_config_or_size_trains_only_what_it_changes(done, file, change, trains, evaluates):
     edit(done / f"{file}.yaml", change)
+    work_out_settings(done)
     dry = snakemake(done, "--dry-run").stdout
     assert (trained(dry), evaluated(dry)) == (trains, evaluates)
 
@@ -312,7 +350,7 @@ def test_an_edited_config_or_size_trains_only_what_it_changes(done, file, change
 def test_other_data_rerun_everything(fresh):
     (fresh / "results/data/alphabets.safetensors").unlink()
     edit(fresh / "config.yaml", lambda config: config["methods"].update({NAME: ["scratch"]}))
-    assert snakemake(fresh).returncode == 0
+    assert to_rows(fresh).returncode == 0
     assert evaluated(snakemake(fresh, "--dry-run").stdout) == []
     edit(fresh / "config.yaml", lambda config: config["data"].update(source="auto"))
     again = snakemake(fresh, "--dry-run").stdout
@@ -326,14 +364,15 @@ def test_a_file_of_an_unknown_method_or_count_is_refused_by_name(done):
 
 def test_a_loss_that_is_not_finite(fresh):
     """The same experiment with a learning rate at which nothing can converge."""
-    command = [sys.executable, "-m", "leapwarp.experiments", "train", NAME, "--method", "leap", "--n-tasks", "1"]
     settings = json.dumps(json.loads(SMALL) | {"inner_lr": 1e30})
-    command += ["--seeds", "0", "--data", "results/data/alphabets.safetensors", "--settings", settings]
+    command = [NAME, "--method", "leap", "--n-tasks", 1, "--seeds", 0, "--settings", settings]
+    command += ["--data", "results/data/alphabets.safetensors"]
     command += ["--out", "state.safetensors", "--history", "history.csv", "--checkpoints", "checkpoints"]
-    result = subprocess.run(command, cwd=fresh, capture_output=True, text=True)
-    assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert result.stderr.startswith("error: leap, 1 tasks: leap, 1 tasks, seed 0, meta-step 0: the training loss of")
-    assert "lower the task or meta learning rate" in result.stderr
+    result = train(fresh, *command)
+    assert result.returncode == 1 and "Traceback" not in result.stdout
+    [error] = [line for line in result.stdout.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: leap, 1 tasks: leap, 1 tasks, seed 0, meta-step 0: the training loss of")
+    assert "lower the task or meta learning rate" in error
     assert not (fresh / "state.safetensors").exists()
 
 

@@ -10,7 +10,20 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from calls import NAME, REPO, SIZE, caught, edit, jobs_of, rows_of, snakemake, snakemake_command, step_to, trained
+from calls import (
+    NAME,
+    PATIENCE,
+    REPO,
+    SIZE,
+    caught,
+    edit,
+    jobs_of,
+    rows_of,
+    snakemake,
+    snakemake_command,
+    step_to,
+    trained,
+)
 
 pytestmark = pytest.mark.skipif(
     not find_spec("snakemake_executor_plugin_slurm"), reason="needs the SLURM plugin: make test-slurm installs it"
@@ -91,13 +104,13 @@ def slurm(tmp_path_factory):
     sandbox.parent.chmod(0o755)
     environment = os.environ | {"SLURM_SANDBOX": str(sandbox)}
     try:
-        up = subprocess.run([HERE / "up.sh"], env=environment, timeout=120, stderr=subprocess.PIPE, text=True)
+        up = subprocess.run([HERE / "up.sh"], env=environment, timeout=PATIENCE, stderr=subprocess.PIPE, text=True)
         assert up.returncode == 0, up.stderr
         started = daemons(sandbox)
         assert len(started) == 3
         yield sandbox
     finally:
-        subprocess.run([HERE / "down.sh"], env=environment, check=True, timeout=60)
+        subprocess.run([HERE / "down.sh"], env=environment, check=True, timeout=PATIENCE)
     assert not [p for p in started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     assert not Path("/etc/slurm/slurm.conf").exists() and not Path("/etc/slurm/gres.conf").exists()
 
@@ -152,7 +165,7 @@ def test_jobs_that_are_killed_or_whose_time_is_over_are_resumed(slurm, tmp_path,
     [evaluation] = caught(folder, parent, "leap", command="evaluate")
     step_to(evaluation, here / "checkpoints/leap/seed0-tasks1-evaluated.pt")
     end(evaluation, evaluation.environ()["SLURM_JOB_ID"])
-    assert parent.wait(240) == 0, log.read_text()
+    assert parent.wait(PATIENCE) == 0, log.read_text()
 
     text = log.read_text()
     assert len(set(submitted(text))) == 8  # two trainings twice, three evaluations of which one twice
@@ -166,6 +179,11 @@ def test_jobs_that_are_killed_or_whose_time_is_over_are_resumed(slurm, tmp_path,
 
 
 def end(run, job):
-    """Let SLURM end a suspended run, whose time it shortens to the five minutes that are left for saving."""
-    subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=5"], check=True)
-    run.wait(120)  # SLURM wakes what is suspended when it sends the signal: nothing else lets this run end
+    """Let SLURM end a suspended run, whose time it shortens to the five minutes that are left for saving.
+
+    The limit counts from the job's start, which on a slow machine may be minutes ago.
+    """
+    ran = subprocess.run(["squeue", "-h", "-j", job, "-o", "%M"], check=True, capture_output=True, text=True).stdout
+    seconds = sum(int(part) * 60**place for place, part in enumerate(reversed(re.split("[:-]", ran.strip()))))
+    subprocess.run(["scontrol", "update", f"JobId={job}", f"TimeLimit={seconds // 60 + 5}"], check=True)
+    run.wait(PATIENCE)  # SLURM wakes what is suspended when it sends the signal: nothing else lets this run end

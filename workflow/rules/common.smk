@@ -121,7 +121,9 @@ def data_option(wildcards, input):
 def winner_file(wildcards):
     """The settings that a run takes from a random search, where config.yaml says so and the method is searched."""
     jobs = of(wildcards)
-    if not config["search"]["use"] or wildcards.method not in jobs.search.get("methods", []):
+    asked = config["search"]["use"]
+    used = size_of(wildcards.size).search_used if asked == "auto" else asked
+    if not used or wildcards.method not in jobs.search.get("methods", []):
         return []
     return [f"results/{wildcards.size}/search/{wildcards.experiment}/{wildcards.method}/winner.yaml"]
 
@@ -137,6 +139,12 @@ def size_of(name):
 
 def decides(size):
     return size_of(size).decides
+
+
+def stated_power(size):
+    """The table of power beside the file of a size, where it has one."""
+    path = SIZE_FILE if size == SIZE else plan.size_path(size, SIZES)
+    return [str(table) for table in [Path(path).with_suffix(".power.csv")] if table.exists()]
 
 
 def about_size(size):

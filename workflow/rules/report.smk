@@ -18,9 +18,10 @@ rule gather:
 
 
 rule table:
-    """Ours beside the paper's numbers: mean, standard deviation, number of seeds."""
+    """Ours beside the paper's numbers, and the document that the page and the snapshot render."""
     input:
         rows="results/{size}/{experiment}/rows.csv",
+        runs="results/{size}/{experiment}/runs.json",
         paper=lambda wildcards: paper_numbers(of(wildcards).about),
     output:
         csv=report(
@@ -31,6 +32,7 @@ rule table:
             labels={"file": "{table}", "size": "{size}"},
         ),
         md="results/{size}/{experiment}/{table}.md",
+        document="results/{size}/{experiment}/{table}.json",
     log:
         "results/{size}/{experiment}/logs/{table}.log",
     priority: 100
@@ -40,6 +42,7 @@ rule table:
         where=lambda wildcards: of(wildcards).where,
         note=lambda wildcards: of(wildcards).note,
         names=lambda wildcards: names(of(wildcards).about),
+        captions=lambda wildcards: of(wildcards).about.figures,
         folder=output_folder,
     shell:
         "python -m leapwarp.report table {params.where:q} --rows {input.rows:q} --paper {input.paper:q}"
@@ -66,6 +69,7 @@ for name, jobs in JOBS.items():
                 )
                 for figure in jobs.about.figures
             ],
+            [f"results/{{size}}/{name}/figures/{figure}.pdf" for figure in jobs.about.figures],
         log:
             f"results/{{size}}/{name}/logs/figures.log",
         priority: 100
@@ -87,6 +91,7 @@ rule claims:
     input:
         claims=(CHECKOUT / "paper/claims.yaml").as_posix(),
         rows=lambda wildcards: [f"{jobs.folder}/rows.csv" for jobs in planned(wildcards.size)[0].values()],
+        power=lambda wildcards: stated_power(wildcards.size),
     output:
         report(
             "results/{size}/claims.csv",
@@ -102,10 +107,11 @@ rule claims:
     params:
         decides=lambda wildcards: decides(wildcards.size),
         wheres=lambda wildcards: wheres(wildcards.size),
+        power=lambda wildcards, input: ["--power", *input.power] if input.power else [],
     shell:
         "python -m leapwarp.report.claims decide --claims {input.claims:q} --size {wildcards.size}"
-        " --decides {params.decides} --experiments {params.wheres:q} --rows {input.rows:q} --out {output:q}"
-        " > {log:q} 2>&1"
+        " --decides {params.decides} {params.power:q} --experiments {params.wheres:q} --rows {input.rows:q}"
+        " --out {output:q} > {log:q} 2>&1"
 
 
 rule all_claims:
@@ -149,7 +155,6 @@ rule page:
         folder=output_folder,
         wheres=lambda wildcards: wheres(wildcards.size),
         about=lambda wildcards: about_size(wildcards.size),
-        captions=lambda wildcards: [jobs.about.figures for jobs in planned(wildcards.size)[0].values()],
         searched=searched,
     shell:
         "python -m leapwarp.report.page --folder {params.folder:q} --experiments {params.wheres:q}"

@@ -62,13 +62,14 @@ rule search_figure:
     input:
         "results/{size}/search/{experiment}/{method}/trials.csv",
     output:
-        report(
+        png=report(
             "results/{size}/search/{experiment}/{method}/search.png",
             caption="../report/search.rst",
             category="search",
             subcategory="{experiment}",
             labels={"file": "{method}", "size": "{size}"},
         ),
+        pdf="results/{size}/search/{experiment}/{method}/search.pdf",
     log:
         "results/{size}/search/{experiment}/logs/{method}/figure.log",
     priority: 100
@@ -78,7 +79,7 @@ rule search_figure:
         where=lambda wildcards: of(wildcards).where,
         looks=lambda wildcards: looks(of(wildcards).about),
     shell:
-        "python -m leapwarp.report.search figure --experiment {params.where:q} --trials {input:q} --out {output:q}"
+        "python -m leapwarp.report.search figure --experiment {params.where:q} --trials {input:q} --out {output.png:q}"
         " > {log:q} 2>&1"
 
 

@@ -75,6 +75,7 @@ class Trained(NamedTuple):
 def trained(fitted: Fitted, history: list[Record]) -> Trained:
     """What `fit` gives for one run, with the history as the experiment wants it."""
     counted: list[Record] = [("", None, "meta_steps", fitted.meta_steps), ("", None, "meta_seconds", fitted.seconds)]
+    counted += [("", None, name, value) for name, value in fitted.moved.items()]
     return Trained(fitted.state, history + counted, fitted.seconds, fitted.error)
 
 

@@ -312,7 +312,7 @@ def _evaluate(job: Job, options: argparse.Namespace) -> None:
     histories = options.histories or [None] * len(options.states)
     for path, history in zip(options.states, histories, strict=True):
         found += read_learnt(job, path, history)
-    frames, origins, arrays = [], [], {}
+    frames, origins, arrays, errors = [], [], {}, []
     for each in found:
         learnt = {key: value for key, value in each.training.get("settings", {}).items() if key not in NOT_RESULTS}
         method = job.method(options.method, {str(each.path): learnt, "--settings": options.settings})
@@ -321,7 +321,12 @@ def _evaluate(job: Job, options: argparse.Namespace) -> None:
         identity = job.identity(name, each.n_tasks, each.seed, settings)
         identity |= {"state": each.training.get("checksum", ""), "seed": each.seed}
         run = Run(job.data, method, name, each.n_tasks, each.seed, job.device, options.checkpoints, identity)
-        evaluated, seconds = evaluated_before(run, job.experiment, each)
+        try:
+            evaluated, seconds = evaluated_before(run, job.experiment, each)
+        except FloatingPointError as error:
+            print(f"{run.title}: {error}", flush=True)
+            evaluated, seconds = Evaluated([("", None, DIVERGED, 1.0)]), 0.0
+            errors.append(str(error))
         seconds += each.seconds
         records = each.history + evaluated.records
         frames.append(rows.rows(records, **same, settings=hashed, seed=each.seed, seconds=seconds))
@@ -332,8 +337,8 @@ def _evaluate(job: Job, options: argparse.Namespace) -> None:
             | {"training": {key: value for key, value in each.training.items() if key != "settings"}}
         )
         print(f"{run.title}: evaluated, {seconds:.0f} s with training", flush=True)
-    if job.options.held_out == "test" and all((frame["metric"] == DIVERGED).any() for frame in frames):
-        raise FloatingPointError(f"no seed of {', '.join(str(each.seed) for each in found)} stays finite, see above.")
+    if options.held_out == "test" and len(errors) == len(found):
+        raise FloatingPointError(errors[0])
     if options.arrays:
         with atomic(options.arrays) as path, open(path, "wb") as file:
             np.savez_compressed(file, **{key: array.numpy() for key, array in arrays.items()})
@@ -352,11 +357,7 @@ def evaluated_before(run: Run, experiment: Experiment, each: Learnt) -> tuple[Ev
     if each.state == {}:  # training diverged, as its history says
         return Evaluated([]), 0.0
     began = monotonic()
-    try:
-        evaluated = experiment.evaluate(run, each.state)
-    except FloatingPointError as error:
-        print(f"{run.title}: {error}", flush=True)
-        evaluated = Evaluated([("", None, DIVERGED, 1.0)])
+    evaluated = experiment.evaluate(run, each.state)
     seconds = monotonic() - began
     if kept:
         result = {"finished": True, "records": evaluated.records, "arrays": evaluated.arrays, "seconds": seconds}

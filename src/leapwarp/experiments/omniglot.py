@@ -17,11 +17,12 @@ from leapwarp.learners import Learner, finetune, scratch
 from leapwarp.learners.base import State
 from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import Optimizer, sgd
-from leapwarp.problem import Model, Problem, Task, map_tasks, supervised
+from leapwarp.problem import Model, Problem, Task, map_tasks, supervised, take_tasks
 from leapwarp.rng import generator
 from leapwarp.trees import Params, alone, stack, to_device
 from leapwarp.worlds.alphabets import CLASSES, Split, draw_batch, draw_tasks, images, meta_batch, split
 
+TIMED_STEPS = 100
 EVALUATION = frozenset({"eval_steps", "curve_every", "dampings", "damping_tasks"})
 
 
@@ -237,6 +238,27 @@ def train(runs: Sequence[Run]) -> list[Trained]:
     ]
 
 
+def step_seconds(setup: Setup, state: State, tasks: Task, follow: Gradient) -> float:
+    """What a gradient step takes of one task alone, with nothing measured on the way: comparable between methods.
+
+    On a CPU the time is that of the process, so that other work on the machine does not count.
+    """
+    one, device = take_tasks(tasks, slice(0, 1)), tasks.x.device
+    begin, fixed = setup.learner.start(state, one)
+    optimizer = setup.learner.optimizer(state) if setup.learner.optimizer else setup.inner
+    steps = min(TIMED_STEPS, setup.settings.eval_steps)
+
+    def clock() -> float:
+        if device.type != "cuda":
+            return time.process_time()
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    began = clock()
+    adapt(setup.problem, optimizer, begin, fixed, one, steps, gradient=follow)
+    return (clock() - began) / steps
+
+
 def judge(run: Run, state: State | None) -> Evaluated:
     """Adapt to the alphabets held out, from what was learnt or from the random start."""
     setup, method = set_up(run), run.method
@@ -260,6 +282,7 @@ def judge(run: Run, state: State | None) -> Evaluated:
         learner, start, problem, setup.inner, tasks, settings.eval_steps, size, every, setup.stop, follow
     )  # fmt: skip
     records.append(("", None, "adapt_seconds", (time.monotonic() - began) / len(names)))
+    records.append(("", None, "step_seconds", step_seconds(setup, start, tasks, follow)))
     at, auc = points(settings.eval_steps, every), area(result.accuracy_curve)
     mean_loss = area(result.loss_curve)
     for i, task in enumerate(names):

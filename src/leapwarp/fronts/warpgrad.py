@@ -459,7 +459,7 @@ def gradients(loss: Tensor, leaves: Sequence[Tensor], create_graph: bool = False
     """The gradient of each leaf, None for one that `loss` does not depend on.
 
     Raises:
-        RuntimeError: a checkpoint with use_reentrant=True hides its parameters; PyTorch may give their gradient as None.
+        RuntimeError: a checkpoint with use_reentrant=True hides parameters; PyTorch may give their gradient as None.
     """
     try:
         found = torch.autograd.grad(loss, leaves, create_graph=create_graph, allow_unused=True)

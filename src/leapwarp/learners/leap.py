@@ -54,11 +54,11 @@ def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -
             scale = torch.where(norm > 0, 1 / norm, 0.0)
         else:
             scale = torch.ones_like(rise)
+        total = map_tree(lambda t, d: torch.addcmul(t, per_task(scale, d), d, value=-1), total, moved)
         if not loss:
-            return kept | map_tree(lambda t, d: t - per_task(scale, d) * d, total, moved)
+            return kept | total
         slope = scale * rise
-        step = lambda t, d, g: t - per_task(scale, d) * d - per_task(slope, g) * g  # noqa: E731
-        return kept | map_tree(step, total, moved, grads)
+        return kept | map_tree(lambda t, g: torch.addcmul(t, per_task(slope, g), g, value=-1), total, grads)
 
     return fold
 

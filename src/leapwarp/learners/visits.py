@@ -15,7 +15,7 @@ from leapwarp.inner import Adapted, Fold, Gradient, Step, Stop, adapt, gradient
 from leapwarp.learners.base import Info, Learner, State, one_run
 from leapwarp.learners.leap import leap_fold
 from leapwarp.optim import Optimizer, cosine_sgd
-from leapwarp.problem import Problem, Task
+from leapwarp.problem import Problem, Task, take_tasks
 from leapwarp.trees import Params, add_scaled, map_tree, repeat, to_device, zeros_like
 
 
@@ -93,8 +93,7 @@ def visit(
 
 def single(tasks: Task, number: int) -> Task:
     """One task of a stack, as a stack of one."""
-    part = slice(number, number + 1)
-    return tasks._replace(**{name: field[part] for name, field in tasks._asdict().items() if field is not None})
+    return take_tasks(tasks, slice(number, number + 1))
 
 
 def first(stack: Params) -> Params:

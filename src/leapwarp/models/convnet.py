@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leapwarp.models.norm import normalise
+from leapwarp.models.twice import convolve
 from leapwarp.problem import Model
 from leapwarp.trees import Params
 
@@ -184,8 +185,7 @@ def _fold(x: Tensor) -> Tensor:
 
 
 def _convolve(h: Tensor, params: Params, name: str) -> Tensor:
-    weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
-    return F.conv2d(h, weight.flatten(0, 1), bias.flatten(), padding=weight.shape[-1] // 2, groups=len(weight))
+    return convolve(h, params[f"{name}.weight"], params[f"{name}.bias"])
 
 
 def _modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from leapwarp.models import twice
+
 MOMENTUM = 0.1  # weight of the newest batch in the running averages, PyTorch's default
 EPSILON = 1e-5
 
@@ -29,6 +31,9 @@ def normalise(
     """
     if not train:
         return F.batch_norm(h, mean, variance, weight, bias, False, MOMENTUM, EPSILON), mean, variance
+    if not twice.transformed():
+        mean, variance = mean.to(h.dtype, copy=True), variance.to(h.dtype, copy=True)
+        return twice.batch_norm(h, weight, bias, mean, variance, momentum, EPSILON), mean, variance
     out, batch_mean, inverse_deviation = torch.native_batch_norm(h, weight, bias, None, None, True, MOMENTUM, EPSILON)
     n = h.numel() // h.shape[1]
     batch_variance = (inverse_deviation.detach().pow(-2) - EPSILON) * (n / max(n - 1, 1))

@@ -1,23 +1,26 @@
-"""The rows of an experiment gathered, its table and its figures.
+"""The rows of an experiment gathered, its document with the table, and its figures.
 
     python -m leapwarp.report gather --out results/quick/maze/rows.csv --origins results/quick/maze/runs.json RUN.csv
     python -m leapwarp.report table maze --rows results/quick/maze/rows.csv --out-dir results/quick/maze
     python -m leapwarp.report figures maze --rows results/quick/maze/rows.csv --out-dir results/quick/maze/figures
 
-An experiment is named by its name, or by the path of its folder.
+`table` writes the table as CSV and Markdown, and the document as JSON, which the page and the snapshot render. It reads
+runs.json beside the rows where that is there. An experiment is named by its name, or by the path of its folder.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from leapwarp import catalogue
 from leapwarp.catalogue import Experiment
 from leapwarp.files import atomic, one_line
-from leapwarp.report import rows
+from leapwarp.report import document, origin, rows
+from leapwarp.report.document import Block, Document, Figure
 from leapwarp.report.table import PAPER_COLUMNS, default_paper, read_paper
 
 
@@ -43,33 +46,54 @@ def gather(options: argparse.Namespace) -> None:
     print(f"{options.out}: {len(frame)} rows of {len(options.csv)} files")
 
 
+def build(
+    about: Experiment, frame: pd.DataFrame, paper: pd.DataFrame, note: str, runs: Sequence[origin.Run] = ()
+) -> Document:
+    """What report.py of the experiment says of its rows, with what every experiment's document has.
+
+    Raises:
+        ValueError: rows of another experiment, or of several sizes or data.
+    """
+    rows.provenance(frame, about.name)
+    made = about.module("report").document(frame, paper)
+    blocks: list[Block] = [origin.opening(frame, note), *made.blocks]
+    short = origin.in_short(frame)
+    for name, caption in about.figures.items():
+        blocks.append(Figure(f"figures/{name}.png", f"{caption} Made at {short}."))
+    if runs:
+        blocks += [origin.settings(runs), origin.details(runs)]
+    return made._replace(blocks=blocks)
+
+
 def table(options: argparse.Namespace) -> None:
-    about = catalogue.find(options.experiment)
-    lines, text = about.module("report").table(
-        rows_of(about, options.rows), printed(about, options.paper), options.note
-    )
-    with atomic(options.out_dir / f"{about.table}.csv") as path:
-        lines.to_csv(path, index=False, lineterminator="\n")
-    with atomic(options.out_dir / f"{about.table}.md") as path:
-        path.write_text(text, encoding="utf-8")
-    print(f"{options.out_dir / about.table}.md: {len(lines)} lines")
+    about, folder = catalogue.find(options.experiment), options.out_dir
+    frame, paper = rows_of(about, options.rows), printed(about, options.paper)
+    made = build(about, frame, paper, options.note, origin.read(options.rows.with_name("runs.json")))
+    assert made.lines is not None
+    with atomic(folder / f"{about.table}.csv") as path:
+        made.lines.to_csv(path, index=False, lineterminator="\n")
+    for name, text in ((f"{about.table}.md", document.markdown(made)), (f"{about.table}.json", document.dumps(made))):
+        with atomic(folder / name) as path:
+            path.write_text(text, encoding="utf-8")
+    print(f"{folder / about.table}.md: {len(made.lines)} lines")
+
+
+def draw_all(about: Experiment, frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> dict[str, Any]:
+    """Its figures by name: each that has a caption in its yaml is a function of that name in its report.py."""
+    module = about.module("report")
+    for name in about.figures:
+        if not callable(getattr(module, name, None)):
+            raise ValueError(f"{about.folder}: its yaml has the figure {name!r}, report.py no function of that name.")
+    return {name: getattr(module, name)(frame, paper, files) for name in about.figures}
 
 
 def figures(options: argparse.Namespace) -> None:
-    import matplotlib
-    import matplotlib.style
-
     from leapwarp.report import draw
 
     about = catalogue.find(options.experiment)
-    matplotlib.use("Agg")
-    with matplotlib.style.context("default"):
-        matplotlib.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
+    with draw.styled():
         frame, paper = rows_of(about, options.rows), printed(about, options.paper)
-        made = about.module("report").figures(frame, paper, options.files)
-        if made.keys() != about.figures.keys():
-            raise ValueError(f"{about.folder}: report.py draws {sorted(made)}, its yaml has {sorted(about.figures)}.")
-        for name, figure in made.items():
+        for name, figure in draw_all(about, frame, paper, options.files).items():
             draw.save(figure, options.out_dir / f"{name}.png")
             print(options.out_dir / f"{name}.png")
 
@@ -90,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("experiment", help="its name, or the path of its folder")
-        command.add_argument("--rows", required=True, metavar="CSV", help="its gathered rows")
+        command.add_argument("--rows", required=True, type=Path, metavar="CSV", help="its gathered rows")
         command.add_argument("--paper", type=Path, metavar="CSV", help="the paper's numbers (default: in paper/)")
         command.add_argument("--out-dir", required=True, type=Path, metavar="DIR", help="folder to write to")
         command.set_defaults(run=run)

@@ -1,13 +1,16 @@
 """A verdict on each claim of the papers, from tidy rows (docs/claims.md).
 
     python -m leapwarp.report.claims decide --claims paper/claims.yaml --out results/quick/claims.csv --size quick \
-        --decides orders --experiments omniglot_leap maze --rows results/quick/omniglot_leap/rows.csv \
-        results/quick/maze/rows.csv
+        --decides orders --power workflow/sizes/quick.power.csv --experiments omniglot_leap maze \
+        --rows results/quick/omniglot_leap/rows.csv results/quick/maze/rows.csv
     python -m leapwarp.report.claims merge --out results/claims.csv results/paper/claims.csv results/quick/claims.csv
+    python -m leapwarp.report.claims power --claims paper/claims.yaml --size-file workflow/sizes/quick.yaml \
+        --source "seeds 100 to 102" --experiments maze --rows trials/maze/rows.csv --out workflow/sizes/quick.power.csv
 
 A claim has parts, and each part is a contrast: a weighted sum of cells, a method at a number of tasks each, that is
 positive where the claim is right. All methods of a seed see the same held-out tasks, so that the contrast is taken
-for each seed and task, and its interval comes from drawing seeds and tasks anew. Nothing here imports torch.
+for each seed and task. A part is decided only where the gate lets it (`unlearnt`, `underpowered`). Nothing here imports
+torch.
 """
 
 import argparse
@@ -24,38 +27,29 @@ from jsonschema.exceptions import best_match
 
 from leapwarp import catalogue
 from leapwarp.catalogue import Method
+from leapwarp.check import read_yaml
 from leapwarp.files import atomic, one_line
-from leapwarp.plan import DECIDES
+from leapwarp.plan import DECIDES, SCHEMAS, read_size
 from leapwarp.report import looks, rows
-from leapwarp.report.quantities import Quantity, quantities, quantity
+from leapwarp.report.document import Document, Text, Verdicts
+from leapwarp.report.quantities import quantities, quantity
+from leapwarp.report.select import final
+from leapwarp.report.stats import LEVEL, corrected, interval, power, seeds_for, upper_spread
 
-SUPPORTED, CONTRADICTED, UNDECIDED = VERDICTS = "supported", "contradicted", "undecided"
+SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = VERDICTS = "supported", "contradicted", "undecided", "not tested"
+GROUPS = {"claim": "", "identity": "by mathematics or counting", "other data": "on other data than the paper's"}
+"""what is counted apart, and how its list is headed"""
 COLUMNS = [
-    "id", "paper", "section", "claim", "verdict", "part", "part_verdict", "effect", "low", "high", "unit",
-    "n_seeds", "n_heldout", "reason", "size", "data_source",
+    "id", "paper", "section", "claim", "group", "experiment", "verdict", "part", "part_verdict", "effect", "low",
+    "high", "unit", "n_seeds", "n_heldout", "reason", "size", "data_source",
 ]  # fmt: skip
-LEVEL = 0.95
-DRAWS = 10_000
+POWER_COLUMNS = ["claim", "part", "effect", "spread", "n_trials", "seeds", "power", "seeds_needed", "source"]
 
 Cell = tuple[str, int]
 """(method, number of pretraining tasks)"""
 Weights = dict[Cell, float]
 Methods = dict[str, Method]
 """of the claim's experiment"""
-
-_METHOD = {"type": "string"}
-_COUNTS = {
-    "oneOf": [
-        {"enum": ["each", "largest"]},
-        {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
-        {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["from"],
-            "properties": {"from": {"type": "integer"}},
-        },
-    ]
-}
 
 
 class Part(NamedTuple):
@@ -87,11 +81,15 @@ def _cell(method: str, count: int, methods: Methods) -> Cell:
 
 def _pair(spec: dict[str, Any], run: Sequence[int], methods: Methods, sign: str, logarithm: bool) -> list[Part]:
     names = [methods[spec[key]].look.name for key in ("more", "less")]
+    beyond, said = spec.get("beyond"), ""
+    if beyond is not None:
+        said = f", above {beyond:g}".replace("-", "−")
     return [
         Part(
-            f"{names[0]} {sign} {names[1]}" + (f", {count} task{'s' * (count != 1)}" if count else ""),
+            f"{names[0]} {sign} {names[1]}{said}" + (f", {count} task{'s' * (count != 1)}" if count else ""),
             {_cell(spec["more"], count, methods): 1.0, _cell(spec["less"], count, methods): -1.0},
             logarithm,
+            0.0 if beyond is None else -math.log2(beyond) if logarithm else -beyond,
         )
         for count in _counts(spec["at"], run)
     ]
@@ -103,18 +101,17 @@ def difference(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> li
 
 
 def ratio(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Part]:
-    """`more` divided by `less`; the claim is that it is above 1."""
+    """`more` divided by `less`; the claim is that it is above 1, or above `beyond`."""
     return _pair(spec, run, methods, "/", True)
 
 
 def gain(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Part]:
-    """What `method` gains from the smallest number of tasks to the largest, beyond what `than` gains."""
-    if len(run) < 2:
-        return [Part(f"gain of {methods[spec['method']].look.name}", {})]
-    weights = {(spec["method"], run[-1]): 1.0, (spec["method"], run[0]): -1.0}
-    name = f"gain of {methods[spec['method']].look.name} from {run[0]} to {run[-1]} tasks"
+    """What `method` gains from one number of tasks to another, beyond what `than` gains."""
+    first, last = spec["between"]
+    weights = {(spec["method"], last): 1.0, (spec["method"], first): -1.0}
+    name = f"gain of {methods[spec['method']].look.name} from {first} to {last} tasks"
     if "than" in spec:
-        weights |= {(spec["than"], run[-1]): -1.0, (spec["than"], run[0]): 1.0}
+        weights |= {(spec["than"], last): -1.0, (spec["than"], first): 1.0}
         name += f" − that of {methods[spec['than']].look.name}"
     return [Part(name, weights)]
 
@@ -128,77 +125,43 @@ def slope(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Pa
     return [Part(name, {(spec["method"], count): -float(w) for count, w in zip(run, x / (x**2).sum(), strict=True)})]
 
 
-def trend(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Part]:
-    """What the metric rises by from one of `methods` to the next, in their order: least squares over all of them."""
-    order, rank = spec["methods"], np.arange(len(spec["methods"])) - (len(spec["methods"]) - 1) / 2
+def bound(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Part]:
+    """By how much `method` stays below `at_most`, or above `at_least`; with `scale: log`, how many times."""
+    upper, logarithm = "at_most" in spec, spec.get("scale") == "log"
+    limit, sign = spec["at_most" if upper else "at_least"], 1.0 if upper else -1.0
+    name = f"{methods[spec['method']].look.name}, {'at most' if upper else 'at least'} {limit:g}"
     return [
         Part(
-            f"rise per place from {methods[order[0]].look.name} to {methods[order[-1]].look.name}",
-            {_cell(name, count, methods): float(w) for name, w in zip(order, rank / (rank**2).sum(), strict=True)},
+            name + (f", {count} tasks" if isinstance(spec.get("at"), list) else ""),
+            {_cell(spec["method"], count, methods): -sign},
+            logarithm,
+            sign * (math.log2(limit) if logarithm else limit),
         )
-        for count in _counts(spec["at"], run)
+        for count in _counts(spec.get("at", "largest"), run)
     ]
 
 
-def bound(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Part]:
-    """By how much `method` stays below `at_most`, or above `at_least`, at the largest number of tasks."""
-    upper = "at_most" in spec
-    limit, sign = spec["at_most" if upper else "at_least"], 1.0 if upper else -1.0
-    name = f"{methods[spec['method']].look.name}, {'at most' if upper else 'at least'} {limit:g}"
-    return [Part(name, {_cell(spec["method"], run[-1], methods): -sign}, constant=sign * limit)]
-
-
-class Kind(NamedTuple):
-    parts: Callable[[dict[str, Any], Sequence[int], Methods], list[Part]]
-    needs: dict[str, Any]
-    """keys beside kind and metric, with their schemas"""
-    may: dict[str, Any] = {}  # noqa: RUF012
-
-
-KINDS = {
-    "difference": Kind(difference, {"more": _METHOD, "less": _METHOD, "at": _COUNTS}),
-    "ratio": Kind(ratio, {"more": _METHOD, "less": _METHOD, "at": _COUNTS}),
-    "gain": Kind(gain, {"method": _METHOD}, {"than": _METHOD}),
-    "slope": Kind(slope, {"method": _METHOD}),
-    "trend": Kind(
-        trend, {"methods": {"type": "array", "minItems": 3, "uniqueItems": True, "items": _METHOD}, "at": _COUNTS}
-    ),
-    "bound": Kind(bound, {"method": _METHOD}, {"at_most": {"type": "number"}, "at_least": {"type": "number"}}),
+KINDS: dict[str, Callable[[dict[str, Any], Sequence[int], Methods], list[Part]]] = {
+    function.__name__: function for function in (difference, ratio, gain, slope, bound)
 }
 
 
 # ---------------------------------------------------------------- paper/claims.yaml
 
 
-def schema() -> dict[str, Any]:
-    text = {"type": "string", "minLength": 1}
-    kinds = []
-    for name, kind in KINDS.items():
-        keys = {"kind": {"const": name}, "metric": text, "within": {"type": "number"}}
-        needed = ["kind", "metric", *kind.needs]
-        keys |= kind.needs | kind.may
-        either = {"oneOf": [{"required": ["at_most"]}, {"required": ["at_least"]}]} if name == "bound" else {}
-        kinds.append({"type": "object", "additionalProperties": False, "required": needed, "properties": keys} | either)
-    by_kind = [
-        {"if": {"properties": {"kind": {"const": name}}, "required": ["kind"]}, "then": then}
-        for name, then in zip(KINDS, kinds, strict=True)
-    ]
-    part = {"type": "object", "required": ["kind"], "properties": {"kind": {"enum": sorted(KINDS)}}, "allOf": by_kind}
-    keys = {
-        "id": {"type": "string", "pattern": "^[LW][0-9]+[a-z]?$"},
-        "section": text,
-        "claim": text,
-        "experiment": text,
-        "data": text,
-        "from": {"enum": list(DECIDES[1:])},
-        "why": text,
-        "parts": {"type": "array", "minItems": 1, "items": part},
-    }
-    claim = {"type": "object", "additionalProperties": False, "required": list(keys), "properties": keys}
-    return {"type": "array", "minItems": 1, "items": claim}
+class Book(NamedTuple):
+    """What paper/claims.yaml says."""
+
+    gate: dict[str, Any]
+    """when rows may decide anything, for all claims alike"""
+    identities: list[str]
+    """claims that hold by mathematics or counting: every seed must keep to them"""
+    costs: dict[str, str]
+    """what the published settings take, by experiment"""
+    claims: list[dict[str, Any]]
 
 
-def read(path: Path, known: Collection[str]) -> list[dict[str, Any]]:
+def read(path: Path, known: Collection[str]) -> Book:
     """The claims; raises ValueError naming the claim and the key where one is not as docs/claims.md says.
 
     Args:
@@ -208,30 +171,124 @@ def read(path: Path, known: Collection[str]) -> list[dict[str, Any]]:
         found = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: found no readable YAML ({' '.join(str(error).split())}).") from None
-    error = best_match(Draft202012Validator(schema()).iter_errors(found))
+    error = best_match(Draft202012Validator(read_yaml(SCHEMAS / "claims.schema.yaml", "the schema")).iter_errors(found))
     if error:
         where = error.json_path.removeprefix("$") or "the file"
         raise ValueError(f"{path}: {where}: {error.message}. docs/claims.md says what a claim needs.")
-    ids = [claim["id"] for claim in found]
+    ids = [claim["id"] for claim in found["claims"]]
     twice = sorted({name for name in ids if ids.count(name) > 1})
     if twice:
         raise ValueError(f"{path}: found the claims {', '.join(twice)} twice, needed each once.")
-    for claim in found:
+    named = [*found["identities"], *(claim["beside"] for claim in found["claims"] if "beside" in claim)]
+    lost = sorted(set(named) - set(ids))
+    if lost:
+        raise ValueError(f"{path}: found no claim {', '.join(lost)}, which identities or `beside` name.")
+    for claim in found["claims"]:
         if claim["experiment"] in known:
             _check_names(claim, f"{path}: {claim['id']}")
-    return found
+    return Book(found["gate"], found["identities"], found["costs"], found["claims"])
 
 
 def _check_names(claim: dict[str, Any], what: str) -> None:
     """Raise ValueError at the first metric or method that the claim's experiment has not."""
     about = catalogue.find(claim["experiment"])
     metrics = quantities(about.name)
-    for spec in claim["parts"]:
-        asked = [spec[key] for key in ("more", "less", "method", "than") if key in spec] + spec.get("methods", [])
+    for spec in claim.get("parts", []):
+        if spec["kind"] == "counted":
+            continue
+        asked = [spec[key] for key in ("more", "less", "method", "than") if key in spec]
         for kind, names, there in (("metric", [spec["metric"]], metrics), ("method", asked, about.methods)):
             lost = [name for name in names if name not in there]
             if lost:
                 raise ValueError(f"{what}: {about.name} has no {kind} {lost[0]!r}. Known: {', '.join(there)}.")
+
+
+def expanded(claim: dict[str, Any], frame: pd.DataFrame, methods: Methods) -> list[tuple[Part, dict[str, Any]]]:
+    """The parts of a claim at the numbers of tasks that were run, each with its entry in the file."""
+    run = sorted({int(count) for count in frame["n_tasks"]} - {0}) or [0]  # 0 where tasks are not counted
+    asked = [spec for spec in claim.get("parts", []) if spec["kind"] != "counted"]
+    parts = [(part, spec) for spec in asked for part in KINDS[spec["kind"]](spec, run, methods)]
+    return parts or [(Part("", {}), spec) for spec in asked[:1]]  # all of `at: each` where nothing was run
+
+
+def named(part: Part, spec: dict[str, Any]) -> str:
+    """How results and tables of power call a part."""
+    return f"{spec['metric']}: {part.name}"
+
+
+# ---------------------------------------------------------------- the gate
+
+
+def unlearnt(frame: pd.DataFrame, part: Part, gate: dict[str, Any], about: catalogue.Experiment) -> str:
+    """Why the rows of a part's methods are not about what these have learnt, or "". The same for all claims.
+
+    A method with warps must have moved them, in every run; another one must have moved its initialisation and be ahead
+    of no pretraining, unless that is what the part compares it with.
+    """
+    for method, count in part.weights:
+        if not about.methods[method].trains:
+            continue
+        name = about.methods[method].look.name + (f" with {count} tasks" if count else "")
+        mine = frame.loc[(frame["method"] == method) & (frame["n_tasks"] == count)]
+        what, moved = "warps", final(mine, "moved_warps")["value"]
+        if moved.empty:
+            what, moved = "initialisation", final(mine, "moved_init")["value"]
+        if moved.empty:
+            return f"the rows do not say how far {name} has moved from where it began"
+        least, needed = float(moved.to_numpy().min()), gate["moved"][what]
+        if not least >= needed:  # also where it is not a number
+            more = f", which takes at least {needed / least:.0f} times the meta-steps" if least > 0 else ""
+            return f"{name}: the {what} moved by {least:.2g} of their norm, needed {needed:g}{more}"
+        beside = gate["ahead"]["of"].get(about.name)
+        if what == "warps" or beside is None or beside.get("untrained") in {each for each, _ in part.weights}:
+            continue
+        ahead = _ahead(frame, method, count, beside)
+        if math.isnan(ahead):
+            return f"{name}: the rows do not say how far it is ahead of no pretraining"
+        if not ahead >= gate["ahead"]["least"]:
+            return f"{name} is ahead of no pretraining by {ahead:.2g} of it, needed {gate['ahead']['least']:g}"
+    return ""
+
+
+def _ahead(frame: pd.DataFrame, method: str, count: int, beside: dict[str, Any]) -> float:
+    """By which share of what no pretraining (or chance) has a method is better: less error or loss, or more return."""
+    found = quantity(frame, beside["metric"])
+    mean = float(found.loc[(found["method"] == method) & (found["n_tasks"] == count), "value"].mean())
+    if "chance" in beside:
+        base = float(beside["chance"])
+    else:
+        base = float(found.loc[found["method"] == beside["untrained"], "value"].mean())
+    lower = quantities(looks.experiment(frame))[beside["metric"]].lower
+    return 1 - mean / base if lower else mean / base - 1
+
+
+Power = dict[tuple[str, str], dict[str, Any]]
+"""(claim, part) -> a line of a size's table of power: effect and spread in the units of the contrast"""
+
+
+def read_power(path: Path | None) -> Power:
+    """What was stated before the runs of a size; nothing where the size has no such table."""
+    if path is None:
+        return {}
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: found no readable CSV ({error}).") from None
+    if list(frame.columns) != POWER_COLUMNS:
+        raise ValueError(f"{path}: found columns {list(frame.columns)}, needed {POWER_COLUMNS}.")
+    return {(line["claim"], line["part"]): line for line in frame.to_dict("records")}
+
+
+def underpowered(stated: dict[str, Any] | None, n_seeds: int, n_parts: int, within: float, needed: float) -> str:
+    """Why so many seeds do not decide a part whose line in the table of power is `stated`, or ""."""
+    if stated is None:
+        return "no power was stated beforehand"
+    numbers = stated["effect"], stated["spread"]
+    found = power(*numbers, n_seeds, n_parts, within)
+    if found >= needed:
+        return ""
+    enough = seeds_for(needed, *numbers, n_parts, within)
+    return f"power {found:.2f} with {n_seeds} seeds, needed {needed:g}: {enough or 'more than 100'} seeds"
 
 
 # ---------------------------------------------------------------- statistics
@@ -252,58 +309,53 @@ def contrast(frame: pd.DataFrame, part: Part, metric: str) -> tuple[list[np.ndar
     return [group.to_numpy() for _, group in joined.groupby(level="seed")], []
 
 
-def interval(values: Sequence[np.ndarray], level: float) -> tuple[float, float, float]:
-    """Effect and its interval: mean over seeds of the mean over tasks, and a bootstrap over seeds and, in each, tasks.
-
-    Drawing n seeds from n has (n - 1) / n of the variance that n new seeds would have, which matters where n is two or
-    three: the deviations are widened by the root of n / (n - 1). docs/claims.md has the coverage that this gives.
+def decide_part(
+    frame: pd.DataFrame, part: Part, spec: dict[str, Any], about: catalogue.Experiment, n_parts: int, obstacle: str,
+    gate: dict[str, Any], stated: dict[str, Any] | None, exact: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """The columns of one part.
 
     Args:
-        values: at least two arrays [held-out task].
+        n_parts: that are tested together.
+        obstacle: why no verdict may be given, or "".
+        gate: when rows may decide anything.
+        stated: the part's line in the size's table of power, or None.
+        exact: every seed must keep to the claim; no gate, and for an interval the range of the seeds.
     """
-    stream = np.random.default_rng(0)  # the same rows give the same file
-    n = len(values)
-    means = np.array([value.mean() for value in values])
-    drawn = np.empty((n, DRAWS, n))  # for each seed, means of its tasks drawn anew, for as often as it may be drawn
-    for i, value in enumerate(values):
-        picked = stream.integers(len(value), size=(DRAWS, n, len(value)), dtype=np.int32)
-        drawn[i] = value[picked].mean(-1)
-    seeds = stream.integers(n, size=(DRAWS, n))
-    samples = drawn[seeds, np.arange(DRAWS)[:, None], np.arange(n)].mean(1)
-    effect = means.mean()
-    low, high = np.quantile(samples - effect, [(1 - level) / 2, (1 + level) / 2]) * math.sqrt(n / (n - 1))
-    return float(effect), float(effect + low), float(effect + high)
-
-
-def decide_part(
-    frame: pd.DataFrame, part: Part, spec: dict[str, Any], about: Quantity, n_parts: int, obstacle: str
-) -> dict[str, Any]:
-    """The columns of one part. `obstacle` is why no verdict may be given, or "". `n_parts` are tested together."""
     values, missing = contrast(frame, part, spec["metric"])
-    unit = "times" if part.logarithm else about.unit.split(",")[0].replace("percent", "points")
-    line: dict[str, Any] = {"part": f"{spec['metric']}: {part.name}", "part_verdict": UNDECIDED, "unit": unit}
-    line |= {"effect": math.nan, "low": math.nan, "high": math.nan, "n_seeds": len(values), "reason": obstacle}
-    line["n_heldout"] = sum(len(value) for value in values)
+    unit = quantities(about.name)[spec["metric"]].unit.split(",")[0].replace("percent", "points")
+    line: dict[str, Any] = {"part": named(part, spec), "part_verdict": NOT_TESTED}
+    line |= {"effect": math.nan, "low": math.nan, "high": math.nan, "unit": "times" if part.logarithm else unit}
+    line |= {"n_seeds": len(values), "n_heldout": sum(len(value) for value in values), "reason": obstacle}
     if not part.weights:
         return line | {"reason": obstacle or "too few numbers of tasks were run"}
-    if missing and obstacle:
-        return line
     if missing:
-        called = [looks.look(name, looks.experiment(frame)).name for name, _ in missing]
-        names = ", ".join(f"{name} with {n} tasks" if n else name for name, (_, n) in zip(called, missing, strict=True))
-        there = set(zip(frame["method"], frame["n_tasks"], strict=True))
-        why = "not run" if set(missing) - there else "run with too few seeds for this"
-        return line | {"reason": f"{why}: {names}"}
-    if len(values) < 2:
-        effect = float(values[0].mean()) if values else math.nan
-        return line | {
-            "effect": 2**effect if part.logarithm else effect,
-            "reason": obstacle or "one seed is no evidence",
-        }
-    effect, low, high = interval(values, LEVEL)
-    # A claim of many parts would be contradicted by chance sooner or later: each part answers for its share.
-    _, wide_low, wide_high = interval(values, 1 - (1 - LEVEL) / n_parts)
+        return line | {"reason": obstacle or _lost(frame, missing)}
     margin = spec.get("within")
+    limits, verdict, leaning = (of_seeds if exact else of_interval)(values, margin, n_parts)
+    effect = float(np.mean([value.mean() for value in values])) if values else math.nan
+    scaled = [2**number if part.logarithm else number for number in (effect, *limits)]
+    line |= dict(zip(("effect", "low", "high"), scaled, strict=True))
+    why = obstacle or ("no seed has all that this compares" if not values else "")
+    if not exact:
+        why = why or ("one seed has no interval" if len(values) < 2 else "")
+        why = why or unlearnt(frame, part, gate, about)
+        why = why or underpowered(stated, len(values), n_parts, math.inf if margin is None else margin, gate["power"])
+    return line | ({"reason": why} if why else {"part_verdict": verdict, "reason": leaning})
+
+
+Found = tuple[tuple[float, float], str, str]
+"""limits of the effect, verdict, and why it is open, or "" """
+
+
+def of_interval(values: list[np.ndarray], margin: float | None, n_parts: int) -> Found:
+    """What intervals over seeds say of a part."""
+    if len(values) < 2:
+        return (math.nan, math.nan), UNDECIDED, ""
+    effect, low, high = interval(values, LEVEL)
+    _, wide_low, wide_high = interval(values, corrected(n_parts))
+    if low == high:
+        return (low, high), UNDECIDED, "all seeds gave the same number: no spread is known"
     if margin is None:
         supported, contradicted = low > 0, wide_high < 0
         leaning = f"the interval holds zero; it leans {'towards' if effect > 0 else 'against'} the claim"
@@ -312,59 +364,138 @@ def decide_part(
     else:
         supported, contradicted = -margin < low and high < margin, wide_low > margin or wide_high < -margin
         leaning = f"the interval is neither inside ±{margin:g} nor outside"
-    if not obstacle:
-        line["part_verdict"] = SUPPORTED if supported else CONTRADICTED if contradicted else UNDECIDED
-        line["reason"] = "" if supported or contradicted else leaning
-    scaled = [2**number if part.logarithm else number for number in (effect, low, high)]
-    return line | dict(zip(("effect", "low", "high"), scaled, strict=True))
+    verdict = SUPPORTED if supported else CONTRADICTED if contradicted else UNDECIDED
+    return (low, high), verdict, leaning if verdict == UNDECIDED else ""
 
 
-def decide(claims: Sequence[dict[str, Any]], frames: dict[str, pd.DataFrame], size: str, decides: str) -> pd.DataFrame:
+def of_seeds(values: list[np.ndarray], margin: float | None, n_parts: int) -> Found:
+    """Whether every seed keeps to an identity; the limits are the least and the greatest of them."""
+    means = [float(value.mean()) for value in values] or [math.nan]
+    low, high = min(means), max(means)
+    kept = low >= 0 if margin is None else max(-low, high) <= margin
+    return (low, high), SUPPORTED if kept else CONTRADICTED, ""
+
+
+def _lost(frame: pd.DataFrame, missing: list[Cell]) -> str:
+    """Which cells have no rows."""
+    called = [looks.look(name, looks.experiment(frame)).name for name, _ in missing]
+    names = ", ".join(
+        f"{name} with {n} task{'s' * (n != 1)}" if n else name for name, (_, n) in zip(called, missing, strict=True)
+    )
+    there = set(zip(frame["method"], frame["n_tasks"], strict=True))
+    return f"{'not run' if set(missing) - there else 'not measured'}: {names}"
+
+
+def decide(
+    book: Book, frames: dict[str, pd.DataFrame], size: str, decides: str, stated: Power | None = None
+) -> pd.DataFrame:
     """One line a part of a claim, in COLUMNS.
 
     Args:
-        frames: rows of each experiment; a claim on one that is not there is undecided.
-        decides: what the size may decide, one of `plan.DECIDES`.
+        frames: rows of each experiment; a claim on one that is not there is not tested.
+        decides: what the size is for, one of `plan.DECIDES`; at "nothing" no claim is tested.
+        stated: the power that was stated before the runs.
     """
     lines = []
-    for claim in claims:
+    for claim in book.claims:
         name = claim["experiment"]
         frame = frames.get(name, pd.DataFrame(columns=rows.COLUMNS))
         source = rows.provenance(frame, name).data_source if len(frame) else ""
-        obstacle = ""
-        if not source:
-            obstacle = f"{name} was not run"
-        elif DECIDES.index(decides) < DECIDES.index(claim["from"]):
-            why = "it only shows that everything runs" if decides == "nothing" else claim["why"]
-            obstacle = f"{size} is too small: {why}"
-        elif source != claim["data"]:
-            obstacle = f"the data are {source}, not {claim['data']}"
+        idle = f"{size} only shows that everything runs" if decides == "nothing" else ""
+        obstacle = idle or _obstacle(claim, source)
+        exact = claim["id"] in book.identities
         same = {
             "id": claim["id"],
             "paper": "leap" if claim["id"].startswith("L") else "warpgrad",
             "section": claim["section"],
             "claim": " ".join(claim["claim"].split()),
+            "group": "identity" if exact else "other data" if "beside" in claim else "claim",
+            "experiment": name,
             "size": size,
             "data_source": source,
         }
-        decided = _decided(claim, frame, obstacle)
-        verdicts = {line["part_verdict"] for line in decided}
-        verdict = CONTRADICTED if CONTRADICTED in verdicts else SUPPORTED if verdicts == {SUPPORTED} else UNDECIDED
-        lines += [same | {"verdict": verdict} | line for line in decided]
+        counted = [_counted(spec, idle) for spec in claim.get("parts", []) if spec["kind"] == "counted"]
+        decided = counted or _decided(claim, frame, obstacle, book.gate, stated or {}, exact)
+        if name in book.costs and (not obstacle or not source):
+            for line in decided:
+                if line["part_verdict"] == NOT_TESTED:
+                    line["reason"] += f"; the published settings take {book.costs[name]}"
+        lines += [same | {"verdict": together([line["part_verdict"] for line in decided])} | line for line in decided]
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def _decided(claim: dict[str, Any], frame: pd.DataFrame, obstacle: str) -> list[dict[str, Any]]:
+def _obstacle(claim: dict[str, Any], source: str) -> str:
+    """Why rows of data from `source`, which is "" where there are none, cannot be about a claim; "" where they can."""
+    if "needs" in claim:
+        return f"needs {claim['needs']}"
+    if not source:
+        return f"{claim['experiment']} was not run"
+    return f"the data are {source}, not {claim['data']}" if source != claim["data"] else ""
+
+
+def together(parts: Collection[str]) -> str:
+    """The verdict on a claim: the gravest of its parts'."""
+    return next(verdict for verdict in (CONTRADICTED, NOT_TESTED, UNDECIDED, SUPPORTED) if verdict in parts)
+
+
+def _decided(
+    claim: dict[str, Any], frame: pd.DataFrame, obstacle: str, gate: dict[str, Any], stated: Power, exact: bool
+) -> list[dict[str, Any]]:
     """`decide_part` of each part of a claim."""
-    if frame.empty and claim["experiment"] not in catalogue.names():  # a user's own, which nothing is known of
-        return [{"part": "", "part_verdict": UNDECIDED, "n_seeds": 0, "n_heldout": 0, "unit": "", "reason": obstacle}]
+    if "parts" not in claim or (
+        frame.empty and claim["experiment"] not in catalogue.names()
+    ):  # of a user's own, nothing is known
+        none = {"part": "", "part_verdict": NOT_TESTED, "n_seeds": 0, "n_heldout": 0, "unit": ""}
+        return [none | {"reason": obstacle}]
     about = catalogue.find(claim["experiment"])
-    metrics = quantities(about.name)
-    run = sorted({int(count) for count in frame["n_tasks"]} - {0}) or [0]  # 0 where tasks are not counted
-    parts = [(part, spec) for spec in claim["parts"] for part in KINDS[spec["kind"]].parts(spec, run, about.methods)]
-    if not parts:  # all of `at: each` where nothing was run
-        parts = [(Part("", {}), claim["parts"][0])]
-    return [decide_part(frame, part, spec, metrics[spec["metric"]], len(parts), obstacle) for part, spec in parts]
+    parts = expanded(claim, frame, about.methods)
+    lines = []
+    for part, spec in parts:
+        mine = stated.get((claim["id"], named(part, spec)))
+        lines.append(decide_part(frame, part, spec, about, len(parts), obstacle, gate, mine, exact))
+    return lines
+
+
+def _counted(spec: dict[str, Any], obstacle: str) -> dict[str, Any]:
+    """A part that two counted numbers decide, whatever was run."""
+    found = spec["numbers"][0] / spec["numbers"][1] - spec["at_least"]
+    line = {"part": f"{spec['name']}, at least {spec['at_least']:g}", "effect": found, "unit": "times as many"}
+    line |= {"n_seeds": 0, "n_heldout": 0, "reason": obstacle, "part_verdict": NOT_TESTED}
+    return line if obstacle else line | {"part_verdict": SUPPORTED if found >= 0 else CONTRADICTED}
+
+
+def trial_power(book: Book, frames: dict[str, pd.DataFrame], n_seeds: dict[str, int], source: str) -> pd.DataFrame:
+    """The table of power of a size from rows of trial seeds: one line a part that two or more of them have.
+
+    The effect is that of the trials. The spread is pooled over all parts of an experiment that ask for one metric in
+    one way, and taken at the bound that the true one is below with a probability of 0.8.
+
+    Args:
+        n_seeds: that the size has, by experiment.
+        source: what the trials were.
+    """
+    found = []
+    for claim in book.claims:
+        frame = frames.get(claim["experiment"])
+        if frame is None or claim["experiment"] not in n_seeds or claim["id"] in book.identities or "needs" in claim:
+            continue
+        parts = expanded(claim, frame, catalogue.find(claim["experiment"]).methods)
+        for part, spec in parts:
+            values, _ = contrast(frame, part, spec["metric"])
+            if len(values) > 1:
+                means = np.array([value.mean() for value in values])
+                alike = claim["experiment"], spec["metric"], spec["kind"], part.logarithm
+                found.append((claim, part, spec, len(parts), alike, float(means.mean()), means.std(ddof=1), len(means)))
+    lines = []
+    for claim, part, spec, n_parts, alike, effect, _, n in found:
+        same = {(each[1].name, each[6], each[7]) for each in found if each[4] == alike}
+        spread = upper_spread([std for _, std, _ in same], sum(count - 1 for _, _, count in same))
+        seeds, margin = n_seeds[claim["experiment"]], spec.get("within", math.inf)
+        has = power(effect, spread, seeds, n_parts, margin)
+        enough = seeds_for(book.gate["power"], effect, spread, n_parts, margin)
+        numbers = (claim["id"], named(part, spec), effect, spread, n, seeds, has, enough or "over 100", source)
+        lines.append(dict(zip(POWER_COLUMNS, numbers, strict=True)))
+    return pd.DataFrame(lines, columns=POWER_COLUMNS)
 
 
 def merge(paths: Sequence[Path]) -> pd.DataFrame:
@@ -383,18 +514,67 @@ def merge(paths: Sequence[Path]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+# ---------------------------------------------------------------- as a document
+
+INTRODUCTION = """A claim is *supported* if all its parts are, *contradicted* if one is. It is *not tested* where what
+was trained has not learnt enough to say anything about it, or where the power stated before the runs is below 0.8: such
+a claim is open, whichever way the numbers lean. *Undecided* are claims that were tested and whose interval holds both
+answers. An effect is above zero where the claim is right (where it says that two things are equal: near zero)."""
+
+
+def document(frame: pd.DataFrame) -> Document:
+    """The claims of each paper with their parts, in the order of `frame`, as `decide` or `merge` have it.
+
+    Identities, and claims on other data than the paper's, have lists and counts of their own.
+    """
+    blocks = []
+    for paper, mine in frame.fillna({"reason": ""}).groupby("paper", sort=False):
+        for group, heading in GROUPS.items():
+            claims = [_claim(parts) for _, parts in mine.loc[mine["group"] == group].groupby("id", sort=False)]
+            title = looks.PAPERS[str(paper)] + (f", {heading}" if heading else "")
+            if claims:
+                blocks.append(Verdicts(title, counts(claims), claims))
+    return Document("Claims of the papers", [Text(INTRODUCTION), *blocks])
+
+
+def counts(claims: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """How many claims have each of the four verdicts."""
+    return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
+
+
+def _claim(parts: pd.DataFrame) -> dict[str, Any]:
+    """A claim as `Verdicts` has it."""
+    lines = [_placed(line, parts) for line in parts.to_dict("records")]
+    same = parts.iloc[0]
+    return {key: same[key] for key in ("id", "section", "claim", "group", "experiment", "verdict")} | {"parts": lines}
+
+
+def _placed(line: dict[Any, Any], parts: pd.DataFrame) -> dict[str, Any]:
+    """A part, with where its interval lies on a scale of 0 to 100, zero at 50, that all parts of its unit share."""
+    times, numbers = line["unit"] == "times", parts.loc[parts["unit"] == line["unit"], ["effect", "low", "high"]]
+    reach = 1.08 * (numbers.apply(np.log) if times else numbers).abs().max(axis=None) or 1.0
+    at = {
+        key: round(50 + 50 * float(math.log(line[key]) if times else line[key]) / reach, 2)
+        for key in ("effect", "low", "high")
+        if not math.isnan(line[key])
+    }
+    return {str(key): value for key, value in line.items()} | {"at": at}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m leapwarp.report.claims", description="Verdicts on the papers' claims."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("decide", help="decide every claim from rows of one size")
-    command.add_argument("--claims", required=True, type=Path, metavar="YAML", help="paper/claims.yaml")
     command.add_argument("--size", required=True, metavar="NAME", help="what the size of the rows is called")
-    command.add_argument("--decides", required=True, choices=DECIDES, help="what it may decide")
-    command.add_argument("--experiments", required=True, nargs="+", help="those that ran: names, or paths of folders")
-    command.add_argument("--rows", required=True, nargs="+", type=Path, metavar="CSV", help="one of each experiment")
-    command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
+    command.add_argument("--decides", required=True, choices=DECIDES, help="what it is for")
+    command.add_argument("--power", type=Path, metavar="CSV", help="the power stated before the runs, where it was")
+    _reads_rows(command)
+    command = commands.add_parser("power", help="the table of power of a size, from rows of trial seeds")
+    command.add_argument("--size-file", required=True, type=Path, metavar="YAML", help="the size, with its seeds")
+    command.add_argument("--source", required=True, metavar="TEXT", help="what the trials were")
+    _reads_rows(command)
     command = commands.add_parser("merge", help="put the claims.csv of several sizes into one file")
     command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
     command.add_argument("csv", nargs="+", type=Path, metavar="CSV", help="claims.csv of one size each, in this order")
@@ -406,12 +586,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ran = [catalogue.find(where).name for where in options.experiments]
             found = [rows.read(path) for path in options.rows]
             frames = {looks.experiment(frame): frame for frame in found}
-            claims = read(options.claims, {*ran, *catalogue.names()})
-            frame = decide(claims, frames, options.size, options.decides)
+            book = read(options.claims, {*ran, *catalogue.names()})
+            if options.command == "power":
+                entries = read_size(options.size_file, []).entries
+                n_seeds = {name: int(entries[name]["seeds"]) for name in frames if name in entries}
+                frame = trial_power(book, frames, n_seeds, options.source)
+            else:
+                frame = decide(book, frames, options.size, options.decides, read_power(options.power))
         with atomic(options.out) as path:
             frame.to_csv(path, index=False, lineterminator="\n", float_format="%.6g")
-    counts = frame.drop_duplicates(["id", "size"])["verdict"].value_counts()
-    print(f"{options.out}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+    if options.command == "power":
+        print(f"{options.out}: {len(frame)} parts")
+        return
+    found = frame.drop_duplicates(["id", "size"])["verdict"].value_counts()
+    print(f"{options.out}: " + ", ".join(f"{n} {verdict}" for verdict, n in found.items()))
+
+
+def _reads_rows(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--claims", required=True, type=Path, metavar="YAML", help="paper/claims.yaml")
+    command.add_argument("--experiments", required=True, nargs="+", help="those that ran: names, or paths of folders")
+    command.add_argument("--rows", required=True, nargs="+", type=Path, metavar="CSV", help="one of each experiment")
+    command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
 
 
 if __name__ == "__main__":

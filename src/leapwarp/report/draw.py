@@ -1,10 +1,14 @@
-"""What the figures share: captions, lines with their spread over seeds, legends, files."""
+"""What the figures share: panels with a heading and a caption, lines with their spread over seeds, legends, files."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any
 
+import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,50 +17,105 @@ from matplotlib.lines import Line2D
 
 from leapwarp.catalogue import Look
 from leapwarp.files import atomic
-from leapwarp.report import looks
-from leapwarp.report.rows import PUBLISHED, provenance, summary
-from leapwarp.report.table import REAL
+from leapwarp.report import looks, stats
+from leapwarp.report.origin import in_short
+from leapwarp.report.quantities import quantity
+from leapwarp.report.rows import provenance
+from leapwarp.report.select import steps
 
-PAPER_LINE: dict[str, Any] = {
-    "linestyle": (0, (3, 2)),
-    "linewidth": 1.0,
-    "markersize": 5,
-    "markerfacecolor": "white",
-}
-
-
-def smaller(size: str, data_source: str) -> str:
-    """What a reader must know before comparing with the paper, or ""."""
-    text = [] if size == PUBLISHED else ["sizes smaller than published"]
-    other = "parts of the data sets" if data_source == "multicv-subsets" else "stand-in data, not the paper's"
-    return "; ".join(text + ([] if data_source in REAL else [other]))
+STYLE = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "pdf.fonttype": 42}
+PAPER_LINE: dict[str, Any] = {"linestyle": (0, (3, 2)), "linewidth": 1.0, "markersize": 5, "markerfacecolor": "white"}
+DOTTED: dict[str, Any] = {"color": "0.6", "linewidth": 0.9, "linestyle": ":"}
+SPREAD = "shading: ± 1 standard deviation over seeds"
+BARS = "bars: ± 1 standard deviation over seeds; strokes: seeds"
 
 
-def caption(frame: pd.DataFrame, experiment: str, extra: str = "", spread: str = "shading") -> str:
-    """Two lines: size, data and seeds; then what shows the spread over seeds, and `extra`."""
-    size, data_source = provenance(frame, experiment)
-    counts = sorted(set(frame.groupby(["method", "n_tasks"])["seed"].nunique()))
-    n_seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    warning = smaller(size, data_source)
-    first = f"size {size}, data {data_source}, {n_seeds} seed{'' if counts == [1] else 's'}"
-    shading = f"one seed: no {spread}" if counts == [1] else f"{spread}: ± 1 standard deviation over seeds"
-    return first + (f" ({warning})" if warning else "") + "\n" + "; ".join(filter(None, [shading, extra]))
+def caption(frame: pd.DataFrame, spread: str = SPREAD) -> str:
+    """Size, data and seeds, which must be of one size; then what shows the spread, where one seed has any."""
+    provenance(frame, looks.experiment(frame))
+    if "over seeds" in spread and len(set(frame["seed"])) == 1:
+        spread = f"one seed: no {spread.partition(':')[0]}"
+    return "\n".join(filter(None, [in_short(frame), spread]))
+
+
+def panels(
+    frame: pd.DataFrame,
+    heading: str,
+    size: tuple[float, float],
+    n_rows: int = 1,
+    n_columns: int = 1,
+    spread: str = SPREAD,
+    **options,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with heading and caption, and its panels row by row."""
+    figure = Figure(figsize=size, layout="constrained")
+    axes = list(figure.subplots(n_rows, n_columns, squeeze=False, **options).flat)
+    title(figure, heading, caption(frame, spread))
+    return figure, axes
 
 
 def title(figure: Figure, heading: str, text: str) -> None:
-    """A bold heading at the top left and the caption at the bottom left."""
+    """A bold heading at the top left and a caption at the bottom left."""
     figure.suptitle(heading, fontsize=11, fontweight="bold", x=0.01, ha="left")
     width = int(14 * figure.get_figwidth())  # characters of this size that fit into a line
     text = "\n".join(textwrap.fill(line, width) for line in text.splitlines())
     figure.supxlabel(text, fontsize=8, color="0.3", x=0.01, ha="left")
 
 
-def shaded(axes: Axes, lines: pd.DataFrame, x: str, look: Look, **options) -> None:
-    """One line of mean against column `x`, with ± std where there is one, in the colours of a method."""
+def band(axes: Axes, lines: pd.DataFrame, x: str, colour: str, **options) -> None:
+    """One line of mean against column `x`, with ± std where there is one; on a logarithmic axis not down to nought."""
     lines = lines.sort_values(x)
     position, mean, std = (lines[column].to_numpy(dtype=float) for column in (x, "mean", "std"))
-    axes.plot(position, mean, color=look.colour, **options)
-    axes.fill_between(position, mean - std, mean + std, color=look.colour, alpha=0.15, linewidth=0)
+    low = mean - std
+    if axes.get_yscale() == "log":
+        low = np.maximum(low, mean / 10)
+    axes.plot(position, mean, color=colour, **options)
+    axes.fill_between(position, low, mean + std, color=colour, alpha=0.15, linewidth=0)
+
+
+def curves(
+    axes: Axes,
+    frame: pd.DataFrame,
+    metric: str,
+    factor: float = 1.0,
+    level: float = 0.0,
+    style: Callable[[str, Look], dict[str, Any]] = lambda method, look: {"linestyle": dashes(look)},
+) -> dict[str, Look]:
+    """A line a method: `level + factor * metric` at each step, mean and std over seeds. -> the methods drawn, in order
+
+    Args:
+        style: further options of a method's line.
+    """
+    rows = steps(frame, metric)
+    if rows.empty:
+        empty(axes, f"the rows hold no\n{metric}")
+    lines = stats.curve(rows)
+    lines = lines.assign(mean=level + factor * lines["mean"], std=abs(factor) * lines["std"])
+    for method, look in looks.of(rows).items():
+        band(axes, lines.loc[lines["method"] == method], "step", look.colour, **style(method, look))
+    return looks.of(rows)
+
+
+def curve_panels(
+    frame: pd.DataFrame,
+    heading: str,
+    metrics: Mapping[str, tuple[str, float] | tuple[str, float, float]],
+    x_label: str,
+    size: tuple[float, float],
+    style: Callable[[str, Look], dict[str, Any]] = lambda method, look: {"linestyle": dashes(look)},
+) -> tuple[Figure, list[Axes], dict[str, Look]]:
+    """A panel of `curves` for each metric (label, factor, level): the figure, its panels, and the methods drawn."""
+    figure, panels_ = panels(frame, heading, size, n_columns=len(metrics))
+    shown: set[str] = set()
+    for axes, (metric, (label, *scale)) in zip(panels_, metrics.items(), strict=True):
+        shown |= curves(axes, frame, metric, *scale, style=style).keys()
+        axes.set(xlabel=x_label, ylabel=label)
+    return figure, panels_, {method: look for method, look in looks.of(frame).items() if method in shown}
+
+
+def with_markers(method: str, look: Look) -> dict[str, Any]:
+    """A style of `curves`: a marker at each point, where they are few."""
+    return {"marker": look.marker, "markersize": 4, "markevery": 0.04, "linestyle": dashes(look)}
 
 
 def empty(axes: Axes, text: str) -> None:
@@ -65,61 +124,53 @@ def empty(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.4")
 
 
-def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+def legend(figure: Figure, handles: Iterable[Line2D] | Mapping[str, Look], markers: bool = False) -> None:
+    """At the right: these lines, or one for each method."""
+    if isinstance(handles, Mapping):
+        handles = [handle(look, markers) for look in handles.values()]
+    handles = list(handles)
     figure.legend(handles=handles, loc="outside right center", frameon=False, handlelength=2.6, fontsize=8.5)
 
 
-def dashes(look: Look) -> Literal["-", "-."]:
+def dashes(look: Look) -> str:
     """How the line of a method is drawn."""
     return "-." if look.dashed else "-"
 
 
-def handle(look: Look, marker: bool = True) -> Line2D:
-    shown = look.marker if marker and not look.dashed else ""
-    return Line2D([], [], color=look.colour, marker=shown, linestyle=dashes(look), label=look.name)
+def handle(look: Look, marker: bool = True, **style) -> Line2D:
+    shown: dict[str, Any] = {"marker": look.marker if marker and not look.dashed else "", "linestyle": dashes(look)}
+    return Line2D([], [], color=look.colour, label=look.name, **(shown | style))
 
 
-def curve(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, bool]:
-    """Mean and std over seeds at each step (columns method, step, mean, std), and whether a run ended early.
-
-    A run that stopped before the others of its method keeps its last value, so that the mean is over the same
-    tasks and seeds at every step; between two measurements of a run the line is straight.
-    """
-    rows = frame.loc[(frame["metric"] == metric) & frame["step"].notna()]
-    parts, early = [], False
-    for key, mine in rows.groupby("method"):
-        mine = mine.astype({"step": "int64"})
-        wide = mine.pivot(index="step", columns=["seed", "task"], values="value").sort_index()
-        early = early or bool(np.isnan(wide.to_numpy()[-1]).any())
-        whole = wide.interpolate(method="index", limit_area="inside").ffill()
-        per_seed = whole.T.groupby(level="seed").mean().T
-        lines = pd.DataFrame({"mean": per_seed.mean(axis=1), "std": per_seed.std(axis=1)})
-        parts.append(lines.assign(method=key))
-    if not parts:
-        return pd.DataFrame(columns=["method", "step", "mean", "std"]), False
-    result = pd.concat(parts).rename_axis("step").reset_index()
-    return result, early
-
-
-def dots(axes: Axes, final: pd.DataFrame, paper: pd.DataFrame, names: dict[str, str], table: str) -> list[Line2D]:
+def dots(
+    axes: Axes,
+    frame: pd.DataFrame,
+    name: str,
+    paper: pd.DataFrame,
+    table: str,
+    labels: Mapping[str, str] = MappingProxyType({}),
+) -> list[Line2D]:
     """A method a row: mean, standard deviation and seeds of ours, the paper's likewise and hollow. -> for a legend
 
     Args:
-        final: one row a held-out task, as `quantity` has them. names: labels by method, from the top.
         table: what the legend calls the paper's.
+        labels: of methods that are not labelled with their names.
     """
-    ours, theirs = summary(final, ["method"]).set_index("method"), paper.set_index("method")
-    for place, name in enumerate(reversed(names)):
-        colour = looks.look(name, looks.experiment(final)).colour
-        mean, std = ours.loc[name, ["mean", "std"]].astype(float)
-        seeds = final.loc[final["method"] == name].groupby("seed")["value"].mean()
-        axes.errorbar(mean, place + 0.12, xerr=None if np.isnan(std) else std, color=colour, marker="o", capsize=3)
-        axes.plot(seeds, [place + 0.12] * len(seeds), "|", color=colour, markersize=11, alpha=0.7)
-        if name in theirs.index:
-            value, spread = theirs.loc[name, ["value", "std"]].astype(float)
-            look = {"color": "0.45", "marker": "o", "markerfacecolor": "white", "capsize": 3}
-            axes.errorbar(value, place - 0.16, xerr=spread, **look)
-    axes.set_yticks(range(len(names)), list(reversed(names.values())))
+    final = quantity(frame, name)
+    ours, theirs = stats.summary(final, ["method"]).set_index("method"), paper.set_index("method")
+    shown = looks.of(frame)
+    for place, (method, look) in enumerate(reversed(shown.items())):
+        if method in ours.index:
+            mean, std = ours.loc[method, ["mean", "std"]].astype(float)
+            seeds = final.loc[final["method"] == method].groupby("seed")["value"].mean()
+            spread = None if np.isnan(std) else std
+            axes.errorbar(mean, place + 0.12, xerr=spread, color=look.colour, marker="o", capsize=3)
+            axes.plot(seeds, [place + 0.12] * len(seeds), "|", color=look.colour, markersize=11, alpha=0.7)
+        if method in theirs.index:
+            value, spread = theirs.loc[method, ["value", "std"]].astype(float)
+            hollow = {"color": "0.45", "marker": "o", "markerfacecolor": "white", "capsize": 3}
+            axes.errorbar(value, place - 0.16, xerr=spread, **hollow)
+    axes.set_yticks(range(len(shown)), [labels.get(key, look.name) for key, look in reversed(shown.items())])
     axes.set_xlim(left=0)
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
@@ -130,6 +181,16 @@ def dots(axes: Axes, final: pd.DataFrame, paper: pd.DataFrame, names: dict[str, 
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG atomically, the same bytes for the same rows."""
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+    """Write a PNG and, beside it, a PDF atomically, the same bytes for the same rows."""
+    for ending, nothing in (
+        ("png", {"Software": None}),
+        ("pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
+    ):
+        with atomic(path.with_suffix(f".{ending}")) as temporary:
+            figure.savefig(temporary, format=ending, dpi=150, metadata=nothing)
+
+
+def styled() -> AbstractContextManager[None]:
+    """The context in which figures are made: no window, and looks that no file of a user's changes."""
+    matplotlib.use("Agg")
+    return matplotlib.style.context(["default", STYLE])

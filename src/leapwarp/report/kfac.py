@@ -1,45 +1,43 @@
-"""Tables about KFAC beside gradient descent: the dampings it was tried with, and what a held-out task costs."""
+"""Sections about KFAC beside gradient descent: the dampings it was tried with, and what a held-out task costs."""
 
 from collections.abc import Sequence
 
 import pandas as pd
 
 from leapwarp.report import looks
+from leapwarp.report.document import Block, Heading, Table, Text
 from leapwarp.report.quantities import SHARED
 from leapwarp.report.table import by_tasks, number
 
 
-def dampings(frame: pd.DataFrame) -> str:
-    """A markdown table of what each damping was worth on validation alphabets, and what each seed took; or ""."""
+def dampings(frame: pd.DataFrame) -> list[Block]:
+    """What each damping was worth on validation alphabets, and what each seed took; nothing where none was tried."""
     grid = frame.loc[frame["metric"].str.startswith("validation_accuracy.")]
     if grid.empty:
-        return ""
+        return []
     grid = grid.assign(damping=grid["metric"].str.split(".", n=1).str[1].astype("float64"), value=100 * grid["value"])
-    values = sorted(set(grid["damping"]))
-    text = [
-        "| Method | Seed | " + " | ".join(f"{value:g}" for value in values) + " | taken |",
-        "|---|---|" + "---|" * (len(values) + 1),
-    ]
+    wide = grid.pivot_table(index=["method", "seed"], columns="damping", values="value")
     taken = frame.loc[frame["metric"] == "damping"].set_index(["method", "seed"])["value"]
-    for (method, seed), mine in grid.groupby(["method", "seed"]):
-        found = mine.set_index("damping")["value"]
-        cells = [f"{found[value]:.1f}" if value in found.index else "–" for value in values]
-        name = looks.look(method, looks.experiment(frame)).name
-        text.append("| " + " | ".join([name, str(seed), *cells, f"{taken[method, seed]:g}"]) + " |")
-    return "\n".join(text)
+    rows = [
+        [looks.names(frame)[method], str(seed), *map(number, mine), f"{taken[method, seed]:g}"]
+        for (method, seed), mine in zip(wide.index, wide.to_numpy(), strict=True)
+    ]
+    text = """Accuracy in percent on the validation alphabets of each seed, by damping; the best is taken to the
+held-out alphabets. The paper does not say its own."""
+    head = ["Method", "Seed", *(f"{value:g}" for value in wide.columns), "taken"]
+    return [Heading("KFAC's damping"), Text(text), Table(head, rows)]
 
 
-def times(frame: pd.DataFrame, methods: Sequence[str], base: str) -> str:
-    """A markdown table of the seconds that a held-out task takes, also in units of those of `base`; or ""."""
+def times(frame: pd.DataFrame, methods: Sequence[str], base: str, text: str) -> list[Block]:
+    """The seconds that a held-out task takes, also in units of those of `base`; nothing where they were not taken."""
     lines = by_tasks(frame, "adapt_seconds")
     if lines.empty:
-        return ""
+        return []
     lines = lines.loc[lines["n_tasks"].isin([0, lines["n_tasks"].max()])].set_index("method")
-    found, experiment = [method for method in methods if method in lines.index], looks.experiment(frame)
-    text = [f"| Method | Seconds a task | Times {looks.look(base, experiment).name} |", "|---|---|---|"]
-    for method in found:
+    names, rows = looks.names(frame), []
+    for method in [method for method in methods if method in lines.index]:
         mean, std = lines.loc[method, ["mean", "std"]].astype(float)
-        share = f"{mean / lines.loc[base, 'mean']:.1f}" if base in found else "–"
-        seconds = number(mean, std, SHARED["adapt_seconds"].decimals)
-        text.append(f"| {looks.look(method, experiment).name} | {seconds} | {share} |")
-    return "\n".join(text)
+        share = number(mean / lines.loc[base, "mean"]) if base in lines.index else "–"
+        rows.append([names[method], number(mean, std, SHARED["adapt_seconds"].decimals), share])
+    name = looks.look(base, looks.experiment(frame)).name
+    return [Heading("Time on a held-out task"), Text(text), Table(["Method", "Seconds a task", f"Times {name}"], rows)]

@@ -25,3 +25,16 @@ def ordered(methods: Iterable[str], experiment: str) -> list[str]:
     """Methods, each once, in the order of the experiment's file, then those that it does not have by name."""
     order = list(catalogue.find(experiment).methods)
     return sorted(set(methods), key=lambda key: (order.index(key) if key in order else len(order), key))
+
+
+def of(frame: pd.DataFrame, also: Iterable[str] = ()) -> dict[str, Look]:
+    """The looks of the methods that rows are of, and of others, in their order."""
+    if frame.empty:
+        return {}
+    name = experiment(frame)
+    return {method: look(method, name) for method in ordered([*frame["method"], *also], name)}
+
+
+def names(frame: pd.DataFrame) -> dict[str, str]:
+    """What the methods that rows are of are called, in their order."""
+    return {method: found.name for method, found in of(frame).items()}

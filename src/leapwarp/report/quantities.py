@@ -8,11 +8,7 @@ import pandas as pd
 
 from leapwarp import catalogue
 from leapwarp.report import looks
-
-
-def final(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of a metric that are no points of a curve."""
-    return frame.loc[(frame["metric"] == metric) & frame["step"].isna()]
+from leapwarp.report.select import final
 
 
 class Quantity(NamedTuple):

@@ -51,42 +51,15 @@ class Provenance(NamedTuple):
     data_source: str
 
 
-def rows(
-    records: Iterable[tuple[str, int | None, str, float]],
-    *,
-    experiment: str,
-    method: str,
-    n_tasks: int,
-    seed: int,
-    size: str,
-    data_source: str,
-    data_checksum: str,
-    settings: str,
-    version: str,
-    device: str,
-    seconds: float,
-) -> pd.DataFrame:
+def rows(records: Iterable[tuple[str, int | None, str, float]], **run: Any) -> pd.DataFrame:
     """The rows of one run, in COLUMNS; each record is (task, step, metric, value).
 
-    `task` is "" for a value of the whole run, `step` is None for a summary; `settings` is a hash of them.
-    Raises ValueError as `checked`.
+    `task` is "" for a value of the whole run, `step` is None for a summary; `run` has the other columns, of which
+    `settings` is a hash of them. Raises ValueError as `checked`.
     """
-    frame = pd.DataFrame(list(records), columns=["task", "step", "metric", "value"])
-    frame["step"] = frame["step"].astype("Int64")
-    run = {
-        "experiment": experiment,
-        "method": method,
-        "n_tasks": n_tasks,
-        "seed": seed,
-        "size": size,
-        "data_source": data_source,
-        "data_checksum": data_checksum,
-        "settings": settings,
-        "version": version,
-        "device": device,
-        "seconds": seconds,
-    }
-    return checked(frame.assign(**run), f"rows of {method}, {n_tasks} tasks, seed {seed}")
+    frame = pd.DataFrame(list(records), columns=["task", "step", "metric", "value"]).astype({"step": "Int64"})
+    name = ", ".join(f"{column} {run.get(column)}" for column in ("method", "n_tasks", "seed"))
+    return checked(frame.assign(**run), f"rows of {name}")
 
 
 def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -199,18 +172,3 @@ def provenance(frame: pd.DataFrame, experiment: str) -> Provenance:
     if found["experiment"] != experiment:
         raise ValueError(f"found rows of experiment {found['experiment']!r}, needed {experiment!r}.")
     return Provenance(found["size"], found["data_source"])
-
-
-def summary(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Mean and spread of `value` over seeds: columns `by`, mean, std, n_seeds; sorted by `by`.
-
-    Held-out tasks are averaged within a seed first, so that `std` is the sample standard deviation (n - 1 in
-    the denominator) over seeds of the per-seed mean; it is missing where there is one seed. Raises ValueError
-    where a column that must not be averaged over (any of KEY but seed and task) varies within a group.
-    """
-    by = list(by)
-    for column in sorted(set(KEY) - {"seed", "task"} - set(by)):
-        if len(frame[[*by, column]].drop_duplicates()) > len(frame[by].drop_duplicates()):
-            raise ValueError(f"summary by {by}: found several values of {column} in a group, needed one.")
-    per_seed = frame.groupby([*by, "seed"], as_index=False).agg({"value": "mean"})
-    return per_seed.groupby(by)["value"].agg(mean="mean", std="std", n_seeds="count").reset_index()

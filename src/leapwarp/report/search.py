@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import matplotlib.style
 import pandas as pd
 import yaml
 from matplotlib.axes import Axes
@@ -27,7 +25,10 @@ from matplotlib.ticker import NullFormatter
 
 from leapwarp import catalogue
 from leapwarp.files import atomic, one_line
-from leapwarp.report import draw, looks, rows
+from leapwarp.report import draw, looks, origin, rows
+from leapwarp.report.document import Cell, Document, Table, Text, markdown
+from leapwarp.report.document import Figure as Picture
+from leapwarp.report.origin import Run, short
 from leapwarp.report.quantities import Quantity, quantities, quantity
 
 CAPTION = (
@@ -100,41 +101,89 @@ def name_of(frame: pd.DataFrame) -> str:
     return looks.look(frame["method"].iloc[0], looks.experiment(frame)).name
 
 
-def plain(value: Any) -> Any:
-    """A number of a frame as one that YAML knows."""
-    return value.item() if hasattr(value, "item") else value
-
-
 def winner(frame: pd.DataFrame) -> dict[str, Any]:
-    best = frame.iloc[0]
-    return {
-        "experiment": best["experiment"],
-        "method": best["method"],
-        "size": best["size"],
-        "data_source": best["data_source"],
-        "trial": plain(best["trial"]),
-        "trials": len(frame),
-        "criterion": best["criterion"],
-        "score": plain(best["score"]),
-        "settings": {name: plain(best[name]) for name in drawn(frame)},
-    }
+    """The best trial, in numbers that YAML knows."""
+    best = {key: value.item() if hasattr(value, "item") else value for key, value in frame.iloc[0].items()}
+    about = {key: best[key] for key in ("experiment", "method", "size", "data_source", "trial")}
+    about |= {"trials": len(frame), "criterion": best["criterion"], "score": best["score"]}
+    return about | {"settings": {name: best[name] for name in drawn(frame)}}
 
 
-def text(frame: pd.DataFrame) -> str:
+def document(frame: pd.DataFrame, more: Sequence[tuple[str, str]] = ()) -> Document:
+    """The trials, the best first, and what else is known of the search (what, text)."""
     best, names, about = frame.iloc[0], drawn(frame), judge(frame)
-    lines = [f"| Trial | {about.title} [{about.unit}] | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
-    for row in frame.to_dict("records"):
-        score = "diverged" if math.isnan(row["score"]) else f"{row['score']:.{about.decimals}f}"
-        cells = [str(row["trial"]), score]
-        cells += [f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in names]
-        lines.append("| " + " | ".join(cells) + " |")
-    return f"""# Random search: {name_of(frame)}, {best["experiment"]}
-
-- {len(frame)} trials at size `{best["size"]}`, data `{best["data_source"]}`; the best first.
-- Judged on validation classes; no trial sees test classes. The space is ours: the paper does not print its own.
-
-{chr(10).join(lines)}
+    space = (catalogue.find(best["experiment"]).search or {"spaces": {}})["spaces"].get(best["method"], {})
+    facts = [
+        ("Trials", f"{len(frame)} of one seed each, at size `{best['size']}`, data `{best['data_source']}`"),
+        ("Space", "; ".join(f"`{name}`: {_drawn_from(space.get(name))}" for name in names)),
+        ("Winner", f"trial {best['trial']}: " + ", ".join(f"`{name} = {_shown(best[name])}`" for name in names)),
+        *more,
+    ]
+    text = """Settings are drawn at random and judged on validation classes, which no test class is among; the best
+trial wins. The WarpGrad paper (appendix I) prints neither spaces nor winners: the spaces are ours.
 """
+    rows = [
+        [
+            f"{line['trial']}{' (winner)' * (place == 0)}",
+            Cell("diverged" if math.isnan(line["score"]) else f"{line['score']:.{about.decimals}f}", best=place == 0),
+            *(_shown(line[name]) for name in names),
+        ]
+        for place, line in enumerate(frame.to_dict("records"))
+    ]
+    score = f"{about.title} [{about.unit}], validation classes, {'lower' if about.lower else 'higher'} is better"
+    blocks = [
+        Text(text + "\n" + "\n".join(f"- {what}: {said}." for what, said in facts)),
+        Table(["Trial", score, *(f"`{name}`" for name in names)], rows),
+        Picture("search.png", f"{CAPTION} Made at size {best['size']}, data {best['data_source']}."),
+    ]
+    return Document(f"Random search: {name_of(frame)} in {best['experiment']}", blocks)
+
+
+def _drawn_from(distribution: dict[str, Any] | None) -> str:
+    """A distribution of a search's space in words."""
+    if not distribution:
+        return "not declared"
+    [(kind, values)] = distribution.items()
+    if kind == "choice":
+        return "one of " + ", ".join(map(short, values))
+    low, high = map(short, values)
+    return f"{low} to {high} ({kind.replace('_', '-')})"
+
+
+def _shown(setting: Any) -> str:
+    return f"{setting:.3g}" if isinstance(setting, float) else str(setting)
+
+
+def use(winner: dict[str, Any], runs: Sequence[Run]) -> str:
+    """Whether the runs of the winner's experiment and method have its settings, as their provenance says."""
+    where = f"of {looks.look(winner['method'], winner['experiment']).name} in {winner['experiment']}"
+    mine = [run for run in runs if run["method"] == winner["method"]]
+    chosen = winner["settings"].items()
+    n = sum(all(run["settings"].get(key) == value for key, value in chosen) for run in mine)
+    if not mine:
+        return f"no run {where} at this size yet"
+    if 0 < n < len(mine):
+        return f"used by the rows of {n} of {len(mine)} runs {where}"
+    return f"{'used' if n else 'not used'} by the rows {where}"
+
+
+def found(path: Path, runs: Sequence[Run]) -> tuple[Document, list[Run]]:
+    """The document of a search whose winner.yaml this is, and the runs of its trials; raises ValueError if unfinished.
+
+    Args:
+        runs: of the experiment, which may have the winner's settings.
+    """
+    here, best = path.parent, yaml.safe_load(path.read_text())
+    if not (here / "trials.csv").exists():
+        raise ValueError(f"{here}: found a winner without trials.csv, needed both. Run `snakemake search`.")
+    trials = [run for file in sorted((here / "trials").glob("*.json")) for run in origin.read(file)]
+    more = [("Its settings are", use(best, runs))]
+    if trials:
+        made = origin.provenance(trials)
+        more.append(("Time and code", f"{60 * made['hours']:.1f} minutes together, {', '.join(made['versions'])}"))
+    made = document(pd.read_csv(here / "trials.csv"), more)
+    blocks = [block for block in made.blocks if not isinstance(block, Picture) or (here / block.path).exists()]
+    return made._replace(blocks=blocks), trials
 
 
 # ---------------------------------------------------------------- the figure
@@ -156,19 +205,18 @@ def panel(axes: Axes, frame: pd.DataFrame, name: str) -> None:
 
 
 def build(frame: pd.DataFrame) -> Figure:
-    names, about = drawn(frame), judge(frame)
+    names, about, first = drawn(frame), judge(frame), frame.iloc[0]
     figure = Figure(figsize=(max(2.7 * len(names), 6.5), 3.8), layout="constrained")
     row = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for axes, name in zip(row, names, strict=True):
         panel(axes, frame, name)
     unit = "%" if about.unit == "percent" else about.unit
     row[0].set_ylabel(textwrap.fill(f"{about.title}, validation classes [{unit}]", 28))
-    first = frame.iloc[0]
-    warning = draw.smaller(first["size"], first["data_source"])
-    caption = f"size {first['size']}, data {first['data_source']}, {len(frame)} trials of one seed each"
-    caption += f" ({warning})" if warning else ""
-    caption += "\nstar: the winner; dotted lines: trials that diverged; no trial sees test classes"
-    draw.title(figure, f"Random search: {name_of(frame)}, {first['experiment']}", caption)
+    warning = origin.smaller(first["size"], first["data_source"])
+    text = f"size {first['size']}, data {first['data_source']}, {len(frame)} trials of one seed each"
+    draw.title(
+        figure, f"Random search: {name_of(frame)}, {first['experiment']}", text + f" ({warning})" * bool(warning)
+    )
     return figure
 
 
@@ -180,16 +228,14 @@ def make_table(options: argparse.Namespace) -> None:
     with atomic(options.out_dir / "trials.csv") as path:
         frame.to_csv(path, index=False, lineterminator="\n")
     with atomic(options.out_dir / "trials.md") as path:
-        path.write_text(text(frame), encoding="utf-8")
+        path.write_text(markdown(document(frame)), encoding="utf-8")
     with atomic(options.out_dir / "winner.yaml") as path:
         path.write_text(yaml.safe_dump(winner(frame), sort_keys=False), encoding="utf-8")
     print(f"{options.out_dir / 'winner.yaml'}: trial {frame['trial'].iloc[0]} of {len(frame)}")
 
 
 def make_figure(options: argparse.Namespace) -> None:
-    matplotlib.use("Agg")
-    with matplotlib.style.context("default"):
-        matplotlib.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9})
+    with draw.styled():
         draw.save(build(pd.read_csv(options.trials)), options.out)
 
 

@@ -1,4 +1,4 @@
-"""Shared code of the tables "ours | paper": the papers' numbers, joined to ours and written in both forms."""
+"""Tables "ours | paper": the papers' numbers, joined to ours."""
 
 import math
 import os
@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from leapwarp.report import looks
-from leapwarp.report.quantities import quantities, quantity
-from leapwarp.report.rows import provenance, summary
+from leapwarp.report.document import Cell, Table
+from leapwarp.report.quantities import Quantity, quantities, quantity
+from leapwarp.report.rows import provenance
+from leapwarp.report.stats import summary
 
 PAPER_DTYPES = {
     "paper": "str",
@@ -31,29 +33,6 @@ COLUMNS = [
     "n_tasks", "method", "metric", "ours_mean", "ours_std", "n_seeds", "paper", "paper_std",
     "unit", "size", "data_source",
 ]  # fmt: skip
-REAL = {
-    "omniglot",
-    "simulated",
-    "mini-imagenet",
-    "tiered-imagenet",
-    "multicv",
-    "atari",
-}  # sources of data that the papers used
-SOURCES = {
-    "omniglot": "the Omniglot images",
-    "simulated": "tasks made by code from the seed",
-    "multicv": "the image data sets of the paper, whole",
-    "multicv-subsets": "parts of the paper's image data sets and sets in their place, as the table lists them: the "
-    "numbers cannot be compared with the paper's",
-    "glyph-sets": "made-up characters in four looks, not image data sets: not comparable with the paper's numbers",
-    "atari": "Atari games in the Arcade Learning Environment, as ale-py ships them",
-    "glyphs": "a procedural stand-in, not Omniglot: the numbers cannot be compared with the paper's",
-    "mini-imagenet": "mini-ImageNet with the split of Ravi and Larochelle",
-    "tiered-imagenet": "tiered-ImageNet",
-    "tiny-imagenet": "a subset of Tiny-ImageNet, other classes and smaller images than the paper's: the numbers cannot "
-    "be compared with its",
-    "textures": "a procedural stand-in, not ImageNet: the numbers cannot be compared with the paper's",
-}
 
 
 def read_paper(path: str | os.PathLike[str], table: str) -> pd.DataFrame:
@@ -102,13 +81,14 @@ def by_key(frame: pd.DataFrame) -> dict[tuple[str, int], dict[Hashable, Any]]:
     return {(line["method"], line["n_tasks"]): line for line in frame.to_dict("records")}
 
 
-def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None, experiment: str) -> pd.DataFrame:
+def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None = None) -> pd.DataFrame:
     """One line per (n_tasks, method) with ours and the paper's (missing where there is none), in COLUMNS.
 
     The counts are those that were run, or the paper's where nothing was pretrained; methods run without
     pretraining are repeated at each of them. The paper's methods come first, in its order. Raises ValueError
     where rows come from several sizes, data sources or experiments, or where `name` was never measured.
     """
+    experiment = looks.experiment(frame)
     size, data_source = provenance(frame, experiment)
     ours, about = by_tasks(frame, name), quantities(experiment)[name]
     if ours.empty:
@@ -131,80 +111,95 @@ def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None, exper
     return pd.DataFrame(lines, columns=COLUMNS).astype({"n_tasks": "int64", "n_seeds": "int64", **numbers})
 
 
-def number(mean: float, std: float, decimals: int) -> str:
+def number(mean: float, std: float = math.nan, decimals: int = 1) -> str:
     """'12.3 ± 0.4', without the spread where it is missing, and '–' where there is no number."""
     if math.isnan(mean):
         return "–"
     return f"{mean:.{decimals}f}" + ("" if math.isnan(std) else f" ± {std:.{decimals}f}")
 
 
-def block(lines: pd.DataFrame, experiment: str) -> str:
-    """A markdown table of `comparison` with counts as rows and methods as columns, 'ours ± std / paper'."""
-    decimals = quantities(experiment)[lines["metric"].iloc[0]].decimals
+def scaled(mean: float, std: float, decimals: int) -> str:
+    """As `number`, but in powers of ten where the decimals would show nothing."""
+    if mean and abs(mean) < 0.5 * 10**-decimals:
+        return f"{mean:.1e}" + ("" if pd.isna(std) else f" ± {std:.0e}")
+    return number(mean, std, decimals)
+
+
+def signed(difference: float, decimals: int = 1) -> str:
+    """'+1.2', or '–' where there is no number."""
+    return "–" if math.isnan(difference) else f"{difference:+.{decimals}f}"
+
+
+def _compared(lines: pd.DataFrame, about: Quantity) -> list[dict[Hashable, Any]]:
+    """The lines of a `comparison`, each with its cell; the best at each number of tasks are marked."""
+    better, found = -1 if about.lower else 1, []
     published = bool(np.isfinite(lines["paper"].to_numpy()).any())
-    methods = list(dict.fromkeys(lines["method"]))
-    text = [["Pretraining tasks", *(looks.look(method, experiment).name for method in methods)]]
-    for count, group in lines.groupby("n_tasks"):
-        cells = {}
+    for _, group in lines.groupby("n_tasks"):
+        best, best_paper = ((better * group[name]).max() for name in ("ours_mean", "paper"))
         for line in group.to_dict("records"):
-            cell = number(line["ours_mean"], line["ours_std"], decimals)
-            if published:
-                cell += " / " + number(line["paper"], line["paper_std"], decimals)
-            cells[line["method"]] = cell
-        text.append([str(count), *(cells[method] for method in methods)])
-    widths = [max(len(row[column]) for row in text) for column in range(len(text[0]))]
-    padded = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in text
-    ]
-    rule = "|-" + "-|-".join("-" * width for width in widths) + "-|"
-    return "\n".join([padded[0], rule, *padded[1:]])
+            ours, paper = line["ours_mean"], line["paper"]
+            difference = signed(ours - paper, about.decimals)
+            cell = Cell(
+                number(ours, line["ours_std"], about.decimals),
+                number(paper, line["paper_std"], about.decimals) if published else "",
+                "" if difference == "–" else difference,
+                "" if difference == "–" else "better" if better * (ours - paper) >= 0 else "worse",
+                bool(better * ours == best),
+                bool(better * paper == best_paper),
+            )
+            found.append(line | {"cell": cell})
+    return found
 
 
-def listing(lines: pd.DataFrame, experiment: str) -> str:
-    """A markdown table of `comparison` at one number of tasks, a method a row: ours, the paper's, the difference."""
+def _caption(about: Quantity) -> str:
+    return f"{about.title} [{about.unit}], {'lower' if about.lower else 'higher'} is better"
+
+
+def block(lines: pd.DataFrame, experiment: str) -> Table:
+    """A `comparison` with counts as rows and methods as columns, ours and the paper's in a cell."""
     about = quantities(experiment)[lines["metric"].iloc[0]]
-    text = ["| Method | Ours | Paper | Difference |", "|---|---|---|---|"]
-    for line in lines.to_dict("records"):
-        difference = line["ours_mean"] - line["paper"]
-        cells = [
-            looks.look(line["method"], experiment).name,
-            number(line["ours_mean"], line["ours_std"], about.decimals),
-            number(line["paper"], line["paper_std"], about.decimals),
-            "–" if math.isnan(difference) else f"{difference:+.{about.decimals}f}",
-        ]
-        text.append("| " + " | ".join(cells) + " |")
-    return "\n".join(text)
+    methods = list(dict.fromkeys(lines["method"]))
+    cells = {(line["n_tasks"], line["method"]): line["cell"] for line in _compared(lines, about)}
+    head = ["Pretraining tasks", *(looks.look(method, experiment).name for method in methods)]
+    counts = dict.fromkeys(count for count, _ in cells)
+    return Table(head, [[str(n), *(cells[n, method] for method in methods)] for n in counts], _caption(about))
 
 
-def origin(frame: pd.DataFrame, note: str) -> str:
-    """The lines that say which size, data and code made the rows, and how many seeds. `note` is what the size is."""
-    size, data_source = frame["size"].iloc[0], frame["data_source"].iloc[0]
-    counts = sorted(set(frame.groupby(["method", "n_tasks"])["seed"].nunique()))
-    n_seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} (the CSV says which)"
-    return "\n".join(
-        [
-            f"- Size: `{size}`: {note}.",
-            f"- Data: `{data_source}`: {SOURCES.get(data_source, 'not one of the known sources')}.",
-            f"- Seeds: {n_seeds}. Code version: {', '.join(sorted(set(frame['version'])))}.",
-        ]
-    )
+def listing(
+    lines: pd.DataFrame,
+    experiment: str,
+    heads: Sequence[str] = ("Method",),
+    names: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Table:
+    """A `comparison` at one number of tasks, a method a row: ours, the paper's, the difference.
+
+    Args:
+        heads, names: the columns that name a method, where they are not its name.
+    """
+    about, rows = quantities(experiment)[lines["metric"].iloc[0]], []
+    for line in _compared(lines, about):
+        name, cell = looks.look(line["method"], experiment).name, line["cell"]
+        first = names.get(line["method"], (name, *[""] * (len(heads) - 1)))
+        difference = Cell(cell.difference or "–", mark=cell.mark)
+        paper = Cell(cell.paper or "–", best=cell.best_paper)
+        rows.append([*first, Cell(cell.ours, best=cell.best), paper, difference])
+    return Table([*heads, "Ours", "Paper", "Difference"], rows, _caption(about))
 
 
-def preamble(frame: pd.DataFrame, lines: pd.DataFrame, paper: pd.DataFrame, note: str) -> str:
-    """The lines every table by number of tasks opens with: `origin`, what ± means, and what was not run."""
+def cells_explained(paper: pd.DataFrame, lines: pd.DataFrame) -> str:
+    """What every table by number of tasks must say of its cells, and of what was not run."""
     missing = sorted(set(paper["n_tasks"]) - set(lines["n_tasks"]))
     printed = bool(np.isfinite(paper["std"].to_numpy()).any())
     spread = "the paper's ± is its standard deviation" if printed else "the paper prints no spread"
-    text = [
-        origin(frame, note),
-        "- Cells are *ours ± std / paper*. Ours is the mean over seeds of the mean over held-out tasks; ± is "
-        f"the sample standard deviation over seeds (none with one seed); {spread}. – is a missing number.",
-        "- Methods without pretraining do not depend on the number of tasks: ours are run once per seed and "
-        "repeated in each row.",
-    ]
+    text = f"""
+- A cell has *ours ± std*, then the *paper's*. Ours is the mean over seeds of the mean over held-out tasks; ± is the
+  sample standard deviation over seeds (none with one seed); {spread}. The best at a number of tasks is marked, ours
+  and the paper's apart. – is a missing number.
+- Methods without pretraining do not depend on the number of tasks: ours are run once per seed and repeated in each row.
+"""
     if missing:
-        text.append(f"- The paper also has {', '.join(map(str, missing))} tasks, which were not run here.")
-    return "\n".join(text)
+        text += f"- The paper also has {', '.join(map(str, missing))} tasks, which were not run here.\n"
+    return text
 
 
 def summaries(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -215,30 +210,29 @@ def summaries(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return lines.assign(unit=[about[name].unit for name in lines["metric"]])
 
 
-def summary_block(
+def summary_table(
     lines: pd.DataFrame,
-    names: Sequence[str],
     head: str,
     experiment: str,
+    names: Mapping[str, str] | Sequence[str],
     notes: Mapping[tuple[str, str], str] = MappingProxyType({}),
-) -> str:
-    """The same with a method a row. `notes` end the cells of (method, quantity)."""
-    about = [quantities(experiment)[name] for name in names]
-    text = [f"| {head} | " + " | ".join(f"{each.title} [{each.unit}]" for each in about) + " |"]
-    text.append("|---" * (len(names) + 1) + "|")
-    found = {(line["method"], line["metric"]): line for line in lines.to_dict("records")}
+    beside: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Table:
+    """`summaries` with a method a row.
+
+    Args:
+        names: the quantities shown, or those of `lines` by the quantity that names their column.
+        notes: end the cells of (method, quantity).
+        beside: columns that stand before the quantities, by heading: a cell for each method.
+    """
+    names = names if isinstance(names, Mapping) else {name: name for name in names}
+    about = {column: quantities(experiment)[shown] for column, shown in names.items()}
+    found, rows = {(line["method"], line["metric"]): line for line in lines.to_dict("records")}, []
     for method in looks.ordered(lines["method"], experiment):
-        cells = []
-        for name, each in zip(names, about, strict=True):
+        cells = [looks.look(method, experiment).name, *(column[method] for column in beside.values())]
+        for name, each in about.items():
             line = found.get((method, name))
-            cell = "–" if line is None else _scaled(line["mean"], line["std"], each.decimals)
+            cell = "–" if line is None else scaled(line["mean"], line["std"], each.decimals)
             cells.append(cell + notes.get((method, name), ""))
-        text.append(f"| {looks.look(method, experiment).name} | " + " | ".join(cells) + " |")
-    return "\n".join(text)
-
-
-def _scaled(mean: float, std: float, decimals: int) -> str:
-    """As `number`, but in powers of ten where the decimals would show nothing."""
-    if mean and abs(mean) < 0.5 * 10**-decimals:
-        return f"{mean:.1e}" + ("" if pd.isna(std) else f" ± {std:.0e}")
-    return number(mean, std, decimals)
+        rows.append(cells)
+    return Table([head, *beside, *(f"{each.title} [{each.unit}]" for each in about.values())], rows)

@@ -128,7 +128,9 @@ def draw_batch(released: bool) -> Callable[[Task, Tensor, Tensor], Batch]:
     def draw(tasks: Task, who: Tensor, number: Tensor) -> Batch:
         picked = tasks.order[who, number]  # [t, batch]
         assert tasks.affine is not None
-        pictures = tasks.x[who[:, None], picked]
+        # Whole pictures are copied, which takes a quarter of the time of x[who, picked].
+        rows = (who[:, None] * tasks.x.shape[1] + picked).flatten()
+        pictures = tasks.x.flatten(0, 1).index_select(0, rows).unflatten(0, picked.shape)
         return Batch(pixels(pictures, tasks.affine[who, number], released), tasks.y[who[:, None], picked])
 
     return draw

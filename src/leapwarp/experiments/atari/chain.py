@@ -36,10 +36,11 @@ from leapwarp.experiments.atari.run import EXPERIMENT, PUBLISHED
 from leapwarp.experiments.base import Record, Trained
 from leapwarp.experiments.settings import changed
 from leapwarp.files import atomic
+from leapwarp.fit import moved
 from leapwarp.models import actor_critic
 from leapwarp.optim import adam
 from leapwarp.rng import generator
-from leapwarp.trees import Params, map_tree, to_device, zeros_like
+from leapwarp.trees import Params, alone, map_tree, to_device, zeros_like
 from leapwarp.worlds import atari
 
 PROGRAM = "leapwarp.experiments.atari.chain"
@@ -170,7 +171,10 @@ def state(options: argparse.Namespace) -> None:
             raise DataError(f"{path}: found the seed {about['seed']} twice, needed each once.")
         records: list[Record] = [("", k, "meta_loss", loss) for k, loss in enumerate(about["losses"])]
         records += [("", None, name, float(about[name])) for name in ("meta_step", "games")]
-        ends[about["seed"]] = Trained({"params": unpack("params", tensors)}, records, about["seconds"])
+        params, began = unpack("params", tensors), actor_critic.encoder(generator(about["seed"], "encoder"))
+        way = moved(alone({"params": params}), alone({"params": began}))
+        records += [("", None, name, of_run) for name, (of_run,) in way.items()]
+        ends[about["seed"]] = Trained({"params": params}, records, about["seconds"])
     job.experiment = job.experiment._replace(train=lambda runs: [ends[run.seed] for run in runs])
     options.seeds = list(ends)
     command.train_seeds(job, options)

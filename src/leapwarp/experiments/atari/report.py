@@ -4,7 +4,7 @@ Scores are shown on a scale of the game's own: 0 is random play, 1 the best that
 are named `score_<group of games>`, and tasks are games. The paper's figure is a plot without printed numbers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -17,12 +17,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from leapwarp.report import draw, looks
+from leapwarp.report.document import Document, Heading, Table, Text
 from leapwarp.report.quantities import Quantity
-from leapwarp.report.rows import provenance, summary
-from leapwarp.report.table import number, origin, summaries, summary_block
+from leapwarp.report.rows import provenance
+from leapwarp.report.select import RUN, each, steps
+from leapwarp.report.stats import curve, summary
+from leapwarp.report.table import number, summaries, summary_table
 
 RANDOM = "random_policy"
-RUN = ["method", "n_tasks", "seed", "task"]
+OF_GAME = [*RUN, "task"]
 GAMES = {  # by the suffix of their metrics: for tables, and for the titles of panels
     "heldout": ("held-out games", "held out"),
     "seen": ("games of meta-training", "seen in meta-training"),
@@ -32,18 +35,16 @@ COLUMNS = 3  # of panels
 BLOCKS, POINTS = 5, 50  # of meta-steps in a panel of meta-training, and of a line there
 
 
-# ---------------------------------------------------------------- scores
-
-
 def normalised(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The curves of all methods that learn, with `value` on the scale of its game.
 
-    Random play counts as what it scores on average over the second half of its runs (`floor`), over seeds. Where
-    nothing is above random play, the largest distance from it is the unit.
+    Random play counts as what it scores on average over the second half of its runs, over seeds. Where nothing is above
+    random play, the largest distance from it is the unit.
     """
-    rows = frame.loc[(frame["metric"] == metric) & frame["step"].notna()]
+    rows = steps(frame, metric)
     plays_at_random = rows["method"] == RANDOM
-    zeros = floor(rows)
+    at_random = each(rows.loc[plays_at_random], second_half, OF_GAME)
+    zeros = at_random.groupby("task").agg({"value": "mean"})["value"]
     learnt = rows.loc[~plays_at_random]
     missing = sorted(set(learnt["task"]) - set(zeros.index))
     if missing:
@@ -57,13 +58,6 @@ def normalised(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return learnt.assign(value=off / unit)
 
 
-def floor(rows: pd.DataFrame) -> pd.Series:
-    """What random play scores in each game: a mean over the second half of its points, of seeds alike."""
-    played = rows.loc[rows["method"] == RANDOM].sort_values("step")
-    of_run = played.groupby(["task", "seed"])["value"].agg(lambda values: second_half(values.to_numpy()))
-    return of_run.groupby("task").mean()
-
-
 def second_half(values: np.ndarray) -> float:
     return float(values[len(values) // 2 :].mean())
 
@@ -72,30 +66,22 @@ def last_tenth(values: np.ndarray) -> float:
     return float(values[-max(1, len(values) // 10) :].mean())
 
 
-def _each(curves: pd.DataFrame, measure: Callable[[np.ndarray], float]) -> pd.DataFrame:
-    """One row without a step for each curve, with what `measure` says of its values."""
-    lines = [
-        mine.iloc[[0]].assign(step=pd.array([pd.NA], dtype="Int64"), value=measure(mine["value"].to_numpy()))
-        for _, mine in curves.sort_values("step").groupby(RUN, sort=True)
-    ]
-    return pd.concat(lines, ignore_index=True) if lines else curves.iloc[:0]
-
-
 def area(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The mean of each normalised curve: the area under it, divided by its length."""
-    return _each(normalised(frame, metric), lambda values: float(values.mean()))
+    return each(normalised(frame, metric), lambda values: float(values.mean()), OF_GAME)
 
 
 def end(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The mean over the last tenth of each normalised curve."""
-    return _each(normalised(frame, metric), last_tenth)
+    return each(normalised(frame, metric), last_tenth, OF_GAME)
 
 
 def raw(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The same of the game's own scores; of random play, which does not change, over the second half."""
-    rows = frame.loc[(frame["metric"] == metric) & frame["step"].notna()]
+    rows = steps(frame, metric)
     plays_at_random = rows["method"] == RANDOM
-    parts = [_each(rows.loc[~plays_at_random], last_tenth), _each(rows.loc[plays_at_random], second_half)]
+    parts = [each(rows.loc[~plays_at_random], last_tenth, OF_GAME)]
+    parts += [each(rows.loc[plays_at_random], second_half, OF_GAME)]
     return pd.concat([part for part in parts if len(part)], ignore_index=True)
 
 
@@ -106,32 +92,25 @@ QUANTITIES = {
 }
 
 
-# ---------------------------------------------------------------- table
-
-
-def table(frame: pd.DataFrame, paper: pd.DataFrame, note: str) -> tuple[pd.DataFrame, str]:
-    """One line a method and quantity, and the text; raises ValueError where rows are of several sizes."""
-    experiment = looks.experiment(frame)
-    provenance(frame, experiment)
+def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
+    """One line a method and quantity."""
     lines = summaries(frame, list(QUANTITIES))
-    steps = int(frame.loc[frame["step"].notna() & frame["metric"].str.startswith("score_"), "step"].max())
-    text = f"""# Leap, Atari: scores of episodes (higher: better)
-
-{origin(frame, note)}
-- {steps:,} steps a game, 5,000,000 as published. {meta_trained(frame)}
+    n_steps = int(frame.loc[frame["step"].notna() & frame["metric"].str.startswith("score_"), "step"].max())
+    text = f"""
+- {n_steps:,} steps a game, 5,000,000 as published. {meta_trained(frame)}
 - The paper prints curves and no numbers. ± is the sample standard deviation over seeds.
 - On every game 0 is what random play scores (a mean over the second half of its runs) and 1 the best that a method's
   mean over seeds reached at any point, noise and all: where that is little above random play (second table), the scale
   says nothing. The area is the mean of that curve, so a method that learns faster has more of it; the end is its
   last tenth. Until an emulator's first episode has ended it counts with what it has so far.
-
-{summary_block(lines, list(QUANTITIES), "Encoder", experiment)}
-
-## The games' own scores at the end
-
-{own_scores(frame)}
 """
-    return lines, text
+    blocks = [
+        Text(text),
+        summary_table(lines, "Encoder", looks.experiment(frame), list(QUANTITIES)),
+        Heading("The games' own scores at the end"),
+        own_scores(frame),
+    ]
+    return Document("Leap, Atari: scores of episodes (higher: better)", blocks, lines)
 
 
 def meta_trained(frame: pd.DataFrame) -> str:
@@ -143,19 +122,15 @@ def meta_trained(frame: pd.DataFrame) -> str:
     return f"Meta-training: {steps} meta-steps of {games} games, 100 of 16 as published."
 
 
-def own_scores(frame: pd.DataFrame) -> str:
-    """A markdown table, a game a row."""
-    experiment = looks.experiment(frame)
-    methods = looks.ordered(frame["method"], experiment)
-    text = ["| Game | | " + " | ".join(looks.look(method, experiment).name for method in methods) + " |"]
-    text.append("|---" * (len(methods) + 2) + "|")
+def own_scores(frame: pd.DataFrame) -> Table:
+    """A game a row."""
+    names, rows = looks.names(frame), []
     for group, (title, _) in GAMES.items():
         found = summary(raw(frame, f"score_{group}"), ["method", "task", "n_tasks", "metric"])
-        cells = {(line["method"], line["task"]): line for line in found.to_dict("records")}
+        cells = {(line["method"], line["task"]): number(line["mean"], line["std"]) for line in found.to_dict("records")}
         for game in sorted(set(found["task"])):
-            shown = [number(cells[method, game]["mean"], cells[method, game]["std"], 1) for method in methods]
-            text.append(f"| {printed(game)} | {title} | " + " | ".join(shown) + " |")
-    return "\n".join(text)
+            rows.append([printed(game), title, *(cells[method, game] for method in names)])
+    return Table(["Game", "Group", *names.values()], rows)
 
 
 def printed(game: str) -> str:
@@ -163,44 +138,22 @@ def printed(game: str) -> str:
     return "".join(part.capitalize() for part in game.split("_"))
 
 
-# ---------------------------------------------------------------- figures
-
-
-def learning(frame: pd.DataFrame) -> Figure:
-    """A panel a game, in the order of the groups: normalised score against steps."""
-    experiment = looks.experiment(frame)
-    curves = {group: normalised(frame, f"score_{group}") for group in GAMES}
-    panels = [(group, game) for group, rows in curves.items() for game in sorted(set(rows["task"]))]
-    lines = -(-len(panels) // COLUMNS)
-    figure = Figure(figsize=(9.6, 1.3 + 2.3 * lines), layout="constrained")
-    grid = figure.subplots(lines, COLUMNS, squeeze=False, sharex=True)
-    learnt = looks.ordered(set.union(*(set(rows["method"]) for rows in curves.values())), experiment)
-    methods = {method: looks.look(method, experiment) for method in [*learnt, RANDOM]}
-    for axes, (group, game) in zip(grid.flat, panels, strict=False):
-        rows = curves[group].loc[curves[group]["task"] == game]
-        means = summary(rows, ["method", "n_tasks", "task", "metric", "step"])
-        for method in learnt:
-            look = methods[method]
-            draw.shaded(axes, means.loc[means["method"] == method], "step", look, linestyle=draw.dashes(look))
-        axes.axhline(0, color=methods[RANDOM].colour, linewidth=0.8, linestyle=":")
-        axes.set_title(f"{printed(game)} ({GAMES[group][1]})", fontsize=9, loc="left")
+def grid(
+    frame: pd.DataFrame, heading: str, titles: Sequence[str], columns: int, height: float
+) -> tuple[Figure, list[Axes]]:
+    """A panel for each title, of which the lowest have the steps of the agent below them."""
+    lines = -(-len(titles) // columns)
+    size = (9.6, 1.3 + height * lines)
+    figure, panels = draw.panels(frame, heading, size, lines, columns, sharex=True)
+    for axes, title in zip(panels, titles, strict=False):
+        axes.set_title(title, fontsize=9, loc="left")
         axes.xaxis.set_major_formatter(FuncFormatter(_steps))
-    for axes in list(grid.flat)[len(panels) :]:
-        axes.set_axis_off()
-    for axes in grid[-1]:
+    for axes in panels[len(titles) - min(columns, len(titles)) : len(titles)]:
         axes.set_xlabel("steps of the game's agent")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("score (0 random, 1 best mean)")
-    note = (
-        "the last episode of each emulator, or what it has so far where none has ended yet;\n"
-        "0 is the mean of random play; the paper's figure is a plot without printed numbers"
-    )
-    heading = "Atari: learning from a meta-learnt and from a random encoder"
-    draw.title(figure, heading, draw.caption(frame, experiment, note))
-    handles = [draw.handle(look, marker=False) for look in methods.values()]
-    handles[-1].set_linestyle(":")
-    draw.legend(figure, handles)
-    return figure
+        axes.tick_params(labelbottom=True)
+    for axes in panels[len(titles) :]:
+        axes.set_axis_off()
+    return figure, panels[: len(titles)]
 
 
 def _steps(value: float, place: int | None = None) -> str:
@@ -208,6 +161,26 @@ def _steps(value: float, place: int | None = None) -> str:
         if value >= unit:
             return f"{value / unit:g} {letter}"
     return f"{value:g}"
+
+
+def atari_scores(frame: pd.DataFrame, *_) -> Figure:
+    """A panel a game, in the order of the groups: normalised score against steps."""
+    curves = {group: normalised(frame, f"score_{group}") for group in GAMES}
+    shown = [(group, game) for group, rows in curves.items() for game in sorted(set(rows["task"]))]
+    heading = "Atari: learning from a meta-learnt and from a random encoder"
+    titles = [f"{printed(game)} ({GAMES[group][1]})" for group, game in shown]
+    figure, panels = grid(frame, heading, titles, COLUMNS, 2.3)
+    random = looks.look(RANDOM, looks.experiment(frame))
+    for axes, (group, game) in zip(panels, shown, strict=True):
+        draw.curves(axes, curves[group].loc[curves[group]["task"] == game], f"score_{group}")
+        axes.axhline(0, color=random.colour, linewidth=0.8, linestyle=":")
+    for axes in panels[::COLUMNS]:
+        axes.set_ylabel("score (0 random, 1 best mean)")
+    learnt = looks.of(pd.concat(curves.values())).values()
+    at_random = draw.handle(random, marker=False)
+    at_random.set_linestyle(":")
+    draw.legend(figure, [*(draw.handle(look, marker=False) for look in learnt), at_random])
+    return figure
 
 
 def blocks(curves: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -234,102 +207,63 @@ def scaled(means: pd.DataFrame) -> pd.DataFrame:
     return means.assign(score=((means["score"] - means["low"]) / span).where(span > 0, 0.0))
 
 
-def _lines(axes: Axes, means: pd.DataFrame, colours: Sequence[str]) -> None:
-    """A line a block: mean and standard deviation over seeds, of which each is a mean over its games."""
-    per_seed = means.groupby(["block", "step", "seed"], as_index=False).agg({"score": "mean"})
-    lines = per_seed.groupby(["block", "step"])["score"].agg(mean="mean", std="std").reset_index()
-    for block, line in lines.groupby("block"):
-        step, mean, std = (line[column].to_numpy(dtype=float) for column in ("step", "mean", "std"))
-        axes.plot(step, mean, color=colours[int(str(block))], linewidth=1.3)
-        axes.fill_between(step, mean - std, mean + std, color=colours[int(str(block))], alpha=0.15, linewidth=0)
-    axes.xaxis.set_major_formatter(FuncFormatter(_steps))
-
-
-def meta_training(frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figure:
+def atari_meta(frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> Figure:
     """A panel a game of meta-training, in the game's own points, and one of all games on a common scale.
 
-    A line is a meta-step, or a few. `curves` has the columns of meta_curves.csv (chain.py).
+    A line is a meta-step, or a few: mean and standard deviation over seeds, of which each is a mean over its games.
+    Among the files is meta_curves.csv (chain.py), where something was meta-trained.
     """
-    experiment, heading = looks.experiment(frame), "Atari: learning the games of meta-training"
-    if curves is None:
-        figure = Figure(figsize=(9.6, 2.2), layout="constrained")
-        draw.empty(figure.subplots(), "no meta_curves.csv: nothing was meta-trained")
-        draw.title(figure, heading, "")
+    heading = "Atari: learning the games of meta-training"
+    curves = [pd.read_csv(path) for path in files if path.suffix == ".csv"]
+    if not curves:
+        figure, [axes] = draw.panels(frame, heading, (9.6, 2.2))
+        draw.empty(axes, "no meta_curves.csv: nothing was meta-trained")
         return figure
-    size = provenance(frame, experiment).size
-    if sorted(set(curves["size"])) != [size]:
-        found = ", ".join(sorted(set(curves["size"])))
-        raise ValueError(f"found curves of meta-training at {found}, needed those at {size}, as the rows are.")
-    means, names = blocks(curves)
+    size, found = provenance(frame, looks.experiment(frame)).size, sorted(set(curves[0]["size"]))
+    if found != [size]:
+        raise ValueError(
+            f"found curves of meta-training at {', '.join(found)}, needed those at {size}, as the rows are."
+        )
+    means, names = blocks(curves[0])
     games = sorted(set(means["game"]))
     colours = [to_hex(matplotlib.colormaps["viridis_r"](x)) for x in np.linspace(0.15, 1, len(names))]
-    columns = COLUMNS if len(games) + 1 > 4 else 2
-    lines = -(-(len(games) + 1) // columns)
-    figure = Figure(figsize=(9.6, 1.3 + 2.1 * lines), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False, sharex=True)
-    for axes, game in zip(grid.flat, games, strict=False):
-        _lines(axes, means.loc[means["game"] == game], colours)
-        axes.set_title(printed(game), fontsize=9, loc="left")
-        axes.set_ylabel("score [points]")
-    everything = list(grid.flat)[len(games)]
-    _lines(everything, scaled(means), colours)
-    everything.set_title("mean over games", fontsize=9, loc="left")
-    everything.set_ylabel("score (0 least, 1 greatest)")
-    for axes in list(grid.flat)[len(games) + 1 :]:
-        axes.set_axis_off()
-    for axes in list(grid.flat)[len(games) + 1 - columns : len(games) + 1]:
-        axes.set_xlabel("steps of the game's agent")
-        axes.tick_params(labelbottom=True)
-    note = (
-        "the last episode of each emulator, or what it has so far where none has ended yet\n"
-        "on the common scale 0 and 1 are the least and the greatest value of a game's lines"
-    )
-    draw.title(figure, heading, draw.caption(frame.loc[frame["method"] == "leap"], experiment, note))
+    trained, columns = frame.loc[frame["method"] == "leap"], COLUMNS if len(games) + 1 > 4 else 2
+    figure, panels = grid(trained, heading, [*map(printed, games), "mean over games"], columns, 2.1)
+    shown = [*((means.loc[means["game"] == game], "score [points]") for game in games)]
+    for axes, (mine, label) in zip(panels, [*shown, (scaled(means), "score (0 least, 1 greatest)")], strict=True):
+        lines = curve(mine.rename(columns={"block": "method", "game": "task", "score": "value"}))
+        for block, line in lines.groupby("method"):
+            draw.band(axes, line, "step", colours[int(str(block))], linewidth=1.3)
+        axes.set_ylabel(label)
     handles = [Line2D([], [], color=colour, label=label) for colour, label in zip(colours, names, strict=True)]
     figure.legend(handles=handles, title="meta-step", loc="outside right center", frameon=False, fontsize=8.5)
     return figure
 
 
-def pictures(frame: pd.DataFrame, shown: dict[str, dict[str, np.ndarray]]) -> Figure:
+def atari_pictures(frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> Figure:
     """A row a method: pictures of one episode, from its first step to its last.
 
-    Args:
-        shown: pixels [picture, 84, 84, 3], step and score [picture] of each method that has them.
+    Among the files are the arrays of evaluations, each in a folder named as its method: of the seed 0 pixels
+    [picture, 84, 84, 3], step and score [picture].
     """
-    experiment = looks.experiment(frame)
-    figure = Figure(figsize=(9.6, 0.9 + 1.3 * max(1, len(shown))), layout="constrained")
-    if not shown:
-        draw.empty(figure.subplots(), "no pictures: only runs of the seed 0 leave them")
-    else:
-        n = max(len(of_method["step"]) for of_method in shown.values())
-        grid = figure.subplots(len(shown), n, squeeze=False)
-        for line, method in zip(grid, looks.ordered(shown, experiment), strict=True):
-            found = (shown[method][name] for name in ("pixels", "step", "score"))
-            for axes, pixels, step, score in zip(line, *found, strict=True):
-                axes.imshow(pixels, interpolation="nearest")
-                axes.set_title(f"step {step}, score {score:g}", fontsize=6.5)
-                axes.set_xticks([])
-                axes.set_yticks([])
-            line[0].set_ylabel(looks.look(method, experiment).name, fontsize=8)
-    game = min(frame.loc[frame["metric"] == "score_heldout", "task"])
-    size = provenance(frame, experiment).size
-    text = f"size {size}, seed 0; one episode after training, from its beginning to its end or to step 2,000"
-    draw.title(figure, f"Atari: what the agents see in {printed(game)}", text)
-    return figure
-
-
-def figures(frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> dict[str, Figure]:
-    """The figures; `files` are the arrays of evaluations, each in a folder named as its method, and meta_curves.csv."""
-    curves, shown = None, {}
-    for path in files:
-        if path.suffix == ".csv":
-            curves = pd.read_csv(path)
-            continue
+    shown = {}
+    for path in [path for path in files if path.suffix == ".npz"]:
         with np.load(path) as arrays:
             found = {name.removeprefix("seed0/pictures/"): arrays[name] for name in arrays if name.startswith("seed0/")}
         shown |= {path.parent.name: found} if found else {}
-    return {
-        "atari_scores": learning(frame),
-        "atari_meta": meta_training(frame, curves),
-        "atari_pictures": pictures(frame, shown),
-    }
+    game = min(frame.loc[frame["metric"] == "score_heldout", "task"])
+    n = max((len(found["step"]) for found in shown.values()), default=1)
+    size = (9.6, 0.9 + 1.3 * max(1, len(shown)))
+    heading = f"Atari: what the agents see in {printed(game)}"
+    figure, panels = draw.panels(frame, heading, size, max(1, len(shown)), n, spread="seed 0, after training")
+    if not shown:
+        draw.empty(panels[0], "no pictures: only runs of the seed 0 leave them")
+    names = {method: look.name for method, look in looks.of(frame, shown).items() if method in shown}
+    for row, (method, name) in enumerate(names.items()):
+        found = (shown[method][array] for array in ("pixels", "step", "score"))
+        panels[row * n].set_ylabel(name, fontsize=8)
+        for axes, pixels, step, score in zip(panels[row * n : (row + 1) * n], *found, strict=True):
+            axes.imshow(pixels, interpolation="nearest")
+            axes.set_title(f"step {step}, score {score:g}", fontsize=6.5)
+            axes.set(xticks=[], yticks=[])
+    return figure

@@ -1,78 +1,56 @@
 """How near warped descent is to descent under the warp's metric, in numbers and drawn: Equation 6 of WarpGrad."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from leapwarp.report import draw, looks
+from leapwarp.report.document import Document, Text
 from leapwarp.report.quantities import Quantity
-from leapwarp.report.table import origin, summaries, summary_block
+from leapwarp.report.table import summaries, summary_table
 
 FLOOR = 1e-17  # where a difference of exactly nought is drawn
-GUIDE = {"color": "0.3", "linestyle": (0, (3, 2)), "linewidth": 1}
+GUIDE = {"color": "0.3", "linestyle": (0, (3, 2)), "linewidth": 1, "label": "slope 2: O(α²)"}
 QUANTITIES = {
     "order": Quantity("order", "Order of the error", "power of the rate", 3),
     "largest_error": Quantity("largest_error", "Largest error", "of the loss", 3, True),
     "definite": Quantity("definite", "Least over largest eigenvalue of the metric", "ratio", 4),
 }
-SHOWN = list(QUANTITIES)
 
 
-def table(frame: pd.DataFrame, paper: pd.DataFrame, note: str) -> tuple[pd.DataFrame, str]:
-    """One line a warp and quantity, and the text."""
-    experiment = looks.experiment(frame)
-    lines = summaries(frame, SHOWN)
+def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
+    """One line a warp and quantity."""
+    lines = summaries(frame, list(QUANTITIES))
     n_draws = frame.loc[frame["task"] != "", ["seed", "task"]].drop_duplicates().groupby("seed").size().max()
-    text = f"""# WarpGrad, Equation 6 in numbers: warping and descent under its metric
-
-{origin(frame, note)}
+    text = f"""
 - One step of descent in θ under a random warp Ω, against one step of G⁻¹∇L in γ = Ω(θ), on random smooth losses;
   {n_draws} draws a seed, in float64. ± is the standard deviation over seeds of the mean over draws.
 - The paper (claim W14): the two losses differ by O(α²). The order is fitted to the smallest rates. It is an upper
   bound: where the warp is linear there is no difference but rounding, and no order.
 - G⁻¹ = [DΩ][DΩ]ᵀ is positive definite for every draw, so that G is a metric: the last column is above zero.
-
-{summary_block(lines, SHOWN, "Warp", experiment)}
 """
-    return lines, text
+    shown = summary_table(lines, "Warp", looks.experiment(frame), list(QUANTITIES))
+    return Document("WarpGrad, Equation 6 in numbers: warping and descent under its metric", [Text(text), shown], lines)
 
 
-def figures(frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> dict[str, Figure]:
-    return {"geometry": errors(frame)}
-
-
-def errors(frame: pd.DataFrame) -> Figure:
+def geometry(frame: pd.DataFrame, *_) -> Figure:
     """The difference of the two losses over the rate, by warp, with its spread over random draws."""
-    experiment = looks.experiment(frame)
-    figure = Figure(figsize=(8.4, 4.8), layout="constrained")
-    axes = figure.add_subplot()
+    heading = "Warped descent against descent under the warp's metric"
+    spread = "lines: medians; shading: 10 to 90 % of the random draws"
+    figure, [axes] = draw.panels(frame, heading, (8.4, 4.8), spread=spread)
     rates = frame.loc[frame["metric"] == "rate"].groupby("step")["value"].first()
-    rows = frame.loc[frame["metric"] == "error"]
-    handles, highest = [], None
-    for key in looks.ordered(rows["method"], experiment):
-        look = looks.look(key, experiment)
-        by_step = rows.loc[rows["method"] == key].groupby("step")["value"]
+    rows, highest = frame.loc[frame["metric"] == "error"], None
+    for method, look in looks.of(rows).items():
+        by_step = rows.loc[rows["method"] == method].groupby("step")["value"]
         low, middle, high = (by_step.quantile(share).clip(lower=FLOOR) for share in (0.1, 0.5, 0.9))
         x = rates[middle.index].to_numpy(dtype=float)
         axes.plot(x, middle, color=look.colour, marker=look.marker, markersize=4.5, linewidth=1.3)
         axes.fill_between(x, low.to_numpy(), high.to_numpy(), color=look.colour, alpha=0.15, linewidth=0)
-        handles.append(draw.handle(look))
         highest = middle if highest is None or middle.iloc[-1] > highest.iloc[-1] else highest
     axes.set(xscale="log", yscale="log", xlabel="rate α", ylabel="|L(Ω(θ − αΔθ)) − L(γ − αΔγ)|")
     if highest is not None:
         x = rates.to_numpy(dtype=float)
         axes.plot(x, 4 * float(highest.iloc[-1]) * (x / x[-1]) ** 2, **GUIDE)
-        handles.append(Line2D([], [], **GUIDE, label="slope 2: O(α²)"))
     axes.set_ylim(FLOOR / 3, 10)
-    draw.legend(figure, handles)
-    n_draws = len(rows[["seed", "task"]].drop_duplicates())
-    zero = f"; differences of nought stand at {FLOOR:g}" if bool(np.any(rows["value"] == 0)) else ""
-    caption = draw.caption(frame, experiment, f"lines: medians{zero}")
-    caption = caption.replace("± 1 standard deviation over seeds", f"10 to 90 % of {n_draws} random draws of all seeds")
-    caption = caption.replace("one seed: no shading", f"shading: 10 to 90 % of {n_draws} random draws")
-    draw.title(figure, "Warped descent against descent under the warp's metric", caption)
+    draw.legend(figure, [*map(draw.handle, looks.of(rows).values()), Line2D([], [], **GUIDE)])
     return figure

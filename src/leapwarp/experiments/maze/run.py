@@ -155,6 +155,7 @@ def train(run: Run) -> Trained:
 
     (fitted,) = fit(learner(world, cell, settings), params, sample, how, [run.member])
     records: list[Record] = [("", at(settings, k), metric, value) for k, metric, value in fitted.history]
+    records += [("", None, name, value) for name, value in fitted.moved.items()]
     records.append(("", None, "train_seconds", fitted.seconds))
     return Trained({group: fitted.state[group] for group in ("params", "warp")}, records, fitted.seconds)
 

@@ -255,6 +255,7 @@ def train(run: Run) -> Trained:
         without[held_out] = learnt(fitted.state)
         records += [(held_out, step, metric, value) for step, metric, value in fitted.history]
         records += [(held_out, None, "meta_steps", fitted.meta_steps), (held_out, None, "meta_seconds", fitted.seconds)]
+        records += [(held_out, None, name, value) for name, value in fitted.moved.items()]
         seconds += fitted.seconds
     records.append(("", None, "peak_memory", peak_memory(run.device)))
     return Trained({"without": without}, records, seconds)

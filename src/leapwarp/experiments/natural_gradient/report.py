@@ -1,17 +1,15 @@
 """Table 4 and Figure 6 of the WarpGrad paper: gradient descent, KFAC and warps from one random initialisation."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from leapwarp.report import draw, looks
-from leapwarp.report.kfac import dampings, times
-from leapwarp.report.quantities import Quantity, quantity
-from leapwarp.report.table import comparison, listing, origin
+from leapwarp.report import draw, kfac, looks
+from leapwarp.report.document import Block, Document, Heading, Text
+from leapwarp.report.quantities import Quantity
+from leapwarp.report.select import of_most_tasks
+from leapwarp.report.table import comparison, listing
 
 MEASURED = "warp_leap"  # whose activations are measured; it has no row in Table 4
 KEY = ["experiment", "method", "n_tasks", "seed", "task"]
@@ -49,96 +47,80 @@ def excess(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return _rows(frame, (by_layer(frame, f"cov_{metric}") - by_layer(frame, "cov_white")).mean(axis=1))
 
 
+def whitened(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """How far the warps bring the covariance from where it was before them to the whitened control's, 0 to 1.
+
+    Distances from I are averaged over layers first, so that a layer where the control is no nearer does not decide.
+    """
+    before, after, control = (by_layer(frame, f"cov_{side}").mean(axis=1) for side in ("pre", metric, "white"))
+    return _rows(frame, (before - after) / (before - control))
+
+
 QUANTITIES = {
     "offset_pre": Quantity("pre", "Offset before warps", "of the root mean square", 3, select=offset),
     "offset_post": Quantity("post", "Offset after warps", "of the root mean square", 3, True, select=offset),
     "excess_post": Quantity("post", "Distance from I beyond the control's", "norm", 2, True, select=excess),
+    "whitened": Quantity("post", "Way from before the warps to the control", "share", 2, select=whitened),
 }
 
 
-def table(frame: pd.DataFrame, paper: pd.DataFrame, note: str) -> tuple[pd.DataFrame, str]:
-    """The lines of the CSV (accuracy, then area) and the text; raises ValueError as `comparison` does."""
-    experiment, count = looks.experiment(frame), int(frame["n_tasks"].to_numpy().max())
-    frame = frame.loc[frame["n_tasks"].isin([0, count])]
+def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
+    """Accuracy, then area; raises ValueError as `comparison` does."""
+    experiment, (frame, count) = looks.experiment(frame), of_most_tasks(frame)
     rows = frame.loc[frame["method"] != MEASURED]
-    lines = comparison(rows, "accuracy", paper.assign(n_tasks=count), experiment)
-    areas = comparison(rows, "auc", None, experiment)
-    kfac, exact = (looks.look(name, experiment).name for name in ("kfac", "kfac_exact"))
-    text = f"""# WarpGrad, Table 4: warps and natural gradient; held-out accuracy in percent (higher: better)
-
-{origin(frame, note)}
+    lines, areas = comparison(rows, "accuracy", paper.assign(n_tasks=count)), comparison(rows, "auc")
+    empirical, exact = (looks.look(name, experiment).name for name in ("kfac", "kfac_exact"))
+    text = f"""
 - All rows of a seed start from the same random initialisation, which no meta-training moves. {count} pretraining tasks
   for the warps here, 25 in the paper. ± is the sample standard deviation over seeds, the paper's its own over 4 runs.
-- "{kfac}" takes the Fisher matrix of the batch's own labels, as the code that the authors used
-  does; "{exact}" that of the labels the network predicts, in expectation, which is the
-  matrix that theory asks for. It is not in the paper.
+- "{empirical}" takes the Fisher matrix of the batch's own labels, as the code that the authors used does; "{exact}"
+  that of the labels the network predicts, in expectation, which is the matrix that theory asks for. It is not in the
+  paper.
 - The paper's Table 2 has SGD and KFAC at the same batch and rate, with 51.0 and 56.0.
-
-{listing(lines, experiment)}
-
-## Area under the accuracy curve
-
-Of training-batch accuracy over the steps of a held-out task, between 0 and 1; not in the paper.
-
-{listing(areas, experiment)}
 """
-    found = dampings(frame)
-    if found:
-        text += f"""
-## KFAC's damping
-
-Accuracy in percent on the validation alphabets of each seed, by damping; the best is taken to the held-out alphabets.
-The paper does not say its own.
-
-{found}
-"""
-    measured = times(rows, looks.ordered(rows["method"], experiment), "sgd")
-    if measured:
-        text += f"""
-## Time
-
-{measured}
-"""
-    return pd.concat([lines, areas], ignore_index=True), text
+    blocks: list[Block] = [
+        Text(text),
+        listing(lines, experiment),
+        Heading("Area under the accuracy curve"),
+        Text("Of training-batch accuracy over the steps of a held-out task, between 0 and 1; not in the paper."),
+        listing(areas, experiment),
+        *kfac.dampings(frame),
+        *kfac.times(rows, list(looks.of(rows)), "sgd", "Times are of the machine that made the rows."),
+    ]
+    title = "WarpGrad, Table 4: warps and natural gradient; held-out accuracy in percent (higher: better)"
+    return Document(title, blocks, pd.concat([lines, areas], ignore_index=True))
 
 
-def picture(frame: pd.DataFrame, paper: pd.DataFrame) -> Figure:
+def natural_gradient(frame: pd.DataFrame, paper: pd.DataFrame, *_) -> Figure:
     """Table 4 on the left, how the same methods learn held-out tasks on the right."""
-    frame, experiment = frame.loc[frame["method"] != MEASURED], looks.experiment(frame)
-    known = {name: looks.look(name, experiment) for name in looks.ordered(frame["method"], experiment)}
-    figure = Figure(figsize=(11.0, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
-    labels = {name: look.name for name, look in known.items()}
-    handles = draw.dots(left, quantity(frame, "accuracy"), paper, labels, "WarpGrad paper, Table 4 (25 tasks)")
+    frame, _ = of_most_tasks(frame.loc[frame["method"] != MEASURED])
+    heading, spread = "Warps and natural gradient from a random initialisation, Omniglot", f"bands and {draw.BARS}"
+    options = {"n_columns": 2, "width_ratios": (1.1, 1), "spread": spread}
+    figure, [left, right] = draw.panels(frame, heading, (11.0, 4.4), **options)
+    handles = draw.dots(left, frame, "accuracy", paper, "WarpGrad paper, Table 4 (25 tasks)")
     left.set_xlabel("held-out accuracy after the last step [%]")
-    left.axvline(5, color="0.6", linewidth=0.9, linestyle=":")
+    left.axvline(5, **draw.DOTTED)
     left.legend(handles=handles, frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    lines, _ = draw.curve(frame, "train_accuracy")
-    lines[["mean", "std"]] *= 100
-    for name, look in known.items():
-        draw.shaded(right, lines.loc[lines["method"] == name], "step", look)
-    right.axhline(5, color="0.6", linewidth=0.9, linestyle=":")
+    shown = draw.curves(right, frame, "train_accuracy", 100, style=lambda *_: {})
+    right.axhline(5, **draw.DOTTED)
     right.set_ylim(0, 1.35 * right.get_ylim()[1])  # room for the legend
-    right.set_xlabel("gradient steps on a held-out task")
-    right.set_ylabel("training-batch accuracy [%]")
-    handles = [Line2D([], [], color=look.colour, label=look.name) for look in known.values()]
+    right.set(xlabel="gradient steps on a held-out task", ylabel="training-batch accuracy [%]")
+    handles = [Line2D([], [], color=look.colour, label=look.name) for look in shown.values()]
     right.legend(handles=handles, frameon=False, fontsize=8, loc="upper left")
-    text = draw.caption(frame, experiment, "strokes: seeds; dotted: chance", spread="bars and bands")
-    draw.title(figure, "Warps and natural gradient from a random initialisation, Omniglot", text)
     return figure
 
 
-def activations(frame: pd.DataFrame) -> Figure:
+def activations(frame: pd.DataFrame, *_) -> Figure:
     """Figure 6: means on the left, distances from the identity on the right, before and after each warp."""
-    experiment, frame = looks.experiment(frame), frame.loc[frame["method"] == MEASURED]
-    figure = Figure(figsize=(11.0, 4.2), layout="constrained")
-    labels = {
-        "mean": "mean activation $E[h(x)]$",
-        "cov": r"Schatten-1 norm of $\mathrm{Cov}(h(x), h(x)) - I$",
-    }
-    for axes, (what, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
+    mine = frame.loc[frame["method"] == MEASURED]
+    spread = "bars: ± 1 standard deviation over seeds"
+    heading, mine = "Activations around the warps of Warp-Leap, Omniglot", of_most_tasks(mine)[0] if len(mine) else mine
+    options = {"n_columns": 2, "spread": spread}
+    figure, panels = draw.panels(mine if len(mine) else frame, heading, (11.0, 4.2), **options)
+    labels = {"mean": "mean activation $E[h(x)]$", "cov": r"Schatten-1 norm of $\mathrm{Cov}(h(x), h(x)) - I$"}
+    for axes, (what, label) in zip(panels, labels.items(), strict=True):
         for side, (name, colour, marker, shift) in SIDES.items():
-            values = by_layer(frame, f"{what}_{side}")
+            values = by_layer(mine, f"{what}_{side}")
             if values.empty:
                 draw.empty(axes, f"the rows hold no\n{what}_{side}")
                 break
@@ -148,23 +130,11 @@ def activations(frame: pd.DataFrame) -> Figure:
             style = {"color": colour, "marker": marker, "capsize": 3, "linestyle": "none", "label": name}
             axes.errorbar(place + shift, means.mean(0), yerr=spread, **style)
             axes.set_xticks(place)
-        axes.set_xlabel("block, from the image on")
-        axes.set_ylabel(label)
+        axes.set(xlabel="block, from the image on", ylabel=label)
         axes.axhline(0, color="0.6", linewidth=0.9, zorder=0)
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="none", label=name)
         for name, colour, marker, _ in SIDES.values()
     ]
     draw.legend(figure, handles)
-    extra = (
-        "on held-out images of held-out tasks, averaged over five points of adaptation; "
-        "the paper shows a plot and prints no numbers"
-    )
-    text = draw.caption(frame, experiment, extra, spread="bars") if len(frame) else extra
-    draw.title(figure, "Activations around the warps of Warp-Leap, Omniglot", text)
     return figure
-
-
-def figures(frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> dict[str, Figure]:
-    frame = frame.loc[frame["n_tasks"].isin([0, frame["n_tasks"].max()])]
-    return {"natural_gradient": picture(frame, paper), "activations": activations(frame)}

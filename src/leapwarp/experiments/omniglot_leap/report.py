@@ -1,31 +1,25 @@
 """Table 1 of the Leap paper: held-out error on Omniglot by number of pretraining tasks, ours beside theirs."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from leapwarp.report import counts, looks
+from leapwarp.report.document import Document, Text
 from leapwarp.report.quantities import Quantity
-from leapwarp.report.table import block, comparison, preamble
+from leapwarp.report.table import block, cells_explained, comparison
 
 QUANTITIES: dict[str, Quantity] = {}
 
 
-def table(frame: pd.DataFrame, paper: pd.DataFrame, note: str) -> tuple[pd.DataFrame, str]:
-    """The lines of the CSV and the text of the markdown; raises ValueError as `comparison` does."""
-    experiment = looks.experiment(frame)
-    lines = comparison(frame, "error", paper, experiment)
-    text = f"""# Leap, Table 1: error on held-out Omniglot alphabets, in percent (lower is better)
-
-{preamble(frame, lines, paper, note)}
-- "MAML (first-order)" is the paper's MAML* column.
-
-{block(lines, experiment)}
-"""
-    return lines, text
+def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
+    """Raises ValueError as `comparison` does."""
+    lines = comparison(frame, "error", paper)
+    text = cells_explained(paper, lines) + '- "MAML (first-order)" is the paper\'s MAML* column.\n'
+    title = "Leap, Table 1: error on held-out Omniglot alphabets, in percent (lower is better)"
+    return Document(title, [Text(text), block(lines, looks.experiment(frame))], lines)
 
 
-def figures(frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> dict[str, Figure]:
-    return counts.figures(frame, paper, "error", "validation_error")
+by_tasks = partial(counts.by_tasks, name="error")
+auc_by_tasks, heldout_curves = counts.auc_by_tasks, counts.heldout_curves
+meta_curves = partial(counts.meta_curves, watched="validation_error")

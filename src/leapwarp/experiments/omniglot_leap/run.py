@@ -51,6 +51,7 @@ def methods(settings: Settings) -> dict[str, Method]:
     return {
         "scratch": Method(untrained(settings), scratch_learner),
         "finetune": Method(replace(settings, inner_lr=0.01), finetune_learner),  # Table 2
+        "finetune_fast": Method(settings, finetune_learner),  # at the rate of all others, as in the released code
         "reptile": Method(settings, path_learner(reptile)),
         "fomaml": Method(settings, path_learner(fomaml)),
         "leap": Method(settings, path_learner(leap)),

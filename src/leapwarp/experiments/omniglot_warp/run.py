@@ -46,7 +46,7 @@ PUBLISHED = Settings(
     n_test=10,  # WarpGrad App. F
     eta=1,  # WarpGrad App. C
     leap_weight=1.0,  # lambda: WarpGrad Sec. 3(b), J = L + C
-    dampings=(0.01, 0.03, 0.1, 0.3, 1.0),  # not in the paper, nor its released code
+    dampings=(0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),  # not in the paper, nor its released code
     damping_tasks=10,
 )
 
@@ -87,6 +87,7 @@ def methods(settings: Settings) -> dict[str, Method]:
         "sgd10x": Method(untrained(ten_times), scratch_learner),
         "kfac": Method(natural, scratch_learner, natural=kfac_gradient()),
         "finetune": Method(settings, finetune_learner),
+        "finetune_slow": Method(replace(settings, inner_lr=0.01), finetune_learner),  # Leap Table 2's rate
         "reptile": Method(settings, path_learner(reptile)),
         "fomaml": Method(replace(settings, outer_lr=0.5), path_learner(fomaml)),
         "maml": Method(second_order, path_learner(maml)),

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from leapwarp.evaluate import area
 from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained
-from leapwarp.fit import Fit, fit
+from leapwarp.fit import Fit, fit, moved
 from leapwarp.inner import adapt
 from leapwarp.learners.base import Info, Learner, State
 from leapwarp.learners.online import online_warp
@@ -29,7 +29,7 @@ from leapwarp.models.omega import init, omega, preimage
 from leapwarp.optim import Optimizer, adam, sgd
 from leapwarp.problem import Problem, Task
 from leapwarp.rng import generator
-from leapwarp.trees import Params, map_leaves, map_tree, n_runs, per_task, repeat, stack
+from leapwarp.trees import Params, alone, map_leaves, map_tree, n_runs, per_task, repeat, stack
 from leapwarp.worlds import surfaces
 from leapwarp.worlds.surfaces import EDGE, Range
 
@@ -227,6 +227,10 @@ def judge(run: Run, state: State | None) -> Evaluated:
     paths, span = learn(choices[best], test, settings), surfaces.extremes(test.y, settings.peaks)
     gap = span.gap(paths.height)
     records += [("", None, "rate", settings.rates[best]), ("", None, "reached", reached(paths, test))]
+    if state:
+        began = {"warp": init(settings.warp, generator(run.seed, "warp"), settings.hidden)}
+        way = moved(alone({"warp": choices[best].warp}), alone(map_leaves(lambda leaf: leaf.to(run.device), began)))
+        records += [("", None, name, of_run) for name, (of_run,) in way.items()]
     records += [("", k, "gap", float(v)) for k, v in enumerate(gap.mean(0))]
     values = {
         "final_height": paths.height[:, -1],

@@ -34,21 +34,30 @@ from leapwarp.problem import Problem
 
 PUBLISHED = omniglot_warp.PUBLISHED  # App. G: "all ablations use the same hyper-parameters", but for online
 ONLINE_LR = 0.001  # App. G
+ONLINE_TERMS = PUBLISHED.meta_batch * PUBLISHED.inner_steps  # of the sum that this rate multiplies in print
 
 
-def online_learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None) -> Learner:
+def online_learner(
+    problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None, rate: float = ONLINE_LR
+) -> Learner:
     """The warps' rate is the paper's, on the sum over tasks and steps; the initialisation learns as it does offline."""
     inner, outer = sgd(settings.inner_lr), sgd(settings.outer_lr)
     return warp_leap_online(
         problem,
         inner,
         outer,
-        sgd(ONLINE_LR),
+        sgd(rate),
         settings.inner_steps,
         settings.tasks_at_a_time,
         settings.leap_weight,
         settings.order,
     )
+
+
+def scaled_online_learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None) -> Learner:
+    """The same step as in print for each term of the sum, of which smaller sizes have fewer."""
+    rate = ONLINE_LR * ONLINE_TERMS / (settings.meta_batch * settings.inner_steps)
+    return online_learner(problem, settings, n_tasks, stop, rate)
 
 
 def rates_learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None) -> Learner:
@@ -61,6 +70,7 @@ def methods(settings: Settings) -> dict[str, Method]:
     def warped(warp: Warp, learner: Callable[..., Learner] = warp_leap_learner, order: int = 2) -> Method:
         return Method(replace(settings, order=order), learner, warp)
 
+    summed = replace(settings, leap_weight=float(settings.meta_batch))
     two_layers = Warp(layers=2, norm=True, relu=True, residual=True)
     return {
         "leap": Method(settings, path_learner(leap)),
@@ -68,6 +78,9 @@ def methods(settings: Settings) -> dict[str, Method]:
         "warp_leap_approx": warped(Warp(), order=1),
         "warp_leap_no_step": warped(Warp(), order=0),
         "warp_leap_online": warped(Warp(), online_learner),
+        "warp_leap_online_scaled": warped(Warp(), scaled_online_learner),
+        # Equation 12 sums over tasks where Leap's objective is a mean: lambda as many times as large.
+        "warp_leap_summed": Method(summed, warp_leap_learner, Warp()),
         "warp_leap_rates": warped(Warp(), rates_learner),
         "warp_scaling": warped(Warp(kernel=0)),
         "warp_1x1": warped(Warp(kernel=1)),

@@ -10,7 +10,7 @@ import pytest
 
 from leapwarp.files import atomic
 from leapwarp.report import __main__ as command
-from leapwarp.report import rows
+from leapwarp.report import rows, stats
 
 
 def run(method="leap", n_tasks=3, seed=0, values=(0.25, 0.75), **changes):
@@ -161,12 +161,12 @@ def test_gather_by_command_line_writes_the_same_and_names_a_bad_file(tmp_path, c
 def test_summary_averages_tasks_within_a_seed_first():
     frame = pd.concat([run(seed=0, values=(0.1, 0.3)), run(seed=1, values=(0.4, 0.4, 0.4, 0.8))])
     accuracy = frame[frame["metric"] == "accuracy"]
-    line = rows.summary(accuracy, ["method", "n_tasks"]).iloc[0]
+    line = stats.summary(accuracy, ["method", "n_tasks"]).iloc[0]
     # Per-seed means are 0.2 and 0.5: mean 0.35 (not 2.4 / 6), sample standard deviation 0.3 / sqrt(2).
     assert line["mean"] == pytest.approx(0.35, abs=1e-15)
     assert line["std"] == pytest.approx(0.3 / math.sqrt(2), abs=1e-15)
     assert line["n_seeds"] == 2
-    alone = rows.summary(accuracy[accuracy["seed"] == 0], ["method"]).iloc[0]
+    alone = stats.summary(accuracy[accuracy["seed"] == 0], ["method"]).iloc[0]
     assert alone["mean"] == pytest.approx(0.2)
     assert math.isnan(alone["std"])
 
@@ -182,17 +182,17 @@ def test_summary_averages_tasks_within_a_seed_first():
 def test_summary_refuses_to_average_over_what_differs(other, by, column):
     frame = pd.concat([run(), other])
     with pytest.raises(ValueError, match=f"several values of {column}"):
-        rows.summary(frame[frame["metric"] == "accuracy"], by)
+        stats.summary(frame[frame["metric"] == "accuracy"], by)
 
 
 def test_summary_refuses_steps_and_metrics_in_one_group():
     losses = run()[run()["metric"] == "train_loss"]
     with pytest.raises(ValueError, match="step"):
-        rows.summary(losses, ["method"])
-    assert rows.summary(losses, ["method", "step"])["mean"].tolist() == [1.5, 1.0, 3.0 / 11]
+        stats.summary(losses, ["method"])
+    assert stats.summary(losses, ["method", "step"])["mean"].tolist() == [1.5, 1.0, 3.0 / 11]
     finals = run()[run()["step"].isna()]
     with pytest.raises(ValueError, match="metric"):
-        rows.summary(finals, ["method"])
+        stats.summary(finals, ["method"])
 
 
 def test_provenance_is_one_size_and_source():

@@ -13,7 +13,7 @@ from calls import REPO
 
 from leapwarp import catalogue
 from leapwarp.report import __main__ as report
-from leapwarp.report import claims, page, search
+from leapwarp.report import claims, document, page, search
 from leapwarp.report import rows as results
 from leapwarp.report import snapshot as leapwarp_snapshot
 
@@ -22,6 +22,8 @@ ABOUT = "smaller networks & shorter training"
 BOTH = [catalogue.find(name) for name in ("omniglot_warp", "omniglot_leap")]
 MADE_BY = {"version": "0.1.0+gabc", "code": "0d", "packages": {"torch": "2.14"}, "started": "2026-01-02T03:04:05+00:00"}
 ACCURACY = {("warp_leap", 1): 0.5, ("warp_leap", 10): 0.8, ("leap", 1): 0.3, ("leap", 10): 0.9, ("scratch", 0): 0.1}
+ACCURACY |= {("finetune", 10): 0.8, ("reptile", 10): 0.3}
+CERTAIN = ["Leap", "Finetuning (multi-head)", "Reptile"]  # what Warp-Leap is compared with at a power that is stated
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
@@ -35,8 +37,9 @@ def make(folder, source="omniglot", size="quick"):
         for seed in (0, 1):
             records = [
                 (f"<b>{task}</b> & co", None, "accuracy", accuracy + float(noise))
-                for task, noise in enumerate(stream.normal(0, 0.02, 10))
+                for task, noise in enumerate(stream.normal(0, 0.001, 10))
             ]
+            records += [("", None, moved, 1.0) for moved in ("moved_warps", "moved_init") if count]
             records += [("", None, "adapt_seconds", 1.0)]
             frames.append(results.rows(records, seed=seed, settings="0c", seconds=2.0, **same))
             training = same | MADE_BY | {"machine": "GPU <fast> & co", "device": "cuda", "seconds": {"0": 1.0}}
@@ -51,6 +54,13 @@ def make(folder, source="omniglot", size="quick"):
         report.main([command, "omniglot_warp", "--rows", str(here / "rows.csv"), "--out-dir", str(out)])
     command = ["decide", "--claims", str(REPO / "paper/claims.yaml"), "--size", size, "--decides"]
     command += ["orders" if size == "quick" else "nothing", "--experiments", "omniglot_warp"]
+    parts = [f"accuracy: Warp-Leap − {name}, 10 tasks" for name in CERTAIN]
+    stated = [
+        dict.fromkeys(claims.POWER_COLUMNS, "") | {"claim": "W1", "part": part, "effect": 9.0, "spread": 0.01}
+        for part in parts
+    ]
+    pd.DataFrame(stated).to_csv(folder / "power.csv", index=False)
+    command += ["--power", str(folder / "power.csv")]
     claims.main([*command, "--rows", str(here / "rows.csv"), "--out", str(folder / "claims.csv")])
     write_page(folder, folder / "index.html", *BOTH)
     return folder
@@ -147,15 +157,17 @@ def test_every_claim_has_its_verdict_and_intervals(browser, made):
         "[d.id, d.querySelector('summary .chip').innerText, d.querySelectorAll('tbody tr').length])"
     )
     frame = pd.read_csv(made / "claims.csv")
-    expected = [
-        [name, parts["verdict"].iloc[0], len(parts)]
+    frame = pd.concat([
+        frame[(frame["paper"] == paper) & (frame["group"] == group)]
         for paper in frame["paper"].unique()
-        for name, parts in frame[frame["paper"] == paper].groupby("id", sort=False)
-    ]
-    assert [[name, chip.split()[-1], n] for name, chip, n in shown] == expected
-    assert set(frame["part_verdict"]) == {"supported", "contradicted", "undecided"}
+        for group in claims.GROUPS
+    ])  # fmt: skip
+    by_id = frame.groupby("id", sort=False)
+    expected = [[name, parts["verdict"].iloc[0], len(parts)] for name, parts in by_id]
+    assert [[name, chip[2:], n] for name, chip, n in shown] == expected
+    assert set(frame["part_verdict"]) == set(claims.VERDICTS)
     chips = browser.execute_script("return [...document.querySelectorAll('tbody .chip')].map(c => c.className)")
-    assert chips == [f"chip {verdict}" for verdict in frame["part_verdict"]]
+    assert chips == ["chip " + verdict.replace(" ", "-") for verdict in frame["part_verdict"]]
     drawn = browser.execute_script("return document.querySelectorAll('svg.interval .bar').length")
     assert drawn == frame["low"].notna().sum() >= 2
 
@@ -175,7 +187,7 @@ def test_names_are_escaped_settings_compared_and_times_added(made):
     text = (made / "index.html").read_text()
     assert "CPU &lt;slow&gt;; GPU &lt;fast&gt; &amp; co (device cpu, cuda)" in text and "<fast>" not in text
     assert "<code>eta = 1</code>" in text and "Warp-Leap: <code>eta = 3</code>" in text
-    assert "<td>Warp-Leap</td><td>4</td><td>3.0</td><td>12</td>" in text
+    assert '<th scope="row">Warp-Leap</th><td>4</td><td>3.0</td><td>12</td>' in text
 
 
 def test_what_was_not_run_and_what_is_not_the_real_thing_is_said(tmp_path, made):
@@ -193,12 +205,15 @@ def test_the_same_results_give_the_same_page(made, tmp_path):
     assert (tmp_path / "again.html").read_bytes() == before
 
 
-def test_a_table_of_another_kind_is_shown_as_it_is(made, tmp_path):
+def test_a_damaged_document_is_named(made, tmp_path, capsys):
     folder = tmp_path / "quick"
     shutil.copytree(made, folder)
-    (folder / "omniglot_warp/table2.csv").write_text("layer,norm\nconv1,<0.5>\n")
-    text = page.render(folder, BOTH, ABOUT)
-    assert "<th>layer</th><th>norm</th>" in text and "<td>conv1</td><td>&lt;0.5&gt;</td>" in text
+    whole = (folder / "omniglot_warp/table2.json").read_text()
+    for text in (whole[: len(whole) // 2], whole.replace('"kind": "Heading"', '"kind": "Hat"', 1)):
+        (folder / "omniglot_warp/table2.json").write_text(text)
+        with pytest.raises(SystemExit):
+            write_page(folder, tmp_path / "index.html", *BOTH)
+        assert "omniglot_warp/table2.json: found no readable document" in capsys.readouterr().err
 
 
 def test_an_experiment_of_a_user_is_named_by_its_path_and_found_by_its_name(made, tmp_path):
@@ -206,13 +221,15 @@ def test_an_experiment_of_a_user_is_named_by_its_path_and_found_by_its_name(made
     own.mkdir(parents=True)
     (own / "experiment.yaml").write_text("like: omniglot_warp\nfigures: {by_tasks: A caption of its own.}\n")
     shutil.copytree(made / "omniglot_warp", folder / own.name)
-    runs = (folder / own.name / "runs.json").read_text()
-    (folder / own.name / "runs.json").write_text(runs.replace("omniglot_warp", own.name))
+    for name in ("runs.json", "rows.csv"):
+        text = (folder / own.name / name).read_text()
+        (folder / own.name / name).write_text(text.replace("omniglot_warp", own.name))
+    report.main(["table", str(own), "--rows", str(folder / own.name / "rows.csv"), "--out-dir", str(folder / own.name)])
     arguments = ["--folder", str(folder), "--about", ABOUT, "--out", str(folder / "index.html")]
     page.main([*arguments, "--experiments", str(own), "omniglot_warp"])
     text = (folder / "index.html").read_text()
     assert f'<section id="{own.name}">' in text and "Warp-Leap: <code>eta = 3</code>" in text
-    assert text.count("<img ") == 1 and "<figcaption>A caption of its own.</figcaption>" in text
+    assert text.count("<img ") == 1 and "<figcaption>A caption of its own. Made at size quick" in text
 
 
 def test_an_empty_folder_gives_one_line(tmp_path, capsys):
@@ -220,6 +237,11 @@ def test_an_empty_folder_gives_one_line(tmp_path, capsys):
         write_page(tmp_path, tmp_path / "index.html", BOTH[1])
     assert caught.value.code == 1 and "found no results of omniglot_leap" in capsys.readouterr().err
     assert not (tmp_path / "index.html").exists()
+
+
+def squeezed(path):
+    """The text of a file, cells of tables without padding."""
+    return re.sub(" +", " ", path.read_text())
 
 
 def snapshot(folder, out):
@@ -232,15 +254,32 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     (out / "old.md").write_text("old")
     leapwarp_snapshot.main(snapshot(made, out))
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    figures = {f"omniglot_warp/{path.name}" for path in (made / "omniglot_warp/figures").iterdir()}
-    assert names == {"README.md", "claims.csv", "omniglot_warp/table2.csv"} | figures
-    text = (out / "README.md").read_text()
-    assert "| 0.1.0+gabc | 2026-01-02 | 10 |" in text and "CPU <slow>; GPU <fast> & co" in text
-    assert "## WarpGrad, Table 2" in text and "### Area under" in text
+    figures = {f"omniglot_warp/figures/{path.name}" for path in (made / "omniglot_warp/figures").glob("*.png")}
+    pages = {"README.md", "omniglot_warp/README.md"}
+    assert names == {"claims.csv", "omniglot_warp/table2.csv"} | pages | figures
+    index, text = (squeezed(out / name) for name in sorted(pages))
+    assert "| 0.1.0+gabc | 2026-01-02 | 14 |" in index and "CPU <slow>; GPU <fast> & co" in index
+    assert "All from one commit, 0.1.0+gabc." in index
+    assert text.startswith("# WarpGrad, Table 2") and "## Area under" in text
     verdict = pd.read_csv(made / "claims.csv").set_index("id")["verdict"]["W1"].iloc[0]
-    assert f"| **{verdict}** |" in next(line for line in text.splitlines() if line.startswith("| W1 |"))
-    for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert (out / link).exists() or link == "../claims.md"
+    for page_text in (index, text):
+        line = next(line for line in page_text.splitlines() if line.startswith("| W1 |"))
+        assert f"| **{verdict}** |" in line
+    # what was found comes before where it comes from
+    places = [
+        index.index(words) for words in ("Claims of the papers", "Experiments", "Every claim", "Where the numbers")
+    ]
+    assert places == sorted(places)
+    for name in pages:
+        here = (out / name).parent
+        for link in re.findall(r"\]\(([^)]+)\)", (out / name).read_text()):
+            assert (here / link).exists() or link.startswith(("../claims.md", "../deviations.md#")), link
+    heading = re.search(r"deviations.md#([a-z-]+)", index)
+    assert heading and f"## {heading[1].replace('-', ' ').capitalize()}\n" in (REPO / "docs/deviations.md").read_text()
+    for block in re.findall(r"^- .* paper.*: .*\.$", index, re.MULTILINE):
+        assert "not tested" in block
+    for caption in BOTH[0].figures.values():
+        assert f"> {caption} Made at size quick" in text
 
 
 @pytest.mark.parametrize("part", ["training", "evaluation"])
@@ -252,7 +291,10 @@ def test_a_snapshot_of_several_versions_or_of_half_a_run_is_refused(made, tmp_pa
     (folder / "omniglot_warp/runs.json").write_text(json.dumps(runs))
     with pytest.raises(SystemExit):
         leapwarp_snapshot.main(snapshot(folder, out))
-    assert "found results of the versions 0.1.0+gabc, 0.1.0+gdef, needed one" in capsys.readouterr().err
+    assert (
+        "found results of the versions 0.1.0+gabc of omniglot_warp; 0.1.0+gdef of omniglot_warp, needed one"
+        in capsys.readouterr().err
+    )
     (folder / "claims.csv").unlink()
     with pytest.raises(SystemExit):
         leapwarp_snapshot.main(snapshot(folder, out))
@@ -294,16 +336,19 @@ def test_a_search_is_on_the_page_with_its_space_trials_and_winner(browser, made,
     folder = with_search
     write_page(folder, folder / "index.html", BOTH[0])
     opened(browser, folder / "index.html")
+    here = "#search_omniglot_warp_warp_leap"
     rows = browser.execute_script(
-        "return [...document.querySelectorAll('#search table tr')].map(r => [...r.cells].map(c => c.innerText))"
+        f"return [...document.querySelectorAll('{here} table tr')].map(r => [...r.cells].map(c => c.innerText))"
     )
     assert rows[0] == ["Trial", "Held-out accuracy [percent], validation classes, higher is better", "eta", "filters"]
     assert rows[1:] == [["1 (winner)", "75.0", "3", "8"], ["0", "25.0", "0.5", "4"], ["2", "diverged", "9", "4"]]
-    text = browser.execute_script("return document.getElementById('search').innerText")
+    text = browser.execute_script("return document.getElementById('search_omniglot_warp_warp_leap').innerText")
     assert "eta: 0.1 to 10 (log-uniform); filters: one of 4, 8" in text
-    assert "trial 1: eta = 3, filters = 8" in text and "3.0 minutes together, code 0.1.0+gabc" in text
+    assert "trial 1: eta = 3, filters = 8" in text and "3.0 minutes together, 0.1.0+gabc" in text
     assert "used by the rows of Warp-Leap in omniglot_warp" in text and "not used" not in text
-    images = browser.execute_script("return [...document.querySelectorAll('#search img')].map(i => i.naturalWidth)")
+    images = browser.execute_script(
+        "return [...document.querySelectorAll('#search_omniglot_warp_warp_leap img')].map(i => i.naturalWidth)"
+    )
     assert len(images) == 1 and images[0] > 300
     test_links_lead_to_files_and_places_that_are_there(browser, folder)
     browser.execute_cdp_cmd(
@@ -325,32 +370,42 @@ def test_whether_a_winner_is_used_is_read_off_the_runs(with_search, etas, said):
     folder = with_search
     runs = [{"method": "warp_leap", "settings": {"filters": 8, "eta": eta}} for eta in etas]
     (folder / "omniglot_warp/runs.json").write_text(json.dumps([{"method": "leap", "settings": {"eta": 3}}, *runs]))
-    [found] = page.searched(folder, ["omniglot_warp"])
-    assert found["use"] == said
+    runs = json.loads((folder / "omniglot_warp/runs.json").read_text())
+    winner = folder / "search/omniglot_warp/warp_leap/winner.yaml"
+    assert f"Its settings are: {said}." in document.markdown(search.found(winner, runs)[0])
     (folder / "search/omniglot_warp/warp_leap/trials.csv").unlink()
     with pytest.raises(ValueError, match="found a winner without trials.csv"):
-        page.searched(folder, ["omniglot_warp"])
+        page.collect(folder, BOTH)
 
 
 def test_a_search_is_in_the_snapshot(with_search, tmp_path, capsys):
     folder, out = with_search, tmp_path / "out"
     arguments = snapshot(folder, out)
     leapwarp_snapshot.main(arguments)
-    text, here = (out / "README.md").read_text(), "search/omniglot_warp/warp_leap"
-    assert "## Random search" in text and "| 1 | **75.0** | 3 | 8 |\n| 0 | 25.0 | 0.5 | 4 |\n| 2 | diverged |" in text
-    assert (
-        "- Winner: trial 1, `eta = 3`, `filters = 8`." in text
-        and "`eta` 0.1 to 10 (log-uniform); `filters` one of 4, 8." in text
-    )
-    assert f"]({here}/search.png)" in text and f"[trials.csv]({here}/trials.csv)" in text
-    assert {path.name for path in (out / here).iterdir()} == {"trials.csv", "search.png"}
+    here = "search/omniglot_warp/warp_leap"
+    text = squeezed(out / here / "README.md")
+    assert f"({here}/README.md)" in (out / "README.md").read_text()
+    assert "| 1 (winner) | **75.0** | 3 | 8 |\n| 0 | 25.0 | 0.5 | 4 |\n| 2 | diverged |" in text
+    assert "- Winner: trial 1: `eta = 3`, `filters = 8`." in text
+    assert "`eta`: 0.1 to 10 (log-uniform); `filters`: one of 4, 8." in text
+    assert "](search.png)" in text and "(trials.csv)" in text
+    assert {path.name for path in (out / here).iterdir()} == {"README.md", "trials.csv", "search.png"}
     assert (out / here / "trials.csv").read_bytes() == (folder / here / "trials.csv").read_bytes()
 
     origin = folder / here / "trials/0.json"
     origin.write_text(origin.read_text().replace("gabc", "gdef"))
     with pytest.raises(SystemExit):
         leapwarp_snapshot.main(arguments)
-    assert "found trials of the versions 0.1.0+gabc, 0.1.0+gdef, needed one" in capsys.readouterr().err
+    name = "search_omniglot_warp_warp_leap"
+    assert (
+        f"found results of the versions 0.1.0+gabc of omniglot_warp, {name}; 0.1.0+gdef of" in capsys.readouterr().err
+    )
+    with pytest.raises(SystemExit):
+        leapwarp_snapshot.main([*arguments, "--other-code", "maze"])
+    assert "--other-code: found no results of maze" in capsys.readouterr().err
+    leapwarp_snapshot.main([*arguments, "--other-code", name])
+    said = f"All from one commit, 0.1.0+gabc, **but for `{name}` (0.1.0+gabc, 0.1.0+gdef)**."
+    assert said in (out / "README.md").read_text()
     shutil.rmtree(folder / "search")
     leapwarp_snapshot.main(arguments)
     assert "Random search" not in (out / "README.md").read_text() and not (out / "search").exists()

@@ -1,0 +1,177 @@
+"""How often the verdicts' intervals hold the truth, and what power was stated for each size; writes docs/claims.md.
+
+    .venv/bin/python benchmarks/coverage.py [--repetitions 10000] [--docs docs/claims.md]
+
+Studies are simulated whose truth is known, for each kind of quantity and for 2, 3, 4, 5 and 10 seeds, and decided by
+the rule of `leapwarp.report.claims`. A contrast of two methods on ten held-out tasks varies by 5 to 9 points between
+tasks and mostly by 1 to 4 between seeds in the snapshot of 26 November.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import brentq
+
+from leapwarp.files import atomic
+from leapwarp.report import claims
+from leapwarp.report.document import grid
+from leapwarp.report.stats import LEVEL, interval, power
+
+REPO = Path(__file__).parents[1]
+SEEDS = (2, 3, 4, 5, 10)
+PARTS = 6  # of the claim that is true in all of them by nothing
+MARGIN = 3.0
+
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+"""(stream, seeds) -> contrasts whose expectation is 0, [seed, task]"""
+
+
+def normal(of_seeds: float, of_tasks: float, n_tasks: int = 10) -> Draw:
+    def draw(stream: np.random.Generator, n: int) -> np.ndarray:
+        return stream.normal(0, of_seeds, (n, 1)) + stream.normal(0, of_tasks, (n, n_tasks))
+
+    return draw
+
+
+def skewed_tasks(stream: np.random.Generator, n: int) -> np.ndarray:
+    """A few tasks on which a method is far worse: exponential, with normal seeds."""
+    return stream.normal(0, 2, (n, 1)) + 5 * (stream.exponential(1, (n, 10)) - 1)
+
+
+def one(stream: np.random.Generator, n: int) -> np.ndarray:
+    return stream.normal(0, 2, (n, 1))
+
+
+def skewed(stream: np.random.Generator, n: int) -> np.ndarray:
+    """A gamma distribution with a skewness of 1."""
+    return stream.gamma(4, 1, (n, 1)) - 4
+
+
+def more_skewed(stream: np.random.Generator, n: int) -> np.ndarray:
+    """An exponential distribution, with a skewness of 2."""
+    return stream.exponential(1, (n, 1)) - 1
+
+
+def difference_of_skewed(stream: np.random.Generator, n: int) -> np.ndarray:
+    """Two methods' losses, each lognormal, and alike."""
+    a, b = np.exp(stream.normal(0, 0.5, (2, n, 1)))
+    return a - b
+
+
+def ratio(stream: np.random.Generator, n: int) -> np.ndarray:
+    """Logarithms of the quotient of two times, each lognormal."""
+    a, b = np.exp(stream.normal(0, 0.4, (2, n, 1)))
+    return np.log2(a / b)
+
+
+def log_bound(stream: np.random.Generator, n: int) -> np.ndarray:
+    """The logarithm of an error that is lognormal, over five tasks, with a seed's own level."""
+    return np.log2(np.exp(stream.normal(0, 0.4, (n, 1)) + stream.normal(0, 0.6, (n, 5))))
+
+
+def fall_per_doubling(stream: np.random.Generator, n: int) -> np.ndarray:
+    """The slope of an error on the logarithm of the number of tasks, which moves as a whole and at each number."""
+    x = np.log2([1, 5, 25])
+    x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    errors = stream.normal(0, 2, (n, 1, 1)) + stream.normal(0, 2, (n, 1, 3)) + stream.normal(0, 5, (n, 10, 3))
+    return -(errors * x).sum(-1)
+
+
+KINDS: dict[str, Draw] = {
+    "difference, 10 tasks; seeds 2, tasks 5": normal(2, 5),
+    "difference, 10 tasks; seeds 4, tasks 6": normal(4, 6),
+    "difference, 10 tasks; seeds 0, tasks 5": normal(0, 5),
+    "difference, 10 tasks; skewed tasks": skewed_tasks,
+    "difference or bound, one value a seed": one,
+    "difference of two skewed values a seed": difference_of_skewed,
+    "bound, one value a seed, skewness 1": skewed,
+    "bound, one value a seed, skewness 2": more_skewed,
+    "ratio of two skewed values a seed": ratio,
+    "bound in times, skewed, 5 tasks": log_bound,
+    "slope over 1, 5 and 25 tasks": fall_per_doubling,
+}
+
+
+def coverage(draw: Draw, n: int, repetitions: int) -> float:
+    """The share of studies whose interval holds 0."""
+    stream, held = np.random.default_rng([7, n]), 0
+    for _ in range(repetitions):
+        _, low, high = interval(list(draw(stream, n)), LEVEL)
+        held += low <= 0 <= high
+    return held / repetitions
+
+
+def verdicts(
+    draw: Draw, n: int, repetitions: int, shift: float, margin: float | None, n_parts: int
+) -> dict[str, float]:
+    """Shares of the claims of `n_parts` parts whose truth is `shift` that come out as each verdict."""
+    stream, found = np.random.default_rng([8, n]), dict.fromkeys(claims.VERDICTS, 0)
+    for _ in range(repetitions):
+        parts = [claims.of_interval(list(draw(stream, n) + shift), margin, n_parts)[1] for _ in range(n_parts)]
+        found[claims.together(parts)] += 1
+    return {verdict: count / repetitions for verdict, count in found.items()}
+
+
+def covered(repetitions: int) -> str:
+    """A row a kind of quantity, a column a number of seeds; then how often a true claim is called wrong."""
+    shown: list[Sequence[str]] = [
+        [name, *(f"{coverage(draw, n, repetitions):.3f}" for n in SEEDS)] for name, draw in KINDS.items()
+    ]
+    fewer, mistakes = repetitions // 2, {}
+    for n in SEEDS:
+        none = verdicts(normal(2, 5), n, fewer, 0.0, None, PARTS)
+        edge = verdicts(normal(2, 5), n, fewer, MARGIN, MARGIN, 1)
+        lone = verdicts(skewed, n, fewer, 0.0, None, 1)
+        mistakes[n] = (none["contradicted"], lone["contradicted"], edge["supported"], edge["contradicted"])
+    names = [
+        f"*a claim of {PARTS} parts, each true by nothing: contradicted*",
+        "*a claim of one part of skewness 1, true by nothing: contradicted*",
+        "*equality, at its margin: supported*",
+        "*equality, at its margin: contradicted*",
+    ]
+    shown += [[name, *(f"{mistakes[n][i]:.3f}" for n in SEEDS)] for i, name in enumerate(names)]
+    return grid(["Quantity, spreads in points", *(f"{n} seeds" for n in SEEDS)], shown)
+
+
+def stated() -> str:
+    """For each size with a table of power: what was expected, with how many seeds, and how many there should be."""
+    shown = []
+    for path in sorted((REPO / "workflow/sizes").glob("*.power.csv")):
+        for (name, part), line in claims.read_power(path).items():
+            numbers = [f"{line['effect']:.3g}", f"{line['spread']:.3g}", str(line["n_trials"]), str(line["seeds"])]
+            numbers += [f"{line['power']:.2f}", str(line["seeds_needed"]), line["source"]]
+            shown.append([path.name.removesuffix(".power.csv"), f"{name}, {part}", *numbers])
+    head = ["Size", "Claim, part", "Effect", "Spread", "Trial seeds", "Seeds", "Power", "Seeds for 0.8", "Trials"]
+    return grid(head, shown) if shown else "No size states a power yet."
+
+
+def detectable() -> str:
+    """From how many spreads on an effect has a power of 0.8, in a claim of one part and in one of six."""
+    shown = []
+    for n_parts in (1, PARTS):
+        row = [f"{n_parts} part{'s' * (n_parts > 1)}"]
+        for n in SEEDS:
+            row.append(f"{brentq(lambda effect, n=n, k=n_parts: power(effect, 1.0, n, k) - 0.8, 0.1, 200):.1f}")
+        shown.append(row)
+    return grid(["Least effect, in spreads", *(f"{n} seeds" for n in SEEDS)], shown)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Coverage of the verdicts' intervals, and the power stated.")
+    parser.add_argument("--repetitions", type=int, default=10_000, metavar="N", help="studies of each kind and number")
+    parser.add_argument("--docs", type=Path, default=REPO / "docs/claims.md", metavar="MD", help="where to write it")
+    options = parser.parse_args(arguments)
+    text = options.docs.read_text()
+    for mark, table in (("coverage", covered(options.repetitions)), ("power", f"{detectable()}\n\n{stated()}")):
+        before, _, rest = text.partition(f"<!-- {mark} -->\n")
+        _, _, after = rest.partition(f"<!-- end of {mark} -->")
+        text = f"{before}<!-- {mark} -->\n{table}\n<!-- end of {mark} -->{after}"
+        print(table)
+    with atomic(str(options.docs)) as path:
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Convolution and batch norm for networks that are differentiated twice, as the objective of the warps is.
+
+The first derivatives are PyTorch's own kernels. PyTorch's second derivatives are slow: that of a grouped convolution
+goes through the groups one by one and includes gradients that nobody asked for, that of batch norm is some forty
+elementwise operations. Here both are written with the kernels of the first derivatives.
+
+The transforms of `torch.func` (`leapwarp.jacobian`) cannot see through functions of our own. Under them PyTorch's
+operations are used; `transformed` says when.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+_convolution_backward = torch.ops.aten.convolution_backward.default
+_batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
+
+
+def transformed() -> bool:
+    """Whether a transform of `torch.func` is at work."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def convolve(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolution of a stack of tasks that keeps the images' size.
+
+    Args:
+        h: [batch, task * channel, height, width].
+        weight: [task, filter, channel, kernel, kernel]. bias: [task, filter], or None for none.
+
+    Returns:
+        [batch, task * filter, height, width].
+    """
+    if transformed():
+        return _convolve(h, weight.flatten(0, 1), None if bias is None else bias.flatten(), len(weight))
+    return _Convolution.apply(h, weight.flatten(0, 1), None if bias is None else bias.flatten(), len(weight))
+
+
+def batch_norm(
+    h: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, momentum: float, epsilon: float
+) -> Tensor:
+    """Batch norm in training, twice differentiable, which writes new running averages into `mean` and `variance`.
+
+    Args:
+        h: [batch, channel, height, width]. The others: [channel].
+    """
+    return _BatchNorm.apply(h, weight, bias, mean, variance, momentum, epsilon)
+
+
+def _convolve(h: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """h [batch, group * channel, height, width], weight [group * filter, channel, kernel, kernel]"""
+    middle = weight.shape[-1] // 2
+    if h.shape[-2:] != (1, 1) or h.device.type != "cpu":
+        return F.conv2d(h, weight, bias, padding=middle, groups=groups)
+    # One pixel meets the middle of the kernel alone. A matrix product takes a tenth of the convolution's time.
+    centre = weight[:, :, middle, middle].unflatten(0, (groups, -1)).mT
+    rows = _rows(h, groups)
+    return _pixels(torch.bmm(rows, centre) if bias is None else torch.baddbmm(bias.view(groups, 1, -1), rows, centre))
+
+
+def _gradients(
+    grad: Tensor, h: Tensor, weight: Tensor, groups: int, needed: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of a convolution's input and weight, of which those `needed`. It is linear in `h` and in `weight`."""
+    middle = weight.shape[-1] // 2
+    if h.shape[-2:] != (1, 1) or h.device.type != "cpu":
+        pad, one, mask = [middle, middle], [1, 1], [*needed, False]
+        return _convolution_backward(grad, h, weight, None, one, pad, one, False, [0, 0], groups, mask)[:2]
+    rows = _rows(grad, groups)
+    grad_h = grad_weight = None
+    if needed[0]:
+        grad_h = _pixels(torch.bmm(rows, weight[:, :, middle, middle].unflatten(0, (groups, -1))))
+    if needed[1]:
+        grad_weight = torch.zeros_like(weight)
+        grad_weight[:, :, middle, middle] = torch.bmm(rows.mT, _rows(h, groups)).flatten(0, 1)
+    return grad_h, grad_weight
+
+
+def _rows(h: Tensor, groups: int) -> Tensor:
+    """Images of one pixel, [batch, group * channel, 1, 1], as [group, batch, channel]."""
+    return h.reshape(len(h), groups, -1).transpose(0, 1)
+
+
+def _pixels(rows: Tensor) -> Tensor:
+    """[group, batch, channel] -> [batch, group * channel, 1, 1], channels-last."""
+    depth = rows.shape[0] * rows.shape[2]
+    h = rows.transpose(0, 1).contiguous()
+    return h.as_strided((rows.shape[1], depth, 1, 1), (depth, 1, depth, depth))
+
+
+def _needed(ctx: Any, count: int) -> list[bool]:
+    """Which of a function's first inputs need their gradient in this pass.
+
+    `needs_input_grad` says which require it in any. Of a leaf PyTorch does not tell, and it counts as needed.
+    """
+    nodes = [node for node, _ in ctx.next_functions[:count]]
+    return [n is not None and (hasattr(n, "variable") or torch._C._will_engine_execute_node(n)) for n in nodes]
+
+
+class _Convolution(Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        ctx.save_for_backward(h, weight)
+        ctx.groups = groups
+        return _convolve(h, weight, bias, groups)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        need_h, need_weight, need_bias = (*_needed(ctx, 3), False)[:3]
+        grad_bias = grad.sum((0, 2, 3)) if need_bias else None
+        h, weight = ctx.saved_tensors
+        gradients = _ConvolutionGradients.apply if torch.is_grad_enabled() else _gradients
+        return *gradients(grad, h, weight, ctx.groups, (need_h, need_weight)), grad_bias, None
+
+
+class _ConvolutionGradients(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, grad: Tensor, h: Tensor, weight: Tensor, groups: int, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        ctx.save_for_backward(grad, h, weight)
+        ctx.set_materialize_grads(False)
+        ctx.groups = groups
+        return _gradients(grad, h, weight, groups, needed)
+
+    @staticmethod
+    def backward(ctx: Any, to_h: Tensor | None, to_weight: Tensor | None) -> tuple[Tensor | None, ...]:
+        """`to_h` and `to_weight` come back to the two gradients, each of which is linear in two of three inputs."""
+        grad, h, weight = ctx.saved_tensors
+        need_grad, need_h, need_weight = _needed(ctx, 3)
+        need_h, need_weight = need_h and to_weight is not None, need_weight and to_h is not None
+        to_grad, found = None, (None, None)
+        if need_grad:
+            pairs = [(a, b) for a, b in ((to_h, weight), (h, to_weight)) if a is not None and b is not None]
+            parts = [_convolve(a, b, None, ctx.groups) for a, b in pairs]
+            to_grad = parts[0] + parts[1] if len(parts) == 2 else parts[0] if parts else None
+        if need_h or need_weight:
+            left, right = h if to_h is None else to_h, weight if to_weight is None else to_weight
+            found = _gradients(grad, left, right, ctx.groups, (need_h, need_weight))
+        return to_grad, *found, None, None
+
+
+class _BatchNorm(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        momentum: float,
+        epsilon: float,
+    ) -> Tensor:
+        out, centre, inverse = torch.native_batch_norm(h, weight, bias, mean, variance, True, momentum, epsilon)
+        ctx.save_for_backward(h, weight, centre, inverse)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = _BatchNormGradients.apply if torch.is_grad_enabled() else _norm_gradients
+        return *gradients(grad, *ctx.saved_tensors), None, None, None, None
+
+
+def _norm_gradients(
+    grad: Tensor, h: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor, needed: Sequence[bool] = (True,) * 3
+) -> tuple[Tensor, Tensor, Tensor]:
+    """weight * inverse * (grad - its mean - x * mean of grad * x), the sum of grad * x, that of grad, for each channel.
+
+    x is the normalised input, (h - mean) * inverse.
+    """
+    return _batch_norm_backward(grad, h, weight, None, None, mean, inverse, True, 0.0, list(needed))
+
+
+class _BatchNormGradients(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, grad: Tensor, h: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        grads = _norm_gradients(grad, h, weight, mean, inverse)
+        ctx.save_for_backward(grad, h, weight, mean, inverse, *grads[1:])
+        return grads
+
+    @staticmethod
+    def backward(ctx: Any, to_h: Tensor, to_weight: Tensor, to_bias: Tensor) -> tuple[Tensor | None, ...]:
+        """Derivatives of <to_h, grad_h> + <to_weight, grad_weight> + <to_bias, grad_bias>.
+
+        With x = (h - mean) * inverse, sums over the n values of a channel, and u = weight * inverse, this is
+
+            u * (sum(a g) - (sum(a) sum(g) + sum(a x) sum(g x)) / n) + to_weight * sum(g x) + to_bias * sum(g),
+
+        a = to_h and g = grad. It is differentiated by g, by h through x and `inverse`, and by the weight.
+        """
+        if torch.is_grad_enabled():
+            raise RuntimeError("batch norm can be differentiated twice, and this asks for a third derivative.")
+        g, h, weight, mean, inverse, sum_gx, sum_g = ctx.saved_tensors
+        n = h.numel() // h.shape[1]
+        by_g, sum_ax, sum_a = _norm_gradients(to_h, h, weight, mean, inverse)
+        none, one = torch.zeros_like(mean), torch.ones_like(mean)
+        sum_ag = _norm_gradients(to_h, g, None, none, one, (False, True, False))[1]
+        square = inverse.pow(-2)
+
+        def line(slope: Tensor, offset: Tensor) -> Tensor:  # slope * x + offset
+            return F.batch_norm(h, mean, square, slope, offset, False, 0.0, 0.0)
+
+        bracket = sum_ag - (sum_a * sum_g + sum_ax * sum_gx) / n
+        share = inverse / n
+        along_a = weight * inverse * sum_gx / n
+        along_u = weight * inverse * sum_ax / n
+        along_g = to_weight - along_u
+        # By x it is along_g * g - along_a * a; each channel's mean and its part along x fall out, as for any gradient.
+        slope = -share * (sum_gx * (along_g - along_u) + weight * inverse * bracket)
+        offset = -share * (along_g * sum_g - along_a * sum_a)
+        by_h = line(slope, offset)
+        by_h.addcmul_(to_h, (-inverse * along_a).view(-1, 1, 1)).addcmul_(g, (inverse * along_g).view(-1, 1, 1))
+        return by_g.add_(line(to_weight, to_bias)), by_h, inverse * bracket, None, None

@@ -1,0 +1,151 @@
+"""What a report says, as a value: headings, text, tables, figures, settings and verdicts of one page.
+
+An experiment's report.py builds one (`Document`), the claims and every random search have one too. It is kept as JSON,
+and rendered as Markdown (document.md.j2) and as a part of the page (page.html.j2). Text is Markdown without links and
+tables; paths are relative to the document's own folder.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+class Cell(NamedTuple):
+    """Of a table: our number, with the paper's and the difference where it has one."""
+
+    ours: str
+    paper: str = ""
+    difference: str = ""
+    mark: str = ""
+    """whether ours is better or worse than the paper's, in a word"""
+    best: bool = False
+    """whether ours is the best of its group, and"""
+    best_paper: bool = False
+    """whether the paper's is the best of the paper's"""
+
+    def __str__(self) -> str:
+        shown = [(self.ours, self.best), (self.paper, self.best_paper)]
+        return " / ".join(f"**{text}**" if best else text for text, best in shown if text)
+
+
+class Heading(NamedTuple):
+    text: str
+
+
+class Text(NamedTuple):
+    text: str
+
+
+class Table(NamedTuple):
+    head: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    caption: str = ""
+
+
+class Figure(NamedTuple):
+    path: str
+    caption: str
+
+
+class Settings(NamedTuple):
+    """What all methods share, and in what a method departs from it."""
+
+    common: dict[str, str]
+    departures: dict[str, dict[str, str]]
+
+
+class Details(NamedTuple):
+    """What the page shows to those who open it."""
+
+    title: str
+    blocks: "Sequence[Block]"
+
+
+class Verdicts(NamedTuple):
+    """The claims of a paper: each has id, section, claim, verdict and parts (`leapwarp.report.claims.document`)."""
+
+    paper: str
+    counts: dict[str, int]
+    claims: Sequence[dict[str, Any]]
+
+
+Block = Heading | Text | Table | Figure | Settings | Details | Verdicts
+KINDS = {kind.__name__: kind for kind in (Heading, Text, Table, Figure, Settings, Details, Verdicts)}
+
+
+class Document(NamedTuple):
+    title: str
+    blocks: Sequence[Block]
+    lines: pd.DataFrame | None = None
+    """the numbers of its tables, one row each, for the CSV; not kept in the JSON"""
+
+    def of(self, kind: type) -> list[Any]:
+        """The blocks of one kind."""
+        return [block for block in self.blocks if isinstance(block, kind)]
+
+
+def dumps(document: Document) -> str:
+    kinds = {*KINDS, "Cell"}
+
+    def plain(value: Any) -> Any:
+        if type(value).__name__ in kinds or isinstance(value, Document):
+            return {"kind": type(value).__name__} | {key: plain(each) for key, each in value._asdict().items()}
+        return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+    found = plain(document._replace(lines=None))
+    return json.dumps({"title": found["title"], "blocks": found["blocks"]}, indent=1, ensure_ascii=False) + "\n"
+
+
+def loads(text: str, name: str) -> Document:
+    """What `dumps` wrote; raises ValueError with `name` where it is damaged."""
+    kinds = KINDS | {"Cell": Cell}
+
+    def known(value: dict[str, Any]) -> Any:
+        return kinds[value.pop("kind")](**value) if "kind" in value else value
+
+    try:
+        return Document(**json.loads(text, object_hook=known))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{name}: found no readable document ({error}). Delete it and run its rule again.") from None
+
+
+# ---------------------------------------------------------------- rendering
+
+
+def environment(autoescape: bool, **filters: Callable) -> Environment:
+    """Where templates of this package are found, with what they call."""
+    made = Environment(
+        loader=PackageLoader("leapwarp.report", "."),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {"kind": lambda block: type(block).__name__} | filters
+    return made
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return pd.DataFrame(cells, columns=list(head)).to_markdown(index=False, disable_numparse=True)
+
+
+def _verdicts(block: Verdicts) -> str:
+    rows = []
+    for claim in block.claims:
+        each = [part["part_verdict"] for part in claim["parts"]]
+        counts = ", ".join(f"{each.count(verdict)} {verdict}" for verdict in block.counts if verdict in each)
+        rows.append([claim["id"], f"{claim['claim']} *{claim['section']}*", f"**{claim['verdict']}**", counts])
+    return grid(["Claim", "What the paper says", "Verdict", "Parts"], rows)
+
+
+def markdown(document: Document, level: int = 1) -> str:
+    """The document with its title as a heading of a level."""
+    filters = {"grid": lambda table: grid(table.head, table.rows), "verdicts": _verdicts}
+    template = environment(False, **filters).get_template("document.md.j2")
+    return template.render(document=document, level=level).strip() + "\n"

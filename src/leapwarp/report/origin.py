@@ -1,0 +1,142 @@
+"""Where rows come from: size, data, code, machine, packages, settings and times of the runs behind them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from leapwarp.report import looks
+from leapwarp.report.document import Details, Settings, Table, Text
+from leapwarp.report.rows import PUBLISHED
+
+REAL = {
+    "omniglot",
+    "simulated",
+    "mini-imagenet",
+    "tiered-imagenet",
+    "multicv",
+    "atari",
+}  # sources of data that the papers used
+SOURCES = {
+    "omniglot": "the Omniglot images",
+    "simulated": "tasks made by code from the seed",
+    "multicv": "the image data sets of the paper, whole",
+    "multicv-subsets": "parts of the paper's image data sets and sets in their place, as the table lists them: the "
+    "numbers cannot be compared with the paper's",
+    "glyph-sets": "made-up characters in four looks, not image data sets: not comparable with the paper's numbers",
+    "atari": "Atari games in the Arcade Learning Environment, as ale-py ships them",
+    "glyphs": "a procedural stand-in, not Omniglot: the numbers cannot be compared with the paper's",
+    "mini-imagenet": "mini-ImageNet with the split of Ravi and Larochelle",
+    "tiered-imagenet": "tiered-ImageNet",
+    "tiny-imagenet": "a subset of Tiny-ImageNet, other classes and smaller images than the paper's: the numbers cannot "
+    "be compared with its",
+    "textures": "a procedural stand-in, not ImageNet: the numbers cannot be compared with the paper's",
+}
+
+Run = dict[str, Any]
+"""an entry of runs.json: one seed, with what trained it under `training`"""
+
+
+def read(path: Path) -> list[Run]:
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def seeds(frame: pd.DataFrame) -> str:
+    """How many seeds the methods have: one number, or from the least to the most."""
+    counts = sorted(set(frame.groupby(["method", "n_tasks"])["seed"].nunique()))
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def smaller(size: str, data_source: str) -> str:
+    """What a reader must know before comparing with the paper, or ""."""
+    text = [] if size == PUBLISHED else ["not the published size"]
+    other = "parts of the data sets" if data_source == "multicv-subsets" else "stand-in data, not the paper's"
+    return "; ".join(text + ([] if data_source in REAL else [other]))
+
+
+def in_short(frame: pd.DataFrame) -> str:
+    """Size, data and seeds of rows in one line."""
+    size, data_source, n_seeds = frame["size"].iloc[0], frame["data_source"].iloc[0], seeds(frame)
+    warning = smaller(size, data_source)
+    text = f"size {size}, data {data_source}, {n_seeds} seed{'' if n_seeds == '1' else 's'}"
+    return text + (f" ({warning})" if warning else "")
+
+
+def opening(frame: pd.DataFrame, note: str) -> Text:
+    """Which size, data and code made the rows, and how many seeds. `note` is what the size is."""
+    size, data_source, n_seeds, version = (
+        frame["size"].iloc[0],
+        frame["data_source"].iloc[0],
+        seeds(frame),
+        frame["version"],
+    )
+    return Text(f"""
+- Size: `{size}`: {note}.
+- Data: `{data_source}`: {SOURCES.get(data_source, "not one of the known sources")}.
+- Seeds: {n_seeds}{" (the CSV says which)" * ("to" in n_seeds)}. Code version: {", ".join(sorted(set(version)))}.
+""")
+
+
+def short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def settings(runs: Sequence[Run]) -> Settings:
+    """Settings that all methods share, and for each method those in which it departs from most."""
+    by_method = {
+        looks.look(run["method"], run["experiment"]).name: {key: short(value) for key, value in run["settings"].items()}
+        for run in runs
+    }
+    keys = list(next(iter(by_method.values())))
+    common = {key: pd.Series([found.get(key) for found in by_method.values()]).mode().iloc[0] for key in keys}
+    departures = {
+        name: {key: value for key, value in found.items() if value != common.get(key)}
+        for name, found in by_method.items()
+    }
+    return Settings(common, {name: found for name, found in departures.items() if found})
+
+
+def provenance(runs: Sequence[Run]) -> dict[str, Any]:
+    """What made the rows: each of data, code, machine and packages as the set of what was found, and the times."""
+    made = [each for run in runs for each in (run, run["training"]) if each]
+
+    def found(key: str) -> list[str]:
+        return sorted({str(each[key]) for each in made})
+
+    return {
+        "sources": found("data_source"),
+        "checksums": found("data_checksum"),
+        "versions": found("version"),
+        "codes": found("code"),
+        "hashes": sorted({run["settings_hash"] for run in runs}),
+        "machines": found("machine"),
+        "devices": found("device"),
+        "packages": sorted({f"{name} {version}" for each in made for name, version in each["packages"].items()}),
+        "first": min(found("started")),
+        "last": max(found("started")),
+        "n_runs": len(runs),
+        "hours": sum(run["seconds"] for run in runs) / 3600,
+    }
+
+
+def details(runs: Sequence[Run]) -> Details:
+    """All of it as tables: what made the rows, and how long the runs of each method took."""
+    made, times = provenance(runs), {}
+    for run in runs:
+        times.setdefault(looks.look(run["method"], run["experiment"]).name, []).append(run["seconds"])
+    listed = {key: ", ".join(found) for key, found in made.items() if isinstance(found, list)}
+    lines = [
+        ["Data", f"{listed['sources']}, checksum {listed['checksums']}"],
+        ["Code", f"{listed['versions']}; hash of the sources that ran {listed['codes']}"],
+        ["Settings", f"hashes {listed['hashes']}"],
+        ["Machine", f"{'; '.join(made['machines'])} (device {listed['devices']})"],
+        ["Packages", listed["packages"]],
+        ["Started", f"first run {made['first']}, last run {made['last']}"],
+        ["Time", f"{made['n_runs']} runs, {made['hours']:.2f} hours together"],
+    ]
+    by_method = [[name, str(len(each)), f"{median(each):.1f}", f"{sum(each):.0f}"] for name, each in times.items()]
+    of_times = Table(["Method", "Runs", "Median run [s]", "All runs [s]"], by_method)
+    return Details("Where the numbers come from", [Table(["What", "Found"], lines), of_times])

@@ -1,0 +1,126 @@
+"""Convolution and batch norm that are differentiated twice, against PyTorch's own, in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from leapwarp.models import twice
+from leapwarp.models.norm import EPSILON, normalise
+
+KERNELS = [(3, 4, 3), (1, 1, 3), (2, 1, 3), (2, 3, 1)]  # tasks, pixels, kernel
+
+
+def stream(*shapes):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+
+
+def convolution_inputs(tasks, pixels, kernel):
+    return stream((2, tasks * 2, pixels, pixels), (tasks, 3, 2, kernel, kernel), (tasks, 3))
+
+
+def plain(h, weight, bias):
+    bias = None if bias is None else bias.flatten()
+    return F.conv2d(h, weight.flatten(0, 1), bias, padding=weight.shape[-1] // 2, groups=len(weight))
+
+
+def derivatives(function, inputs):
+    """Value, first derivatives of a nonlinear function of it, and those of a nonlinear function of these."""
+    out = function(*inputs)
+    first = torch.autograd.grad(out.pow(3).sum(), inputs, create_graph=True)
+    return out, first, torch.autograd.grad(sum(g.pow(3).sum() for g in first), inputs)
+
+
+@pytest.mark.parametrize("shape", KERNELS)
+def test_convolution_and_its_derivatives_equal_pytorchs(shape):
+    inputs = convolution_inputs(*shape)
+    ours, theirs = (derivatives(function, inputs) for function in (twice.convolve, plain))
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-10)
+    without = lambda h, weight: twice.convolve(h, weight, None)  # noqa: E731
+    theirs = derivatives(lambda h, weight: plain(h, weight, None), inputs[:2])
+    torch.testing.assert_close(derivatives(without, inputs[:2]), theirs, rtol=1e-11, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", KERNELS)
+def test_derivatives_of_a_convolution_are_right(shape):
+    inputs = convolution_inputs(*shape)
+    assert gradcheck(twice.convolve, inputs)
+    assert gradgradcheck(twice.convolve, inputs)
+
+
+def norm_inputs():
+    h, weight, bias = stream((4, 3, 2, 5), (3,), (3,))
+    return (h.detach() * 2 + 1).requires_grad_(), weight, bias
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_and_its_derivatives_equal_pytorchs(train):
+    inputs = norm_inputs()
+    mean, variance = torch.tensor([0.3, -1.0, 0.0]).double(), torch.tensor([0.5, 1.0, 2.0]).double()
+    after_mean, after_variance = mean.clone(), variance.clone()
+    theirs = derivatives(
+        lambda h, weight, bias: F.batch_norm(h, after_mean, after_variance, weight, bias, train, 0.1, EPSILON), inputs
+    )
+
+    def ours(h, weight, bias):
+        return normalise(h, weight, bias, mean, variance, train)[0]
+
+    torch.testing.assert_close(derivatives(ours, inputs), theirs, rtol=1e-10, atol=1e-9)
+    _, new_mean, new_variance = normalise(*inputs, mean, variance, train)
+    torch.testing.assert_close((new_mean, new_variance), (after_mean, after_variance), rtol=1e-12, atol=1e-12)
+    assert mean.tolist() == torch.tensor([0.3, -1.0, 0.0]).double().tolist()  # what came in is not written into
+    assert gradcheck(ours, inputs)
+    assert gradgradcheck(ours, inputs)
+
+
+def test_third_derivatives_of_batch_norm_are_refused():
+    h, weight, bias = norm_inputs()
+    out = normalise(h, weight, bias, torch.zeros(3), torch.ones(3), True)[0]
+    (first,) = torch.autograd.grad(out.pow(3).sum(), h, create_graph=True)
+    with pytest.raises(RuntimeError, match="third derivative"):
+        torch.autograd.grad(first.pow(3).sum(), h, create_graph=True)
+
+
+def test_under_transforms_of_functions_the_derivatives_are_the_same():
+    """The Jacobians of training take a directional derivative of the gradient, for many directions in one call."""
+    h, weight, bias = convolution_inputs(2, 4, 3)
+    scale, shift = stream((6,), (6,))
+
+    def loss(weight):
+        out = twice.convolve(h, weight, bias)
+        return normalise(out, scale, shift, torch.zeros(6), torch.ones(6), True)[0].pow(3).sum()
+
+    (slope,) = torch.autograd.grad(loss(weight), weight, create_graph=True)
+    (ours,) = torch.autograd.grad(slope.sum(), weight)
+    both = torch.stack([torch.ones_like(weight), 2 * torch.ones_like(weight)]).detach()
+    curve = lambda tangent: torch.func.jvp(torch.func.grad(loss), (weight.detach(),), (tangent,))[1]  # noqa: E731
+    torch.testing.assert_close(torch.func.vmap(curve)(both), torch.stack([ours, 2 * ours]), rtol=1e-10, atol=1e-9)
+
+
+class Masks(TorchDispatchMode):
+    """Keeps which gradients each backward of a convolution was asked for: (input, weight)."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.convolution_backward.default:
+            self.seen.append(tuple(args[-1][:2]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_gradients_that_nobody_asked_for_are_not_computed():
+    """As in the objective of the warps: an inner gradient by the task's weight, the outer one by the warp's."""
+    x, task, warp = stream((2, 4, 3, 3), (2, 2, 2, 3, 3), (2, 2, 2, 3, 3))
+    x = x.detach()
+    with Masks() as masks:
+        out = twice.convolve(twice.convolve(x, task, None), warp * 1, None)
+        (inner,) = torch.autograd.grad(out.pow(3).sum(), task, create_graph=True)
+        assert masks.seen == [(True, False), (False, True)]
+        masks.seen.clear()
+        torch.autograd.grad(inner.pow(3).sum(), warp)
+    # The warp's weight, from the gradient of its input and from its output; nothing by images or the task's weight.
+    assert masks.seen == [(False, True), (False, True)]

@@ -1,0 +1,20 @@
+"""What a report says of rows, as the commands `table` and `figures` make it."""
+
+import re
+
+from leapwarp import catalogue
+from leapwarp.report import __main__ as command
+from leapwarp.report import document, looks
+
+
+def told(frame, paper, note="a size", bold=False):
+    """The lines of the CSV and the Markdown, its cells without padding; what marks the best is left out by default."""
+    made = command.build(catalogue.find(looks.experiment(frame)), frame, paper, note)
+    text = re.sub(" +", " ", document.markdown(made))
+    return made.lines, text if bold else text.replace("**", "")
+
+
+def drawn(frame, paper=None, files=()):
+    """The figures by name."""
+    about = catalogue.find(looks.experiment(frame))
+    return command.draw_all(about, frame, command.printed(about, None) if paper is None else paper, files)
