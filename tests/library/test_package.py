@@ -9,6 +9,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 import leapwarp
 
 REPO = Path(__file__).parents[2]
@@ -54,6 +56,7 @@ def test_importing_the_package_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_wheel_and_sdist_work_outside_the_tree_with_three_packages(tmp_path):
     for name in ("src", "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (REPO / name).is_dir() else shutil.copy
