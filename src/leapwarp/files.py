@@ -1,11 +1,15 @@
 """Files that appear whole or not at all, errors in one line, and work that only one process does at a time."""
 
-import fcntl
 import os
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextmanager
@@ -56,6 +60,8 @@ def alone(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         try:
+            if fcntl is None:
+                raise OSError(0, "this system has none")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(

@@ -25,7 +25,7 @@ def global_draws_from(generators: Sequence[torch.Generator]) -> Iterator[None]:
     Afterwards the global streams are as before. A generator is read, and moves on by one number only if something was
     drawn, so that what else it draws is the same for a network without dropout.
     """
-    states = b"".join(each.get_state().numpy().tobytes() for each in generators)
+    states = b"".join(bytes(each.get_state().tolist()) for each in generators)
     seed = int.from_bytes(hashlib.sha256(states).digest()[:8], "big") % (1 << 63)
     with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
         torch.manual_seed(seed)

@@ -1,5 +1,6 @@
 """The fronts give what the learners give on the same draws, whatever the module and the optimizer."""
 
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from leapwarp import optim
 from leapwarp.inner import Step
 from leapwarp.learners import leap, warp_leap, warp_leap_online
 from leapwarp.learners.leap import leap_fold
+from leapwarp.problem import lift, supervised
 from leapwarp.trees import alone, pick, zeros_like
 
 STEPS = 4
@@ -178,3 +180,63 @@ def test_offline_equals_the_learner(eta, points, order):
         assert_params(net, pick(state["params"] | state["warp"], 0))
         if eta == 1:
             assert losses == pytest.approx(info["replay_loss"].tolist(), rel=1e-9)
+
+
+@pytest.mark.parametrize("front", ["leap", "online"])
+def test_parameters_of_the_task_alone_are_as_in_the_learners(front):
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    net = SmallWarped().double()
+    model = lift(net, warp="warp" if front == "online" else (), task_only="head")
+    rates = optim.sgd(0.1), optim.adam(0.01)
+    if front == "leap":
+        learner, meta = leap(supervised(model), *rates, STEPS), leapwarp.Leap(net, task_only="head")
+    else:
+        learner = warp_leap_online(supervised(model), *rates, optim.adam(0.01), STEPS)
+        meta = leapwarp.WarpGrad(net, loss_of(net), "warp", 0.1, task_only="head")
+    state, _ = learner.step(learner.init(alone(model.init(torch.Generator()))), tasks, [torch.Generator()])
+    outer = torch.optim.Adam(meta.parameters(), 0.01)
+    if front == "leap":
+        follow(net, meta, loss_of(net), tasks)
+    else:
+        follow_warp(meta, loss_of(net), tasks)
+    meta.backward()
+    outer.step()
+    learnt = model.state_dict(pick(state["params"] | state.get("warp", {}), 0))
+    torch.testing.assert_close(net.state_dict(), learnt, rtol=1e-10, atol=1e-10)
+
+
+class Odd(nn.Module):
+    """Sparse gradients, a weight that is computed from others, and a layer that is not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(9, 4, sparse=True)
+        self.body = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+        self.unused, self.head = nn.Linear(2, 2), nn.Linear(4, 3)
+
+    def forward(self, words):
+        return self.head(torch.tanh(self.body(self.words(words).mean(1))))
+
+
+def test_an_unused_layer_is_named_once_and_sparse_gradients_are_taken():
+    torch.manual_seed(0)
+    net = Odd()
+    meta = leapwarp.Leap(net)
+    words = torch.randint(9, (6, 5))
+    for told in (True, False):
+        with meta.task() as task:
+            inner = torch.optim.SGD(meta.task_parameters(), 0.1)
+            for _ in range(2):
+                inner.zero_grad()
+                task.backward(F.cross_entropy(net(words), words[:, 0] % 3))
+                inner.step()
+            task.finish(F.cross_entropy(net(words), words[:, 0] % 3))
+        if told:
+            with pytest.warns(UserWarning, match="no task's loss depends on unused.bias, unused.weight, which Leap"):
+                meta.backward()
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                meta.backward()
+    assert net.words.weight.grad.abs().sum() > 0 and net.unused.weight.grad.abs().sum() == 0
+    assert net.body.parametrizations.weight.original0.grad.abs().sum() > 0

@@ -6,10 +6,11 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import DOUBLE
+from cases import DOUBLE, dies_after
 from torch import nn
 
 from leapwarp import optim
+from leapwarp.fit import Fit, Member, fit
 from leapwarp.inner import adapt
 from leapwarp.learners import leap, maml, warp_leap, warp_leap_online
 from leapwarp.problem import Task, cross_entropy, each_task, lift, mean_square, stack_tasks, supervised
@@ -192,6 +193,23 @@ def test_dropout_draws_from_the_streams_of_the_step():
     stream = generator(0, "learner")
     first, second = (learner.step(start, tasks, [stream])[0]["params"]["0.weight"] for _ in range(2))
     assert torch.equal(first, found[0]) and not torch.allclose(first, second)
+
+
+def test_a_killed_run_with_dropout_ends_as_an_uninterrupted_one(tmp_path):
+    model = lift(made(with_dropout))
+    learner = leap(supervised(model), optim.sgd(0.1), optim.adam(0.1), 3)
+
+    def run(name):
+        how = Fit(4, checkpoints=tmp_path / name, checkpoint_every=1)
+        start = alone(model.init(torch.Generator()))
+        return fit(learner, start, lambda k, i: tasks_of(), how, [Member(0, "run", {})])[0].state["params"]
+
+    torch.manual_seed(0)
+    whole = run("whole")
+    with dies_after(2):
+        run("killed")
+    torch.manual_seed(1)
+    torch.testing.assert_close(run("killed"), whole, rtol=0, atol=0)
 
 
 def test_without_dropout_the_stream_of_a_step_is_left_to_what_draws_from_it():

@@ -211,6 +211,7 @@ def meta_steps(mine, replay, spoilt=False):
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not distributed.is_available() or not distributed.is_gloo_available(), reason="no gloo")
 def test_two_processes_that_share_out_the_tasks_equal_one(tmp_path):
     torch.multiprocessing.spawn(process, (str(tmp_path),), nprocs=2)

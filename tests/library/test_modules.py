@@ -61,7 +61,7 @@ class Images(nn.Module):
     def forward(self, x):
         h = self.first(x)
         inside = lambda h: self.warp(self.second(h))  # noqa: E731
-        h = checkpoint(inside, h, use_reentrant=False) if self.checkpointed else inside(h)
+        h = checkpoint(inside, h, use_reentrant=self.checkpointed == "reentrant") if self.checkpointed else inside(h)
         return self.head(self.frozen(h.mean((2, 3))))
 
 
@@ -163,6 +163,13 @@ def test_checkpointed_parts_change_nothing(replay):
     plain, _ = train(made(Images), images, replay=replay)
     saved, _ = train(made(lambda: Images(checkpointed=True)), images, replay=replay)
     torch.testing.assert_close(saved, plain, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(("order", "replay"), [(2, None), (1, None), (0, None), (2, 50)])
+def test_a_checkpoint_that_hides_its_parameters_is_refused(order, replay):
+    """PyTorch leaves their gradients out without a word."""
+    with pytest.raises(RuntimeError, match="checkpointed with use_reentrant=True, which hides its parameters"):
+        train(made(lambda: Images(checkpointed="reentrant")), images, order, replay)
 
 
 @pytest.mark.parametrize(("order", "replay"), [(2, None), (1, None), (2, 50)])

@@ -1,5 +1,6 @@
 """Leap for a training loop of a user's own."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -63,6 +64,7 @@ class Leap:
         self.tasks: int = 0
         self.seen: dict[str, Any] = {"loss": 0.0, "length": 0.0}
         self.open: Task | None = None
+        self.untouched = set(self.groups.learnt)  # which no task's gradient has reached so far
         begin_alike(module)
 
     def parameters(self) -> list[nn.Parameter]:
@@ -91,7 +93,7 @@ class Leap:
         self.open = Task(self)
         try:
             yield self.open
-            self.open.check_ended()
+            self.open._check_ended()
             self._add(self.open.path)
         finally:
             self.open = None
@@ -124,6 +126,13 @@ class Leap:
         for name, leaf in params.items():
             leaf.grad = (total[name] / tasks).to(leaf.dtype)
         self.discard()
+        if self.untouched:
+            warnings.warn(
+                f"no task's loss depends on {shortened(sorted(map(plain, self.untouched)))}, which Leap is to "
+                "learn. Exclude or freeze parameters that the module does not use.",
+                stacklevel=2,
+            )
+            self.untouched = set()
         return {"tasks": tasks} | {name: value / tasks for name, value in zip(("loss", "length"), sums, strict=True)}
 
     def discard(self) -> None:
@@ -227,6 +236,8 @@ class Task:
                 "no learnt parameter has a gradient here. Call loss.backward() before task.step(loss), on a loss of "
                 f"the module that was given to Leap ({type(self.meta.module).__name__})."
             )
+        if self.meta.untouched:
+            self.meta.untouched -= {n for n, g in zip(self.meta.groups.learnt, grads, strict=True) if g is not None}
         if scaler is not None and scaler.is_enabled():
             grads = [None if grad is None else grad / scaler.get_scale() for grad in grads]
             if not all(grad is None or grad.isfinite().all() for grad in grads):
@@ -245,7 +256,7 @@ class Task:
         self.path.extend(self.params, loss, None)
         self.finished = True
 
-    def check_ended(self) -> None:
+    def _check_ended(self) -> None:
         if not self.finished:
             raise ValueError(
                 "the path has no end: call task.finish(loss), with the loss of one more batch, after the last step and "

@@ -174,7 +174,7 @@ class WarpGrad:
                 stack.enter_context(uncompiled() if self.compiled else nullcontext())
             task = WarpTask(self, stack.enter_context(self.start.task()))
             yield task
-            task.path.check_ended()
+            task.path._check_ended()
             self.warp_points += task.points
             self.warp_loss = self.warp_loss + task.warp_loss
             for name, leaf in task.warp_total.items():
@@ -348,8 +348,7 @@ class WarpTask:
             return
         theta = meta._theta()
         with told():
-            scaled = scaler.scale(loss) if scaler else loss
-            found = torch.autograd.grad(scaled, list(theta.values()), create_graph=True, allow_unused=True)
+            found = gradients(scaler.scale(loss) if scaler else loss, list(theta.values()), create_graph=True)
         grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
         for name, grad in grads.items():
             ours = theta[name]
@@ -425,11 +424,7 @@ def warp_gradient(
             stack.enter_context(context)
         if order and grads is None:
             with twice_differentiable(module) if order == 2 else nullcontext():
-                found = at_theta(
-                    lambda: torch.autograd.grad(
-                        meta.loss(task_batch), list(theta.values()), create_graph=order == 2, allow_unused=True
-                    )
-                )
+                found = at_theta(lambda: gradients(meta.loss(task_batch), list(theta.values()), order == 2))
             grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
         start = {name: leaf.detach() for name, leaf in theta.items()}
         slopes = {name: grad.detach().requires_grad_() for name, grad in (grads or {}).items()} if order else {}
@@ -440,7 +435,7 @@ def warp_gradient(
 
         def meta_gradient() -> tuple[Tensor, Sequence[Tensor | None]]:
             value = meta.loss(meta_batch)
-            return value, torch.autograd.grad(value, [*after.values(), *warps.values()], allow_unused=True)
+            return value, gradients(value, [*after.values(), *warps.values()])
 
         value, parts = with_tensors(module, after, meta_gradient)
         pulls = dict(zip(after, parts, strict=False))
@@ -458,6 +453,40 @@ def warp_gradient(
         for (name, leaf), parts in zip(warps.items(), zip(direct, through, strict=True), strict=True)
     }
     return value.detach(), total
+
+
+def gradients(loss: Tensor, leaves: Sequence[Tensor], create_graph: bool = False) -> Sequence[Tensor | None]:
+    """The gradient of each leaf, None for one that `loss` does not depend on.
+
+    Raises:
+        RuntimeError: a checkpoint with use_reentrant=True hides parameters; PyTorch may give their gradient as None.
+    """
+    try:
+        found = torch.autograd.grad(loss, leaves, create_graph=create_graph, allow_unused=True)
+    except RuntimeError:  # PyTorch's own word for it, where it notices
+        if not has_reentrant(loss):
+            raise
+        found = (None,)
+    if any(grad is None for grad in found) and has_reentrant(loss):
+        raise RuntimeError(
+            "a part of the module is checkpointed with use_reentrant=True, which hides its parameters from WarpGrad. "
+            "Needed torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
+        )
+    return found
+
+
+def has_reentrant(loss: Tensor) -> bool:
+    """Whether a reentrant checkpoint is in the graph of `loss`."""
+    seen: set[Any] = set()
+    waiting = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            if node.name() == "CheckpointFunctionBackward":
+                return True
+            seen.add(node)
+            waiting += [after for after, _ in node.next_functions]
+    return False
 
 
 def pick_one(stack: Params) -> Params:
