@@ -8,6 +8,7 @@ tasks and mostly by 1 to 4 between seeds in the snapshot of 26 November.
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -107,11 +108,11 @@ def verdicts(
     draw: Draw, n: int, repetitions: int, shift: float, margin: float | None, n_parts: int
 ) -> dict[str, float]:
     """Shares of the claims of `n_parts` parts whose truth is `shift` that come out as each verdict."""
-    stream, found = np.random.default_rng([8, n]), dict.fromkeys(claims.VERDICTS, 0)
+    stream, found = np.random.default_rng([8, n]), Counter()
     for _ in range(repetitions):
-        parts = [claims.of_interval(list(draw(stream, n) + shift), margin, n_parts)[1] for _ in range(n_parts)]
-        found[claims.together(parts)] += 1
-    return {verdict: count / repetitions for verdict, count in found.items()}
+        studies = [list(draw(stream, n) + shift) for _ in range(n_parts)]
+        found[claims.together([claims.of_interval(study, margin, n_parts)[1] for study in studies])] += 1
+    return {verdict: found[verdict] / repetitions for verdict in claims.VERDICTS}
 
 
 def covered(repetitions: int) -> str:
