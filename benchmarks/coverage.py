@@ -8,8 +8,10 @@ tasks and mostly by 1 to 4 between seeds in the snapshot of 26 November.
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -107,11 +109,11 @@ def verdicts(
     draw: Draw, n: int, repetitions: int, shift: float, margin: float | None, n_parts: int
 ) -> dict[str, float]:
     """Shares of the claims of `n_parts` parts whose truth is `shift` that come out as each verdict."""
-    stream, found = np.random.default_rng([8, n]), dict.fromkeys(claims.VERDICTS, 0)
+    stream, found = np.random.default_rng([8, n]), Counter()
     for _ in range(repetitions):
-        parts = [claims.of_interval(list(draw(stream, n) + shift), margin, n_parts)[1] for _ in range(n_parts)]
-        found[claims.together(parts)] += 1
-    return {verdict: count / repetitions for verdict, count in found.items()}
+        studies = [list(draw(stream, n) + shift) for _ in range(n_parts)]
+        found[claims.together([claims.of_interval(study, margin, n_parts)[1] for study in studies])] += 1
+    return {verdict: found[verdict] / repetitions for verdict in claims.VERDICTS}
 
 
 def covered(repetitions: int) -> str:
@@ -136,26 +138,35 @@ def covered(repetitions: int) -> str:
 
 
 def stated() -> str:
-    """For each size with a table of power: what was expected, with how many seeds, and how many there should be."""
+    """For each size with a table of power, the part of every claim that has the least."""
     shown = []
     for path in sorted((REPO / "workflow/sizes").glob("*.power.csv")):
+        weakest: dict[str, tuple[str, dict[str, Any]]] = {}
         for (name, part), line in claims.read_power(path).items():
+            if name not in weakest or line["power"] < weakest[name][1]["power"]:
+                weakest[name] = part, line
+        for name, (part, line) in weakest.items():
             numbers = [f"{line['effect']:.3g}", f"{line['spread']:.3g}", str(line["n_trials"]), str(line["seeds"])]
             numbers += [f"{line['power']:.2f}", str(line["seeds_needed"]), line["source"]]
             shown.append([path.name.removesuffix(".power.csv"), f"{name}, {part}", *numbers])
-    head = ["Size", "Claim, part", "Effect", "Spread", "Trial seeds", "Seeds", "Power", "Seeds for 0.8", "Trials"]
+    head = [
+        "Size",
+        "Claim, weakest part",
+        "Effect",
+        "Spread",
+        "Trial seeds",
+        "Seeds",
+        "Power",
+        "Seeds for 0.8",
+        "Trials",
+    ]
     return grid(head, shown) if shown else "No size states a power yet."
 
 
 def detectable() -> str:
-    """From how many spreads on an effect has a power of 0.8, in a claim of one part and in one of six."""
-    shown = []
-    for n_parts in (1, PARTS):
-        row = [f"{n_parts} part{'s' * (n_parts > 1)}"]
-        for n in SEEDS:
-            row.append(f"{brentq(lambda effect, n=n, k=n_parts: power(effect, 1.0, n, k) - 0.8, 0.1, 200):.1f}")
-        shown.append(row)
-    return grid(["Least effect, in spreads", *(f"{n} seeds" for n in SEEDS)], shown)
+    """From how many spreads on an effect has a power of 0.8."""
+    least = [f"{brentq(lambda effect, n=n: power(effect, 1.0, n, 1) - 0.8, 0.1, 200):.1f}" for n in SEEDS]
+    return grid(["", *(f"{n} seeds" for n in SEEDS)], [["least effect, in spreads", *least]])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,6 +14,7 @@ from leapwarp.report import claims
 from leapwarp.report import rows as results
 from leapwarp.report.document import Verdicts
 from leapwarp.report.quantities import quantities
+from leapwarp.report.stats import corrected, interval
 
 TASKS = [f"alphabet {i} & <co>" for i in range(10)]
 SPEC = {"kind": "difference", "metric": "accuracy", "more": "warp_leap", "less": "leap", "at": "each"}
@@ -365,7 +366,8 @@ def test_with_many_parts_each_needs_more_evidence_to_contradict_the_claim():
     frame = rows({("warp_leap", 1): 0.4, ("leap", 1): 0.4}, noise=0.1)
     part = claims.Part("one", {("warp_leap", 1): 1.0, ("leap", 1): -1.0})
     sure = {"effect": 1.0, "spread": 1e-3}
-    high = claims.decide_part(frame, part, SPEC, ABOUT, 1, "", GATE, sure)["high"]
+    values, _ = claims.contrast(frame, part, "accuracy")
+    *_, high = interval(values, corrected(1))
     frame.loc[(frame["method"] == "warp_leap") & (frame["metric"] == "accuracy"), "value"] -= (high + 0.1) / 100
     for n_parts, verdict in ((1, "contradicted"), (40, "undecided")):
         line = claims.decide_part(frame, part, SPEC, ABOUT, n_parts, "", GATE, sure)
