@@ -10,6 +10,7 @@ from cases import DOUBLE
 from leapwarp.experiments.theorem1.run import (
     PUBLISHED,
     distance,
+    gradient_of_length,
     hessians,
     limits,
     measure,
@@ -54,6 +55,21 @@ def test_exact_meta_gradient_equals_autograd_through_all_steps(length):
     assert (identity - ours).norm() > 0.01 * ours.norm()
     near = [before for before, _ in path]
     torch.testing.assert_close(distance(near, [after for _, after in path], length), value.detach())
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_the_gradient_of_the_whole_length_is_that_of_finite_differences(length):
+    settings = replace(SMALL, length=length)
+    problem, tasks, start = world(settings, 0, CPU)
+
+    def value(theta):
+        path = walk(problem, {"theta": theta}, tasks, settings.inner_lr, settings.inner_steps)
+        return float(distance([before for before, _ in path], [after for _, after in path], length))
+
+    ours = gradient_of_length(problem, start, tasks, settings)
+    for bump in 1e-6 * torch.eye(2, dtype=DOUBLE):
+        expected = (value(start["theta"] + bump) - value(start["theta"] - bump)) / 2e-6
+        assert float(ours @ bump) / 1e-6 == pytest.approx(expected, rel=1e-7)
 
 
 def test_hessians_equal_those_of_autograd():

@@ -124,7 +124,7 @@ def jacobian_rows(seeds=(0, 1)):
 def theorem1_rows(seeds=(0, 1)):
     def records(name, seed):
         found = [("", k, "path_length", 8.0 / (1 + k * (1 + seed))) for k in range(4)]
-        summaries = ("shortening", "overshoot", "rises", "criterion_broken", "half_steps")
+        summaries = ("shortening", "overshoot", "rises", "criterion_broken", "uphill", "half_steps")
         found += [("", None, metric, 2.0 + seed) for metric in summaries]
         return found + [(f"task {t}", None, "limit_distance", float(t)) for t in range(2)]
 

@@ -289,7 +289,7 @@ def test_the_profiles_need_no_size_of_a_users_own():
         for name, expression in resources.items():
 
             class wildcards:
-                size, experiment, method, subset = "mine", "hills", "momentum", "mini"
+                size, experiment, method, subset, first, last = "mine", "hills", "momentum", "mini", "0", "3"
 
             value = eval(str(expression), {"wildcards": wildcards, "attempt": 1})
             assert isinstance(value, int) and value >= 0, (rule, name)

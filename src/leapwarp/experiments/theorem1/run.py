@@ -144,6 +144,17 @@ def meta_gradient(problem: Problem, path: list[Segment], tasks: Task, rate: floa
     return {"theta": total.mean(0)}
 
 
+def gradient_of_length(problem: Problem, start: Params, tasks: Task, settings: Settings) -> Tensor:
+    """The gradient of the path's length (or energy) itself, through all steps and with nothing frozen. -> [2]"""
+    theta = start["theta"].detach().requires_grad_()
+    stack = {"theta": theta.expand(len(tasks.index), 2)}
+    keep = lambda found, before, after: [*found, Segment(before, after)]  # noqa: E731
+    inner, steps = sgd(settings.inner_lr), settings.inner_steps
+    path = adapt(problem, inner, stack, {}, tasks, steps, keep, [], differentiable=True).total
+    near, far = [before for before, _ in path], [after for _, after in path]
+    return torch.autograd.grad(distance(near, far, settings.length), theta)[0]
+
+
 def hessians(problem: Problem, path: list[Segment], tasks: Task) -> Tensor:
     """Of each step's loss where it begins, all in one stack. -> [step, task, 2, 2]"""
     n_tasks, steps = len(tasks.index), len(path)
@@ -178,6 +189,7 @@ def measure(run: Run, state: State | None) -> Evaluated:
     records: list[Record] = []
     own: list[float] = []  # of the objective that the method shortens
     moved: list[Tensor] = []  # distance of limit points from the first ones, [task]
+    uphill: list[bool] = []  # whether the descent of the frozen objective lengthens the path, however small the step
     broken, last, first_limits = 0, None, None
     for s in range(settings.meta_steps + 1):
         path = walk(problem, start, tasks, alpha, steps)
@@ -193,6 +205,8 @@ def measure(run: Run, state: State | None) -> Evaluated:
             first_limits = found if first_limits is None else first_limits
             moved.append((found - first_limits).norm(dim=1).cpu())
             records.append(("", s, "limit_moved", float(moved[-1].max())))
+            frozen = meta_gradient(problem, path, tasks, alpha, fold, settings.exact)["theta"]
+            uphill.append(float((frozen * gradient_of_length(problem, start, tasks, settings)).sum()) < 0)
         if not own[-1] < 10 * own[0]:
             break
         drawn = tasks
@@ -212,6 +226,7 @@ def measure(run: Run, state: State | None) -> Evaluated:
         ("", None, "shortening", own[-1] / own[0]),
         ("", None, "half_steps", sum(value > own[0] / 2 for value in own) + missing),
         ("", None, "criterion_broken", broken + missing),
+        ("", None, "uphill", sum(uphill) / len(uphill)),
     ]
     furthest = torch.stack(moved).max(0).values
     records += [(f"task {t}", None, "limit_distance", value) for t, value in enumerate(furthest.tolist())]
