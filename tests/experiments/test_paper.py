@@ -15,10 +15,12 @@ from leapwarp.trees import leaves
 
 pytestmark = pytest.mark.full
 JOBS = jobs_of("paper")
-# Cut where a meta-step takes minutes on a core; networks, batches and shapes of tasks stay as they were published.
+# Cut where a meta-step takes minutes on a core; networks and the sizes of images stay as they were published.
 REDUCED = {
-    "inner_steps": 5,
+    "inner_steps": 3,
     "meta_batch": 3,
+    "train_shots": 3,  # of few_shot, whose widest network has 512 filters
+    "queries": 5,
     "n_validation": 2,  # tasks to validate on, which a single meta-step does not
     "n_watched": 1,
 }
