@@ -151,8 +151,8 @@ def test_tables_hold_the_hand_computed_numbers():
     _, text = told(theorem1_rows(), PAPER)
     half = 1 / math.sqrt(2)
     assert (
-        f"| β = 0.3 | 2.500 ± {half:.3f} | 250.000 ± 70.711 | 2.5 ± 0.7 | 2.5 ± 0.7 | 250.0 ± 70.7 | 2.5 ± 0.7 | 0.5000 ± 0.0000 |"
-        in text
+        f"| β = 0.3 | 2.500 ± {half:.3f} | 250.000 ± 70.711 | 2.5 ± 0.7 | 2.5 ± 0.7 | 250.0 ± 70.7 | 2.5 ± 0.7 "
+        "| 0.5000 ± 0.0000 |" in text
     )
     assert "over 3 meta-steps" in " ".join(text.split())
     lines, text = told(geometry_rows(), PAPER)

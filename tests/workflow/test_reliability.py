@@ -187,7 +187,7 @@ def test_a_full_disk(fresh, finished, mount):
     edit(fresh / "config.yaml", lambda config: config["methods"].update({NAME: ["leap"]}))
     folder = fresh / f"results/{SIZE}"
     folder.mkdir()
-    mount(folder, "-t", "tmpfs", "-o", "size=100k", "tmpfs")
+    mount(folder, "-t", "tmpfs", "-o", "size=40k", "tmpfs")
     check_one_error(to_rows(fresh), "cannot be written (No space left on device)", "Make room")
     mount(folder, "-o", "remount,size=20m")
     assert to_rows(fresh).returncode == 0
@@ -242,7 +242,7 @@ def test_a_damaged_checkpoint(done, finished):
 def test_a_checkpoint_of_another_run(done, finished):
     other = done / CHECKPOINT.replace("leap/tasks1", "reptile/tasks1")
     run = torch.load(other, weights_only=True)
-    torch.save(run | {"finished": False}, done / CHECKPOINT)
+    torch.save(run | {"active": [0, 1]}, done / CHECKPOINT)
     lose(done, STATE, HISTORY, RUN)
     check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} is of an unfinished run", "method is 'reptile', this")
     (done / CHECKPOINT).unlink()
@@ -294,7 +294,7 @@ def test_a_damaged_data_file(done, finished):
     path.write_bytes(good)
     assert snakemake(done, RUN).returncode == 0
     log = (done / f"{HERE}/logs/train/leap/tasks1/seeds0-1.log").read_text()
-    assert "seed 1: resumed at meta-step" in log  # its checkpoint is read, nothing is trained again
+    assert "seed 0 and 1 more: resumed at meta-step" in log  # its checkpoint is read, nothing is trained again
     assert rows_of(done / RUN) == rows_of(finished / RUN)
     assert "Nothing to be done" in snakemake(done, RUN).stdout
 

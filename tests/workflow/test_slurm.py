@@ -172,7 +172,7 @@ def test_jobs_that_are_killed_or_whose_time_is_over_are_resumed(slurm, tmp_path,
     assert text.count("stopped by SIGTERM; started again") >= 2 and "non-zero exit status 75" in text
     for method in ("leap", "reptile"):
         again = here / f"logs/train/{method}/tasks1/seeds0-1.log"
-        assert "seed 0: resumed at meta-step" in again.read_text()
+        assert "seed 0 and 1 more: resumed at meta-step" in again.read_text()
     rows = f"results/{SIZE}/{NAME}/rows.csv"
     assert rows_of(folder / rows) == rows_of(finished / rows)
     assert trained(snakemake(folder).stdout) == []
