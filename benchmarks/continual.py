@@ -7,6 +7,7 @@ Prints for a size of the experiment
 - the seconds of a meta-step and of its two parts: the paths of all tasks, which are 100 steps one after another, and
   the gradient of the meta-objective at all their points, which go through the network at once;
 - the same with the general objective, which writes down the gradient and the parameters after the step at every point;
+- the same for each of four runs that share a stack;
 - the most memory that the process had; counted FLOPs over time, beside a matrix product's; and the hours of `paper`.
 
 Every time is the CPU time of the fastest of `--steps` meta-steps: what other work on the machine takes is not counted.
@@ -27,12 +28,13 @@ from leapwarp.inner import adapt
 from leapwarp.learners.continual import after_step, continual_warp
 from leapwarp.models.warped_mlp import warped_mlp
 from leapwarp.optim import adam, sgd
-from leapwarp.problem import mean_square, supervised
+from leapwarp.problem import join_tasks, mean_square, supervised
 from leapwarp.rng import generator
-from leapwarp.trees import alone
+from leapwarp.trees import alone, stack
 from leapwarp.worlds import sine
 
 SIZES = Path(__file__).parents[1] / "workflow/sizes"
+RUNS = 4  # in a stack
 PAPER_META_STEPS = experiment.PUBLISHED.meta_steps
 
 
@@ -92,12 +94,16 @@ def main() -> None:
     general = continual_warp(problem, inner, adam(settings.outer_lr), sine.SUBTASKS, settings.steps, losses)
     slow = fastest(lambda: general.step(state, tasks, [stream]), options.steps)
     slow_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    many = learner.init(stack([model.init(generator(seed, "init")) for seed in range(RUNS)]))
+    theirs, streams = join_tasks([tasks] * RUNS), [stream] * RUNS
+    each = fastest(lambda: learner.step(many, theirs, streams), options.steps) / RUNS
     of_path, of_meta = (count / 1e9 for count in flops(settings))
     print(f"torch {torch.__version__}, one thread, {size.name}: {settings.hidden} and {settings.warp_hidden} units")
     print(f"matrix product of 1024: {peak:.0f} GFLOP/s")
     print(f"meta-step     {whole:.3f} s  {1 / whole:.2f} a second, {memory:.0f} MB")
     print(f"  paths       {path:.3f} s  {of_path:.1f} GFLOP, {of_path / path:.0f} GFLOP/s")
     print(f"  objective   {whole - path:.3f} s  {of_meta:.1f} GFLOP, {of_meta / (whole - path):.0f} GFLOP/s")
+    print(f"{RUNS} runs in a stack {each:.3f} s a run, {whole / each:.2f} times as many a second and run")
     print(f"with the general objective {slow:.3f} s, {slow_memory:.0f} MB")
     print(f"{PAPER_META_STEPS:,} meta-steps: {whole * PAPER_META_STEPS / 3600:.1f} h")
     if options.operations:
