@@ -342,3 +342,15 @@ def test_a_method_without_a_look_of_its_own_is_shown_by_its_name():
     assert "my_state" in text
     axes = counts.by_tasks(pd.concat([warp_rows((0,)), mine]), WARP, name="accuracy").axes[0]
     assert "my_state" in [label.get_text() for label in axes.figure.legends[0].get_texts()]
+
+
+def test_seeds_that_diverged_are_named_and_not_counted():
+    frame = warp_rows(seeds=(0, 1, 2))
+    lost = (frame["method"] == "warp_leap") & (frame["n_tasks"] == 25) & (frame["seed"] == 1)
+    gone = frame[lost].head(1).assign(task="", step=pd.NA, metric="diverged", value=1.0)
+    both = pd.concat([frame[~lost], gone], ignore_index=True)
+    _, text = told(both, WARP)
+    text = " ".join(text.split())
+    assert "Seeds: 2 to 3 (the CSV says which)" in text
+    assert "since their numbers did not stay finite: Warp-Leap at 25 tasks, seed 1." in text
+    assert "did not stay finite" not in told(frame, WARP)[1]

@@ -44,9 +44,18 @@ def read(path: Path) -> list[Run]:
     return json.loads(path.read_text()) if path.exists() else []
 
 
+def diverged(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs whose numbers did not stay finite, and which have no results: their method, n_tasks and seed."""
+    runs = frame.loc[frame["metric"] == "diverged", ["method", "n_tasks", "seed"]]
+    return runs.drop_duplicates().sort_values(["method", "n_tasks", "seed"])
+
+
 def seeds(frame: pd.DataFrame) -> str:
-    """How many seeds the methods have: one number, or from the least to the most."""
-    counts = sorted(set(frame.groupby(["method", "n_tasks"])["seed"].nunique()))
+    """How many seeds the methods have results of: one number, or from the least to the most."""
+    runs = frame[["method", "n_tasks", "seed"]].drop_duplicates()
+    lost = diverged(frame)
+    kept = runs[~runs.apply(tuple, axis=1).isin(lost.apply(tuple, axis=1))] if len(lost) else runs
+    counts = sorted(set(kept.groupby(["method", "n_tasks"])["seed"].nunique()))
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
@@ -73,10 +82,16 @@ def opening(frame: pd.DataFrame, note: str) -> Text:
         seeds(frame),
         frame["version"],
     )
+    experiment, lost = frame["experiment"].iloc[0], []
+    for method, n_tasks, seed in diverged(frame).itertuples(index=False):
+        count = f" at {n_tasks} tasks" if n_tasks else ""
+        lost.append(f"{looks.look(method, experiment).name}{count}, seed {seed}")
+    missing = f"\n- Without results, since their numbers did not stay finite: {'; '.join(lost)}." if lost else ""
+    which = " (the CSV says which)" if "to" in n_seeds else ""
     return Text(f"""
 - Size: `{size}`: {note}.
 - Data: `{data_source}`: {SOURCES.get(data_source, "not one of the known sources")}.
-- Seeds: {n_seeds}{" (the CSV says which)" * ("to" in n_seeds)}. Code version: {", ".join(sorted(set(version)))}.
+- Seeds: {n_seeds}{which}. Code version: {", ".join(sorted(set(version)))}.{missing}
 """)
 
 
