@@ -95,7 +95,7 @@ def test_paper_is_what_was_published():
     jobs = jobs_of("paper")
     assert set(jobs) == set(catalogue.names())
     for name, each in jobs.items():
-        assert each.n_tasks == PAPER_COUNTS.get(name, [0]) and each.seeds == PAPER_SEEDS.get(name, 10)
+        assert each.n_tasks == PAPER_COUNTS.get(name, [0]) and len(each.seeds) == PAPER_SEEDS.get(name, 10)
     assert jobs["atari"].chain == {"meta_steps": 100, "games": 16}  # Leap, appendix H
     for entry in plan.read_size(SIZES / "paper.yaml").entries.values():
         # They stand in code, with their sources; multicv's is a departure that docs/deviations.md names.
@@ -281,7 +281,8 @@ def test_config_says_what_each_key_does():
 
 
 def test_seeds_share_jobs():
-    assert plan.chunks(5, 2) == [(0, 1), (2, 3), (4, 4)]
+    assert plan.chunks(range(5), 2) == [(0, 1), (2, 3), (4, 4)]
+    assert plan.chunks([100, 101, 102], 2) == [(100, 101), (102, 102)]
     jobs = jobs_of("quick", seeds={"omniglot_leap": 5})["omniglot_leap"]._replace(seeds_per_job=2)
     folder = "results/quick/omniglot_leap"
     assert plan.state_files(jobs._replace(n_tasks=[3]), "leap", 0, 4) == [
@@ -304,7 +305,7 @@ def test_seeds_of_an_evaluation_are_whole_jobs_of_training(tmp_path):
 def test_methods_and_experiments_of_config_yaml():
     jobs = jobs_of("smoke", experiments=["maze", "sine"], methods={"maze": ["warp_rnn", "rnn_shifted"]}, seeds=3)
     assert list(jobs) == ["maze", "sine"]
-    assert jobs["maze"].methods == ["warp_rnn", "rnn_shifted"] and jobs["maze"].seeds == 3
+    assert jobs["maze"].methods == ["warp_rnn", "rnn_shifted"] and jobs["maze"].seeds == [0, 1, 2]
     assert "rnn_shifted" not in jobs_of("smoke")["maze"].methods  # only when it is asked for
     files = ["rows.csv", "runs.json", "table_maze.csv", "table_maze.md", "table_maze.json"]
     files += [f"figures/{name}.{kind}" for kind in ("png", "pdf") for name in ("maze_return", "maze_picture")]

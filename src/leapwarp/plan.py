@@ -36,6 +36,8 @@ class Size(NamedTuple):
     """those of this size, by where they were found: a name, or the path of a folder"""
     entries: dict[str, dict[str, Any]]
     """by name"""
+    first_seed: int
+    """0, or 100 and up in trials"""
 
 
 class Jobs(NamedTuple):
@@ -48,7 +50,7 @@ class Jobs(NamedTuple):
     methods: list[str]
     n_tasks: list[int]
     """numbers of pretraining tasks; [0] where they are not counted"""
-    seeds: int
+    seeds: list[int]
     seeds_per_job: int
     """that share a job of training"""
     seeds_per_evaluation: int
@@ -104,6 +106,7 @@ def read_size(path: Path, wheres: Iterable[str] | None = None) -> Size:
         found["search_used"],
         experiments,
         entries,
+        found.get("first_seed", 0),
     )
 
 
@@ -186,7 +189,7 @@ def jobs(config: dict[str, Any], path: Path) -> dict[str, Jobs]:
             about,
             [method for method in about.methods if method in asked],
             entry.get("n_tasks", [0]),
-            seeds,
+            list(range(size.first_seed, size.first_seed + seeds)),
             per_job,
             -(-per_evaluation // per_job) * per_job,
             " ".join(entry.get("note", size.about).split()),
@@ -227,9 +230,9 @@ def state_header(path: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------- files
 
 
-def chunks(seeds: int, per_job: int) -> list[tuple[int, int]]:
-    """[(first, last), ...]: the seeds 0 .. seeds - 1 cut into chunks of at most `per_job`."""
-    return [(first, min(first + per_job, seeds) - 1) for first in range(0, seeds, per_job)]
+def chunks(seeds: Sequence[int], per_job: int) -> list[tuple[int, int]]:
+    """[(first, last), ...]: seeds that follow each other, cut into chunks of at most `per_job`."""
+    return [(seeds[k], seeds[min(k + per_job, len(seeds)) - 1]) for k in range(0, len(seeds), per_job)]
 
 
 def state_files(jobs: Jobs, method: str, first: int, last: int) -> list[str]:

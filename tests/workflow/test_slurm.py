@@ -62,9 +62,9 @@ def test_each_run_of_paper_asks_for_what_it_needs(tmp_path):
     for name, jobs in jobs_of("paper").items():
         mine = [block for block in blocks if f"experiment={name}, " in block]
         training = [method for method in jobs.methods if jobs.about.methods[method].trains and not jobs.chain]
-        assert len(mine) == len(training) * len(jobs.n_tasks) * -(-jobs.seeds // jobs.seeds_per_job) + len(
+        assert len(mine) == len(training) * len(jobs.n_tasks) * -(-len(jobs.seeds) // jobs.seeds_per_job) + len(
             jobs.methods
-        ) * -(-jobs.seeds // jobs.seeds_per_evaluation)
+        ) * -(-len(jobs.seeds) // jobs.seeds_per_evaluation)
         for block in mine:
             asked = re.search(r"resources: (.*)\n", block).group(1).split(", ")
             assert f"gpu={int(name not in ON_A_CORE)}" in asked and "slurm_partition=gpu" in asked

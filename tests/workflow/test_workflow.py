@@ -34,11 +34,11 @@ def n_trained(jobs):
     methods = [name for name in jobs.methods if jobs.about.methods[name].trains]
     if jobs.chain:  # a chain of jobs of its own
         return 0
-    return len(methods) * len(jobs.n_tasks) * -(-jobs.seeds // jobs.seeds_per_job)
+    return len(methods) * len(jobs.n_tasks) * -(-len(jobs.seeds) // jobs.seeds_per_job)
 
 
 def n_evaluated(jobs):
-    return len(jobs.methods) * -(-jobs.seeds // jobs.seeds_per_evaluation)
+    return len(jobs.methods) * -(-len(jobs.seeds) // jobs.seeds_per_evaluation)
 
 
 def n_trials(size):
@@ -65,7 +65,7 @@ def test_every_target_dry_runs(folder, target, size):
     assert len(commands(result.stdout, "train")) == sum(map(n_trained, jobs))
     assert len(commands(result.stdout, "evaluate")) == sum(map(n_evaluated, jobs))
     assert len(commands(result.stdout, "trial")) == (n_trials(size) if target == "all" else 0)
-    games = sum(each.chain["meta_steps"] * each.chain["games"] * each.seeds for each in jobs if each.chain)
+    games = sum(each.chain["meta_steps"] * each.chain["games"] * len(each.seeds) for each in jobs if each.chain)
     assert result.stdout.count("exec python -m leapwarp.experiments.atari.chain game") == games
     reads = {"data"} if any(each.about.data for each in jobs) else set()
     assert set(re.findall(r"results/(\w+)/", result.stdout)) - {"logs"} == {size} | reads

@@ -242,7 +242,7 @@ def curves_of_games(wildcards):
     return [
         f"{meta_folder(wildcards)}/step{k}/seed{seed}/game{place}.csv"
         for k in range(chain_of(wildcards)["meta_steps"])
-        for seed in range(planned(wildcards.size)[0]["atari"].seeds)
+        for seed in planned(wildcards.size)[0]["atari"].seeds
         for place in range(chain_of(wildcards)["games"])
     ]
 

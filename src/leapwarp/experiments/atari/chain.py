@@ -196,13 +196,13 @@ def read_curve(path: Path) -> pd.DataFrame:
     return curve
 
 
-def collect(folder: Path, size: str, seeds: int, meta_steps: int, games: int) -> pd.DataFrame:
+def collect(folder: Path, size: str, seeds: Sequence[int], meta_steps: int, games: int) -> pd.DataFrame:
     """The curves of step<k>/seed<seed>/game<place>.csv, every line with where it is from, in the order of COLUMNS."""
     parts = [
         read_curve(folder / f"step{k}" / f"seed{seed}" / f"game{place}.csv").assign(
             size=size, seed=seed, meta_step=k + 1, place=place
         )
-        for seed in range(seeds)
+        for seed in seeds
         for k in range(meta_steps)
         for place in range(games)
     ]
@@ -210,11 +210,11 @@ def collect(folder: Path, size: str, seeds: int, meta_steps: int, games: int) ->
 
 
 def curves(options: argparse.Namespace) -> None:
-    """The learning curves of all games of so many seeds and meta-steps; those beyond are left out."""
+    """The learning curves of all games of these seeds and so many meta-steps; those beyond are left out."""
     frame = collect(options.folder, options.size, options.seeds, options.meta_steps, options.games)
     with atomic(options.out) as path:
         frame.to_csv(path, index=False, lineterminator="\n")
-    print(f"{options.out}: {options.seeds * options.meta_steps * options.games} curves")
+    print(f"{options.out}: {len(options.seeds) * options.meta_steps * options.games} curves")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -248,7 +248,8 @@ def parser() -> argparse.ArgumentParser:
     of_state.add_argument("--history", type=Path, required=True, metavar="CSV", help="rows of training to write")
     of_state.set_defaults(experiment="atari", n_tasks=0, data=None, winner=None, checkpoints=None, held_out="test")
     of_curves.add_argument("--folder", type=Path, required=True, help="where step<k>/seed<seed>/game<place>.csv are")
-    for name in ("seeds", "meta-steps", "games"):
+    of_curves.add_argument("--seeds", type=command.whole_number, nargs="+", required=True)
+    for name in ("meta-steps", "games"):
         of_curves.add_argument(f"--{name}", type=command.whole_number, required=True, help="how many")
     return whole
 
