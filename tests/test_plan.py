@@ -120,7 +120,7 @@ def test_sizes_that_may_decide_more_come_first(tmp_path):
         (
             ["abuot"],
             "x",
-            "unknown key 'abuot' (value 'x'). Allowed here: about, decides, search_with_all, search_used, experiments.",
+            "unknown key 'abuot' (value 'x'). Allowed here: about, decides, search_with_all, search_used, first_seed, experiments.",
         ),
         (["decides"], "all", "'decides' is 'all'. Allowed: nothing, orders or everything."),
         (
@@ -300,6 +300,16 @@ def test_seeds_of_an_evaluation_are_whole_jobs_of_training(tmp_path):
     size["experiments"]["maze"] |= {"seeds": 8, "seeds_per_job": 3, "seeds_per_evaluation": 4}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(size))
     assert jobs_of(str(tmp_path / "mine.yaml"))["maze"].seeds_per_evaluation == 6
+
+
+def test_trials_begin_at_another_seed(tmp_path):
+    size = yaml.safe_load((SIZES / "quick.yaml").read_text()) | {"first_seed": 100}
+    size["experiments"]["maze"] |= {"seeds": 3, "seeds_per_job": 2}
+    (tmp_path / "trial.yaml").write_text(yaml.safe_dump(size))
+    jobs = jobs_of(str(tmp_path / "trial.yaml"))["maze"]
+    assert jobs.seeds == [100, 101, 102] and jobs.folder == "results/trial/maze"
+    assert plan.row_files(jobs)[0].endswith("seeds100-102.csv")
+    assert plan.state_files(jobs, jobs.methods[0], 100, 102)[-1].endswith("seeds102-102.safetensors")
 
 
 def test_methods_and_experiments_of_config_yaml():
