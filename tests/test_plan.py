@@ -120,7 +120,7 @@ def test_sizes_that_may_decide_more_come_first(tmp_path):
         (
             ["abuot"],
             "x",
-            "unknown key 'abuot' (value 'x'). Allowed here: about, decides, search_with_all, search_used, first_seed, experiments.",
+            "unknown key 'abuot' (value 'x'). Allowed here: about, decides, search_with_all, search_used, first_seed,",
         ),
         (["decides"], "all", "'decides' is 'all'. Allowed: nothing, orders or everything."),
         (
@@ -147,7 +147,7 @@ def test_sizes_that_may_decide_more_come_first(tmp_path):
         (
             ["experiments", "omniglot_leap", "methods"],
             {"leep": {}},
-            "'experiments.omniglot_leap.methods' has 'leep'. Allowed: leap, reptile, finetune, finetune_fast, fomaml,",
+            "'experiments.omniglot_leap.methods' has 'leep'. Allowed: leap, leap_to_the_end, reptile, finetune,",
         ),
         (
             ["experiments", "maze", "search"],

@@ -164,6 +164,8 @@ class Problem(NamedTuple):
     evaluate: Callable[[Params, Params, Batch], Loss]
     """The same on held-out data, with the running statistics gathered on the task."""
     stats: Callable[[], Params]
+    draw_meta: Callable[[Task, Tensor, Tensor], Batch] | None = None
+    """as `draw`, what the outer loss of a warp objective, L_meta, is measured on; None for the same data"""
 
 
 StackLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

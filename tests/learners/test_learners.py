@@ -33,6 +33,7 @@ from leapwarp.learners.warpgrad import Rates
 from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import adam, sgd
 from leapwarp.problem import Batch, join_tasks, lift, supervised
+from leapwarp.worlds.alphabets import draw_heldout
 
 STEPS, SUBTASKS = 6, 3
 TRAINING = Training(0.1, patience=1000, every=1)
@@ -552,9 +553,15 @@ def test_a_linear_warp_on_a_quadratic_is_the_preconditioner_that_it_implies():
     torch.testing.assert_close(ended.params["theta"] @ w.T, gamma, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(("eta", "points"), [(1, None), (4, None), (4, 10), (100, None)])
-def test_warp_leap_equals_algorithm_2_written_out(eta, points):
+@pytest.mark.parametrize(
+    ("eta", "points", "held_out"),
+    [(1, None, False), (4, None, False), (4, 10, False), (100, None, False), (4, 10, True)],
+)
+def test_warp_leap_equals_algorithm_2_written_out(eta, points, held_out):
     problem, params, tasks = small_warped()
+    if held_out:  # L_meta on other data, here what the tasks are in another order
+        tasks = tasks._replace(x_test=tasks.x.flip(1), y_test=tasks.y.flip(1))
+        problem = problem._replace(draw_meta=draw_heldout)
     rate, outer, steps = 0.2, 0.3, 5
     learner = warp_leap(problem, sgd(rate), sgd(outer), steps, eta=eta, points=points, scale=0.7)
     state, info = learner.step(learner.init(params), tasks, stream(9))
@@ -563,12 +570,11 @@ def test_warp_leap_equals_algorithm_2_written_out(eta, points):
     warp = {n: p.clone() for n, p in params.items() if n.startswith("warp")}
     theta0 = {n: p.clone() for n, p in params.items() if n not in warp}
 
-    def loss(theta, warp, t, draw):
+    def loss(theta, warp, t, draw, x=tasks.x, y=tasks.y):
         rows = tasks.order[t, draw]
-        return torch.nn.functional.cross_entropy(
-            functional_call(module, theta | warp, (tasks.x[t, rows],)), tasks.y[t, rows]
-        )
+        return torch.nn.functional.cross_entropy(functional_call(module, theta | warp, (x[t, rows],)), y[t, rows])
 
+    meta_data = (tasks.x_test, tasks.y_test) if held_out else (tasks.x, tasks.y)
     buffer, leap_total = {}, {n: torch.zeros_like(p) for n, p in theta0.items()}
     for t in range(3):
         theta, before = theta0, None
@@ -593,7 +599,7 @@ def test_warp_leap_equals_algorithm_2_written_out(eta, points):
         theta = {n: p.detach().requires_grad_() for n, p in buffer[t, k].items()}
         grads = torch.autograd.grad(loss(theta, phi, t, steps + 1 + 2 * k), list(theta.values()), create_graph=True)
         stepped = {n: p - rate * g for (n, p), g in zip(theta.items(), grads, strict=True)}
-        meta = loss(stepped, phi, t, steps + 2 + 2 * k)
+        meta = loss(stepped, phi, t, steps + 2 + 2 * k, *meta_data)
         for n, g in zip(phi, torch.autograd.grad(meta, list(phi.values())), strict=True):
             total[n] += g
         since += 1

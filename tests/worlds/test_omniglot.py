@@ -13,7 +13,7 @@ from leapwarp.evaluate import area
 from leapwarp.experiments.omniglot import judge, train
 from leapwarp.rng import generator
 from leapwarp.trees import leaves
-from leapwarp.worlds.alphabets import draw_batch, draw_tasks, images, meta_batch, pixels, split
+from leapwarp.worlds.alphabets import draw_batch, draw_heldout, draw_tasks, images, meta_batch, pixels, split
 
 CPU = torch.device("cpu")
 COUNTS = (1, 3, 5, 10, 15, 20, 25, 26)
@@ -105,6 +105,9 @@ def test_mini_batches_cover_the_training_images_evenly(drawn):
     rows = tasks.order[1, 4]
     torch.testing.assert_close(batch.x[2], pixels(data.train[0][rows], tasks.affine[1, 4], False))
     assert torch.equal(batch.y[2], data.train_labels[rows])
+    held_out = draw_heldout(tasks, torch.tensor([1]), torch.tensor([4]))
+    torch.testing.assert_close(held_out.x[0], tasks.x_test[1, rows % 100])
+    assert torch.equal(held_out.y[0], data.test_labels[rows % 100])
 
 
 def test_a_meta_batch_repeats_few_tasks_and_samples_many():

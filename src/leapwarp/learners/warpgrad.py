@@ -215,7 +215,7 @@ def warp_leap(
             who, k = (first + chosen // steps).flatten(), (chosen % steps).flatten()
             theta, velocity = ({name: leaf[who, k] for name, leaf in tree.items()} for tree in (buffer, momenta))
             task_batch = problem.draw(tasks, who, steps + 1 + 2 * k)
-            meta_batch = problem.draw(tasks, who, steps + 2 + 2 * k)
+            meta_batch = (problem.draw_meta or problem.draw)(tasks, who, steps + 2 + 2 * k)
             loss, grads = warp_gradient(
                 problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity if rates else None
             )

@@ -136,6 +136,12 @@ def draw_batch(released: bool) -> Callable[[Task, Tensor, Tensor], Batch]:
     return draw
 
 
+def draw_heldout(tasks: Task, who: Tensor, number: Tensor) -> Batch:
+    """A mini-batch of held-out images, by the same random numbers; their one view each, as they are evaluated."""
+    picked = tasks.order[who, number] % tasks.x_test.shape[1]
+    return Batch(tasks.x_test[who[:, None], picked], tasks.y_test[who[:, None], picked])
+
+
 def meta_batch(n_tasks: int, size: int, stream: torch.Generator) -> Tensor:
     """Numbers of `size` training tasks: all of them in random order, again and again where there are fewer."""
     rounds = -(-size // n_tasks)

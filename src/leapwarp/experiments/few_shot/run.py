@@ -95,6 +95,10 @@ def warp_maml_learner(problem: Problem, s: Settings) -> Learner:
     return warp_maml(problem, inner, outer, adam(s.outer_lr), s.inner_steps, s.tasks_at_a_time)
 
 
+def with_contexts(settings: Settings) -> Extra:
+    return Extra(context=settings.contexts)
+
+
 def with_projections(settings: Settings) -> Extra:
     return Extra(projections=True)
 
@@ -102,11 +106,15 @@ def with_projections(settings: Settings) -> Extra:
 def methods(settings: Settings) -> dict[str, Method]:
     """The learners of Table 1 from five images of a class, and from one."""
     one = replace(settings, shots=1, train_shots=5)  # App. I
-    wide = replace(one, filters=128)  # of MAML and T-Nets for claim W16: App. I
+    wide = replace(one, filters=128)  # App. I; claims W16 and W29
     return of_shots(settings) | {
         **{name + ONE_SHOT: method for name, method in of_shots(one).items()},
         "maml_wide" + ONE_SHOT: Method(wide, adapting(maml)),
         "tnets_wide" + ONE_SHOT: Method(wide, adapting(tnets), with_projections),
+        "metasgd_wide" + ONE_SHOT: Method(wide, metasgd_learner),
+        "reptile_wide" + ONE_SHOT: Method(wide, adapting(reptile)),
+        # CAVIA's published 512 filters are wide already.
+        "cavia_narrow" + ONE_SHOT: Method(replace(one, inner_lr=1.0), adapting(cavia), with_contexts),
     }
 
 
@@ -118,7 +126,7 @@ def of_shots(settings: Settings) -> dict[str, Method]:
         "fomaml": Method(settings, adapting(partial(maml, order=1))),
         "reptile": Method(settings, adapting(reptile)),
         "metasgd": Method(settings, metasgd_learner),
-        "cavia": Method(modulated, adapting(cavia), lambda s: Extra(context=s.contexts)),
+        "cavia": Method(modulated, adapting(cavia), with_contexts),
         "tnets": Method(settings, adapting(tnets), with_projections),
         "warp_maml": Method(warped, warp_maml_learner, lambda s: Extra(warps=True)),
     }

@@ -46,7 +46,8 @@ def _leap(length: bool, loss: bool, stabiliser: bool) -> Callable[..., Learner]:
 
 
 def methods(settings: Settings) -> dict[str, Method]:
-    """The lines of Figure 5, with Reptile and no pretraining beside them."""
+    """The lines of Figure 5, with Reptile and no pretraining beside them, and what tests larger rates."""
+    fast = replace(settings, outer_lr=5 * settings.outer_lr)  # App. C: "larger learning rates", without numbers
     return {
         "scratch": Method(untrained(settings), scratch_learner),
         "reptile": Method(settings, path_learner(reptile)),
@@ -56,6 +57,8 @@ def methods(settings: Settings) -> dict[str, Method]:
         "leap_length": Method(settings, _leap(True, False, False)),
         "leap_length_loss": Method(settings, _leap(True, True, False)),
         "leap_length_stabiliser": Method(settings, _leap(True, True, True)),
+        "leap_length_loss_fast": Method(fast, _leap(True, True, False)),
+        "leap_length_stabiliser_fast": Method(fast, _leap(True, True, True)),
     }
 
 

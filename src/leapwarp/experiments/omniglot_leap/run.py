@@ -55,6 +55,7 @@ def methods(settings: Settings) -> dict[str, Method]:
         "reptile": Method(settings, path_learner(reptile)),
         "fomaml": Method(settings, path_learner(fomaml)),
         "leap": Method(settings, path_learner(leap)),
+        "leap_to_the_end": Method(replace(settings, stop_error=0.0), path_learner(leap)),  # App. F: "no effect"
     }
 
 

@@ -32,6 +32,7 @@ from leapwarp.learners.warpgrad import Rates
 from leapwarp.models.convnet import Warp
 from leapwarp.optim import sgd
 from leapwarp.problem import Model, Problem, cross_entropy
+from leapwarp.worlds.alphabets import draw_heldout
 
 PUBLISHED = Settings(
     filters=64,  # WarpGrad App. F
@@ -69,6 +70,11 @@ def warp_leap_learner(
     )
 
 
+def heldout_learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None) -> Learner:
+    """Warp-Leap whose L_meta is on held-out drawings of the training tasks (App. F)."""
+    return warp_leap_learner(problem._replace(draw_meta=draw_heldout), settings, n_tasks, stop)
+
+
 def kfac_gradient(columns: Columns = empirical) -> Callable[[Model, float], Gradient]:
     return lambda model, damping: kfac(model.apply, cross_entropy, damping, columns)
 
@@ -79,7 +85,7 @@ def methods(settings: Settings) -> dict[str, Method]:
     second_order = replace(settings, outer_lr=0.5, inner_steps=min(5, settings.inner_steps))
     # Ten times the batch and the rate, WarpGrad Table 2.
     ten_times = replace(settings, batch=10 * settings.batch, inner_lr=10 * settings.inner_lr)
-
+    slow_replay = replace(settings, eta=5)  # App. C: "eta > 1", without a number
     # A third faster one at a time: what KFAC looks at then stays in the cache.
     natural = replace(untrained(ten_times), tasks_at_a_time=1)
     return {
@@ -95,6 +101,13 @@ def methods(settings: Settings) -> dict[str, Method]:
         "leap_released_pixels": Method(replace(settings, released_pixels=True), path_learner(leap)),
         "warp_leap": Method(settings, warp_leap_learner, warp=Warp()),
         "warp_leap_approx": Method(replace(settings, order=1), warp_leap_learner, warp=Warp()),
+        "warp_leap_heldout": Method(settings, heldout_learner, warp=Warp()),
+        "warp_leap_eta5": Method(slow_replay, warp_leap_learner, warp=Warp()),
+        # App. F: all learners gain from large batches.
+        "finetune_10x": Method(ten_times, finetune_learner),
+        "reptile_10x": Method(ten_times, path_learner(reptile)),
+        "leap_10x": Method(ten_times, path_learner(leap)),
+        "warp_leap_10x": Method(ten_times, warp_leap_learner, warp=Warp()),
     }
 
 
