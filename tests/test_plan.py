@@ -149,6 +149,7 @@ def test_sizes_that_may_decide_more_come_first(tmp_path):
             {"leep": {}},
             "'experiments.omniglot_leap.methods' has 'leep'. Allowed: leap, leap_to_the_end, reptile, finetune,",
         ),
+        (["experiments", "maze", "run"], ["rmm"], "'experiments.maze.run' has 'rmm'. Allowed: warp_rnn, "),
         (
             ["experiments", "maze", "search"],
             {"trials": 2, "methods": ["rnn"]},
@@ -310,6 +311,15 @@ def test_trials_begin_at_another_seed(tmp_path):
     assert jobs.seeds == [100, 101, 102] and jobs.folder == "results/trial/maze"
     assert plan.row_files(jobs)[0].endswith("seeds100-102.csv")
     assert plan.state_files(jobs, jobs.methods[0], 100, 102)[-1].endswith("seeds102-102.safetensors")
+
+
+def test_a_size_may_name_its_methods(tmp_path):
+    size = yaml.safe_load((SIZES / "quick.yaml").read_text())
+    size["experiments"]["maze"]["run"] = ["rnn_shifted", "rnn"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(size))
+    assert jobs_of(str(tmp_path / "mine.yaml"))["maze"].methods == ["rnn", "rnn_shifted"]
+    asked = jobs_of(str(tmp_path / "mine.yaml"), methods={"maze": ["warp_rnn"]})
+    assert asked["maze"].methods == ["warp_rnn"]
 
 
 def test_methods_and_experiments_of_config_yaml():

@@ -117,9 +117,10 @@ def _check_entry(about: Experiment, entry: dict[str, Any], what: str) -> None:
     for count in entry.get("n_tasks", []):
         if count > about.most_tasks:
             raise ValueError(f"{what}.n_tasks' has {count}. Allowed: whole numbers from 1 to {about.most_tasks}.")
-    for name in entry.get("methods", {}):
-        if name not in about.methods:
-            raise ValueError(f"{what}.methods' has {name!r}. Allowed: {', '.join(about.methods)}.")
+    for key in ("methods", "run"):
+        for name in entry.get(key, ()):
+            if name not in about.methods:
+                raise ValueError(f"{what}.{key}' has {name!r}. Allowed: {', '.join(about.methods)}.")
     for name in entry.get("search", {}).get("methods", []):
         spaces = about.search["spaces"] if about.search else {}
         if name not in spaces:
@@ -176,7 +177,8 @@ def jobs(config: dict[str, Any], path: Path) -> dict[str, Jobs]:
     found = {}
     for name, where in names.items():
         about, entry = size.experiments[where], size.entries[name]
-        asked = config["methods"].get(name, [key for key, method in about.methods.items() if method.default])
+        usual = entry.get("run", [key for key, method in about.methods.items() if method.default])
+        asked = config["methods"].get(name, usual)
         for method in asked:
             if method not in about.methods:
                 raise ValueError(f"config: 'methods.{name}' has {method!r}. Allowed: {', '.join(about.methods)}.")
