@@ -82,12 +82,12 @@ class Plain(nn.Module):
         return self.head(x.flatten(1))
 
 
-def made_up_tasks(n_tasks: int) -> Task:
+def made_up_tasks(n_tasks: int, draws: int = STEPS + 3) -> Task:
     stream = torch.Generator().manual_seed(0)
     x = torch.randint(256, (n_tasks, 300, 28, 28), generator=stream, dtype=torch.uint8)
     y = torch.arange(20).repeat_interleave(15).expand(n_tasks, 300)
-    order = torch.randint(300, (n_tasks, STEPS + 3, BATCH), generator=stream)
-    matrices = affine(stream, (n_tasks, STEPS + 3, BATCH))
+    order = torch.randint(300, (n_tasks, draws, BATCH), generator=stream)
+    matrices = affine(stream, (n_tasks, draws, BATCH))
     return Task(torch.arange(n_tasks), x, y, order, x[:, :0], y[:, :0], matrices)
 
 

@@ -44,6 +44,8 @@ FEW_SHOT = ("few_shot", "few_shot_tiered")
 class Cost(NamedTuple):
     operations: int
     flops: float
+    kind: str = "step"
+    """"step" of task training, or "update" of the warps"""
 
 
 class _Count(TorchDispatchMode):
@@ -89,7 +91,8 @@ def warp_update(filters: int, warp: Warp, order: int) -> Cost:
     warps, theta = partition(model.init(torch.Generator().manual_seed(0)), "warp")
     zero = torch.zeros(1, dtype=torch.long)
     batches = [problem.draw(tasks, zero, torch.full_like(zero, k)) for k in (0, 1)]
-    return _counted(lambda: warp_gradient(problem, sgd(0.1), repeat(theta, 1), repeat(warps, 1), *batches, order))
+    found = _counted(lambda: warp_gradient(problem, sgd(0.1), repeat(theta, 1), repeat(warps, 1), *batches, order))
+    return found._replace(kind="update")
 
 
 def steps_of(name: str, settings: Settings, warp: Warp | None, meta_steps: int) -> Iterator[tuple[float, Cost]]:
@@ -106,7 +109,7 @@ def steps_of(name: str, settings: Settings, warp: Warp | None, meta_steps: int) 
         # Offline, one point after the other; online, all tasks of a meta-batch at once: in fewer operations.
         each = warp_update(s.filters, warp, s.order)
         at_once = s.meta_batch if name == "warp_leap_online" else s.eta
-        yield meta_steps * s.inner_steps * s.meta_batch / at_once, Cost(each.operations, at_once * each.flops)
+        yield meta_steps * s.inner_steps * s.meta_batch / at_once, each._replace(flops=at_once * each.flops)
     if meta_steps and s.validate_every:
         each = training_step(s.filters, s.n_validation, s.batch, warp)
         yield looks * meta_steps / s.validate_every * s.inner_steps, each
@@ -132,11 +135,34 @@ def hours(found: list[tuple[float, Cost]], start: float, speed: float) -> float:
     return sum(n * max(cost.operations * start, cost.flops / speed) for n, cost in found) / 3600
 
 
+def planned_at_paper() -> tuple[plan.Size, dict[str, plan.Jobs]]:
+    path, asked = ROOT / "workflow" / "sizes" / "paper.yaml", [*OMNIGLOT, *FEW_SHOT]
+    config = read_yaml(ROOT / "config.yaml", "what to run") | {"experiments": asked}
+    return plan.read_size(path, asked), plan.jobs(config, path)
+
+
+def at_paper(experiment: str, stopped: int) -> Iterator[tuple[str, int, Settings, list[tuple[float, Cost]]]]:
+    """(method, runs, settings, steps of a run) of an experiment on Omniglot; KFAC is not counted.
+
+    Args:
+        stopped: meta-steps until early stopping, where the settings ask for it.
+    """
+    size, planned = planned_at_paper()
+    jobs = planned[experiment]
+    methods = of_size(jobs.about.module("run").EXPERIMENT, size.entries[experiment], experiment)
+    for name in jobs.methods:
+        if name.startswith("kfac"):
+            continue
+        method, trains = methods[name], jobs.about.methods[name].trains
+        settings = method.settings
+        meta_steps = min(settings.meta_steps, stopped) if settings.patience else settings.meta_steps
+        runs = len(jobs.seeds) * (len(jobs.n_tasks) if trains else 1)
+        yield name, runs, settings, list(steps_of(name, settings, method.warp, meta_steps if trains else 0))
+
+
 def main() -> None:
     host.settle()
-    path, asked = ROOT / "workflow" / "sizes" / "paper.yaml", [*OMNIGLOT, *FEW_SHOT]
-    size = plan.read_size(path, asked)
-    planned = plan.jobs(read_yaml(ROOT / "config.yaml", "what to run") | {"experiments": asked}, path)
+    size, planned = planned_at_paper()
     for speed, (start, flops) in GPU.items():
         print(f"GPU, {speed}: {start * 1e6:.0f} us to start an operation, {flops / 1e12:.0f} TFLOP/s")
     print(f"core: {CORE / 1e9:.0f} GFLOP/s")
@@ -151,19 +177,11 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for experiment in OMNIGLOT:
         jobs, total, jobs_total, runs_total = planned[experiment], [0.0, 0.0], 0, 0
-        methods = of_size(jobs.about.module("run").EXPERIMENT, size.entries[experiment], experiment)
-        for name in jobs.methods:
-            if name.startswith("kfac"):  # its factors and their inverses are not counted here
-                continue
-            method, trains = methods[name], jobs.about.methods[name].trains
-            runs = jobs.seeds * (len(jobs.n_tasks) if trains else 1)
-            n_jobs = len(plan.state_files(jobs, name, 0, jobs.seeds - 1))
+        fast, slow = (list(at_paper(experiment, STOPPED[speed])) for speed in GPU)
+        for (name, runs, _, few), (*_, found) in zip(fast, slow, strict=True):
+            n_jobs = len(plan.state_files(jobs, name, jobs.seeds[0], jobs.seeds[-1]))
             n_jobs += sum(evaluated == name for evaluated, _, _ in plan.evaluations(jobs))
-            settings, each = method.settings, {}
-            for speed, (start, flops) in GPU.items():
-                meta_steps = min(settings.meta_steps, STOPPED[speed]) if settings.patience else settings.meta_steps
-                found = list(steps_of(name, settings, method.warp, meta_steps if trains else 0))
-                each[speed] = hours(found, start, flops)
+            each = {speed: hours(steps, *GPU[speed]) for speed, steps in (("fast", few), ("slow", found))}
             core = hours(found, 0.0, CORE)
             total = [total[0] + runs * each["fast"], total[1] + runs * each["slow"]]
             jobs_total, runs_total = jobs_total + n_jobs, runs_total + runs
@@ -180,9 +198,8 @@ def main() -> None:
             method = methods[name]
             found = [(float(method.settings.meta_steps), few_shot_meta_step(method))]
             fast, slow = (hours(found, start, flops) for start, flops in GPU.values())
-            print(
-                f"| {experiment} | {name} | {jobs.seeds} | {fast:.1f} to {slow:.1f} | {hours(found, 0.0, CORE):.0f} |"
-            )
+            core, runs = hours(found, 0.0, CORE), len(jobs.seeds)
+            print(f"| {experiment} | {name} | {runs} | {fast:.1f} to {slow:.1f} | {core:.0f} |")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from leapwarp.host import captured
 from leapwarp.modules import shortened, twice_differentiable
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Batch, Loss, Problem, Task
@@ -102,6 +104,26 @@ def gradient(
     return result, dict(zip(params, grads, strict=True))
 
 
+_plain = gradient
+
+
+def _draw_and_gradient(
+    problem: Problem, gradient: Gradient, differentiable: bool
+) -> Callable[[Params, Params, Params, Task, Tensor, Tensor], tuple[Loss, Params]]:
+    """(params, fixed, statistics, tasks, who, number) -> loss on the batch of that number, and its gradient"""
+
+    def both(params: Params, fixed: Params, stats: Params, tasks: Task, who: Tensor, number: Tensor) -> Any:
+        return gradient(problem, params, fixed, stats, problem.draw(tasks, who, number), differentiable)
+
+    return both
+
+
+@lru_cache(maxsize=8)
+def _captured_gradient(problem: Problem) -> Callable[..., tuple[Loss, Params]]:
+    """The same for plain gradients, captured once for all calls of `adapt`."""
+    return captured(_draw_and_gradient(problem, gradient, False))
+
+
 def fresh_stats(problem: Problem, n_tasks: int, device: torch.device) -> Params:
     return repeat(to_device(problem.stats(), device), n_tasks)
 
@@ -151,16 +173,17 @@ def adapt(
     loss = torch.full((n_tasks, steps), torch.nan, device=device)
     accuracy = torch.full_like(loss, torch.nan)
     before = None
+    plain = gradient is _plain and not differentiable and problem.capture
+    look = _captured_gradient(problem) if plain else _draw_and_gradient(problem, gradient, differentiable)
     if observe:
         observe(0, params, stats)
     for k in range(points):
-        batch = problem.draw(tasks, who, torch.full_like(who, k))
-        result, grads = gradient(problem, params, fixed, stats, batch, differentiable)
+        result, grads = look(params, fixed, stats, tasks, who, torch.full_like(who, k))
         here = Step(k, params, grads, result.loss)
         if fold is not None and before is not None:
             extended = fold(total, before, here)
             total = extended if stop is None else choose(moved, extended, total)
-        if k == steps or (stop is not None and not active.any()):
+        if k == steps or (stop is not None and k % stop.every == 0 and not active.any()):
             break
         loss[:, k] = torch.where(active, result.loss.detach(), torch.nan)
         accuracy[:, k] = torch.where(active, result.accuracy, torch.nan)

@@ -166,6 +166,8 @@ class Problem(NamedTuple):
     stats: Callable[[], Params]
     draw_meta: Callable[[Task, Tensor, Tensor], Batch] | None = None
     """as `draw`, what the outer loss of a warp objective, L_meta, is measured on; None for the same data"""
+    capture: bool = False
+    """a GPU may replay draws, losses and gradients as graphs, see `leapwarp.host.captured`"""
 
 
 StackLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -154,7 +154,7 @@ def set_up(run: Run) -> Setup:
         settings = replace(settings, tasks_at_a_time=stack_size(run.device, settings))
     parts = split(run.data, run.seed, run.n_tasks, settings.n_test, settings.n_validation)
     model = convnet(settings.filters, CLASSES, warp=method.warp)
-    problem = supervised(model, draw=draw_batch(settings.released_pixels))
+    problem = supervised(model, draw=draw_batch(settings.released_pixels))._replace(capture=True)
     stop = None
     if settings.stop_error:
         stop = error_below(problem, settings.stop_error, settings.stop_patience, settings.stop_every)

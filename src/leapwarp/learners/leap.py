@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from leapwarp.host import captured
 from leapwarp.inner import Fold, Step, Stop, adapt
 from leapwarp.learners.base import Info, Learner, gradient_learner, path_info
 from leapwarp.optim import Optimizer
@@ -40,7 +41,7 @@ def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -
             nothing to act on.
     """
 
-    def fold(total: Params, before: Step, after: Step) -> Params:
+    def segment(total: Params, before: Step, after: Step) -> Params:
         moved = {n: leaf for n, leaf in subtract(after.params, before.params).items() if not is_task_only(n)}
         kept = {name: leaf for name, leaf in total.items() if name not in moved}
         total, grads = ({name: tree[name] for name in moved} for tree in (total, before.grads))
@@ -60,7 +61,8 @@ def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -
         slope = scale * rise
         return kept | map_tree(lambda t, g: torch.addcmul(t, per_task(slope, g), g, value=-1), total, grads)
 
-    return fold
+    replayed = captured(segment)
+    return lambda total, before, after: replayed(total, before._replace(number=0), after._replace(number=0, grads={}))
 
 
 def path_gradient(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from leapwarp.host import captured
 from leapwarp.inner import Step, adapt, fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State, path_info
 from leapwarp.learners.leap import leap_fold
@@ -57,6 +58,7 @@ def warp_gradient(
     rates: Params | None = None,
     velocity: Params | None = None,
     share: Callable[[Params, int], Params] = spread,
+    stats: Params | None = None,
 ) -> tuple[Tensor, Params]:
     """The gradient of the warp objective at given task parameters (WarpGrad equation 3).
 
@@ -78,6 +80,7 @@ def warp_gradient(
         rates: `learning_rate` and `momentum`, [run] each, in place of `inner`; their gradients join the warps'.
         velocity: with `rates`, the momentum that the task had gathered at `params`.
         share: gives each of so many tasks its run's warps, where the tasks are not those of each run in turn.
+        stats: running statistics [task] to begin with, fresh ones where None.
 
     Returns:
         L_meta [task] after the step, and the gradient of their sum, shaped as `warp` (and `rates`).
@@ -87,7 +90,7 @@ def warp_gradient(
     theta = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
     shared = share(leaves, n_tasks)
     fixed = {name: shared[name] for name in warp}
-    stats = fresh_stats(problem, n_tasks, device)
+    stats = fresh_stats(problem, n_tasks, device) if stats is None else stats
     stepped = theta
     if order:
         _, grads = gradient(problem, theta, fixed, stats, task_batch, differentiable=order == 2)
@@ -200,6 +203,23 @@ def warp_leap(
         total, info = map_tasks(one, tasks, size)
         return mean_rows(total, n_runs(state["params"])), buffer, momenta, info
 
+    def at_points(
+        theta: Params,
+        warp: Params,
+        learnt: Params | None,
+        velocity: Params | None,
+        stats: Params,
+        tasks: Task,
+        who: Tensor,
+        k: Tensor,
+    ) -> tuple[Tensor, Params]:
+        """`warp_gradient` at the points k of the tasks `who`, on the batches that belong to them."""
+        task_batch = problem.draw(tasks, who, steps + 1 + 2 * k)
+        meta_batch = (problem.draw_meta or problem.draw)(tasks, who, steps + 2 + 2 * k)
+        return warp_gradient(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity, stats=stats)
+
+    look = captured(at_points) if problem.capture else at_points
+
     def replay(state: State, buffer: Params, momenta: Params, tasks: Task, order_of: Tensor) -> tuple[State, Tensor]:
         """Update the warps on points of the buffer, `eta` of each run at a time.
 
@@ -211,14 +231,12 @@ def warp_leap(
         """
         warp, outer_state, learnt, losses = state["warp"], state["warp_outer"], state.get("rates"), []
         first = torch.arange(len(order_of), device=order_of.device)[:, None] * (len(tasks.index) // len(order_of))
+        most = fresh_stats(problem, len(order_of) * min(eta, order_of.shape[1]), order_of.device)
         for chosen in order_of.split(eta, 1):
             who, k = (first + chosen // steps).flatten(), (chosen % steps).flatten()
             theta, velocity = ({name: leaf[who, k] for name, leaf in tree.items()} for tree in (buffer, momenta))
-            task_batch = problem.draw(tasks, who, steps + 1 + 2 * k)
-            meta_batch = (problem.draw_meta or problem.draw)(tasks, who, steps + 2 + 2 * k)
-            loss, grads = warp_gradient(
-                problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity if rates else None
-            )
+            stats = take(most, slice(len(who)))
+            loss, grads = look(theta, warp, learnt, velocity if rates else None, stats, tasks, who, k)
             warp, outer_state = outer.update(warp, {name: grads[name] for name in warp}, outer_state)
             if rates and learnt:
                 bounded = {name: grads[name].clamp(-rates.clip, rates.clip) for name in learnt}

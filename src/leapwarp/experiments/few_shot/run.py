@@ -154,7 +154,7 @@ class Setup(NamedTuple):
 def set_up(run: Run) -> Setup:
     settings = run.method.settings
     model = conv4(settings.filters, WAYS, settings.size, run.method.extra(settings))
-    problem = supervised(model)
+    problem = supervised(model)._replace(capture=True)
     return Setup(model, problem, run.method.learner(problem, settings))
 
 

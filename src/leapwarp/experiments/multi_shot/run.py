@@ -130,7 +130,7 @@ class Setup(NamedTuple):
 def set_up(run: Run) -> Setup:
     settings = run.method.settings
     model = conv6(settings.widths, settings.ways, settings.size, run.method.warped)
-    problem = supervised(model, draw=draw_batch)
+    problem = supervised(model, draw=draw_batch)._replace(capture=True)
     problem = problem._replace(evaluate=problem.loss)  # held-out images are normalised by their own statistics
     params = to_device(model.init(generator(run.seed, "init")), run.device)
     return Setup(problem, run.method.learner(problem, settings), params)

@@ -1,0 +1,138 @@
+"""What a GPU replays as CUDA graphs (`leapwarp.host.captured`), on a CPU.
+
+Two things stand in for the GPU. `make_fx` writes down the operations of a function once, with every number and tensor
+that is not an argument held fast, as a graph does; replayed, the list must give what the function gives. And the device
+`meta` has shapes but no values: what would wait for the host or copy from it fails there. `test_gpu.py` has the GPU.
+"""
+
+from functools import partial
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from leapwarp import host, inner
+from leapwarp.learners import leap, warp_leap
+from leapwarp.learners.warpgrad import Rates
+from leapwarp.models.convnet import Warp, convnet
+from leapwarp.optim import sgd
+from leapwarp.problem import Task, supervised
+from leapwarp.trees import map_leaves, stack
+from leapwarp.worlds.alphabets import draw_batch
+
+STEPS = 3
+
+FILTERS, BATCH = 4, 6
+
+
+def a_problem(warp=None):
+    """Real pictures' draws and the real network, small; its tasks, [run x task]."""
+    model = convnet(FILTERS, 5, warp=warp)
+    stream = torch.Generator().manual_seed(0)
+    pictures = torch.randint(256, (4, 40, 28, 28), generator=stream, dtype=torch.uint8)
+    labels = torch.arange(40).remainder(5).expand(4, 40)
+    draws = 3 * STEPS + 1
+    order = torch.randint(40, (4, draws, BATCH), generator=stream)
+    affine = torch.eye(2, 3) + 0.1 * torch.randn(4, draws, BATCH, 2, 3, generator=stream)
+    tasks = Task(torch.arange(4), pictures, labels, order, pictures[:, :10].float() / 255, labels[:, :10], affine)
+    problem = supervised(model, draw=draw_batch(False))._replace(capture=True)
+    starts = [model.init(torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    return problem, stack(starts), tasks
+
+
+def one_step(build, device="cpu"):
+    problem, params, tasks = a_problem(Warp() if build is not leap else None)
+    learner = build(problem, sgd(0.1), sgd(0.1), STEPS, 4)
+    streams = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    tasks = Task(*(field.to(device) if isinstance(field, torch.Tensor) else field for field in tasks))
+    state = map_leaves(lambda leaf: leaf.to(device), learner.init(params))
+    for _ in range(2):
+        state, info = learner.step(state, tasks, streams)
+    return state, info
+
+
+@pytest.fixture
+def written_down(monkeypatch):
+    """Graphs are lists of operations, on the CPU; -> how many were captured."""
+    count = []
+
+    def record(function):
+        count.append(1)
+        listed = make_fx(lambda: tree_flatten(function())[0])()
+        made = function()
+        results, _ = tree_flatten(made)
+
+        def replay():
+            for result, value in zip(results, listed(), strict=True):
+                result.copy_(value)
+
+        return replay, made
+
+    monkeypatch.setattr(host, "_record", record)
+    monkeypatch.setattr(host, "_gpu_in_use", lambda: True)
+    monkeypatch.setattr(
+        host, "_can_be_captured", lambda leaves: not any(getattr(leaf, "requires_grad", False) for leaf in leaves)
+    )
+    inner._captured_gradient.cache_clear()
+    yield count
+    inner._captured_gradient.cache_clear()
+
+
+BUILT = {
+    "leap": leap,
+    "warp_leap_eta": partial(warp_leap, eta=4),  # six points of each run in fours: the last are fewer
+    "warp_leap_rates": partial(warp_leap, rates=Rates(0.1, 0.5, outer_lr=0.1)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILT)
+def test_a_meta_step_by_graphs_equals_one_without(name, written_down, monkeypatch):
+    by_graphs = one_step(BUILT[name])
+    assert 0 < len(written_down) <= 8
+    monkeypatch.undo()
+    inner._captured_gradient.cache_clear()
+    torch.testing.assert_close(by_graphs, one_step(BUILT[name]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_what_is_captured_asks_the_host_for_nothing(name, monkeypatch):
+    seen = []
+
+    def shapes_alone(function, leaves, spec):
+        away = [leaf.to("meta") if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        made, _ = tree_flatten(function(*tree_unflatten(away, spec)))
+        seen.append(all(leaf.device.type == "meta" for leaf in made))
+        return lambda leaves: function(*tree_unflatten(leaves, spec))
+
+    monkeypatch.setattr(host, "_capture", shapes_alone)
+    monkeypatch.setattr(host, "_gpu_in_use", lambda: True)
+    monkeypatch.setattr(host, "_can_be_captured", lambda leaves: True)
+    inner._captured_gradient.cache_clear()
+    one_step(BUILT[name])
+    inner._captured_gradient.cache_clear()
+    assert seen and all(seen)
+
+
+def test_graphs_are_bounded_and_captured_anew_for_other_shapes(written_down):
+    double = host.captured(lambda tree, factor: {"x": tree["x"] * factor})
+    for n in (*range(1, host.MOST_GRAPHS + 2), 1, host.MOST_GRAPHS + 1):
+        x = torch.randn(n)
+        assert torch.equal(double({"x": x}, 2)["x"], 2 * x)
+    assert len(written_down) == host.MOST_GRAPHS + 2  # the first was given up, and the last kept
+    assert torch.equal(double({"x": x}, 3)["x"], 3 * x)  # a number is part of the graph
+
+
+def test_a_graph_sees_arguments_that_were_changed_in_place(written_down):
+    negative = host.captured(lambda x: -x)
+    x = torch.ones(2)
+    first = negative(x)
+    assert torch.equal(negative(x), first)
+    x.add_(1)
+    assert torch.equal(negative(x), torch.tensor([-2.0, -2.0])) and torch.equal(first, torch.tensor([-1.0, -1.0]))
+
+
+def test_on_a_cpu_the_function_itself_is_called():
+    marker = object()
+    assert host.captured(lambda x: marker)(torch.ones(1)) is marker
