@@ -17,6 +17,8 @@ PAGES = {  # files outside docs/ -> pages of the site
 }
 SOURCES = {page: source for source, page in PAGES.items()}
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
+NESTED = re.compile(r"^ {2,3}(?=(?:[-*]|\d+\.) )", re.MULTILINE)  # mkdocs nests lists from four spaces on
+BEFORE_LIST = re.compile(r"^(?=[^\s|#-])(.*)\n(?=- )", re.MULTILINE)  # and wants an empty line before one
 
 
 def on_config(config: Any) -> Any:
@@ -46,7 +48,10 @@ def experiments() -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links lead to pages of the site. What has no page, such as a source file, is named without a link."""
+    """Links lead to pages of the site, and lists nest as they do on GitHub.
+
+    What has no page, such as a source file, is named without a link.
+    """
     here = page.file.src_uri
     folder = os.path.dirname(SOURCES.get(here, f"docs/{here}"))
 
@@ -62,4 +67,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         to = os.path.relpath(PAGES.get(path, path.removeprefix("docs/")), os.path.dirname(here) or ".")
         return f"[{label}]({'#'.join([to, *anchor])})"
 
-    return LINK.sub(link, markdown)
+    parts = re.split(r"(^```.*?^```)", markdown, flags=re.DOTALL | re.MULTILINE)  # code is every second
+    parts[::2] = [BEFORE_LIST.sub(r"\1\n\n", NESTED.sub("    ", LINK.sub(link, part))) for part in parts[::2]]
+    return "".join(parts)

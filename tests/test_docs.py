@@ -102,7 +102,7 @@ def test_lines_and_cells_of_documents_are_short(page):
 
 
 @pytest.mark.parametrize("page", RUN)
-def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
     """Blocks that begin with ```python; those of the official packages begin with ```py and are not run."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
@@ -113,6 +113,8 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch)
     assert blocks
     if page == "docs/index.md":
         assert len([line for line in blocks[0].splitlines() if line.strip()]) <= 15
+        losses = [float(line.split(": ")[1]) for line in capsys.readouterr().out.splitlines()]
+        assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     elif page == "docs/guides/leap.md":
         assert names["learnt_loss"] < 0.7 * names["fresh_loss"]
     elif page == "docs/guides/warpgrad.md":
@@ -149,4 +151,6 @@ def test_the_site_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_p
         assert assets and not [each for each in assets if re.match(r"(https?:)?//", each)], page
     assert 'id="leapwarp.fronts.leap.Leap.task"' in pages["api/fronts.html"]
     assert "<code>omniglot_warp</code>" in pages["experiments.html"]
+    assert 'href="examples.html"' in pages["library.html"]  # in the repository ../examples/README.md
+    assert re.search(r"<em>Gate.</em>[^\n]*<ul>\n<li>Learnt", pages["claims.html"])  # a nested list
     assert "warp_leap_online" in (tmp_path / "search/search_index.json").read_text()
