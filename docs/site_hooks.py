@@ -43,8 +43,13 @@ def experiments() -> str:
         each = yaml.safe_load(path.read_text())
         like = yaml.safe_load((path.parents[1] / each["like"] / path.name).read_text()) if "like" in each else {}
         rows.append(f"| `{path.parent.name}` | {(like | each)['where']} | {each['asks']} |")
-    head = "# Experiments\n\n`snakemake NAME` runs one of them.\n\n| Name | Of which paper | What it asks |\n|---|---|---|\n"
-    return head + "\n".join(rows) + "\n"
+    head = [
+        "# Experiments\n",
+        "`snakemake NAME` runs one of them.\n",
+        "| Name | Of which paper | What it asks |",
+        "|---|---|---|",
+    ]
+    return "\n".join([*head, *rows, ""])
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:

@@ -101,6 +101,7 @@ def test_lines_and_cells_of_documents_are_short(page):
     assert bool(wide) == (page in WIDE_CELLS), f"{len(wide)} cells of {page} have more than 200 characters: {wide[:1]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
     """Blocks that begin with ```python; those of the official packages begin with ```py and are not run."""
