@@ -3,6 +3,7 @@
 # make test-fast   leaves out tests that take seconds each or run the workflow: for every commit (two minutes)
 # make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; five minutes)
 # make snapshot    puts the results of the last quick run into docs/results (ARGS="--other-code maze": it may be of another commit)
+# make docs        builds the documentation site in site/, and fails where a link or a name leads nowhere
 # make dist        builds wheel and sdist in dist/
 # make lint        style, types, workflow
 # make clean-venv  removes the environment; the next call sets it up anew
@@ -24,7 +25,7 @@ if not ((3, 11) <= sys.version_info[:2] <= (3, 13) and found.endswith("Linux x86
 endef
 export CHECK
 
-.PHONY: reproduce test test-fast test-slurm dist lint snapshot clean-venv
+.PHONY: reproduce test test-fast test-slurm docs dist lint snapshot clean-venv
 
 reproduce: $(STAMP)
 	.venv/bin/snakemake --cores all $(ARGS)
@@ -38,6 +39,9 @@ test-fast: $(STAMP)
 test-slurm: $(STAMP)
 	@$(PIP) install --no-deps -r requirements-slurm.lock
 	LEAPWARP_TEST_SLURM=1 .venv/bin/python -m pytest tests/workflow/test_slurm.py $(ARGS)
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
 
 dist: $(STAMP)
 	rm -rf dist

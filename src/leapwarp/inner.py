@@ -157,6 +157,18 @@ def adapt(
 
     Raises:
         ValueError: too few draws for the steps.
+
+    Examples:
+        >>> import torch, leapwarp
+        >>> from leapwarp import optim, trees
+        >>> rng, x = torch.Generator().manual_seed(0), torch.linspace(-1, 1, 20).view(20, 1)
+        >>> model = leapwarp.lift(torch.nn.Linear(1, 1))
+        >>> problem = leapwarp.supervised(model, leapwarp.mean_square)
+        >>> tasks = leapwarp.stack_tasks([(x, x + 3), (x, 2 * x - 4)], draws=30, batch=20, generator=rng)
+        >>> starts = trees.repeat(model.init(rng), 2)
+        >>> adapted = leapwarp.adapt(problem, optim.sgd(0.5), starts, {}, tasks, steps=30)
+        >>> bool((adapted.loss[:, -1] < adapted.loss[:, 0]).all())
+        True
     """
     n_tasks, n_draws = tasks.order.shape[:2]
     points = steps + (fold is not None)

@@ -101,6 +101,13 @@ def groups(
     Raises:
         ValueError: a choice matches nothing, a parameter is chosen twice, a parameter's name says that it is a warp and
             it is not chosen as one, a chosen warp is frozen, or nothing is left to learn.
+
+    Examples:
+        >>> import torch, leapwarp
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+        >>> print(leapwarp.groups(net, warp="1"))
+        learnt              9 numbers in   2 tensors: 0.weight, 0.bias
+        warp                4 numbers in   2 tensors: 1.weight, 1.bias
     """
     every = dict(module.named_parameters())
     for name, leaf in every.items():

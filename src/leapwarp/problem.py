@@ -61,6 +61,14 @@ def stack_tasks(
         ValueError: there are no tasks, the held-out sets are fewer or more than the tasks, the inputs of a task are
             fewer or more than its targets, one has no rows, the shapes of rows differ, or held-out targets that are no
             labels differ in number.
+
+    Examples:
+        >>> import torch, leapwarp
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> data = [(torch.rand(n, 3), torch.zeros(n, dtype=torch.long)) for n in (20, 30)]
+        >>> tasks = leapwarp.stack_tasks(data, draws=5, batch=10, generator=rng)
+        >>> list(tasks.x.shape), list(tasks.order.shape)
+        ([2, 30, 3], [2, 5, 10])
     """
     if held_out is not None and len(held_out) != len(data):
         raise ValueError(f"{len(held_out)} held-out sets for {len(data)} tasks; needed one for each.")
@@ -189,6 +197,13 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         outputs: [task, batch, class, *]. y: [task, batch, *]
+
+    Examples:
+        >>> import torch, leapwarp
+        >>> outputs = torch.tensor([[[4.0, 0.0], [0.0, 4.0]]])  # one task, two rows, two classes
+        >>> loss, accuracy = leapwarp.cross_entropy(outputs, torch.tensor([[0, -100]]))
+        >>> accuracy
+        tensor([1.])
     """
     if outputs.shape[:2] + outputs.shape[3:] != y.shape or y.is_floating_point():
         raise ValueError(
@@ -203,7 +218,14 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 @for_stacks
 def mean_square(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Half the mean squared error of each task; there is no accuracy (nan). outputs and y [task, batch, *]"""
+    """Half the mean squared error of each task; there is no accuracy (nan). outputs and y [task, batch, *]
+
+    Examples:
+        >>> import torch, leapwarp
+        >>> outputs, y = torch.zeros(2, 5, 1), torch.ones(2, 5, 1)  # two tasks of five rows
+        >>> leapwarp.mean_square(outputs, y)
+        (tensor([0.5000, 0.5000]), tensor([nan, nan]))
+    """
     if outputs.shape != y.shape:
         raise ValueError(
             f"the outputs have shape {list(outputs.shape)} and the targets {list(y.shape)} (task and batch first); the "
@@ -262,6 +284,12 @@ def supervised(
     Args:
         loss: `cross_entropy`, `mean_square`, or a loss written for one task, see `each_task`: those of
             `torch.nn.functional`, for instance.
+
+    Examples:
+        >>> import torch, leapwarp
+        >>> model = leapwarp.lift(torch.nn.Linear(2, 3))
+        >>> classes = leapwarp.supervised(model)
+        >>> own = leapwarp.supervised(model, torch.nn.functional.smooth_l1_loss)
     """
     stacked = loss if getattr(loss, "for_stacks", False) else each_task(loss)
 
@@ -312,6 +340,16 @@ def lift(
 
     Raises:
         ValueError: a choice matches nothing, or the name of a parameter says warp and it is not chosen as one.
+
+    Examples:
+        >>> import torch, leapwarp
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+        >>> model = leapwarp.lift(net, warp="1")
+        >>> params = model.init(torch.Generator())
+        >>> list(params)
+        ['0.weight', '0.bias', 'warp.1.weight', 'warp.1.bias']
+        >>> list(model.state_dict(params))
+        ['0.weight', '0.bias', '1.weight', '1.bias']
     """
     constants = () if isinstance(frozen, str) and frozen == "requires_grad" else frozen
     found = groups(module, warp, task_only, frozen=constants)

@@ -20,20 +20,6 @@ class Leap:
     Between tasks the module holds the initialisation; inside `with meta.task()` your loop trains the module itself,
     with any optimizer, and afterwards the module holds the initialisation again, with the buffers that it had.
 
-        meta = leapwarp.Leap(net)
-        outer = torch.optim.AdamW(meta.parameters(), 1e-3)
-        for loader in tasks:
-            with meta.task() as task:
-                inner = torch.optim.SGD(meta.task_parameters(), 0.1)
-                for x, y in loader:
-                    inner.zero_grad()
-                    loss = loss_fn(net(x), y)
-                    task.backward(loss)
-                    inner.step()
-                task.finish(loss_fn(net(x), y))
-        meta.backward()
-        outer.step()
-
     The meta-gradient is exactly that of `leapwarp.learners.leap` on the same batches: the mean over tasks, with every
     segment of each path. Where `torch.distributed` has several processes, each brings its own tasks, and `backward`
     gives all of them the mean over all tasks.
@@ -47,6 +33,18 @@ class Leap:
 
     Raises:
         ValueError: a choice matches no parameter, or none is left to learn.
+
+    Examples:
+        >>> import torch, leapwarp
+        >>> net, x = torch.nn.Linear(1, 1), torch.rand(20, 1)
+        >>> meta = leapwarp.Leap(net)
+        >>> outer = torch.optim.SGD(meta.parameters(), 0.1)
+        >>> for slope in (1, 2):  # two tasks of one step each, y = slope x
+        ...     with meta.task() as task:
+        ...         task.backward((net(x) - slope * x).square().mean())
+        ...         torch.optim.SGD(meta.task_parameters(), 0.1).step()
+        ...         task.finish((net(x) - slope * x).square().mean())
+        >>> seen, _ = meta.backward(), outer.step()
     """
 
     def __init__(
@@ -68,11 +66,26 @@ class Leap:
         begin_alike(module)
 
     def parameters(self) -> list[nn.Parameter]:
-        """The initialisation, for an optimizer of yours; its gradient is there after `backward`."""
+        """The initialisation, for an optimizer of yours; its gradient is there after `backward`.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> meta = leapwarp.Leap(torch.nn.Linear(2, 1))
+            >>> outer = torch.optim.Adam(meta.parameters(), 1e-3)
+            >>> [list(leaf.shape) for leaf in meta.parameters()]
+            [[1, 2], [1]]
+        """
         return list(self._learnt().values())
 
     def task_parameters(self) -> list[nn.Parameter]:
-        """What a task adapts, for its optimizer."""
+        """What a task adapts, for its optimizer.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> meta = leapwarp.Leap(torch.nn.Linear(2, 1), task_only="bias")
+            >>> len(meta.parameters()), len(meta.task_parameters())
+            (1, 2)
+        """
         return [leaf for leaf in self.module.parameters() if leaf.requires_grad]
 
     @contextmanager
@@ -84,6 +97,17 @@ class Leap:
         Raises:
             RuntimeError: another task is open.
             ValueError: the task has no step, or its path has no end (`finish`).
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net = torch.nn.Linear(1, 1)
+            >>> meta, before = leapwarp.Leap(net), net.weight.item()
+            >>> with meta.task() as task:
+            ...     task.backward(net(torch.ones(1)).square().sum())
+            ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            ...     task.finish(net(torch.ones(1)).square().sum())
+            >>> net.weight.item() == before
+            True
         """
         if self.open:
             raise RuntimeError("a task is open already; a task of Leap ends (leave its with block) before the next.")
@@ -110,6 +134,19 @@ class Leap:
 
         Raises:
             RuntimeError: there was no task, or one is open.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Linear(1, 1), torch.rand(20, 1)
+            >>> meta = leapwarp.Leap(net)
+            >>> with meta.task() as task:
+            ...     task.backward((net(x) - 2 * x).square().mean())
+            ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            ...     task.finish((net(x) - 2 * x).square().mean())
+            >>> sorted(meta.backward())
+            ['length', 'loss', 'tasks']
+            >>> net.weight.grad is not None
+            True
         """
         if self.open:
             raise RuntimeError("a task is open; call backward() after its with block.")
@@ -136,13 +173,32 @@ class Leap:
         return {"tasks": tasks} | {name: value / tasks for name, value in zip(("loss", "length"), sums, strict=True)}
 
     def discard(self) -> None:
-        """Forget the tasks since the last `backward`."""
+        """Forget the tasks since the last `backward`.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Linear(1, 1), torch.rand(20, 1)
+            >>> meta = leapwarp.Leap(net)
+            >>> with meta.task() as task:
+            ...     task.backward((net(x) - 2 * x).square().mean())
+            ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            ...     task.finish((net(x) - 2 * x).square().mean())
+            >>> meta.discard()
+            >>> meta.tasks
+            0
+        """
         self.total, self.tasks, self.seen = {}, 0, {"loss": 0.0, "length": 0.0}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a killed run needs beside the state of your optimizers and random streams; between tasks.
 
         `module` in it is the learnt initialisation, with buffers, as `net.load_state_dict` takes it.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> meta = leapwarp.Leap(torch.nn.Linear(2, 1))
+            >>> sorted(meta.state_dict())
+            ['module', 'seen', 'tasks', 'total']
         """
         if self.open:
             raise RuntimeError(
@@ -157,6 +213,14 @@ class Leap:
 
         Raises:
             ValueError: it is of other learnt parameters.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> state = leapwarp.Leap(torch.nn.Linear(2, 1)).state_dict()  # or that of a file, by torch.load
+            >>> net = torch.nn.Linear(2, 1)
+            >>> leapwarp.Leap(net).load_state_dict(state)
+            >>> torch.equal(net.weight, state["module"]["weight"])
+            True
         """
         names = {plain(name): name for name in self.groups.learnt}
         if self.open or (odd := sorted(state["total"].keys() - names.keys())):
@@ -205,6 +269,18 @@ class Task:
 
         Args:
             loss: [] of this step's batch. scaler: a `torch.amp.GradScaler`; the loss is given unscaled.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Linear(1, 1), torch.rand(20, 1)
+            >>> meta = leapwarp.Leap(net)
+            >>> with meta.task() as task:
+            ...     inner = torch.optim.SGD(meta.task_parameters(), 0.1)
+            ...     for batch in x.split(10):
+            ...         inner.zero_grad()
+            ...         task.backward(net(batch).square().mean())
+            ...         inner.step()
+            ...     task.finish(net(x).square().mean())
         """
         (scaler.scale(loss) if scaler else loss).backward()
         self.step(loss, scaler)
@@ -223,6 +299,18 @@ class Task:
             FloatingPointError: the loss at the last point was not finite.
             ValueError: the loss is no scalar, no parameter has a gradient, or the module has moved before the first
                 call.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Linear(1, 1), torch.rand(20, 1)
+            >>> meta = leapwarp.Leap(net)
+            >>> with meta.task() as task:
+            ...     loss = net(x).square().mean()
+            ...     loss.backward()
+            ...     task.step(loss)
+            ...     _ = torch.nn.utils.clip_grad_norm_(meta.task_parameters(), 1.0)
+            ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            ...     task.finish(net(x).square().mean())
         """
         loss = self._scalar(loss)
         if not self.path.steps and self.begun != [leaf._version for leaf in self.params]:
@@ -249,6 +337,17 @@ class Task:
 
         Args:
             loss: [] there, of one more batch; it needs no gradient.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Linear(1, 1), torch.rand(20, 1)
+            >>> meta = leapwarp.Leap(net)
+            >>> with meta.task() as task:
+            ...     task.backward((net(x) - 2 * x).square().mean())
+            ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            ...     task.finish((net(x) - 2 * x).square().mean())
+            >>> meta.tasks
+            1
         """
         loss = self._scalar(loss)
         if not self.path.steps:

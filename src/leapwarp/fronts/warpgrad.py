@@ -49,28 +49,9 @@ class WarpGrad:
     holds for `leapwarp.Leap` holds here.
 
     Online (Algorithm 1), `meta.backward()` sets the gradient of the warps, the sum over all points, and that of the
-    initialisation, the mean over tasks:
-
-        loss_of = lambda batch: F.cross_entropy(net(batch[0]), batch[1])
-        meta = leapwarp.WarpGrad(net, loss_of, warp=["*.warp.*"], inner=0.1)
-        outer = torch.optim.Adam(meta.parameters(), 1e-3)
-        for loader in tasks:
-            with meta.task() as task:
-                inner = torch.optim.SGD(meta.task_parameters(), 0.1)
-                for batch, other in loader:
-                    inner.zero_grad()
-                    task.backward(loss_of(batch), other)
-                    inner.step()
-                task.finish(loss_of(batch))
-        meta.backward()
-        outer.step()
-
-    Offline (Algorithm 2), with `replay`, points are kept, and after the tasks
-
-        for _ in meta.replay(eta=1):
-            outer.step()
-
-    goes through them in random order. The gradients are those of `leapwarp.learners.warp_leap_online` and `warp_leap`.
+    initialisation, the mean over tasks. Offline (Algorithm 2), with `replay`, points are kept, and `meta.replay()`
+    goes through them in random order after the tasks. The gradients are those of
+    `leapwarp.learners.warp_leap_online` and `warp_leap`.
 
     Args:
         module: see `leapwarp.Leap`.
@@ -87,6 +68,19 @@ class WarpGrad:
 
     Raises:
         ValueError: a choice matches no parameter, nothing is left to adapt, or an argument is out of range.
+
+    Examples:
+        >>> import torch, leapwarp
+        >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+        >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+        >>> with meta.task() as task:
+        ...     task.backward(meta.loss(x[0]), meta_batch=x[1])
+        ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
+        ...     task.finish(meta.loss(x[2]))
+        >>> outer = torch.optim.Adam(meta.parameters(), 1e-3)
+        >>> seen, _ = meta.backward(), outer.step()
+        >>> sorted(seen)
+        ['length', 'loss', 'tasks', 'warp_loss']
     """
 
     def __init__(
@@ -148,22 +142,66 @@ class WarpGrad:
         return self.order == 2 and self.size is None
 
     def parameters(self) -> list[nn.Parameter]:
-        """Initialisation and warps, for an optimizer of yours."""
+        """Initialisation and warps, for an optimizer of yours.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+            >>> len(meta.initial_parameters()), len(meta.warp_parameters()), len(meta.parameters())
+            (2, 2, 4)
+        """
         return self.initial_parameters() + self.warp_parameters()
 
     def initial_parameters(self) -> list[nn.Parameter]:
+        """The initialisation alone, for a group or an optimizer of its own.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+            >>> groups = [{"params": meta.initial_parameters(), "lr": 0.1}, {"params": meta.warp_parameters()}]
+            >>> outer = torch.optim.SGD(groups, 0.01)
+        """
         return self.start.parameters()
 
     def warp_parameters(self) -> list[nn.Parameter]:
+        """The warps alone, for a group or an optimizer of their own.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+            >>> [list(leaf.shape) for leaf in meta.warp_parameters()]
+            [[1, 4], [1]]
+        """
         return list(self._warps().values())
 
     def task_parameters(self) -> list[nn.Parameter]:
-        """What a task adapts, for its optimizer: never the warps."""
+        """What a task adapts, for its optimizer: never the warps.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+            >>> [list(leaf.shape) for leaf in meta.task_parameters()]
+            [[4, 1], [4]]
+        """
         return list(self._theta().values())
 
     @contextmanager
     def task(self) -> Iterator["WarpTask"]:
-        """A task; see `Leap.task`. What its points say of the warps counts only if it ends well."""
+        """A task; see `Leap.task`. What its points say of the warps counts only if it ends well.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+            >>> with meta.task() as task:
+            ...     task.backward(meta.loss(x[0]), meta_batch=x[1])
+            ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            ...     task.finish(meta.loss(x[2]))
+        """
         number = self.start.tasks
         with ExitStack() as stack:
             stack.callback(self._leave, number)
@@ -188,6 +226,18 @@ class WarpGrad:
 
         Raises:
             RuntimeError: there was no task, one is open, or points have not been replayed.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+            >>> with meta.task() as task:
+            ...     task.backward(meta.loss(x[0]), meta_batch=x[1])
+            ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            ...     task.finish(meta.loss(x[2]))
+            >>> seen = meta.backward()
+            >>> all(leaf.grad is not None for leaf in meta.parameters())
+            True
         """
         if sum(counts(len(self.points), next(iter(self._warps().values())).device)):
             raise RuntimeError(
@@ -222,6 +272,18 @@ class WarpGrad:
 
         Yields:
             the mean of the objective over these points.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1, replay=9)
+            >>> with meta.task() as task:
+            ...     task.backward(meta.loss(x[0]), meta_batch=x[1], task_batch=x[0])
+            ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            ...     task.finish(meta.loss(x[2]))
+            >>> outer = torch.optim.Adam(meta.parameters(), 1e-3)
+            >>> for _ in meta.replay(eta=1):
+            ...     outer.step()
         """
         if eta < 1 or (points is not None and points < 1) or self.size is None:
             raise ValueError(
@@ -258,13 +320,35 @@ class WarpGrad:
                 leaf.grad = None
 
     def discard(self) -> None:
-        """Forget the tasks since the last `backward`."""
+        """Forget the tasks since the last `backward`.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+            >>> with meta.task() as task:
+            ...     task.backward(meta.loss(x[0]), meta_batch=x[1])
+            ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            ...     task.finish(meta.loss(x[2]))
+            >>> meta.discard()
+            >>> meta.warp_points
+            0
+        """
         self.start.discard()
         self._forget()
         self.warp_total, self.warp_loss, self.warp_points = {}, 0.0, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """See `Leap.state_dict`; holds the warps' sums, the points of the replay and the random streams too."""
+        """See `Leap.state_dict`; holds the warps' sums, the points of the replay and the random streams too.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+            >>> state = meta.state_dict()
+            >>> "module" in state and "points" in state
+            True
+        """
         return self.start.state_dict() | {
             "warp_total": {plain(name): leaf for name, leaf in self.warp_total.items()},
             "warp_loss": float(self.warp_loss),
@@ -275,7 +359,15 @@ class WarpGrad:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`."""
+        """Go on from a state of `state_dict`.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+            >>> state = meta.state_dict()  # or that of a file, by torch.load
+            >>> meta.load_state_dict(state)
+        """
         if "streams" not in state:
             raise ValueError("the state is one of Leap; needed one of WarpGrad.")
         self.start.load_state_dict(state)
@@ -340,6 +432,18 @@ class WarpTask:
             meta_batch: for the loss after the step in the objective.
             task_batch: for the loss that this step descends. Where None, online, `loss` serves, which is the cheapest.
             scaler: a `torch.amp.GradScaler`; the loss is given unscaled.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+            >>> with meta.task() as task:
+            ...     inner = torch.optim.SGD(meta.task_parameters(), 0.1)
+            ...     for batch in x[:2]:
+            ...         inner.zero_grad()
+            ...         task.backward(meta.loss(batch), meta_batch=x[2])
+            ...         inner.step()
+            ...     task.finish(meta.loss(x[2]))
         """
         meta = self.meta
         if not (meta.through_loop and task_batch is None):
@@ -365,6 +469,17 @@ class WarpTask:
 
         Args:
             See `backward`. Without the graph of `loss`, the objective in full (and every replay) needs `task_batch`.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+            >>> with meta.task() as task:
+            ...     loss = meta.loss(x[0])
+            ...     loss.backward()
+            ...     task.step(loss, meta_batch=x[1], task_batch=x[2])
+            ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            ...     task.finish(meta.loss(x[2]))
         """
         meta = self.meta
         if task_batch is None and (meta.order == 2 or meta.size is not None) and meta.order:
@@ -388,7 +503,19 @@ class WarpTask:
         self._gather(*warp_gradient(meta, dict(theta), task_batch, meta_batch, grads))
 
     def finish(self, loss: Tensor) -> None:
-        """See `leapwarp.fronts.leap.Task.finish`."""
+        """See `leapwarp.fronts.leap.Task.finish`.
+
+        Examples:
+            >>> import torch, leapwarp
+            >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
+            >>> meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="1", inner=0.1)
+            >>> with meta.task() as task:
+            ...     task.backward(meta.loss(x[0]), meta_batch=x[1])
+            ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            ...     task.finish(meta.loss(x[2]))
+            >>> meta.warp_points
+            1
+        """
         self.path.finish(loss)
 
     def _gather(self, loss: Tensor, grads: Params) -> None:
