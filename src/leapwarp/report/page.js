@@ -75,7 +75,7 @@ function sortable(table) {
   const body = table.tBodies[0], given = [...body.rows], heads = all("thead th", table);
   if (given.length < 2) return;
   heads.forEach((head, column) => {
-    if (!head.textContent.trim()) return;
+    if (!head.textContent.trim() || !given.some((row) => value(row, column).text)) return;
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);

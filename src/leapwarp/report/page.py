@@ -15,7 +15,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mistune
 from markupsafe import Markup
@@ -27,6 +27,8 @@ from leapwarp.files import atomic, one_line
 from leapwarp.report import claims, document, origin, search
 from leapwarp.report.document import Document, Figure, Verdicts
 
+WIDTH = 2400
+"""of a figure, in pixels: more than any is drawn with"""
 PICTURE_BYTES = 9_000_000
 """of all figures of a page together, before base64 makes 12 MB of them"""
 SIGNS = dict(zip(claims.VERDICTS, "✓✗?–", strict=True))
@@ -48,6 +50,14 @@ class Section(NamedTuple):
     def figures(self) -> list[Figure]:
         """Those that were drawn."""
         return [figure for figure in self.document.of(Figure) if (self.folder / figure.path).exists()]
+
+
+class Picture(NamedTuple):
+    """A figure in the page."""
+
+    url: str
+    width: int
+    height: int
 
 
 class Site(NamedTuple):
@@ -75,9 +85,8 @@ def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
         files = [name for name in files if (here / name).exists()]
         experiments.append(Section(about.name, here, found, runs, files, about.title, about.asks))
     if not experiments:
-        raise ValueError(
-            f"{folder}: found no results of {', '.join(about.name for about in missing)}, needed at least one. Run snakemake first."
-        )
+        names = ", ".join(about.name for about in missing)
+        raise ValueError(f"{folder}: found no results of {names}, needed at least one. Run snakemake first.")
     order = list(dict.fromkeys([*(about.name for about in abouts), *catalogue.names()]))
     winners = [path for path in (folder / "search").glob("*/*/winner.yaml") if path.parts[-3] in order]
     searches = []
@@ -97,31 +106,33 @@ def stand_ins(sections: Sequence[Section]) -> dict[str, str]:
     }
 
 
+def every_claim(site: Site) -> list[dict[str, Any]]:
+    return [] if site.claims is None else [claim for block in site.claims.of(Verdicts) for claim in block.claims]
+
+
 def verdicts_of(site: Site, experiment: str) -> Verdicts | None:
     """The claims that an experiment decides."""
-    every = [] if site.claims is None else [claim for block in site.claims.of(Verdicts) for claim in block.claims]
-    mine = [claim for claim in every if claim["experiment"] == experiment]
+    mine = [claim for claim in every_claim(site) if claim["experiment"] == experiment]
     return Verdicts("What the paper claims of it", claims.counts(mine), mine) if mine else None
 
 
-def shrunk(figure: Path, width: int | None = None) -> bytes:
+def shrunk(figure: Path, width: int) -> bytes:
     """A figure as PNG in 256 colours, enough to look at, in a third of the bytes; not wider than `width` in pixels."""
     made = io.BytesIO()
     with Image.open(figure) as picture:
-        picture = picture.convert("RGB")
-        if width:
-            picture.thumbnail((width, picture.height))
-        picture.quantize(256).save(made, "PNG", optimize=True)
+        small = picture.convert("RGB")
+    small.thumbnail((width, small.height))
+    small.quantize(256).save(made, "PNG", optimize=True)
     return made.getvalue()
 
 
-def embedded(figures: Sequence[Path], most: int) -> dict[Path, str]:
-    """Data URLs of figures, as wide as lets all of them together have at most so many bytes before base64."""
-    width = 2400
+def embedded(figures: Sequence[Path], most: int) -> dict[Path, Picture]:
+    """Figures as data URLs, as wide as lets all of them together have at most so many bytes before base64."""
+    width = WIDTH
     while sum(map(len, found := [shrunk(figure, width) for figure in figures])) > most:
         width = width * 2 // 3
     return {
-        figure: f"data:image/png;base64,{base64.b64encode(made).decode()}"
+        figure: Picture(f"data:image/png;base64,{base64.b64encode(made).decode()}", *Image.open(io.BytesIO(made)).size)
         for figure, made in zip(figures, found, strict=True)
     }
 
@@ -145,8 +156,10 @@ def render(folder: Path, abouts: Sequence[Experiment], about_size: str) -> str:
         size=site.experiments[0].runs[0]["size"] if site.experiments[0].runs else folder.name,
         made=origin.provenance(runs) if runs else None,
         signs=SIGNS,
-        totals=claims.counts([] if site.claims is None else [each for block in site.claims.of(Verdicts) for each in block.claims]),
-        pictures=embedded([found.folder / figure.path for found in sections for figure in found.figures], PICTURE_BYTES),
+        totals=claims.counts(every_claim(site)),
+        pictures=embedded(
+            [found.folder / figure.path for found in sections for figure in found.figures], PICTURE_BYTES
+        ),
         about_size=about_size,
         stand_ins=stand_ins(site.experiments),
         site=site,
