@@ -77,6 +77,7 @@ def test_every_figure_is_drawn_and_has_a_text(browser, made):
     assert all(complete and width > 300 and len(text) > 40 for complete, width, text in images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colours", ["light", "dark"])
 @pytest.mark.parametrize("width", [PHONE, SCREEN])
 def test_it_fits_and_axe_finds_nothing_serious(browser, made, width, colours):
@@ -274,7 +275,7 @@ def test_contents_stay_in_view_and_mark_where_one_is(browser, made, width):
             assert browser.execute_script(contents) is True
         press(browser, Keys.ENTER, f"nav [href='#{name}']")
         WebDriverWait(browser, 5).until(lambda _, name=name: browser.execute_script(HERE) == [f"#{name}"])
-        assert browser.execute_script(NAV_TOP) == 0
+        assert abs(browser.execute_script(NAV_TOP)) < 1
         assert browser.execute_script(contents) is (width == SCREEN)
 
 

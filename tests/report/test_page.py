@@ -110,17 +110,18 @@ def test_claims_and_experiments_link_to_each_other(made, tags):
 def test_figures_that_are_too_large_are_made_smaller_together(made, tmp_path, monkeypatch):
     folder, noise = tmp_path / "quick", np.random.default_rng(0)
     shutil.copytree(made, folder)
+    monkeypatch.setattr(page, "WIDTH", 200)
     for path in (folder / "omniglot_warp/figures").glob("*.png"):
-        Image.fromarray(noise.integers(0, 255, (300, 600, 3), dtype=np.uint8)).save(path)
+        Image.fromarray(noise.integers(0, 255, (100, 200, 3), dtype=np.uint8)).save(path)
     sizes = {}
-    for most in (9_000_000, 200_000):
+    for most in (9_000_000, 30_000):
         monkeypatch.setattr(page, "PICTURE_BYTES", most)
         write_page(folder, folder / "index.html", *BOTH)
         images = [each for each in Tags((folder / "index.html").read_text()).of("figure", "img") if each.get("src")]
         (sizes[most],) = {(int(each["width"]), int(each["height"])) for each in images}
         assert sum(len(each["src"]) for each in images) < 1.4 * most
-    assert sizes[9_000_000] == (600, 300) and sizes[200_000][0] < 300
-    assert sizes[200_000][0] == pytest.approx(2 * sizes[200_000][1], abs=2)
+    assert sizes[9_000_000] == (200, 100) and sizes[30_000][0] < 150
+    assert sizes[30_000][0] == pytest.approx(2 * sizes[30_000][1], abs=2)
 
 
 def test_names_are_escaped_settings_compared_and_times_added(made):

@@ -15,7 +15,8 @@ function contents() {
   links.forEach((link) => link.addEventListener("click", fit));
   const mark = () => {
     const past = (link) => document.getElementById(link.hash.slice(1)).getBoundingClientRect().top < innerHeight / 3;
-    const current = links.findLast(past);
+    const end = innerHeight + scrollY > root.scrollHeight - 4;  // where the last section may be too short to rise
+    const current = end ? links.at(-1) : links.findLast(past);
     links.forEach((link) => link === current || link.removeAttribute("aria-current"));
     if (current?.ariaCurrent) return;
     current?.setAttribute("aria-current", "true");
