@@ -4,25 +4,34 @@
         --about "smaller networks and shorter training" --out results/quick/index.html
 
 It shows whatever it finds: the document in <folder>/<experiment>, with its figures; <folder>/claims.csv; and the
-random searches that were made, in <folder>/search/<experiment>/<method>. Images are embedded and links relative, so
-that the page can be opened, mailed or archived without a server. Nothing here imports torch.
+random searches that were made, in <folder>/search/<experiment>/<method>. Images, style (page.css) and script (page.js)
+are embedded and links relative, so that the page can be opened, mailed or archived without a server. Nothing here
+imports torch.
 """
 
 import argparse
 import base64
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mistune
 from markupsafe import Markup
+from PIL import Image
 
 from leapwarp import catalogue
 from leapwarp.catalogue import Experiment
 from leapwarp.files import atomic, one_line
 from leapwarp.report import claims, document, origin, search
-from leapwarp.report.document import Document
+from leapwarp.report.document import Document, Figure, Verdicts
+
+WIDTH = 2400
+"""of a figure, in pixels: more than any is drawn with"""
+PICTURE_BYTES = 9_000_000
+"""of all figures of a page together, before base64 makes 12 MB of them"""
+SIGNS = dict(zip(claims.VERDICTS, "✓✗?–", strict=True))
 
 
 class Section(NamedTuple):
@@ -33,6 +42,22 @@ class Section(NamedTuple):
     document: Document
     runs: Sequence[origin.Run]
     files: Sequence[str]
+    title: str
+    """short, for the contents"""
+    asks: str = ""
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Those that were drawn."""
+        return [figure for figure in self.document.of(Figure) if (self.folder / figure.path).exists()]
+
+
+class Picture(NamedTuple):
+    """A figure in the page."""
+
+    url: str
+    width: int
+    height: int
 
 
 class Site(NamedTuple):
@@ -42,8 +67,8 @@ class Site(NamedTuple):
     experiments: list[Section]
     """those that ran, in the order asked for"""
     searches: list[Section]
-    missing: list[str]
-    """experiments that did not run"""
+    missing: list[Experiment]
+    """those that did not run"""
 
 
 def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
@@ -52,23 +77,23 @@ def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
     for about in abouts:
         here = folder / about.name
         if not (here / f"{about.table}.json").exists():
-            missing.append(about.name)
+            missing.append(about)
             continue
         found = document.loads((here / f"{about.table}.json").read_text(), str(here / f"{about.table}.json"))
         runs = origin.read(here / "runs.json")
         files = [f"{about.table}.csv", "rows.csv", "runs.json"]
-        experiments.append(Section(about.name, here, found, runs, [name for name in files if (here / name).exists()]))
+        files = [name for name in files if (here / name).exists()]
+        experiments.append(Section(about.name, here, found, runs, files, about.title, about.asks))
     if not experiments:
-        raise ValueError(
-            f"{folder}: found no results of {', '.join(missing)}, needed at least one. Run snakemake first."
-        )
+        names = ", ".join(about.name for about in missing)
+        raise ValueError(f"{folder}: found no results of {names}, needed at least one. Run snakemake first.")
     order = list(dict.fromkeys([*(about.name for about in abouts), *catalogue.names()]))
     winners = [path for path in (folder / "search").glob("*/*/winner.yaml") if path.parts[-3] in order]
     searches = []
     for path in sorted(winners, key=lambda path: (order.index(path.parts[-3]), path)):
         name = "_".join(path.parts[-4:-1])
         found, runs = search.found(path, origin.read(folder / path.parts[-3] / "runs.json"))
-        searches.append(Section(name, path.parent, found, runs, ["trials.csv", "winner.yaml"]))
+        searches.append(Section(name, path.parent, found, runs, ["trials.csv", "winner.yaml"], found.title))
     made = claims.document(claims.merge([folder / "claims.csv"])) if (folder / "claims.csv").exists() else None
     return Site(made, experiments, searches, missing)
 
@@ -81,23 +106,60 @@ def stand_ins(sections: Sequence[Section]) -> dict[str, str]:
     }
 
 
-def embedded(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def every_claim(site: Site) -> list[dict[str, Any]]:
+    return [] if site.claims is None else [claim for block in site.claims.of(Verdicts) for claim in block.claims]
+
+
+def verdicts_of(site: Site, experiment: str) -> Verdicts | None:
+    """The claims that an experiment decides."""
+    mine = [claim for claim in every_claim(site) if claim["experiment"] == experiment]
+    return Verdicts("What the paper claims of it", claims.counts(mine), mine) if mine else None
+
+
+def shrunk(figure: Path, width: int) -> bytes:
+    """A figure as PNG in 256 colours, enough to look at, in a third of the bytes; not wider than `width` in pixels."""
+    made = io.BytesIO()
+    with Image.open(figure) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((width, small.height))
+    small.quantize(256).save(made, "PNG", optimize=True)
+    return made.getvalue()
+
+
+def embedded(figures: Sequence[Path], most: int) -> dict[Path, Picture]:
+    """Figures as data URLs, as wide as lets all of them together have at most so many bytes before base64."""
+    width = WIDTH
+    while sum(map(len, found := [shrunk(figure, width) for figure in figures])) > most:
+        width = width * 2 // 3
+    return {
+        figure: Picture(f"data:image/png;base64,{base64.b64encode(made).decode()}", *Image.open(io.BytesIO(made)).size)
+        for figure, made in zip(figures, found, strict=True)
+    }
 
 
 def render(folder: Path, abouts: Sequence[Experiment], about_size: str) -> str:
     """The page; raises ValueError as `collect`. `about_size` is what the size is."""
     site, text = collect(folder, abouts), mistune.create_markdown(escape=True)
+    sections = [*site.experiments, *site.searches]
+    runs = [run for found in sections for run in found.runs]
     environment = document.environment(
         True,
         link=lambda path: path.relative_to(folder).as_posix(),
         number=lambda value: "–" if math.isnan(value) else f"{value:.3g}",
         html=lambda markdown: Markup(text(markdown)),
         inline=lambda markdown: Markup(str(text(markdown)).strip().removeprefix("<p>").removesuffix("</p>")),
-        embedded=embedded,
+        stem=lambda path: Path(path).stem,
+        claims_of=lambda name: verdicts_of(site, name),
+        zip=zip,
     )
     return environment.get_template("page.html.j2").render(
         size=site.experiments[0].runs[0]["size"] if site.experiments[0].runs else folder.name,
+        made=origin.provenance(runs) if runs else None,
+        signs=SIGNS,
+        totals=claims.counts(every_claim(site)),
+        pictures=embedded(
+            [found.folder / figure.path for found in sections for figure in found.figures], PICTURE_BYTES
+        ),
         about_size=about_size,
         stand_ins=stand_ins(site.experiments),
         site=site,

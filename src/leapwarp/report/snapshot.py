@@ -12,15 +12,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from leapwarp import plan
 from leapwarp.catalogue import find
 from leapwarp.files import one_line
 from leapwarp.report import origin
-from leapwarp.report.claims import counts
 from leapwarp.report.document import Block, Document, Figure, Heading, Table, Text, Verdicts, markdown
-from leapwarp.report.page import Section, Site, collect, stand_ins
+from leapwarp.report.page import WIDTH, Section, Site, collect, shrunk, stand_ins, verdicts_of
 
 
 def one_version(sections: Sequence[Section], other: Sequence[str], out: str) -> str:
@@ -43,13 +40,6 @@ def one_version(sections: Sequence[Section], other: Sequence[str], out: str) -> 
         f"{out}: found results of the versions {found or 'none'}, needed one: readers must be able to make them again. "
         "Remove the folders of the others and run snakemake, or name those that may differ with --other-code."
     )
-
-
-def verdicts_of(site: Site, experiment: str) -> Verdicts | None:
-    """The claims that an experiment decides."""
-    every = [] if site.claims is None else [claim for block in site.claims.of(Verdicts) for claim in block.claims]
-    mine = [claim for claim in every if claim["experiment"] == experiment]
-    return Verdicts("What the paper claims of it", counts(mine), mine) if mine else None
 
 
 def counted(verdicts: Verdicts | None) -> str:
@@ -106,13 +96,6 @@ def place(section: Section) -> str:
     return "/".join(parts[-3:]) if parts[-3] == "search" else section.name
 
 
-def shrunk(figure: Path, out: Path) -> None:
-    """A figure in 256 colours, enough to look at, in a third of the bytes: git keeps every snapshot for ever."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(figure) as picture:
-        picture.convert("RGB").quantize(256).save(out, optimize=True)
-
-
 def write(folder: Path, size: plan.Size, out: Path, other: Sequence[str] = ()) -> None:
     """Fill `out`; raises ValueError as `collect` and `one_version`, and where something was not made."""
     site = collect(folder, list(size.experiments.values()))
@@ -129,7 +112,8 @@ def write(folder: Path, size: plan.Size, out: Path, other: Sequence[str] = ()) -
     for section in [*site.experiments, *site.searches]:
         here, made = temporary / place(section), section.document
         for figure in made.of(Figure):
-            shrunk(section.folder / figure.path, here / figure.path)
+            (here / figure.path).parent.mkdir(parents=True, exist_ok=True)
+            (here / figure.path).write_bytes(shrunk(section.folder / figure.path, WIDTH))
         here.mkdir(parents=True, exist_ok=True)
         shutil.copy(section.folder / section.files[0], here)
         verdicts = verdicts_of(site, section.name)
