@@ -45,6 +45,11 @@ class Listing(NamedTuple):
         return f"{self.place}/{name}" if name else self.place
 
 
+def composed(name: str) -> str:
+    """The name in Unicode's composed form."""
+    return unicodedata.normalize("NFC", name)
+
+
 def left_by(name: str) -> str | None:
     """The pattern of LEFT that a file's or folder's own name is of, or None."""
     folded = name.casefold()
@@ -76,7 +81,7 @@ def _of_folder(root: Path) -> Listing:
             folders.append(name[:-1])
         for entry in entries:
             kind = left_by(entry.name)
-            own = name + unicodedata.normalize("NFC", entry.name)
+            own = name + composed(entry.name)
             if kind:
                 passed[kind] += 1
             elif entry.is_dir():
@@ -109,7 +114,7 @@ def _of_zip(path: Path) -> Listing:
     passed: Counter[str] = Counter()
     left: set[str] = set()
     for entry in archive.namelist():
-        parts = [unicodedata.normalize("NFC", part) for part in entry.replace("\\", "/").split("/") if part]
+        parts = [composed(part) for part in entry.replace("\\", "/").split("/") if part]
         at = next((i for i, part in enumerate(parts) if left_by(part)), None)
         if at is not None:  # once for a folder, whatever it holds
             name = "/".join(parts[: at + 1])
@@ -197,7 +202,7 @@ def check_apart(names: Iterable[str], place: str) -> None:
     """Raise DataError where two names are one on systems that do not tell letter case or forms of Unicode apart."""
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()), name)
+        other = seen.setdefault(composed(composed(name).casefold()), name)
         if other is not name:
             raise DataError(
                 f"{place}: found two classes called {other} and {name}, which on many systems are one. Rename or join "

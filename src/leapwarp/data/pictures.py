@@ -138,7 +138,7 @@ def _from_sixteen(values: np.ndarray, full: int = 65535) -> np.ndarray:
 
 def scaling(dtype: np.dtype, low: Any, high: Any, what: str) -> Callable[[np.ndarray], np.ndarray]:
     """How values of a dtype that run from `low` to `high` become 8 bits; raises DataError where that is not known."""
-    if dtype == bool:
+    if dtype.kind == "b":
         return lambda values: values.astype(np.uint8) * 255
     if dtype.kind in "iu" and low >= 0 and high <= 255:
         return lambda values: values.astype(np.uint8)
