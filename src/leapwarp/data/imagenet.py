@@ -38,7 +38,6 @@ ARRAYS = (  # of one part each, for whose word {} stands
     *("mini_imagenet_{}", "mini-imagenet-{}", "miniImageNet_{}", "{}"),
 )
 ENDINGS = (".pkl", ".pickle", ".npz")
-UNREAD = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".hdf5", ".h5")
 OFFICIAL_TINY = (500, 50)  # images of a class in train/ and in val/
 ANNOTATIONS = "val/val_annotations.txt"
 
@@ -100,7 +99,7 @@ def find(folder: Path, kind: Kind) -> Path | None:
             if found:
                 return found[0]
     for path in entries:
-        if any(plain(path.name) == plain(name) + ending for name in kind.folders for ending in UNREAD):
+        if any(plain(path.name) == plain(name) + ending for name in kind.folders for ending in listing.UNREAD):
             raise DataError(f"{path}: found an archive that is not read, needed a folder or a .zip. Unpack it.")
     return None
 
@@ -203,8 +202,8 @@ def _parts(lying: Listing, names: list[str], patterns: tuple[str, ...]) -> dict[
             return found
         if len(lost) == 1:
             incomplete = incomplete or Incomplete(
-                f"{lying.place}: found {' and '.join(found.values())} and no {pattern.format(WORDS[lost[0]][0])}, needed "
-                "all three of train, val and test."
+                f"{lying.place}: found {' and '.join(found.values())} and no {pattern.format(WORDS[lost[0]][0])}, "
+                "needed all three of train, val and test."
             )
     if incomplete:
         raise incomplete

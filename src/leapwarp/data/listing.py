@@ -25,6 +25,7 @@ LEFT = (  # in any letter case: by macOS, Windows, Linux, Synology, QNAP, editor
     *("$recycle.bin", "system volume information", "lost+found", "@eadir", "@tmp", "@recycle", "#recycle"),
     *("#snapshot", "~$*", "*~", "#*#", "*.swp", "*.swo", "__pycache__"),
 )
+UNREAD = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".hdf5", ".h5")  # archives
 LOOPS = "links that lead back"
 OUTSIDE = "pictures outside of classes"
 
