@@ -3,9 +3,9 @@
 A pickle can run any program when it is read, so that only arrays and plain values are admitted.
 """
 
-import io
 import pickle
-from typing import Any
+from collections.abc import Iterable
+from typing import IO, Any
 
 import numpy as np
 
@@ -32,14 +32,14 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-def unpickle(data: bytes, place: str) -> Any:
+def unpickle(file: IO[bytes], place: str) -> Any:
     """What a pickle holds, with text for the keys of dictionaries.
 
     Raises:
         DataError: it is damaged or holds something else than arrays and plain values; the message names the file.
     """
     try:
-        content = _Unpickler(io.BytesIO(data), encoding="latin1").load()
+        content = _Unpickler(file, encoding="latin1").load()
     except MemoryError:
         raise
     except Exception as error:  # a damaged pickle raises almost anything
@@ -55,15 +55,19 @@ def with_text(content: Any) -> Any:
     return {name.decode("latin1") if isinstance(name, bytes) else name: with_text(v) for name, v in content.items()}
 
 
-def unzip(data: bytes, place: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz; raises DataError where it is damaged or holds pickled objects."""
+def unzip(file: IO[bytes], place: str, wanted: Iterable[str]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz that are wanted, and nothing in place of others.
+
+    Raises:
+        DataError: it is damaged, or an array that is wanted holds pickled objects; the message names the file.
+    """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] if name in wanted else np.empty(0) for name in archive.files}
     except MemoryError:
         raise
     except Exception as error:  # as above
-        if "allow_pickle" in str(error) and data[:2] == b"PK":
+        if "Object arrays" in str(error):
             raise DataError(
                 f"{place}: holds arrays of objects, which can run any program when they are read. Save it again with "
                 "arrays of numbers: images [n, height, width, channel], labels [n]."

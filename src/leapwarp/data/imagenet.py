@@ -37,6 +37,7 @@ ARRAYS = (  # of one part each, for whose word {} stands
     *("mini-imagenet-cache-{}", "miniImageNet_category_split_{}", "few-shot-{}"),
     *("mini_imagenet_{}", "mini-imagenet-{}", "miniImageNet_{}", "{}"),
 )
+IMAGES, LABELS = ("image_data", "data", "images", "features"), ("class_dict", "labels", "targets")
 ENDINGS = (".pkl", ".pickle", ".npz")
 OFFICIAL_TINY = (500, 50)  # images of a class in train/ and in val/
 ANNOTATIONS = "val/val_annotations.txt"
@@ -298,9 +299,10 @@ def _arrays(lying: Listing, kind: Kind) -> Set | None:
     parts = {}
     for part, file in files.items():
         place = lying.where(file)
-        content = (caches.unzip if file.endswith(".npz") else caches.unpickle)(lying.read(file), place)
-        images = caches.take(content, ("image_data", "data", "images", "features"), place)
-        about = caches.take(content, ("class_dict", "labels", "targets"), place)
+        with lying.open(file) as stream:
+            wanted = (*IMAGES, *LABELS)
+            content = caches.unzip(stream, place, wanted) if file.endswith(".npz") else caches.unpickle(stream, place)
+        images, about = caches.take(content, IMAGES, place), caches.take(content, LABELS, place)
         rows = about if isinstance(about, dict) else _rows(caches.labels(about, place, part), images, place)
         parts[part] = _picked(images, rows, place)
     return Set(parts)
@@ -315,17 +317,19 @@ def _tiered(lying: Listing, kind: Kind) -> Set | None:
     parts = {}
     for part, file in images.items():
         about = lying.where(labels[part])
-        found = caches.unpickle(lying.read(labels[part]), about)
+        with lying.open(labels[part]) as stream:
+            found = caches.unpickle(stream, about)
         if isinstance(found, dict):
             names = found.get("label_specific_str")
             found = caches.take(found, ("label_specific", "labels", "label_specific_str"), about)
             if names is not None:  # of each class, with a number for each image; or of each image
                 found = names if len(names) == len(found) else [names[int(number)] for number in found]
         place = lying.where(file)
-        if file.endswith(".npz"):
-            content = caches.take(caches.unzip(lying.read(file), place), ("images",), place)
-        else:
-            content = caches.unpickle(lying.read(file), place)
+        with lying.open(file) as stream:
+            if file.endswith(".npz"):
+                content = caches.take(caches.unzip(stream, place, ("images",)), ("images",), place)
+            else:
+                content = caches.unpickle(stream, place)
         parts[part] = _picked(content, _rows(caches.labels(found, about, part), content, place), place)
     return Set(parts)
 

@@ -62,8 +62,8 @@ OFFICIAL = {  # sizes are those of torchvision, or those that HAT's paper gives
 STAND_INS = {"svhn": "chars74k"}  # taken where the set cannot be had and an .npz of the other name is there
 ALSO = {"notmnist": ("notMNIST", "notMNIST_small"), "traffic-signs": ("GTSRB", "gtsrb")}  # folders and zips
 NOTMNIST = 18_724
-"""Images of notMNIST as published: 18,726 files, of which two are empty. HAT's 16,853 + 1,873 count these two; its split
-was never published. All of them in our own split, every tenth of a class for tests, are the whole set."""
+"""Images of notMNIST as published: 18,726 files, of which two are empty. HAT's 16,853 + 1,873 count these two; its
+split was never published. All of them in our own split, every tenth of a class for tests, are the whole set."""
 TRAFFIC_SIGNS = 39_209  # training images in GTSRB's own archive, of which torchvision's has 26,640
 PARTS = ("train", "test")
 WORDS = {"train": ("train", "training"), "test": ("test", "testing")}
@@ -228,7 +228,8 @@ def fit(images: Tensor) -> Tensor:
 def read_npz(path: Path) -> Arrays:
     """The arrays of an .npz, checked and brought to 8 bits; raises DataError that names it."""
     try:
-        content = caches.unzip(path.read_bytes(), str(path))
+        with open(path, "rb") as file:
+            content = caches.unzip(file, str(path), {way for ways in KERAS.values() for way in ways})
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
     missing = [name for name, ways in KERAS.items() if not set(ways) & content.keys()]
@@ -263,22 +264,14 @@ def read_folder(path: Path, name: str | None = None) -> Arrays:
         DataError: an image is damaged, a class or a part is missing; the message names it.
     """
     lying = listing.of(path)
+    if name == "notmnist":
+        lying = _without_empty(lying)
     here, files = lying, None
     while here is not None and files is None:
         files = _split(here)
         here = listing.only_folder(here) if files is None else here
     if here is None or files is None:
         raise DataError(f"{path}: found no images to train on or none to test on, needed <class>/<image> in it.")
-    empty = (
-        [one for part in files.values() for each in part.values() for one in each if not here.read(one)]
-        if name == "notmnist"
-        else []
-    )
-    if len(empty) == 2:  # as published
-        for one in empty:
-            lying.passed[f"{one} (empty as published)"] += 1
-    else:
-        empty = []
     about = OFFICIAL.get(name or "")
     mode = {1: "L", 3: "RGB"}[len(about.mean)] if about else None
     classes = sorted({each for part in files.values() for each in part})
@@ -287,9 +280,8 @@ def read_folder(path: Path, name: str | None = None) -> Arrays:
     for label, one in enumerate(classes):
         for part in PARTS:
             for file in files[part].get(one, []):
-                if file not in empty:
-                    found[f"{part}_images"].append(_image(here, file, mode))
-                    found[f"{part}_labels"].append(label)
+                found[f"{part}_images"].append(_image(here, file, mode))
+                found[f"{part}_labels"].append(label)
     if not found["train_images"] or not found["test_images"]:
         raise DataError(f"{path}: found no images to train on or none to test on, needed <class>/<image> in it.")
     if len({image.shape[:2] for part in PARTS for image in found[f"{part}_images"]}) > 1:
@@ -301,6 +293,15 @@ def read_folder(path: Path, name: str | None = None) -> Arrays:
         found[f"{part}_images"] = [np.repeat(i, deepest // i.shape[2], 2) for i in images]
     listing.tell(lying)
     return {name: np.stack(v) if "images" in name else np.array(v, dtype=np.int64) for name, v in found.items()}
+
+
+def _without_empty(lying: Listing) -> Listing:
+    """notMNIST without its two empty files, which it is published with; a third would be damage."""
+    empty = [name for name in lying.files if listing.is_picture(name) and not lying.read(name)]
+    if len(empty) > 2:
+        return lying
+    lying.passed.update(f"{name} (empty, as two files of notMNIST are published)" for name in empty)
+    return lying._replace(files=[name for name in lying.files if name not in empty])
 
 
 Split = dict[str, dict[str, list[str]]]
@@ -338,31 +339,40 @@ def _within(lying: Listing, folder: str) -> dict[str, list[str]]:
 
 def _gtsrb(lying: Listing) -> Split | None:
     """GTSRB as its authors, torchvision and Kaggle pack it: the test images flat, with a CSV that has their ClassId."""
-    test_table = None
+    table, rows = "", []
     for name in [name for name in lying.files if name.lower().endswith(".csv") and "test" in name.lower()]:
         rows = tables.read(lying.read(name), lying.where(name))
         if rows and "classid" in rows[0] and {"filename", "path"} & rows[0].keys():
-            test_table = name, rows
-    if test_table is None:
+            table = name
+            break
+    if not table:
+        if any("final_test" in name.lower() for name in lying.folders):
+            raise DataError(
+                f"{lying.place}: found the test images of GTSRB and no GT-final_test.csv with their ClassId, needed "
+                "both. It is in GTSRB_Final_Test_GT.zip."
+            )
         return None
-    folders = [name for name in lying.folders if all(part.isdecimal() for part in name.split("/")[-1:])]
-    roots = sorted({name.rpartition("/")[0] for name in folders if "test" not in name.lower()})
+    numbered = [name for name in lying.folders if name.rpartition("/")[2].isdecimal() and "test" not in name.lower()]
+    roots = {name.rpartition("/")[0].casefold(): name.rpartition("/")[0] for name in sorted(numbered, reverse=True)}
     if len(roots) != 1:
         raise DataError(f"{lying.place}: found {len(roots)} folders with numbered classes to train on, needed one.")
-    train = _within(lying, roots[0])
-    train = {f"{int(name):05d}": each for name, each in train.items() if name.isdecimal()}
-    name, rows = test_table
-    files = [file for file in listing.pictures(lying) if not file.startswith(f"{roots[0]}/")]
-    by_name = {file.rpartition("/")[2]: file for file in files}
+    (root,) = roots.values()
+    train = {f"{int(name):05d}": each for name, each in _within(lying, root).items() if name.isdecimal()}
+    above = table.rpartition("/")[0]
+    there, by_name = set(lying.files), {}
+    for file in lying.files:
+        if listing.is_picture(file) and not file.startswith(f"{root}/"):
+            by_name[file.rpartition("/")[2]] = file
     test: dict[str, list[str]] = {}
     for row in rows:
-        file = (row.get("filename") or row.get("path") or "").replace("\\", "/").rpartition("/")[2]
-        label = row.get("classid", "")
-        if file not in by_name or not label.isdecimal():
+        given, label = (row.get("path") or row.get("filename") or "").replace("\\", "/"), row.get("classid", "")
+        beside = f"{above}/{given}".removeprefix("/")
+        file = beside if beside in there else by_name.get(given.rpartition("/")[2])
+        if file is None or not label.isdecimal():
             raise DataError(
-                f"{lying.where(name)}: names {file!r} of class {label!r}, needed an image beside it and a number."
+                f"{lying.where(table)}: names {given!r} of class {label!r}, needed an image that is there and a number."
             )
-        test.setdefault(f"{int(label):05d}", []).append(by_name[file])
+        test.setdefault(f"{int(label):05d}", []).append(file)
     return {"train": train, "test": test}
 
 

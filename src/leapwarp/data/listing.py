@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from leapwarp.data.pictures import EXTENSIONS, FIRST_FRAME
 from leapwarp.data.store import DataError
@@ -38,9 +38,21 @@ class Listing(NamedTuple):
     files: list[str]
     """sorted"""
     folders: list[str]
-    read: Callable[[str], bytes]
+    open: Callable[[str], IO[bytes]]
     passed: Counter[str]
     """what was passed over, by kind, and what else should be said"""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; raises DataError that names it."""
+        try:
+            with self.open(name) as file:
+                return file.read()
+        except DataError:
+            raise
+        except OSError as error:
+            raise DataError(f"{self.where(name)}: cannot be read ({error}).") from None
+        except BROKEN_ZIP as error:
+            raise DataError(f"{self.where(name)}: damaged in the zip ({error}). Get the zip again.") from None
 
     def where(self, name: str) -> str:
         return f"{self.place}/{name}" if name else self.place
@@ -96,9 +108,9 @@ def _of_folder(root: Path) -> Listing:
 
     walk(str(root), "", ())
 
-    def read(name: str) -> bytes:
+    def read(name: str) -> IO[bytes]:
         try:
-            return Path(files[name]).read_bytes()
+            return open(files[name], "rb")
         except OSError as error:
             raise DataError(f"{files[name]}: cannot be read ({error.strerror}).") from None
 
@@ -127,9 +139,9 @@ def _of_zip(path: Path) -> Listing:
         if not is_folder:
             files["/".join(parts)] = entry
 
-    def read(name: str) -> bytes:
+    def read(name: str) -> IO[bytes]:
         try:
-            return archive.read(files[name])
+            return archive.open(files[name])
         except BROKEN_ZIP as error:
             raise DataError(f"{path}/{name}: damaged in the zip ({error}). Get the zip again.") from None
 
@@ -140,7 +152,7 @@ def within(listing: Listing, folder: str) -> Listing:
     """The part of a listing that lies in one of its folders; what is passed over is counted in the whole."""
     start = f"{folder}/" if folder else ""
     cut = lambda names: [name.removeprefix(start) for name in names if name.startswith(start)]  # noqa: E731
-    read = lambda name: listing.read(start + name)  # noqa: E731
+    read = lambda name: listing.open(start + name)  # noqa: E731
     return Listing(listing.where(folder), cut(listing.files), cut(listing.folders), read, listing.passed)
 
 

@@ -168,12 +168,11 @@ def rows(pictures: Any, place: str) -> Callable[[int], Item]:
     if isinstance(pictures, np.ndarray) and pictures.dtype != object and pictures.ndim > 2:
         scale = _scaling_of([pictures], place) if pictures.size else scaling(pictures.dtype, 0, 0, place)
         return lambda number: _upright(scale(np.asarray(pictures[number])), place)
-    every = [_item(one, place) for one in pictures]
-    plain = [one for one in every if isinstance(one, np.ndarray)]
+    plain = [item for one in pictures if not isinstance(item := _item(one, place), bytes)]
     scale = _scaling_of(plain, place) if plain else None
 
     def one(number: int) -> Item:
-        item = every[number]
+        item = _item(pictures[number], place)
         return item if isinstance(item, bytes) else _upright(scale(item), place)  # type: ignore[misc]
 
     return one
