@@ -126,12 +126,22 @@ def read(path: Path, kind: Kind, size: int | None = None) -> Classes:
             names.append(name)
             classes.append(found.parts[part][name])
     images = np.empty((len(label), 3, size, size), np.uint8)
-    row = 0
+    row, twice = 0, []
     for one in classes:
+        seen: dict[int, str] = {}
         for number in range(one.count):
             images[row] = _pixels(one, number, size, lying.passed)
+            place = one.where(number)
+            first = seen.setdefault(hash(images[row].tobytes()), place)
+            twice += [f"{place} is {first}"] * (first is not place)
             row += 1
     listing.tell(lying)
+    if twice:
+        print(
+            f"{path}: {len(twice):,} images are the same as another of their class, so that a task may be asked for "
+            f"what it was shown: {twice[0]}",
+            flush=True,
+        )
     return build(torch.from_numpy(images), torch.tensor(label), names, split, found.source or kind.source)
 
 

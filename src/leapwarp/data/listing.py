@@ -97,6 +97,8 @@ def _of_folder(root: Path) -> Listing:
             own = name + composed(entry.name)
             if kind:
                 passed[kind] += 1
+            elif own.encode("utf-8", "replace") != os.fsencode(own):
+                raise DataError(f"{folder}: found the name {os.fsencode(entry.name)!r}, needed UTF-8. Rename it.")
             elif entry.is_dir():
                 walk(entry.path, f"{own}/", (*above, me))
             elif own in files:

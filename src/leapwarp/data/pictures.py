@@ -142,7 +142,7 @@ def scaling(dtype: np.dtype, low: Any, high: Any, what: str) -> Callable[[np.nda
         return lambda values: values.astype(np.uint8) * 255
     if dtype.kind in "iu" and low >= 0 and high <= 255:
         return lambda values: values.astype(np.uint8)
-    if dtype == np.uint16:
+    if dtype.kind == "u" and dtype.itemsize == 2:
         return _from_sixteen
     if dtype.kind == "f" and low >= -1e-6 and high <= 1 + 1e-6:  # rounding of float32; false where not a number
         return lambda values: np.rint(values.clip(0, 1).astype(np.float32) * 255).astype(np.uint8)
