@@ -146,7 +146,8 @@ def test_folder_and_zips_give_the_same(folder: Path):
     root = folder / "omniglot-py"
     assert omniglot.find(folder) == root
     assert omniglot.find(root) == root
-    assert omniglot.find(folder.parent) is None
+    assert omniglot.find(folder.parent) == root  # one folder deeper
+    assert omniglot.find(root / "images_background/Greek") is None
     unpacked = omniglot.read(root)
     assert unpacked.names == ["Greek", "Manipuri", "Tagalog"]
     assert unpacked.source == "omniglot"

@@ -80,6 +80,13 @@ def test_a_damaged_file_is_one_error_that_names_it(tmp_path, damage, message):
     assert "needed" in str(caught.value)
 
 
+def test_a_byte_order_mark_of_a_spreadsheet_is_no_damage(tmp_path):
+    path = tmp_path / "rows.csv"
+    rows.write(path, run())
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    pd.testing.assert_frame_equal(rows.read(path), run())
+
+
 def test_bytes_that_are_not_text_and_a_missing_file_are_named(tmp_path):
     path = tmp_path / "rows.csv"
     rows.write(path, run())

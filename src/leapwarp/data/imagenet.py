@@ -1,40 +1,46 @@
 """Subsets of ImageNet for few-shot learning: find them in the layouts that people have, check them, read them.
 
 mini-ImageNet (Vinyals et al., 2016, with the split of Ravi and Larochelle, 2017) and tiered-ImageNet (Ren et al., 2018)
-have no official archive. A set is a folder, or a zip of one, that holds one of
+have no official archive. A set is a folder, or a zip of one, that holds, itself or in the one folder in it, one of
 
     folders  train/, val/ and test/ with a folder of images for each class (a user's own data set is the same)
     csv      train.csv, val.csv and test.csv with the columns filename and label, and the images in images/
-    cache    mini-imagenet-cache-{train,val,test}.pkl: image_data [n, 84, 84, 3] and class_dict
-    split    miniImageNet_category_split_{train_phase_train,val,test}.pickle: data and labels
+    arrays   a pickle or .npz of each part by one of the names in ARRAYS, such as mini-imagenet-cache-train.pkl: images
+             (image_data, data, images or features) with class_dict (class -> rows) or labels (labels or targets)
     tiered   {train,val,test}_images_png.pkl (encoded images) or {train,val,test}_images.npz, and {...}_labels.pkl
+    tiny     the official tiny-imagenet-200: train/<class>/images/, val/ with val_annotations.txt, test/ without labels
 
-of which the last four cannot be in a zip. Images are squeezed to the size asked for, whatever their proportions.
+The official Tiny-ImageNet has all of its 200 classes in train/ and again in val/; its test images have no labels and
+are passed over. Of its classes, sorted by name, the first 16 of each 25 are for training, the next 4 for validation
+and the last 5 for tests: 128, 32 and 40, each with its 500 + 50 images. Where images are missing, rows call it
+tiny-imagenet-200-subset. Images are squeezed to the size asked for, whatever their proportions.
 """
 
-import csv
-import io
-import pickle
-import zipfile
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
+from leapwarp.data import caches, listing, pictures, tables
 from leapwarp.data.classes import PARTS, Classes, build
-from leapwarp.data.omniglot import BROKEN_PNG, BROKEN_ZIP
+from leapwarp.data.listing import Listing
 from leapwarp.data.store import DataError
 
 LICENCE = "ImageNet's terms: for non-commercial research and education, https://image-net.org"
 SIZE = 84  # pixels along a side (mini- and tiered-ImageNet as the few-shot literature uses them)
 WORDS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-# What zipfile and Pillow raise on damaged files, and what arrays of another kind or length than they should be lead to.
-BROKEN = (*BROKEN_ZIP, *BROKEN_PNG, TypeError, IndexError)
+ARRAYS = (  # of one part each, for whose word {} stands
+    *("mini-imagenet-cache-{}", "miniImageNet_category_split_{}", "few-shot-{}"),
+    *("mini_imagenet_{}", "mini-imagenet-{}", "miniImageNet_{}", "{}"),
+)
+IMAGES, LABELS = ("image_data", "data", "images", "features"), ("class_dict", "labels", "targets")
+ENDINGS = (".pkl", ".pickle", ".npz")
+OFFICIAL_TINY = (500, 50)  # images of a class in train/ and in val/
+ANNOTATIONS = "val/val_annotations.txt"
 
 
 class Kind(NamedTuple):
@@ -42,7 +48,7 @@ class Kind(NamedTuple):
 
     source: str
     folders: tuple[str, ...]
-    """names under which people keep it"""
+    """names under which people keep it, whatever the letter case, hyphens and underscores"""
     classes: tuple[int, int, int] | None = None
     """train, validation, test; None where any will do"""
     images: tuple[int, int] = (1, 1_000_000)
@@ -51,20 +57,10 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "mini": Kind(
-        "mini-imagenet", ("mini-imagenet", "mini_imagenet", "miniimagenet", "miniImageNet"), (64, 16, 20), (600, 600)
-    ),
-    "tiered": Kind(
-        "tiered-imagenet",
-        ("tiered-imagenet", "tiered_imagenet", "tieredimagenet", "tieredImageNet"),
-        (351, 97, 160),
-        (732, 1300),
-    ),
-    "tiny": Kind("tiny-imagenet", ("tiny-imagenet",), (128, 32, 40), size=64),  # 200 classes x 64 images of 64 x 64
+    "mini": Kind("mini-imagenet", ("mini-imagenet",), (64, 16, 20), (600, 600)),
+    "tiered": Kind("tiered-imagenet", ("tiered-imagenet",), (351, 97, 160), (732, 1300)),
+    "tiny": Kind("tiny-imagenet", ("tiny-imagenet", "tiny-imagenet-200"), (128, 32, 40), size=64),
 }
-
-Read = Callable[[int], "np.ndarray | bytes"]
-"""number of an image of a class -> its pixels [height, width, 3], or the bytes of its file"""
 
 
 class Found(NamedTuple):
@@ -73,24 +69,44 @@ class Found(NamedTuple):
     place: str
     """for messages"""
     count: int
-    read: Read
+    read: Callable[[int], pictures.Item]
+    """number of an image of the class -> its pixels, or the bytes of its file"""
+    where: Callable[[int], str]
+    """the place of such an image, for messages"""
 
 
-Listing = dict[str, dict[str, Found]]
-"""part -> name of a class -> its images"""
+class Set(NamedTuple):
+    parts: dict[str, dict[str, Found]]
+    """part -> name of a class -> its images"""
+    source: str | None = None
+    """what rows should call it, where the layout tells"""
+
+
+def plain(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "").replace(" ", "")
 
 
 def find(folder: Path, kind: Kind) -> Path | None:
-    """Where the set lies in `folder`, or None."""
+    """Where the set lies in `folder`, or None.
+
+    Raises:
+        DataError: it is there in an archive that is not read.
+    """
+    entries = sorted(folder.iterdir())
     for name in kind.folders:
-        for path in (folder / name, folder / f"{name}.zip"):
-            if path.exists():
-                return path
+        entries.sort(key=lambda path: path.name not in (name, f"{name}.zip"))
+        for ending in ("", ".zip"):
+            found = [path for path in entries if plain(path.name) == plain(name) + ending]
+            if found:
+                return found[0]
+    for path in entries:
+        if any(plain(path.name) == plain(name) + ending for name in kind.folders for ending in listing.UNREAD):
+            raise DataError(f"{path}: found an archive that is not read, needed a folder or a .zip. Unpack it.")
     return None
 
 
 def read(path: Path, kind: Kind, size: int | None = None) -> Classes:
-    """Read and check all of a set.
+    """Read and check all of a set; says in one line what was passed over.
 
     Args:
         size: pixels along a side; the kind's own where None.
@@ -99,27 +115,39 @@ def read(path: Path, kind: Kind, size: int | None = None) -> Classes:
         DataError: something is missing, damaged or not as many as it has to be; the message names it.
     """
     size = size or kind.size
-    listing = _list(path)
-    check(path, listing, kind)
+    lying = listing.of(path)
+    found = _layout(lying, kind)
+    check(path, found.parts, kind)
     names, label, split, classes = [], [], {}, []
     for part in PARTS:
-        split[part] = list(range(len(names), len(names) + len(listing[part])))
-        for name in sorted(listing[part]):
-            label += [len(names)] * listing[part][name].count
+        split[part] = list(range(len(names), len(names) + len(found.parts[part])))
+        for name in sorted(found.parts[part]):
+            label += [len(names)] * found.parts[part][name].count
             names.append(name)
-            classes.append(listing[part][name])
+            classes.append(found.parts[part][name])
     images = np.empty((len(label), 3, size, size), np.uint8)
-    row = 0
+    row, twice = 0, []
     for one in classes:
+        seen: dict[int, str] = {}
         for number in range(one.count):
-            images[row] = _pixels(one, number, size)
+            images[row] = _pixels(one, number, size, lying.passed)
+            place = one.where(number)
+            first = seen.setdefault(hash(images[row].tobytes()), place)
+            twice += [f"{place} is {first}"] * (first is not place)
             row += 1
-    return build(torch.from_numpy(images), torch.tensor(label), names, split, kind.source)
+    listing.tell(lying)
+    if twice:
+        print(
+            f"{path}: {len(twice):,} images are the same as another of their class, so that a task may be asked for "
+            f"what it was shown: {twice[0]}",
+            flush=True,
+        )
+    return build(torch.from_numpy(images), torch.tensor(label), names, split, found.source or kind.source)
 
 
-def check(path: Path, listing: Listing, kind: Kind) -> None:
+def check(path: Path, parts: dict[str, dict[str, Found]], kind: Kind) -> None:
     """Raise DataError unless classes and images are as many as the set has, and no class is in two parts."""
-    counts = tuple(len(listing[part]) for part in PARTS)
+    counts = tuple(len(parts[part]) for part in PARTS)
     if kind.classes and counts != kind.classes:
         found, needed = ("/".join(map(str, each)) for each in (counts, kind.classes))
         raise DataError(f"{path}: found {found} train/validation/test classes, {kind.source} has {needed}.")
@@ -127,219 +155,237 @@ def check(path: Path, listing: Listing, kind: Kind) -> None:
         raise DataError(
             f"{path}: found {'/'.join(map(str, counts))} train/validation/test classes, needed some of each."
         )
-    twice = [name for name, n in Counter(name for part in PARTS for name in listing[part]).items() if n > 1]
+    twice = [name for name, n in Counter(name for part in PARTS for name in parts[part]).items() if n > 1]
     if twice:
         raise DataError(f"{path}: {len(twice)} classes are in two parts of the split: {', '.join(twice[:3])}.")
+    listing.check_apart([name for part in PARTS for name in parts[part]], str(path))
     low, high = kind.images
     for part in PARTS:
-        for name, found in sorted(listing[part].items()):
+        for name, found in sorted(parts[part].items()):
             if not low <= found.count <= high:
                 needed = f"{low}" if low == high else f"{low} to {high}"
                 raise DataError(f"{found.place}: found {found.count} images of class {name}, needed {needed}.")
 
 
-def _list(path: Path) -> Listing:
-    """The set in whichever layout it is."""
-    if path.is_file():
-        return _list_zip(path)
-    for layout in (_list_csv, _list_cache, _list_split, _list_tiered, _list_folders):
-        listing = layout(path)
-        if listing is not None:
-            return listing
-    there = sorted(entry.name for entry in path.iterdir())[:10]
+class Incomplete(DataError):
+    """Some parts of a set are there and others are not."""
+
+
+def _layout(lying: Listing, kind: Kind) -> Set:
+    """The set in whichever layout it is, at the top or in the one folder there."""
+    here, incomplete = lying, None
+    while here is not None:
+        for layout in (_tiny, _csv, _arrays, _tiered, _folders):
+            try:
+                found = layout(here, kind)
+            except Incomplete as error:  # of this layout; the set may have another
+                incomplete = incomplete or error
+                continue
+            if found is not None:
+                return found
+        here = listing.only_folder(here)
+    if incomplete is not None:
+        raise incomplete
+    there = sorted({name.partition("/")[0] for name in (*lying.files, *lying.folders)})[:10]
     raise DataError(
-        f"{path}: needed train/, val/ and test/ with a folder for each class, or train.csv, val.csv, test.csv and "
-        f"images/, or one of the pickle caches; found {there}."
+        f"{lying.place}: needed train/, val/ and test/ with a folder for each class, or train.csv, val.csv, test.csv "
+        f"and images/, or one of the pickle caches; found {there}."
     )
 
 
-def _part_files(path: Path, pattern: str) -> dict[str, Path] | None:
-    """The file (or folder) of each part, `pattern` with its word for {}; None where a part has none."""
-    found = {}
-    for part, words in WORDS.items():
-        there = [path / pattern.format(word) for word in words if (path / pattern.format(word)).exists()]
-        if not there:
-            return None
-        found[part] = there[0]
+def _parts(lying: Listing, names: list[str], patterns: tuple[str, ...]) -> dict[str, str] | None:
+    """The file or folder of each part, of `names`: by the first of the patterns that all parts have.
+
+    None where no more than one has any; raises Incomplete where one part is missing beside the other two.
+    """
+    # `train_phase_train` is the training part of mini-ImageNet beside `val` and `test`.
+    exact = {name.casefold().replace("train_phase_train", "train"): name for name in names}
+    incomplete = None
+    for pattern in patterns:
+        ways = {part: [pattern.format(word).casefold() for word in words] for part, words in WORDS.items()}
+        found = {
+            part: exact[next(way for way in each if way in exact)]
+            for part, each in ways.items()
+            if set(each) & exact.keys()
+        }
+        lost = [part for part in WORDS if part not in found]
+        if not lost:
+            return found
+        if len(lost) == 1:
+            incomplete = incomplete or Incomplete(
+                f"{lying.place}: found {' and '.join(found.values())} and no {pattern.format(WORDS[lost[0]][0])}, "
+                "needed all three of train, val and test."
+            )
+    if incomplete:
+        raise incomplete
+    return None
+
+
+def _folders(lying: Listing, kind: Kind) -> Set | None:
+    folders = _parts(lying, listing.tops(lying), ("{}",))
+    if folders is None:
+        return None
+    return Set({part: _classes(listing.within(lying, folder)) for part, folder in folders.items()})
+
+
+def _classes(lying: Listing) -> dict[str, Found]:
+    return {name: _files(lying, files, lying.where(name)) for name, files in listing.classes(lying).items()}
+
+
+def _files(lying: Listing, files: list[str], place: str) -> Found:
+    return Found(place, len(files), lambda number: lying.read(files[number]), lambda number: lying.where(files[number]))
+
+
+def _tiny(lying: Listing, kind: Kind) -> Set | None:
+    """The official Tiny-ImageNet, also where val/ has been sorted into folders, as many programs do."""
+    train = listing.within(lying, "train")
+    sorted_out = kind is KINDS["tiny"] and set(listing.tops(train)) == set(listing.tops(listing.within(lying, "val")))
+    if not listing.tops(train) or not (ANNOTATIONS in lying.files or sorted_out):
+        return None
+    files = {name: [f"train/{file}" for file in each] for name, each in listing.classes(train).items()}
+    counts = [len(each) for each in files.values()]
+    there = set(lying.files)
+    if ANNOTATIONS in there:
+        for line in tables.text(lying.read(ANNOTATIONS), lying.where(ANNOTATIONS)).splitlines():
+            file, name = [*line.split("\t"), ""][:2]
+            ways = (f"val/images/{file}", f"val/{name}/{file}", f"val/{name}/images/{file}")
+            found = next((way for way in ways if way in there), None)
+            if line.strip() and (found is None or name not in files):
+                raise DataError(
+                    f"{lying.where(ANNOTATIONS)}: names {file!r} of class {name!r}, needed an image in val/images/ and "
+                    "a class of train/. Unpack the archive again."
+                )
+            if found is not None:
+                files[name].append(found)
+    else:
+        for name, each in listing.classes(listing.within(lying, "val")).items():
+            files[name] += [f"val/{file}" for file in each]
+    lying.passed["images of test/, which have no labels"] += sum(
+        name.startswith("test/") and listing.is_picture(name) for name in lying.files
+    )
+    whole = {(n, len(each) - n) for n, each in zip(counts, files.values(), strict=True)} == {OFFICIAL_TINY}
+    parts: dict[str, dict[str, Found]] = {part: {} for part in PARTS}
+    for place, name in enumerate(sorted(files)):
+        part = PARTS[(place % 25 >= 16) + (place % 25 >= 20)]
+        parts[part][name] = _files(lying, files[name], lying.where(f"train/{name}"))
+    return Set(parts, "tiny-imagenet-200" if whole and len(files) == 200 else "tiny-imagenet-200-subset")
+
+
+def _csv(lying: Listing, kind: Kind) -> Set | None:
+    files = _parts(lying, [name for name in lying.files if "/" not in name], ("{}.csv",))
+    if files is None:
+        return None
+    there, parts = set(lying.files), {}
+    for part, table in files.items():
+        place = lying.where(table)
+        rows = tables.read(lying.read(table), place)
+        wrong = next((row for row in rows if not (row.get("filename") and row.get("label"))), None)
+        if not rows or wrong:
+            raise DataError(f"{place}: needed rows with the columns filename and label, found {wrong or 'none'}.")
+        classes: dict[str, list[str]] = {}
+        for row in rows:
+            name, file = listing.composed(row["label"]), listing.composed(row["filename"]).replace("\\", "/")
+            ways = (f"{folder}{way}" for folder in ("images/", "") for way in (file, f"{name}/{file}"))
+            found = next((way for way in ways if way in there), None)
+            if found is None:
+                raise DataError(f"{place} names {file} of class {name}, which is neither in images/ nor beside it.")
+            classes.setdefault(name, []).append(found)
+        for name, each in classes.items():
+            twice = [file for file, n in Counter(each).items() if n > 1]
+            if twice:
+                raise DataError(f"{place}: names {twice[0]} of class {name} twice, needed each image once.")
+        parts[part] = {name: _files(lying, each, place) for name, each in classes.items()}
+    return Set(parts)
+
+
+def _arrays(lying: Listing, kind: Kind) -> Set | None:
+    files = _parts(
+        lying,
+        [name for name in lying.files if "/" not in name],
+        tuple(pattern + ending for pattern in ARRAYS for ending in ENDINGS),
+    )
+    if files is None:
+        return None
+    parts = {}
+    for part, file in files.items():
+        place = lying.where(file)
+        with lying.open(file) as stream:
+            wanted = (*IMAGES, *LABELS)
+            content = caches.unzip(stream, place, wanted) if file.endswith(".npz") else caches.unpickle(stream, place)
+        images, about = caches.take(content, IMAGES, place), caches.take(content, LABELS, place)
+        rows = about if isinstance(about, dict) else _rows(caches.labels(about, place, part), images, place)
+        parts[part] = _picked(images, rows, place)
+    return Set(parts)
+
+
+def _tiered(lying: Listing, kind: Kind) -> Set | None:
+    top = [name for name in lying.files if "/" not in name]
+    labels = _parts(lying, top, ("{}_labels.pkl",))
+    images = _parts(lying, top, ("{}_images_png.pkl", "{}_images.npz"))
+    if labels is None or images is None:
+        return None
+    parts = {}
+    for part, file in images.items():
+        about = lying.where(labels[part])
+        with lying.open(labels[part]) as stream:
+            found = caches.unpickle(stream, about)
+        if isinstance(found, dict):
+            names = found.get("label_specific_str")
+            found = caches.take(found, ("label_specific", "labels", "label_specific_str"), about)
+            if names is not None:  # of each class, with a number for each image; or of each image
+                found = names if len(names) == len(found) else [names[int(number)] for number in found]
+        place = lying.where(file)
+        with lying.open(file) as stream:
+            if file.endswith(".npz"):
+                content = caches.take(caches.unzip(stream, place, ("images",)), ("images",), place)
+            else:
+                content = caches.unpickle(stream, place)
+        parts[part] = _picked(content, _rows(caches.labels(found, about, part), content, place), place)
+    return Set(parts)
+
+
+def _rows(labels: list[str], images: Any, place: str) -> dict[str, list[int]]:
+    """The rows of each class."""
+    if not hasattr(images, "__len__") or len(images) != len(labels):
+        found = len(images) if hasattr(images, "__len__") else type(images).__name__
+        raise DataError(f"{place}: found {found} images and {len(labels)} labels.")
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(labels):
+        rows.setdefault(name, []).append(row)
+    return rows
+
+
+def _picked(images: Any, classes: dict[str, Any], place: str) -> dict[str, Found]:
+    """Classes of which each has some rows of images; raises DataError where a row is not there, or is there twice."""
+    if not hasattr(images, "__len__"):
+        raise DataError(f"{place}: needed images, found {type(images).__name__}.")
+    one, taken, found = pictures.rows(images, place), {}, {}
+    for name, given in classes.items():
+        try:
+            rows = [int(row) for row in given]
+        except (TypeError, ValueError):
+            raise DataError(f"{place}: class {name} has {given!r:.80}, needed numbers of images.") from None
+        for row in rows:
+            if not 0 <= row < len(images):
+                raise DataError(
+                    f"{place}: image number {row} of class {name} is missing, there are {len(images)}. It is damaged: "
+                    "get it again."
+                )
+            if row in taken:
+                raise DataError(f"{place}: image number {row} is in class {taken[row]} and again in {name}.")
+            taken[row] = name
+        found[str(name)] = Found(
+            place,
+            len(rows),
+            lambda number, rows=rows: one(rows[number]),
+            lambda number, rows=rows: f"{place}, image number {rows[number]}",
+        )
     return found
 
 
-def _list_folders(path: Path) -> Listing | None:
-    folders = _part_files(path, "{}")
-    if folders is None:
-        return None
-    return {
-        part: {
-            one.name: _files([file for file in sorted(one.rglob("*")) if file.suffix.lower() in EXTENSIONS], one)
-            for one in sorted(folder.iterdir())
-            if one.is_dir() and not one.name.startswith(".")
-        }
-        for part, folder in folders.items()
-    }
-
-
-def _files(files: list[Path], place: Path) -> Found:
-    return Found(str(place), len(files), lambda number: files[number].read_bytes())
-
-
-def _list_zip(path: Path) -> Listing:
-    """`[top/]train/<class>/...` in a zip, read without unpacking it."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except BROKEN as error:
-        raise DataError(f"{path}: truncated or damaged zip ({error}). Get the zip again.") from None
-    part_of = {word: part for part, words in WORDS.items() for word in words}
-    entries: dict[tuple[str, str], list[str]] = {}
-    for entry in archive.namelist():
-        parts = PurePosixPath(entry).parts
-        at = next((i for i, word in enumerate(parts[:-2]) if word in part_of), None)
-        if at is not None and entry.lower().endswith(EXTENSIONS) and not parts[-1].startswith("."):
-            entries.setdefault((part_of[parts[at]], parts[at + 1]), []).append(entry)
-    listing: Listing = {part: {} for part in PARTS}
-    for (part, name), files in entries.items():
-        listing[part][name] = _entries(archive, sorted(files), f"{path}/{part}/{name}")
-    return listing
-
-
-def _entries(archive: zipfile.ZipFile, files: list[str], place: str) -> Found:
-    return Found(place, len(files), lambda number: archive.read(files[number]))
-
-
-def _list_csv(path: Path) -> Listing | None:
-    tables = _part_files(path, "{}.csv")
-    if tables is None:
-        return None
-    listing: Listing = {}
-    for part, table in tables.items():
-        try:
-            with open(table, newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{table}: is no CSV ({error}).") from None
-        wrong = next((row for row in rows if not (row.get("filename") and row.get("label"))), None)
-        if not rows or wrong:
-            raise DataError(f"{table}: needed rows with the columns filename and label, found {wrong or 'none'}.")
-        files: dict[str, list[Path]] = {}
-        places = [path / "images", path]
-        for row in rows:
-            name, file = row["label"], row["filename"]
-            candidates = [place / way for place in places for way in (file, f"{name}/{file}")]
-            there = next((candidate for candidate in candidates if candidate.is_file()), None)
-            if there is None:
-                raise DataError(f"{table} names {file} of class {name}, which is neither in images/ nor beside it.")
-            files.setdefault(name, []).append(there)
-        listing[part] = {name: _files(paths, table) for name, paths in files.items()}
-    return listing
-
-
-def _list_cache(path: Path) -> Listing | None:
-    caches = _part_files(path, "mini-imagenet-cache-{}.pkl")
-    if caches is None:
-        return None
-    listing: Listing = {}
-    for part, file in caches.items():
-        content = _unpickle(file, ("image_data", "class_dict"))
-        listing[part] = {
-            str(name): _picked(content["image_data"], list(rows), file) for name, rows in content["class_dict"].items()
-        }
-    return listing
-
-
-def _list_split(path: Path) -> Listing | None:
-    first = {"train": "train_phase_train", "validation": "val", "test": "test"}
-    files = {part: path / f"miniImageNet_category_split_{word}.pickle" for part, word in first.items()}
-    if not all(file.is_file() for file in files.values()):
-        return None
-    listing: Listing = {}
-    for part, file in files.items():
-        content = _unpickle(file, ("data", "labels"))
-        listing[part] = _by_label(content["data"], content["labels"], part, file)
-    return listing
-
-
-def _list_tiered(path: Path) -> Listing | None:
-    labels = _part_files(path, "{}_labels.pkl")
-    images = _part_files(path, "{}_images_png.pkl") or _part_files(path, "{}_images.npz")
-    if labels is None or images is None:
-        return None
-    listing: Listing = {}
-    for part, file in images.items():
-        found = _unpickle(labels[part])
-        if isinstance(found, dict):
-            keys = ("label_specific", "labels", "label_specific_str")
-            key = next((key for key in keys if key in found), None)
-            if key is None:
-                raise DataError(f"{labels[part]}: needed one of {', '.join(keys)}, found {sorted(map(str, found))}.")
-            names, found = found.get("label_specific_str"), found[key]
-            if names is not None:  # of each class, with a number for each image; or of each image
-                found = names if len(names) == len(found) else [names[int(number)] for number in found]
-        if file.suffix == ".npz":
-            try:
-                with np.load(file, allow_pickle=False) as archive:
-                    pictures = archive["images"]
-            except (KeyError, *BROKEN) as error:
-                raise DataError(f"{file}: needed an array `images` ({error}).") from None
-        else:
-            pictures = _unpickle(file)
-        listing[part] = _by_label(pictures, found, part, file)
-    return listing
-
-
-def _by_label(pictures: Any, labels: Any, part: str, file: Path) -> dict[str, Found]:
-    """Images by the class that each has a label of; numbers count within a part, so that names take its own."""
-    if not (hasattr(pictures, "__len__") and hasattr(labels, "__len__")):
-        raise DataError(f"{file}: needed images and labels, found {type(pictures).__name__}, {type(labels).__name__}.")
-    if len(pictures) != len(labels):
-        raise DataError(f"{file}: found {len(pictures)} images and {len(labels)} labels.")
-    rows: dict[str, list[int]] = {}
-    for row, label in enumerate(labels):
-        name = label if isinstance(label, str) else f"{part}_{int(label):03d}"
-        rows.setdefault(name, []).append(row)
-    return {name: _picked(pictures, each, file) for name, each in rows.items()}
-
-
-def _picked(pictures: Any, rows: list[int], file: Path) -> Found:
-    def one(number: int) -> np.ndarray | bytes:
-        picture = np.asarray(pictures[rows[number]], dtype=np.uint8)
-        return picture if picture.ndim == 3 else picture.tobytes()  # an encoded image is a row of bytes
-
-    return Found(str(file), len(rows), one)
-
-
-ADMITTED = {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
-ADMITTED |= {"numpy.ndarray", "numpy.dtype", "_codecs.encode", "builtins.set", "collections.OrderedDict"}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Admits arrays and plain values only: a pickle can otherwise run any program when it is read."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in ADMITTED:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is neither an array nor a plain value")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-
-
-def _unpickle(file: Path, needed: tuple[str, ...] = ()) -> Any:
-    """What a pickle holds, written by Python 2 or 3; a dictionary with the keys `needed`, where they are given."""
-    try:
-        with open(file, "rb") as stream:
-            content = _Unpickler(stream, encoding="latin1").load()
-    except Exception as error:  # a damaged pickle raises almost anything
-        raise DataError(f"{file}: damaged, or not a cache of images ({error}).") from None
-    if needed and not (isinstance(content, dict) and set(needed) <= content.keys()):
-        there = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise DataError(f"{file}: needed {' and '.join(needed)}, found {there}.")
-    return content
-
-
-def _pixels(one: Found, number: int, size: int) -> np.ndarray:
+def _pixels(one: Found, number: int, size: int, notes: Counter[str]) -> np.ndarray:
     """One image. -> uint8 [3, size, size]"""
-    try:
-        content = one.read(number)
-        image = Image.open(io.BytesIO(content)) if isinstance(content, bytes) else Image.fromarray(content)
-        image = image.convert("RGB")
-        if image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.LANCZOS)
-    except BROKEN as error:
-        raise DataError(f"{one.place}: image number {number} is truncated or damaged ({error}).") from None
+    image = pictures.picture(one.read(number), one.where(number), "RGB", notes)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(image).transpose(2, 0, 1)

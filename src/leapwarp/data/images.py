@@ -1,15 +1,19 @@
 """Image data sets as tasks, for transfer between them: Leap's Multi-CV (appendix G).
 
-Each set is 32 x 32 with labels from 0, checked when it is read. A set comes from `<name>.npz` (arrays `train_images`,
-`train_labels`, `test_images` and `test_labels`, images uint8 [n, height, width, channels]), from a folder `<name>` of
-images by class, or from torchvision's download. What stands in for a set has a name of its own.
+Each set is 32 x 32 with labels from 0, checked when it is read. What stands in for a set has a name of its own. A set
+comes from torchvision's download, or from what lies in the data folder:
+
+    <name>.npz             train_images, train_labels, test_images and test_labels, or Keras' x_train, y_train, ...;
+                           images [n, height, width, channels] or [n, channels, height, width]
+    <name>/ or <name>.zip  train/<class>/ and test/<class>/ (or training/ and testing/); or <class>/, of which every
+                           tenth image is for tests
+    traffic-signs/         also as GTSRB has it: a folder for each class, and for the test images a CSV with ClassId
+    notmnist/              also as published (notMNIST_small), with its two empty files; see NOTMNIST
 """
 
 import json
 import os
 import socket
-import zipfile
-import zlib
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
@@ -21,7 +25,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from leapwarp.data import glyphs, store
+from leapwarp.data import caches, glyphs, listing, pictures, store, tables
+from leapwarp.data.listing import Listing
 from leapwarp.data.store import DataError
 from leapwarp.rng import generator
 
@@ -55,7 +60,18 @@ OFFICIAL = {  # sizes are those of torchvision, or those that HAT's paper gives
     "traffic-signs": Official(43, 26_640, 12_630, (0.3398, 0.3117, 0.3210), (0.2755, 0.2647, 0.2712), "GTSRB"),
 }
 STAND_INS = {"svhn": "chars74k"}  # taken where the set cannot be had and an .npz of the other name is there
+ALSO = {"notmnist": ("notMNIST", "notMNIST_small"), "traffic-signs": ("GTSRB", "gtsrb")}  # folders and zips
+NOTMNIST = 18_724
+"""Images of notMNIST as published: 18,726 files, of which two are empty. HAT's 16,853 + 1,873 count these two; its
+split was never published. All of them in our own split, every tenth of a class for tests, are the whole set."""
+TRAFFIC_SIGNS = 39_209  # training images in GTSRB's own archive, of which torchvision's has 26,640
 PARTS = ("train", "test")
+WORDS = {"train": ("train", "training"), "test": ("test", "testing")}
+KERAS = {
+    f"{part}_{what}": (f"{part}_{what}", f"{x}_{part}")
+    for part in PARTS
+    for what, x in (("images", "x"), ("labels", "y"))
+}
 SVHN_DIGITS = {  # images of the digits 0 to 9, whose unevenness tells a shift of the labels
     "train": (4_948, 13_861, 10_585, 8_497, 7_458, 6_882, 5_727, 5_595, 5_045, 4_659),
     "test": (1_744, 5_099, 4_149, 2_882, 2_523, 2_384, 1_977, 2_019, 1_660, 1_595),
@@ -170,10 +186,9 @@ def build(name: str, arrays: Arrays, origin: str) -> ImageSet:
     if about:
         counts = len(tensors["train_labels"]), len(tensors["test_labels"])
         if (classes, *counts) != (about.classes, about.n_train, about.n_test):
-            origin += (
-                f", a subset: {classes} classes with {counts[0]:,} + {counts[1]:,} images where the set has "
-                f"{about.classes} with {about.n_train:,} + {about.n_test:,}"
-            )
+            found = f"{classes} classes with {counts[0]:,} + {counts[1]:,} images where the set has"
+            whole = _whole(name, classes, counts)
+            origin += f", {whole or 'a subset'}: {found} {about.classes} with {about.n_train:,} + {about.n_test:,}"
         if name == "svhn" and classes == about.classes:
             unsure = [part for part in PARTS if not check_digits(part, arrays[f"{part}_labels"])]
             if unsure:
@@ -185,6 +200,15 @@ def build(name: str, arrays: Arrays, origin: str) -> ImageSet:
     if len(mean) != channels:
         raise DataError(f"{name}: found images of {channels} channels, the set has {len(mean)}.")
     return ImageSet(**tensors, classes=classes, mean=mean, std=std, origin=origin)
+
+
+def _whole(name: str, classes: int, counts: tuple[int, int]) -> str | None:
+    """Why a set counts as whole though it has not the counts of OFFICIAL; None where it does not."""
+    if name == "notmnist" and classes == 10 and sum(counts) == NOTMNIST:
+        return "whole, in our own split"
+    if name == "traffic-signs" and (classes, *counts) == (43, TRAFFIC_SIGNS, OFFICIAL[name].n_test):
+        return "whole, with the training images of GTSRB's own archive"
+    return None
 
 
 def fit(images: Tensor) -> Tensor:
@@ -202,31 +226,64 @@ def fit(images: Tensor) -> Tensor:
 
 
 def read_npz(path: Path) -> Arrays:
-    names = [f"{part}_{what}" for part in PARTS for what in ("images", "labels")]
+    """The arrays of an .npz, checked and brought to 8 bits; raises DataError that names it."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except KeyError as error:
-        raise DataError(f"{path}: lacks an array ({error.args[0]}), needed {', '.join(names)}.") from None
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: damaged ({str(error).splitlines()[0]}).") from None
+        with open(path, "rb") as file:
+            content = caches.unzip(file, str(path), {way for ways in KERAS.values() for way in ways})
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+    missing = [name for name, ways in KERAS.items() if not set(ways) & content.keys()]
+    if missing:
+        raise DataError(f"{path}: lacks the arrays {', '.join(missing)}; found {', '.join(sorted(content))}.")
+    arrays = {name: next(content[way] for way in ways if way in content) for name, ways in KERAS.items()}
+    for part in PARTS:
+        arrays[f"{part}_labels"] = _labels(arrays[f"{part}_labels"], f"{path}: {part}_labels")
+    # What a value means is decided by both parts, which one program wrote.
+    both = {arrays[f"{part}_images"].dtype for part in PARTS}
+    if len(both) > 1:
+        raise DataError(f"{path}: found images of {' and '.join(sorted(map(str, both)))}, needed one dtype.")
+    for part in PARTS:
+        arrays[f"{part}_images"] = pictures.stack(arrays[f"{part}_images"], f"{path}: {part}_images")
+    return arrays
 
 
-def read_folder(folder: Path) -> Arrays:
-    """Images by class, train/<class>/* and test/<class>/*; without these two, every tenth of a class is for test."""
-    given = all((folder / part).is_dir() for part in PARTS)
-    roots = [folder / part for part in PARTS] if given else [folder]
-    classes = sorted({entry.name for root in roots for entry in root.iterdir() if entry.is_dir()})
+def _labels(labels: np.ndarray, place: str) -> np.ndarray:
+    """int64 [n] of whole numbers, of whichever dtype, in one column or none."""
+    flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if flat.ndim != 1 or flat.dtype.kind not in "iuf" or not np.isfinite(flat).all() or (flat != np.floor(flat)).any():
+        raise DataError(
+            f"{place} are {labels.dtype} {list(labels.shape)}, needed whole numbers from 0, one for each image."
+        )
+    return flat.astype(np.int64)
+
+
+def read_folder(path: Path, name: str | None = None) -> Arrays:
+    """Images by class, of a folder or a zip, in one of the layouts above.
+
+    Raises:
+        DataError: an image is damaged, a class or a part is missing; the message names it.
+    """
+    lying = listing.of(path)
+    if name == "notmnist":
+        lying = _without_empty(lying)
+    here, files = lying, None
+    while here is not None and files is None:
+        files = _split(here)
+        here = listing.only_folder(here) if files is None else here
+    if here is None or files is None:
+        raise DataError(f"{path}: found no images to train on or none to test on, needed <class>/<image> in it.")
+    about = OFFICIAL.get(name or "")
+    mode = {1: "L", 3: "RGB"}[len(about.mean)] if about else None
+    classes = sorted({each for part in files.values() for each in part})
+    listing.check_apart(classes, here.place)
     found: dict[str, list[Any]] = {f"{part}_{what}": [] for part in PARTS for what in ("images", "labels")}
-    for label, name in enumerate(classes):
-        for root in roots:
-            files = sorted(path for path in (root / name).glob("*") if path.is_file() and path.name[0] != ".")
-            for number, path in enumerate(files):
-                part = root.name if given else PARTS[number % 10 == 9]
-                found[f"{part}_images"].append(_image(path))
+    for label, one in enumerate(classes):
+        for part in PARTS:
+            for file in files[part].get(one, []):
+                found[f"{part}_images"].append(_image(here, file, mode))
                 found[f"{part}_labels"].append(label)
     if not found["train_images"] or not found["test_images"]:
-        raise DataError(f"{folder}: found no images to train on or none to test on, needed <class>/<image> in it.")
+        raise DataError(f"{path}: found no images to train on or none to test on, needed <class>/<image> in it.")
     if len({image.shape[:2] for part in PARTS for image in found[f"{part}_images"]}) > 1:
         for part in PARTS:  # of several sizes, all of which are small
             found[f"{part}_images"] = [_fitted(image) for image in found[f"{part}_images"]]
@@ -234,7 +291,89 @@ def read_folder(folder: Path) -> Arrays:
     for part in PARTS:
         images = found[f"{part}_images"]
         found[f"{part}_images"] = [np.repeat(i, deepest // i.shape[2], 2) for i in images]
+    listing.tell(lying)
     return {name: np.stack(v) if "images" in name else np.array(v, dtype=np.int64) for name, v in found.items()}
+
+
+def _without_empty(lying: Listing) -> Listing:
+    """notMNIST without its two empty files, which it is published with; a third would be damage."""
+    empty = [name for name in lying.files if listing.is_picture(name) and not lying.read(name)]
+    if len(empty) > 2:
+        return lying
+    lying.passed.update(f"{name} (empty, as two files of notMNIST are published)" for name in empty)
+    return lying._replace(files=[name for name in lying.files if name not in empty])
+
+
+Split = dict[str, dict[str, list[str]]]
+"""part -> class -> names of its images"""
+
+
+def _split(lying: Listing) -> Split | None:
+    """Which images are to train and to test on; None where no layout fits."""
+    signs = _gtsrb(lying)
+    if signs is not None:
+        return signs
+    tops = {name.casefold(): name for name in listing.tops(lying)}
+    given = {part: tops[word] for part, words in WORDS.items() for word in words if word in tops}
+    if len(given) == 1:
+        there = next(iter(given.values()))
+        raise DataError(f"{lying.where(there)}: found no folder for the other part beside it, needed train/ and test/.")
+    if given:
+        return {part: _within(lying, folder) for part, folder in given.items()}
+    if not tops or listing.only_folder(lying) is not None:
+        return None
+    classes = listing.classes(lying)
+    return {
+        part: {
+            name: [one for n, one in enumerate(each) if (n % 10 == 9) == (part == "test")]
+            for name, each in classes.items()
+        }
+        for part in PARTS
+    }
+
+
+def _within(lying: Listing, folder: str) -> dict[str, list[str]]:
+    classes = listing.classes(listing.within(lying, folder))
+    return {name: [f"{folder}/{one}" for one in each] for name, each in classes.items()}
+
+
+def _gtsrb(lying: Listing) -> Split | None:
+    """GTSRB as its authors, torchvision and Kaggle pack it: the test images flat, with a CSV that has their ClassId."""
+    table, rows = "", []
+    for name in [name for name in lying.files if name.lower().endswith(".csv") and "test" in name.lower()]:
+        rows = tables.read(lying.read(name), lying.where(name))
+        if rows and "classid" in rows[0] and {"filename", "path"} & rows[0].keys():
+            table = name
+            break
+    if not table:
+        if any("final_test" in name.lower() for name in lying.folders):
+            raise DataError(
+                f"{lying.place}: found the test images of GTSRB and no GT-final_test.csv with their ClassId, needed "
+                "both. It is in GTSRB_Final_Test_GT.zip."
+            )
+        return None
+    numbered = [name for name in lying.folders if name.rpartition("/")[2].isdecimal() and "test" not in name.lower()]
+    roots = {name.rpartition("/")[0].casefold(): name.rpartition("/")[0] for name in sorted(numbered, reverse=True)}
+    if len(roots) != 1:
+        raise DataError(f"{lying.place}: found {len(roots)} folders with numbered classes to train on, needed one.")
+    (root,) = roots.values()
+    train = {f"{int(name):05d}": each for name, each in _within(lying, root).items() if name.isdecimal()}
+    above = table.rpartition("/")[0]
+    there, by_name = set(lying.files), {}
+    for file in lying.files:
+        if listing.is_picture(file) and not file.startswith(f"{root}/"):
+            by_name[file.rpartition("/")[2]] = file
+    test: dict[str, list[str]] = {}
+    for row in rows:
+        given, label = (row.get("path") or row.get("filename") or "").replace("\\", "/"), row.get("classid", "")
+        beside = f"{above}/{given}".removeprefix("/")
+        file = beside if beside in there else by_name.get(given.rpartition("/")[2])
+        if file is None or not label.isdecimal():
+            raise DataError(
+                f"{lying.where(table)}: names {given!r} of class {label!r}, needed an image that is there and a number."
+            )
+        test.setdefault(f"{int(label):05d}", []).append(file)
+    return {"train": train, "test": test}
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
@@ -242,12 +381,9 @@ def _fitted(image: np.ndarray) -> np.ndarray:
     return fit(torch.from_numpy(image.copy())[None])[0].permute(1, 2, 0).numpy()
 
 
-def _image(path: Path) -> np.ndarray:
-    try:
-        image = Image.open(path)
-        image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: no image or a damaged one ({error}).") from None
+def _image(lying: Listing, name: str, mode: str | None) -> np.ndarray:
+    """[height, width, 1 or 3], at most 32 along a side"""
+    image = pictures.decode(lying.read(name), lying.where(name), mode, lying.passed)
     if max(image.size) > SIZE:
         image = image.resize((SIZE, SIZE), Image.Resampling.BOX)
     array = np.asarray(image)
@@ -290,10 +426,18 @@ def find(name: str, folder: Path | None, fetch: Callable[[str], Arrays]) -> Imag
     Raises:
         DataError: it is damaged, or cannot be had; the message says why in one line.
     """
-    if folder and (folder / f"{name}.npz").is_file():
+    if not name or name in (".", "..") or os.path.basename(name) != name or not name.isprintable():
+        raise DataError(f"{name!r} is no name of a set: needed that of an .npz, a folder or a .zip in the data folder.")
+    if folder and os.path.lexists(folder / f"{name}.npz"):
         return build(name, read_npz(folder / f"{name}.npz"), f"{name}.npz")
-    if folder and (folder / name).is_dir():
-        return build(name, read_folder(folder / name), f"folder {name}")
+    ways = [way for one in (name, *ALSO.get(name, ())) for way in (one, f"{one}.zip")]
+    there = next((way for way in ways if folder and os.path.lexists(folder / way)), None)
+    if folder and there:
+        return build(name, read_folder(folder / there, name), f"folder {there}")
+    unread = [f"{one}{ending}" for one in (name, *ALSO.get(name, ())) for ending in listing.UNREAD]
+    found = next((way for way in unread if folder and (folder / way).exists()), None)
+    if folder and found:
+        raise DataError(f"{folder / found}: found an archive that is not read, needed a folder or a .zip. Unpack it.")
     if folder and name not in OFFICIAL:
         raise DataError(
             f"{name}: no {name}.npz or {name}/ in {folder}, and it is none of the paper's sets: {', '.join(OFFICIAL)}."

@@ -1,22 +1,23 @@
 """Omniglot (Lake et al., 2015): find it, check that all of it is there, read it.
 
 The layout is the one torchvision leaves, `omniglot-py/images_background/<alphabet>/<character>/<drawing>.png`
-and the same in `images_evaluation`; each of the two is a folder or a zip, which is read without unpacking it.
+and the same in `images_evaluation`; each of the two is a folder or a zip, which is read without unpacking it. Both may
+lie up to two folders deeper (a git clone of brendenlake/omniglot has them in `python/`), and the alphabets one folder
+deeper still (as Kaggle's archive has them).
 """
 
-import io
+import os
 import re
 import socket
-import zipfile
-import zlib
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
+from leapwarp.data import listing, pictures
 from leapwarp.data.alphabets import DRAWINGS, SIZE, Alphabets, build
 from leapwarp.data.store import DataError
 
@@ -26,11 +27,6 @@ CHARACTERS = 1623
 SIDE = 105
 LICENCE = "MIT, Brenden Lake, https://github.com/brendenlake/omniglot"
 NETWORK_SECONDS = 10  # without any answer, before the download is given up
-
-PNG_END = b"IEND\xaeB`\x82"
-# What zipfile raises on damaged archives; the fifth is for a compression or version field that makes no sense.
-BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError)
-BROKEN_PNG = (OSError, SyntaxError, ValueError, EOFError, zlib.error)  # what Pillow raises on damaged files
 
 
 class Part(NamedTuple):
@@ -42,11 +38,28 @@ class Part(NamedTuple):
 
 
 def find(folder: Path) -> Path | None:
-    """The folder that should hold the two parts: `folder/omniglot-py`, or `folder`; None if neither."""
-    if (folder / "omniglot-py").is_dir():
+    """The folder that should hold the two parts: `folder/omniglot-py`, or the first of `folder` and of those up to two
+    deeper that has one of them; None if there is none."""
+    if os.path.lexists(folder / "omniglot-py"):
         return folder / "omniglot-py"
-    is_there = any((folder / part).is_dir() or (folder / f"{part}.zip").is_file() for part in PARTS)
-    return folder if is_there else None
+    here = [folder]
+    for _ in range(3):
+        found = next((each for each in here if any(has(each, part) for part in PARTS)), None)
+        if found is not None:
+            return found
+        here = [inside for each in here for inside in _folders(each)]
+    return None
+
+
+def has(folder: Path, part: str) -> bool:
+    return any(os.path.lexists(folder / name) for name in (part, f"{part}.zip"))
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(each for each in folder.iterdir() if each.is_dir() and not listing.left_by(each.name))
+    except OSError:  # of another, which is none of ours
+        return []
 
 
 def download(folder: Path) -> Path:
@@ -91,51 +104,25 @@ def _open(root: Path, part: str) -> Part:
 
     Where both are there the zip is read: an interrupted unpacking leaves half a folder beside a whole zip.
     """
-    if (root / f"{part}.zip").is_file():
-        return _open_zip(root / f"{part}.zip", part)
-    if (root / part).is_dir():
-        return _open_folder(root / part)
-    raise DataError(f"{root}: found neither {part}/ nor {part}.zip, Omniglot needs {' and '.join(PARTS)}.")
-
-
-def _open_folder(folder: Path) -> Part:
-    characters = {}
-    for alphabet in _listing(folder):
-        for character in _listing(alphabet):
-            drawings = sorted(file.name for file in character.glob("*.png") if not file.name.startswith("."))
-            characters[f"{alphabet.name}/{character.name}"] = drawings
-
-    def read(name: str) -> bytes:
-        try:
-            return (folder / name).read_bytes()
-        except OSError as error:
-            raise DataError(f"{folder / name}: cannot be read ({error.strerror}).") from None
-
-    return Part(str(folder), characters, read)
-
-
-def _listing(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _open_zip(path: Path, part: str) -> Part:
-    try:
-        archive = zipfile.ZipFile(path)
-    except BROKEN_ZIP as error:
-        raise DataError(f"{path}: truncated or damaged zip ({error}). Get the zip again.") from None
-    characters: dict[str, list[str]] = {}
-    for entry in archive.namelist():
-        parts = PurePosixPath(entry).parts  # images_background/Greek/character01/0394_01.png
-        if len(parts) == 4 and parts[0] == part and entry.endswith(".png") and not parts[3].startswith("."):
-            characters.setdefault(f"{parts[1]}/{parts[2]}", []).append(parts[3])
-
-    def read(name: str) -> bytes:
-        try:
-            return archive.read(f"{part}/{name}")
-        except BROKEN_ZIP as error:
-            raise DataError(f"{path}/{part}/{name}: damaged in the zip ({error}). Get the zip again.") from None
-
-    return Part(f"{path}/{part}", {name: sorted(drawings) for name, drawings in characters.items()}, read)
+    path = next((path for path in (root / f"{part}.zip", root / part) if os.path.lexists(path)), None)
+    if path is None:
+        there = sorted(entry.name for entry in root.iterdir())[:10] if root.is_dir() else "no folder"
+        raise DataError(
+            f"{root}: found neither {part}/ nor {part}.zip, Omniglot needs {' and '.join(PARTS)}; found {there}."
+        )
+    found = listing.of(path)
+    deeper = listing.only_folder(found)
+    if deeper is not None and any(name.count("/") == 2 for name in deeper.folders) | (listing.tops(found) == [part]):
+        found = deeper
+    characters: dict[str, list[str]] = {name: [] for name in found.folders if name.count("/") == 1}
+    for file in listing.pictures(found):
+        character, _, drawing = file.rpartition("/")
+        if character.count("/") == 1 and drawing.lower().endswith(".png"):
+            characters.setdefault(character, []).append(drawing)
+        else:
+            found.passed["pictures elsewhere than in <alphabet>/<character>/"] += 1
+    listing.tell(found)
+    return Part(found.place, characters, found.read)
 
 
 def _check(root: Path, parts: list[Part]) -> None:
@@ -197,20 +184,11 @@ def _number(name: str) -> int:
 def _ink(part: Part, name: str) -> np.ndarray:
     """One drawing, ink 255 on background 0. -> uint8 [28, 28]"""
     path = f"{part.name}/{name}"
-    data = part.read(name)
-    try:
-        Image.open(io.BytesIO(data)).verify()  # the checksum of every chunk, which load() skips
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        if not data.endswith(PNG_END):
-            raise EOFError("its last bytes are not the end of a PNG")
-    except BROKEN_PNG as error:
-        raise DataError(f"{path}: truncated or damaged PNG of {len(data)} bytes ({error}).") from None
+    image = pictures.decode(part.read(name), path, "L")
     if image.size != (SIDE, SIDE):
         raise DataError(f"{path}: found an image of {image.width} x {image.height}, needed {SIDE} x {SIDE}.")
     # Grey before resizing: Pillow resizes 1-bit images by NEAREST whatever the filter, which loses thin
     # strokes (it is what the authors' code got). LANCZOS is the filter they asked for; of Pillow's filters it
     # keeps the strokes, here under a pixel wide, darkest. BOX would cover 3 or 4 pixels by turns, as 105 / 28
     # is not whole.
-    grey = image.convert("L").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    return 255 - np.asarray(grey)
+    return 255 - np.asarray(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS))

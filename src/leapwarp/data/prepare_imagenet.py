@@ -4,9 +4,9 @@
 
 On `auto` it takes the first it finds in the folder of --dir or, where that is not given, of the environment variable
 LEAPWARP_DATA: the set itself (mini-imagenet/ or tiered-imagenet/, see leapwarp.data.imagenet for the layouts);
-tiny-imagenet.zip or tiny-imagenet/; textures, with a warning. None of them is downloaded. A set that is there but
-damaged or incomplete is an error and never a reason to go on with other data. A folder as source is a data set of
-your own, train/, val/ and test/ with a folder of images for each class.
+tiny-imagenet or the official tiny-imagenet-200, a folder or a zip; textures, with a warning. None of them is
+downloaded. A set that is there but damaged or incomplete is an error and never a reason to go on with other data. A
+folder as source is a data set of your own, train/, val/ and test/ with a folder of images for each class.
 
 Tiny-ImageNet takes 15 seconds, textures 3. tiered-ImageNet is 779,165 images, 16.5 GB at 84 pixels, and needs twice
 that memory while it is written; runs map the file and need no more than they touch.
@@ -24,7 +24,10 @@ from leapwarp.data.imagenet import KINDS, Kind
 from leapwarp.data.prepare import BAR, VARIABLE
 from leapwarp.data.store import DataError
 
-RESERVED = ("omniglot", "glyphs", "textures", "simulated", "multicv", "atari")  # what other data are called
+RESERVED = (  # what other data are called
+    *("omniglot", "glyphs", "textures", "simulated", "multicv", "multicv-subsets", "glyph-sets", "atari"),
+    "tiny-imagenet-200-subset",
+)
 
 
 def prepare(which: str, source: str, folder: str | None, size: int | None = None) -> tuple[Classes, str, str]:
@@ -45,10 +48,10 @@ def prepare(which: str, source: str, folder: str | None, size: int | None = None
         path = Path(source).expanduser()
         if not path.exists():
             raise DataError(f"--source is {source}: needed auto, real, tiny, textures or a folder, which is not there.")
-        own = next((kind for kind in KINDS.values() if path.stem in kind.folders), Kind(path.stem, ()))
-        if path.stem in RESERVED:
-            raise DataError(f"--source is {source}: rows would say {path.stem}, which it is not. Rename the folder.")
-        return imagenet.read(path, own, size), "of the folder's owner", f"your own data set in {path}"
+        name = name_of(path)
+        own = next((kind for kind in KINDS.values() if imagenet.plain(name) in map(imagenet.plain, kind.folders)), None)
+        found = imagenet.read(path, own or Kind(name, ()), size)
+        return found, "of the folder's owner", f"your own data set in {path}, which rows call {found.source}"
     name, value = ("--dir", folder) if folder else (VARIABLE, os.environ.get(VARIABLE))
     tried = f"no folder given (neither --dir nor {VARIABLE})"
     wanted = {"auto": (which, "tiny"), "real": (which,), "tiny": ("tiny",)}[source]
@@ -59,12 +62,28 @@ def prepare(which: str, source: str, folder: str | None, size: int | None = None
         for kind in (KINDS[one] for one in wanted):
             path = imagenet.find(root, kind)
             if path is not None:
-                return imagenet.read(path, kind, size), imagenet.LICENCE, f"{kind.source} from {path}"
+                found = imagenet.read(path, kind, size)
+                return found, imagenet.LICENCE, f"{found.source} from {path}"
         tried = f"{name} is {value}, with neither " + " nor ".join(KINDS[one].folders[0] for one in wanted) + " in it"
     if source != "auto":
         raise DataError(f"{KINDS[wanted[0]].source} was asked for and not found: {tried}.")
     print(_warning(which, tried), file=sys.stderr, flush=True)
     return textures.make(), textures.LICENCE, "textures, the procedural stand-in, because there are no photographs"
+
+
+def name_of(path: Path) -> str:
+    """What rows call a data set of a user's: its folder, as it is really called, or its zip without the ending.
+
+    Raises:
+        DataError: it has no name, or that of other data.
+    """
+    name = os.path.basename(os.path.abspath(path))
+    name = name.removesuffix(".zip") if path.is_file() else name
+    if not name.strip() or not name.isprintable():
+        raise DataError(f"--source is {path}: rows would call the data {name!r}. Put them into a folder with a name.")
+    if name.casefold() in RESERVED:
+        raise DataError(f"--source is {path}: rows would say {name}, which it is not. Rename the folder.")
+    return name
 
 
 def _warning(which: str, tried: str) -> str:

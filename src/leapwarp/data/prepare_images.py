@@ -29,6 +29,9 @@ def prepare(source: str, names: Sequence[str], folder: Path | None, download: Pa
     """
     if source == "glyphs":
         return images.glyph_sets(), images.GLYPHS
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"--sets has {twice[0]} twice, needed each set once.")
     sets, fetch = {}, partial(images.download, folder=download)
     for name in names:
         try:
@@ -36,7 +39,7 @@ def prepare(source: str, names: Sequence[str], folder: Path | None, download: Pa
         except Missing as reason:
             print(f"prepare_images: {name} is left out: {reason}", flush=True)
             other = images.STAND_INS.get(name)
-            if other and folder and (folder / f"{other}.npz").is_file():
+            if other and folder and os.path.lexists(folder / f"{other}.npz"):
                 sets[other] = images.find(other, folder, fetch)
                 print(f"prepare_images: {other} is taken beside the others; it is not {name}", flush=True)
     if len(sets) < images.FEWEST:

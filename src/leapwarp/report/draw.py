@@ -1,7 +1,7 @@
 """What the figures share: panels with a heading and a caption, lines with their spread over seeds, legends, files."""
 
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from leapwarp.catalogue import Look
 from leapwarp.files import atomic
@@ -180,8 +182,39 @@ def dots(
     ]
 
 
+def legible(text: str, known: Set[int]) -> str:
+    """The text with characters that a font does not have (its `known` do) by their numbers, such as U+9CE5."""
+    parts = (c if ord(c) in known or c.isspace() else f" U+{ord(c):04X} " for c in text)
+    return "".join(parts).replace("  ", " ").strip() if any(ord(c) not in known for c in text) else text
+
+
+def make_legible(figure: Figure) -> None:
+    """Write characters that the font does not have by their numbers: they would be empty boxes, all alike."""
+    changed = set()
+
+    def shown(label: Text) -> str:
+        text = label.get_text()
+        if text.isascii():
+            return text
+        made = legible(text, get_font(findfont(label.get_fontproperties())).get_charmap().keys())
+        changed.update({text.strip()} - {made})
+        return made
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        ticks = axis.get_majorticklabels()
+        texts = [shown(label) for label in ticks]
+        if texts != [label.get_text() for label in ticks]:  # drawing sets their texts anew
+            axis.set_ticks(axis.get_majorticklocs(), texts)
+    for label in figure.findobj(Text):
+        assert isinstance(label, Text)
+        label.set_text(shown(label))
+    for text in sorted(changed):
+        print(f"figure: the font lacks characters of {text!r}, which are shown by their numbers", flush=True)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG and, beside it, a PDF atomically, the same bytes for the same rows."""
+    make_legible(figure)
     for ending, nothing in (
         ("png", {"Software": None}),
         ("pdf", {"CreationDate": None, "Creator": None, "Producer": None}),

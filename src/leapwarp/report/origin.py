@@ -33,6 +33,10 @@ SOURCES = {
     "tiered-imagenet": "tiered-ImageNet",
     "tiny-imagenet": "a subset of Tiny-ImageNet, other classes and smaller images than the paper's: the numbers cannot "
     "be compared with its",
+    "tiny-imagenet-200": "Tiny-ImageNet as published, with a split of our own of its 200 classes, which have smaller "
+    "images than the paper's: the numbers cannot be compared with its",
+    "tiny-imagenet-200-subset": "Tiny-ImageNet in the published layout with some of its images missing, and with a "
+    "split of our own: the numbers cannot be compared with the paper's",
     "textures": "a procedural stand-in, not ImageNet: the numbers cannot be compared with the paper's",
 }
 

@@ -7,6 +7,7 @@ A per-run value leaves `task` empty; a summary leaves `step` empty. Files appear
 reading a file gives back exactly the values that were written. Nothing here imports torch.
 """
 
+import codecs
 import io
 import json
 import os
@@ -107,7 +108,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     """The rows of a CSV that `write` made; raises ValueError naming the file if it is missing or damaged."""
     advice = "Delete the file and run its rule again."
     try:
-        text = Path(path).read_bytes()
+        text = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)  # which spreadsheets write
     except FileNotFoundError:
         raise ValueError(f"{path}: found no such file, needed a CSV of result rows.") from None
     header = text.partition(b"\n")[0].decode("utf-8", "replace").strip()

@@ -1,0 +1,239 @@
+"""What a folder or a zip of pictures holds, without what systems and editors leave in it.
+
+Every reader of folders goes through here. Links are followed, except those that lead back to a folder they lie in.
+Names are in Unicode's composed form, as macOS writes the same name in another way than others. What is passed over is
+counted by kind, and `tell` says it in one line.
+"""
+
+import os
+import unicodedata
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from leapwarp.data.pictures import EXTENSIONS, FIRST_FRAME
+from leapwarp.data.store import DataError
+
+# What zipfile raises on damaged archives; the last three are for a field that makes no sense, and for a password.
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, RuntimeError)
+LEFT = (  # in any letter case: by macOS, Windows, Linux, Synology, QNAP, editors, Python
+    *("._*", ".*", "__macosx", "icon\r", "thumbs.db", "ehthumbs*.db", "desktop.ini", "*zone.identifier"),
+    *("$recycle.bin", "system volume information", "lost+found", "@eadir", "@tmp", "@recycle", "#recycle"),
+    *("#snapshot", "~$*", "*~", "#*#", "*.swp", "*.swo", "__pycache__"),
+)
+UNREAD = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".hdf5", ".h5")  # archives
+LOOPS = "links that lead back"
+OUTSIDE = "pictures outside of classes"
+
+
+class Listing(NamedTuple):
+    """Files by their names from the top of a folder or zip, such as `train/n01/3.png`."""
+
+    place: str
+    """for messages"""
+    files: list[str]
+    """sorted"""
+    folders: list[str]
+    open: Callable[[str], IO[bytes]]
+    passed: Counter[str]
+    """what was passed over, by kind, and what else should be said"""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; raises DataError that names it."""
+        try:
+            with self.open(name) as file:
+                return file.read()
+        except DataError:
+            raise
+        except OSError as error:
+            raise DataError(f"{self.where(name)}: cannot be read ({error}).") from None
+        except BROKEN_ZIP as error:
+            raise DataError(f"{self.where(name)}: damaged in the zip ({error}). Get the zip again.") from None
+
+    def where(self, name: str) -> str:
+        return f"{self.place}/{name}" if name else self.place
+
+
+def composed(name: str) -> str:
+    """The name in Unicode's composed form."""
+    return unicodedata.normalize("NFC", name)
+
+
+def left_by(name: str) -> str | None:
+    """The pattern of LEFT that a file's or folder's own name is of, or None."""
+    folded = name.casefold()
+    found = next((pattern for pattern in LEFT if fnmatchcase(folded, pattern)), None)
+    return name if found == ".*" else found
+
+
+def of(path: Path) -> Listing:
+    """What lies in a folder or a zip; raises DataError where it cannot be read."""
+    return _of_zip(path) if path.is_file() else _of_folder(path)
+
+
+def _of_folder(root: Path) -> Listing:
+    files: dict[str, str] = {}
+    folders: list[str] = []
+    passed: Counter[str] = Counter()
+
+    def walk(folder: str, name: str, above: tuple[tuple[int, int], ...]) -> None:
+        try:
+            about = os.stat(folder)
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be read ({error.strerror}).") from None
+        me = (about.st_dev, about.st_ino)
+        if me in above:
+            passed[LOOPS] += 1
+            return
+        if name:
+            folders.append(name[:-1])
+        for entry in entries:
+            kind = left_by(entry.name)
+            own = name + composed(entry.name)
+            if kind:
+                passed[kind] += 1
+            elif own.encode("utf-8", "replace") != os.fsencode(own):
+                raise DataError(f"{folder}: found the name {os.fsencode(entry.name)!r}, needed UTF-8. Rename it.")
+            elif entry.is_dir():
+                walk(entry.path, f"{own}/", (*above, me))
+            elif own in files:
+                raise DataError(f"{entry.path}: there are two of this name, which differ in Unicode's normal form.")
+            elif entry.is_file() or entry.is_symlink():  # a link that leads nowhere is an error when it is read
+                files[own] = entry.path
+            else:
+                passed["things that are no files"] += 1
+
+    walk(str(root), "", ())
+
+    def read(name: str) -> IO[bytes]:
+        try:
+            return open(files[name], "rb")
+        except OSError as error:
+            raise DataError(f"{files[name]}: cannot be read ({error.strerror}).") from None
+
+    return Listing(str(root), sorted(files), sorted(folders), read, passed)
+
+
+def _of_zip(path: Path) -> Listing:
+    try:
+        archive = zipfile.ZipFile(path)
+    except BROKEN_ZIP as error:
+        raise DataError(f"{path}: truncated or damaged zip ({error}). Get the zip again.") from None
+    files: dict[str, str] = {}
+    folders: set[str] = set()
+    passed: Counter[str] = Counter()
+    left: set[str] = set()
+    for entry in archive.namelist():
+        parts = [composed(part) for part in entry.replace("\\", "/").split("/") if part]
+        at = next((i for i, part in enumerate(parts) if left_by(part)), None)
+        if at is not None:  # once for a folder, whatever it holds
+            name = "/".join(parts[: at + 1])
+            passed[str(left_by(parts[at]))] += name not in left
+            left.add(name)
+            continue
+        is_folder = entry.endswith(("/", "\\"))
+        folders.update("/".join(parts[:end]) for end in range(1, len(parts) + is_folder))
+        if not is_folder:
+            files["/".join(parts)] = entry
+
+    def read(name: str) -> IO[bytes]:
+        try:
+            return archive.open(files[name])
+        except BROKEN_ZIP as error:
+            raise DataError(f"{path}/{name}: damaged in the zip ({error}). Get the zip again.") from None
+
+    return Listing(str(path), sorted(files), sorted(folders), read, passed)
+
+
+def within(listing: Listing, folder: str) -> Listing:
+    """The part of a listing that lies in one of its folders; what is passed over is counted in the whole."""
+    start = f"{folder}/" if folder else ""
+    cut = lambda names: [name.removeprefix(start) for name in names if name.startswith(start)]  # noqa: E731
+    read = lambda name: listing.open(start + name)  # noqa: E731
+    return Listing(listing.where(folder), cut(listing.files), cut(listing.folders), read, listing.passed)
+
+
+def tops(listing: Listing) -> list[str]:
+    """The folders that lie at the top."""
+    return [name for name in listing.folders if "/" not in name]
+
+
+def only_folder(listing: Listing) -> Listing | None:
+    """The listing of the one folder at the top, if there is one and it has folders in it: one unpacks such archives."""
+    found = tops(listing)
+    if len(found) != 1 or any(is_picture(name) for name in listing.files if "/" not in name):
+        return None
+    inside = within(listing, found[0])
+    return inside if inside.folders or inside.files else None
+
+
+def is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def pictures(listing: Listing) -> list[str]:
+    """The files of a listing that are pictures by their names; others are counted."""
+    found = []
+    for name in listing.files:
+        if is_picture(name):
+            found.append(name)
+        else:
+            listing.passed[os.path.splitext(name)[1].lower() or "without an extension"] += 1
+    return found
+
+
+def classes(listing: Listing) -> dict[str, list[str]]:
+    """The pictures of each class, which is a folder at the top, whatever folders are in it.
+
+    Raises:
+        DataError: a class without pictures, or two classes whose names differ in letter case only.
+    """
+    found: dict[str, list[str]] = {name: [] for name in tops(listing)}
+    before = listing.passed.copy()
+    for name in pictures(listing):
+        top, _, rest = name.partition("/")
+        if rest:
+            found[top].append(name)
+        else:
+            listing.passed[OUTSIDE] += 1
+    empty = [name for name, files in found.items() if not files]
+    if empty:
+        there = said(listing.passed - before)
+        raise DataError(
+            f"{listing.where(empty[0])}: found 0 images of class {empty[0]}{f' ({there} passed over)' if there else ''}"
+            f"{f', and so of {len(empty) - 1} more classes' if len(empty) > 1 else ''}; needed at least 1. Fill the "
+            "folder or delete it."
+        )
+    check_apart(found, listing.place)
+    return found
+
+
+def check_apart(names: Iterable[str], place: str) -> None:
+    """Raise DataError where two names are one on systems that do not tell letter case or forms of Unicode apart."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(composed(composed(name).casefold()), name)
+        if other is not name:
+            raise DataError(
+                f"{place}: found two classes called {other} and {name}, which on many systems are one. Rename or join "
+                "them."
+            )
+
+
+def said(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {kind!r}" for kind, count in sorted(counts.items()) if count > 0)
+
+
+def tell(listing: Listing) -> None:
+    """Say in one line what was passed over, if anything was."""
+    frames = listing.passed.pop(FIRST_FRAME, 0)
+    over = said(listing.passed)
+    parts = [f"passed over {over}"] * bool(over) + [f"{frames:,} pictures {FIRST_FRAME}"] * bool(frames)
+    if parts:
+        print(f"{listing.place}: {'; '.join(parts)}", flush=True)
+    listing.passed.clear()

@@ -1,0 +1,32 @@
+"""CSV files as spreadsheets and other programs write them: with a byte order mark, with commas, semicolons or tabs."""
+
+import codecs
+import csv
+import io
+
+from leapwarp.data.store import DataError
+
+SEPARATORS = ",;\t"
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def text(data: bytes, place: str) -> str:
+    """UTF-8, or what a byte order mark says; raises DataError that names the file where it is neither."""
+    coding = next((coding for mark, coding in MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(coding)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: is no CSV ({error}). Save it as UTF-8.") from None
+
+
+def read(data: bytes, place: str) -> list[dict[str, str]]:
+    """The rows below the header, by its names in lower case; raises DataError where it is no CSV."""
+    content = text(data, place)
+    header = content.partition("\n")[0]
+    separator = max(SEPARATORS, key=header.count)
+    try:
+        lines = [line for line in csv.reader(io.StringIO(content, newline=""), delimiter=separator) if line]
+    except csv.Error as error:
+        raise DataError(f"{place}: is no CSV ({error}).") from None
+    names = [name.strip().lower() for name in lines[0]] if lines else []
+    return [dict(zip(names, map(str.strip, line), strict=False)) for line in lines[1:]]
