@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
@@ -50,7 +51,7 @@ def panels(
     **options,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with heading and caption, and its panels row by row."""
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.07))  # inches between panels
     axes = list(figure.subplots(n_rows, n_columns, squeeze=False, **options).flat)
     title(figure, heading, caption(frame, spread))
     return figure, axes

@@ -236,7 +236,7 @@ def surfaces_curves(frame: pd.DataFrame, *_) -> Figure:
         ]
         axes.set_title("the formula as " + ("peaks" if other else "printed"), fontsize=9)
         axes.set_xlabel("gradient steps")
-    panels[0].set_ylabel("mean gap to the lowest point of the domain [0 to 1]")
+    panels[0].set_ylabel("mean gap to the lowest\npoint of the domain [0 to 1]")
     panels[0].set_ylim(bottom=0)
     draw.legend(figure, handles)
     return figure
@@ -247,8 +247,8 @@ def surfaces_sweep(frame: pd.DataFrame, *_) -> Figure:
     figure, panels = draw.panels(frame, "Random surfaces: the sign of the result", (11.0, 4.2), n_columns=3)
     labels = {
         "below": "area of gaps below gradient descent's\n(above 0: the warp helps)",
-        "left": "runs that end outside the domain [%]",
-        "reached": "starts that the warp can reach [%]",
+        "left": "runs that end\noutside the domain [%]",
+        "reached": "starts that\nthe warp can reach [%]",
     }
     found = sweep(frame)
     for axes, (column, label) in zip(panels, labels.items(), strict=True):

@@ -75,8 +75,8 @@ def theorem1(frame: pd.DataFrame, *_) -> Figure:
     options = {"n_columns": 4, "width_ratios": [1.6, 1, 1, 1], "spread": spread}
     figure, panels = draw.panels(frame, heading, (13.2, 4.4), **options)
     draw.legend(figure, _paths(panels[0], frame, rates))
-    _dots(panels[1], frame, "rises", rates, "meta-steps with a longer path than before")
-    _dots(panels[2], frame, "criterion_broken", rates, "meta-steps whose frozen objective rose")
+    _dots(panels[1], frame, "rises", rates, "meta-steps with\na longer path than before")
+    _dots(panels[2], frame, "criterion_broken", rates, "meta-steps whose\nfrozen objective rose")
     basins = [*rates, *({"many_basins"} & set(frame["method"]))]
     _dots(panels[3], frame, "limit_distance", basins, "limit points moved, at most")
     return figure
