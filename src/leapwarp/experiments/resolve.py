@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(text)
             return
         with atomic(options.out) as path:
-            path.write_text(text + "\n")
+            path.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def rows_of(about: Experiment, path: Path) -> pd.DataFrame:
 def gather(options: argparse.Namespace) -> None:
     frame = rows.gather(options.csv)
     with atomic(options.origins) as path:
-        path.write_text(json.dumps(rows.origins(options.csv), indent=1) + "\n")
+        path.write_text(json.dumps(rows.origins(options.csv), indent=1) + "\n", encoding="utf-8")
     rows.write(options.out, frame)
     print(f"{options.out}: {len(frame)} rows of {len(options.csv)} files")
 

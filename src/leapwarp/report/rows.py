@@ -141,7 +141,7 @@ def origins(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
     found = []
     for path in [Path(path).with_suffix(".json") for path in paths]:
         try:
-            found += json.loads(path.read_text())
+            found += json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{path}: found no readable provenance ({error}), needed what the run wrote beside its CSV. "
