@@ -86,7 +86,7 @@ def said(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         name = f"{error.filename}: " if error.filename else ""
         return f"{name}{error.strerror}. {_ADVICE.get(error.errno, 'Needed this to work.')}"
-    if isinstance(error, ValueError | FloatingPointError | OSError) and _is_ours(error):
+    if is_told(error):
         return text
     traceback.print_exception(error)
     frame = traceback.extract_tb(error.__traceback__)[-1:]
@@ -97,8 +97,10 @@ def said(error: BaseException) -> str:
     )
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Whether code of this package raised it, whose messages say what is needed."""
+def is_told(error: BaseException) -> bool:
+    """Whether code of this package raised it as an error that says what is needed."""
+    if not isinstance(error, ValueError | FloatingPointError | OSError):
+        return False
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
