@@ -39,7 +39,7 @@ def run(method, n_tasks, seed, accuracies, *, steps=4, experiment="omniglot_warp
 # ---------------------------------------------------------------- of every experiment
 
 # What a run at smoke leaves: metrics, names and number of tasks, number of steps (0: a summary), and methods
-# ("trained": those that are; else all whose names begin so).
+# ("trained": those that are; "!layers": all but that; else all whose names begin so).
 _OMNIGLOT = [
     ("accuracy auc mean_loss steps", "alphabet", 2, 0, ""),
     ("adapt_seconds step_seconds", "", 1, 0, ""),
@@ -67,8 +67,8 @@ MEASURED = {
     "warp_ablation": [*_OMNIGLOT, *_WARPS],
     "natural_gradient": [*_OMNIGLOT, *_KFAC, *_WARPS, (" ".join(_SIDES), "alphabet", 2, 0, "warp_leap")],
     "jacobian": [
-        ("rho", "alphabet", 2, 2, "rate_"),
-        ("rho_5 rho_20 rho_growth rho_late_growth", "alphabet", 2, 0, "rate_"),
+        ("rho", "alphabet", 2, 2, "!layers"),
+        ("rho_5 rho_20 rho_growth rho_late_growth", "alphabet", 2, 0, "!layers"),
         (" ".join(f"rho.{name}" for name in _LAYERS), "alphabet", 2, 2, "layers"),
         ("rho_spread_5 rho_spread_20", "alphabet", 2, 0, "layers"),
     ],
@@ -146,7 +146,7 @@ def whole(experiment, seeds=(0, 1)):
         for seed, count in product(seeds, counts):
             records = []
             for metrics, task, n, steps, who in MEASURED[experiment]:
-                if method.trains if who == "trained" else name.startswith(who):
+                if {"trained": method.trains, "!layers": name != "layers"}.get(who, name.startswith(who)):
                     tasks = [f"{task}{k + 1}" if n > 1 else task for k in range(n)]
                     at = range(1, steps + 1) if steps else [None]
                     for metric, each, step in product(metrics.split(), tasks, at):

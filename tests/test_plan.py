@@ -120,7 +120,7 @@ def test_sizes_that_may_decide_more_come_first(tmp_path):
         (
             ["abuot"],
             "x",
-            "unknown key 'abuot' (value 'x'). Allowed here: about, decides, search_with_all, search_used, first_seed, experiments.",
+            "unknown key 'abuot' (value 'x'). Allowed here: about, decides, search_with_all, search_used, first_seed,",
         ),
         (["decides"], "all", "'decides' is 'all'. Allowed: nothing, orders or everything."),
         (
@@ -128,7 +128,11 @@ def test_sizes_that_may_decide_more_come_first(tmp_path):
             2,
             "unknown key 'experiments.maze.sedes' (value 2). Allowed here: n_tasks, seeds,",
         ),
-        (["experiments", "maze", "seeds"], 0, "'experiments.maze.seeds' is 0. Allowed: a whole number from 1 to 10000."),
+        (
+            ["experiments", "maze", "seeds"],
+            0,
+            "'experiments.maze.seeds' is 0. Allowed: a whole number from 1 to 10000.",
+        ),
         (
             ["experiments", "maze", "n_tasks"],
             [3],

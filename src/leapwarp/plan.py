@@ -405,29 +405,38 @@ def trials(jobs: Jobs, method: str) -> list[str]:
 # ---------------------------------------------------------------- settings
 
 
-def departures_file(path: Path, wheres: Sequence[str], cache: Path) -> Path:
+def departures_file(path: Path, wheres: Sequence[str], cache: Path, papers: Path | None = None) -> Path:
     """Where the folder `cache` keeps what `departures` finds for this version of the size and of the code."""
     folders = [catalogue.FOLDER.parent, *(Path(where) for where in wheres if "/" in where)]
     found = [file for folder in folders for kind in ("py", "yaml") for file in sorted(folder.rglob(f"[!.]*.{kind}"))]
     files = [file for file in found if file.is_file()]  # editors leave links to nowhere
     digest = hashlib.sha256(json.dumps(list(wheres)).encode())
-    for file in [path, *files]:
+    printed = [file for file in sorted(papers.glob("[!.]*")) if file.is_file()] if papers else []
+    for file in [path, *files, *printed]:
         digest.update(f"{file.name} {file.stat().st_size}".encode() + file.read_bytes())
     return cache / f"{path.stem}-{digest.hexdigest()[:16]}.json"
 
 
-def departures(path: Path, wheres: Sequence[str], cache: Path) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+def departures(
+    path: Path, wheres: Sequence[str], cache: Path, papers: Path | None = None
+) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """What a size makes of every method's settings: experiment -> method -> {"train": ..., "evaluate": ...}.
 
     They follow from the size and from the code, whose settings need torch to be read: another process does that, once
     for each version of these files, and what it finds is kept in the folder `cache`.
 
+    Args:
+        papers: the folder of the papers' claims and numbers: what tables, figures and verdicts need is asked there too,
+            before anything runs.
+
     Raises:
-        ValueError: a setting that there is not, or a value that it cannot have.
+        ValueError: a setting that there is not, or a value that it cannot have; or something that the report lacks.
     """
-    kept = departures_file(path, wheres, cache)
+    kept = departures_file(path, wheres, cache, papers)
     if not kept.is_file():
         command = [sys.executable, "-m", "leapwarp.experiments", "settings", str(path), "--out", str(kept)]
+        if papers:
+            command += ["--papers", str(papers)]
         made = subprocess.run(
             [*command, "--experiments", *wheres], capture_output=True, encoding="utf-8", errors="replace"
         )

@@ -25,7 +25,8 @@ def planned(size):
     """The jobs of every experiment at a size, and the settings of their methods."""
     path = SIZE_FILE if size == SIZE else plan.size_path(size, SIZES)
     jobs = plan.jobs(config, path)
-    return jobs, plan.departures(path, [each.where for each in jobs.values()], Path(".snakemake/leapwarp"))
+    wheres = [each.where for each in jobs.values()]
+    return jobs, plan.departures(path, wheres, Path(".snakemake/leapwarp"), CHECKOUT / "paper")
 
 
 try:
@@ -192,8 +193,13 @@ def searched(wildcards):
     """Searches that were made on their own, and when: the page shows them, and is made anew where one is."""
     if searches_with_all(wildcards.size):
         return []
-    made = Path(f"results/{wildcards.size}/search").glob("*/*/winner.yaml")
-    return sorted(f"{path.parent.as_posix()} {path.stat().st_mtime:.0f}" for path in made)
+    named = [
+        (jobs.about.name, name) for jobs in planned(wildcards.size)[0].values() for name in jobs.about.methods
+    ]
+    made = [
+        Path(f"results/{wildcards.size}/search") / name / method / "winner.yaml" for name, method in named
+    ]
+    return sorted(f"{path.parent.as_posix()} {path.stat().st_mtime:.0f}" for path in made if path.is_file())
 
 
 def paper_numbers(about):

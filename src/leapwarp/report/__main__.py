@@ -54,11 +54,14 @@ def or_gap(about: Experiment, frame: pd.DataFrame, make: Callable[[], Any], gap:
     A subset of methods is a user's good right, and what it leaves out must not cost the rest of the page. Where all
     methods were run, and where report.py itself says what is wrong, an error stays one.
     """
+    ran = set(frame["method"])
+    missing = [each.look.name for name, each in about.methods.items() if each.default and name not in ran]
+    if not missing:
+        return make()
     try:
         return make()
     except (LookupError, TypeError, ValueError) as error:
-        missing = [method.look.name for name, method in about.methods.items() if name not in set(frame["method"])]
-        if not missing or is_told(error):
+        if is_told(error):
             raise
         traceback.print_exception(error)  # into the log
         return gap(f"Cannot be made of these methods alone. Not run: {', '.join(missing)}.")

@@ -107,7 +107,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     """The rows of a CSV that `write` made; raises ValueError naming the file if it is missing or damaged."""
     advice = "Delete the file and run its rule again."
     try:
-        text = Path(path).read_bytes()
+        text = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")  # as Excel saves it
     except FileNotFoundError:
         raise ValueError(f"{path}: found no such file, needed a CSV of result rows.") from None
     header = text.partition(b"\n")[0].decode("utf-8", "replace").strip()

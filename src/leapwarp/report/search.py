@@ -177,7 +177,10 @@ def found(path: Path, runs: Sequence[Run]) -> tuple[Document, list[Run]]:
     here, best = path.parent, read_yaml(path, "the winner of a search")
     if not (here / "trials.csv").exists():
         raise ValueError(f"{here}: found a winner without trials.csv, needed both. Run `snakemake search`.")
-    trials = [run for file in sorted((here / "trials").glob("*.json")) for run in origin.read(file)]
+    files = [
+        file for file in sorted((here / "trials").glob("*.json")) if file.stem.isdecimal()
+    ]  # no copies of a user's
+    trials = [run for file in files for run in origin.read(file)]
     more = [("Its settings are", use(best, runs))]
     if trials:
         made = origin.provenance(trials)

@@ -254,6 +254,10 @@ def surfaces_sweep(frame: pd.DataFrame, *_) -> Figure:
         "reached": "starts that the warp can reach [%]",
     }
     found = sweep(frame)
+    if found.loc[found["method"].isin(warped(frame))].empty:
+        for axes in panels:
+            draw.empty(axes, "no warp was run")
+        return figure
     for axes, (column, label) in zip(panels, labels.items(), strict=True):
         for method, look in warped(frame).items():
             mine = found.loc[found["method"] == method].groupby("rate")[column].agg(["mean", "std"]).reset_index()
