@@ -20,7 +20,7 @@ _MISREAD = (
 _EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")  # 1e-3, which YAML 1.1 takes for text
 
 
-class _Loader(LOADER):
+class _Loader(LOADER):  # type: ignore
     """YAML in which 1e-3 is a number."""
 
 

@@ -1,12 +1,15 @@
 """Any methods that config.yaml may name end in tables, figures and verdicts, with gaps where something was not run."""
 
+import shutil
+
 import made_up
 import pandas as pd
 import pytest
 from calls import REPO
 from told import drawn
 
-from leapwarp import catalogue
+from leapwarp import catalogue, plan
+from leapwarp.experiments import resolve
 from leapwarp.report import __main__ as command
 from leapwarp.report import claims, document
 from leapwarp.report.quantities import quantities, quantity
@@ -71,3 +74,20 @@ def test_what_cannot_be_made_of_some_methods_is_a_gap_that_says_why(monkeypatch,
     monkeypatch.setattr(report, "geometry", lambda frame, *_: frame.loc[frame["method"] == ""].iloc[0])
     with pytest.raises(IndexError):  # of all methods it is a fault
         drawn(pd.concat(found.values(), ignore_index=True))
+
+
+def test_what_the_report_needs_is_asked_before_anything_runs(tmp_path, monkeypatch):
+    size = plan.read_size(REPO / "workflow/sizes/smoke.yaml", ["few_shot"])
+    papers = shutil.copytree(REPO / "paper", tmp_path / "paper")
+    resolve.check_report(size, papers)
+    (papers / "warpgrad.csv").rename(papers / "away.csv")
+    with pytest.raises(ValueError, match="warpgrad.csv: found no such file"):
+        resolve.check_report(size, papers)
+    (papers / "away.csv").rename(papers / "warpgrad.csv")
+    with (papers / "claims.yaml").open("a") as file:
+        file.write("costs: {}\n")
+    with pytest.raises(ValueError, match="the key 'costs' is there twice"):
+        resolve.check_report(size, papers)
+    monkeypatch.delattr(catalogue.find("few_shot").module("report"), "few_shot_curves")
+    with pytest.raises(ValueError, match="has no function few_shot_curves, which it needs"):
+        resolve.check_report(size, papers)

@@ -12,7 +12,7 @@ from leapwarp.catalogue import Look
 from leapwarp.report import draw, looks
 from leapwarp.report.document import Document, Text
 from leapwarp.report.quantities import Quantity, percent
-from leapwarp.report.select import each, end, smoothed
+from leapwarp.report.select import each, end, of_most_tasks, smoothed
 from leapwarp.report.stats import summary
 from leapwarp.report.table import summaries, summary_table
 
@@ -67,7 +67,8 @@ def too_close(lines: pd.DataFrame, experiment: str) -> str:
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line a configuration and quantity."""
+    """One line a configuration and quantity, at the largest number of tasks that was run."""
+    frame, _ = of_most_tasks(frame)
     experiment, lines, level = looks.experiment(frame), summaries(frame, SHOWN), median_end(frame, "meta_loss")
     measured = frame.loc[frame["metric"] == "meta_loss", "step"].dropna()
     n_steps = int(measured.max()) + 1 if len(measured) else 0  # none where nothing is meta-trained
@@ -106,6 +107,7 @@ def with_legend(figure: Figure, _: object, shown: dict[str, Look]) -> Figure:
 
 
 def leap_ablation(frame: pd.DataFrame, *_) -> Figure:
+    frame, _ = of_most_tasks(frame)
     smooth, metrics = smoothed(frame, "meta_loss"), {"meta_loss": ("mean task training loss [nats]", 1.0)}
     heading = f"{catalogue.find(looks.experiment(frame)).title}: meta-training"
     return with_legend(
@@ -114,6 +116,7 @@ def leap_ablation(frame: pd.DataFrame, *_) -> Figure:
 
 
 def leap_ablation_heldout(frame: pd.DataFrame, *_) -> Figure:
+    frame, _ = of_most_tasks(frame)
     metrics = {"heldout_accuracy": ("held-out accuracy [%]", 100.0), "train_loss": ("training-batch loss [nats]", 1.0)}
     heading = f"{catalogue.find(looks.experiment(frame)).title}: learning held-out tasks"
     x_label = "gradient steps on a held-out task"
