@@ -88,9 +88,10 @@ def _work_out_settings(words):
     config = yaml.safe_load(Path("config.yaml").read_text())
     path = plan.read_config(config, SIZES)
     wheres = [jobs.where for jobs in plan.jobs(config, path).values()]
-    kept = plan.departures_file(path, wheres, Path(".snakemake/leapwarp"))
+    papers = Path(os.path.relpath(REPO)) / "paper"
+    kept = plan.departures_file(path, wheres, Path(".snakemake/leapwarp"), papers)
     if not kept.exists():
-        resolve.main([str(path), "--experiments", *wheres, "--out", str(kept)])
+        resolve.main([str(path), "--experiments", *wheres, "--papers", str(papers), "--out", str(kept)])
 
 
 def edit(path, change):

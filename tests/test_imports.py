@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "src" / "leapwarp"
 # Each part may import itself and those before it.
-PLAIN = ["check", "catalogue", "plan", "files"]  # what Snakemake's own process needs
+PLAIN = ["environment", "machine", "check", "catalogue", "plan", "files"]  # what Snakemake's own process needs
 LIBRARY = [
     "host",
     "interrupt",
@@ -21,7 +21,7 @@ LIBRARY = [
 ]
 LIBRARY += ["fit", "evaluate", "jacobian", "geometry", "fronts"]
 ALLOWED = {name: {*PLAIN[: place + 1]} for place, name in enumerate(PLAIN)}
-ALLOWED |= {name: {"files", *LIBRARY[: place + 1]} for place, name in enumerate(LIBRARY)}
+ALLOWED |= {name: {"environment", "files", *LIBRARY[: place + 1]} for place, name in enumerate(LIBRARY)}
 ALLOWED |= {
     "models": {"trees", "problem", "models"},
     "data": {"files", "rng", "data"},

@@ -128,7 +128,11 @@ def test_sizes_that_may_decide_more_come_first(tmp_path):
             2,
             "unknown key 'experiments.maze.sedes' (value 2). Allowed here: n_tasks, seeds,",
         ),
-        (["experiments", "maze", "seeds"], 0, "'experiments.maze.seeds' is 0. Allowed: a whole number of at least 1."),
+        (
+            ["experiments", "maze", "seeds"],
+            0,
+            "'experiments.maze.seeds' is 0. Allowed: a whole number from 1 to 10000.",
+        ),
         (
             ["experiments", "maze", "n_tasks"],
             [3],

@@ -1,22 +1,94 @@
 """Files of settings that a user edits: read, held against a schema, refused in one line. Nothing here imports torch."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import jsonschema.validators
 import yaml
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 
+# What YAML 1.1 reads otherwise than most people mean it: 010 as 8, 12:30 as 750, 2026-11-27 as a date.
+_MISREAD = (
+    (re.compile(r"[-+]?0[0-7_]+$"), "int", "an octal number"),
+    (re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$"), "", "a number to the base of 60"),
+    (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"), "timestamp", "a date"),
+    (re.compile(r"[-+]?\.(inf|nan)$", re.IGNORECASE), "float", "a number that is not finite"),
+)
+_EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")  # 1e-3, which YAML 1.1 takes for text
+
+
+class _Loader(LOADER):  # type: ignore
+    """YAML in which 1e-3 is a number."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+
 
 def read_yaml(path: Path, needed: str) -> Any:
-    """What a YAML file holds; raises ValueError where there is none, with `needed` saying what should be there."""
+    """What a YAML file holds, where it can be read in one way only.
+
+    Args:
+        needed: what should be there, for the message.
+
+    Raises:
+        ValueError: no such file, no YAML, a key that is there twice, or a value that YAML takes for something else than
+            it looks like; in one line, with the lines of the file.
+    """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), LOADER)
+        text = path.read_text(encoding="utf-8-sig")
+        _check_nodes(yaml.compose(text, _Loader), str(path))
+        return yaml.load(text, _Loader)
     except FileNotFoundError:
         raise ValueError(f"{path}: found no such file, needed {needed}.") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())[:200]}).") from None
+
+
+def _check_nodes(node: yaml.Node | None, what: str, seen: set[int] | None = None) -> None:
+    """Raise ValueError at the first key that stands twice in a mapping, or scalar that is not what it looks like."""
+    seen = set() if seen is None else seen
+    if node is None or id(node) in seen:  # what an alias names was looked at where it stands
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        _check_keys(node, what)
+        for _, value in node.value:
+            _check_nodes(value, what, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_nodes(value, what, seen)
+    elif isinstance(node, yaml.ScalarNode) and not node.style:  # without quotes
+        text, line = node.value, node.start_mark.line + 1
+        for pattern, tag, taken_for in _MISREAD:
+            if pattern.match(text) and node.tag.endswith(tag):
+                needed = f'Needed a number in usual digits, or text in quotes: "{text}"'
+                raise ValueError(f"{what}, line {line}: YAML takes {text} for {taken_for}. {needed}.")
+
+
+def _check_keys(node: yaml.MappingNode, what: str) -> None:
+    first: dict[str, int] = {}
+    for key, _ in node.value:
+        name, line = str(key.value)[:80], key.start_mark.line + 1
+        if not key.tag.endswith((":str", ":merge")):
+            raise ValueError(f'{what}, line {line}: YAML does not take the key {name} for text: write "{name}".')
+        if name in first:
+            both = f"in lines {first[name]} and {line}" if line != first[name] else f"in line {line}"
+            raise ValueError(f"{what}: the key {name!r} is there twice, {both}: keep one.")
+        first[name] = line
+
+
+def _is_whole(_: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# 3.0 is no whole number: range(3.0) is an error.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole),
+)
 
 
 def check(value: Any, schema: dict[str, Any], what: str) -> None:
@@ -26,7 +98,7 @@ def check(value: Any, schema: dict[str, Any], what: str) -> None:
         schema: a JSON schema, in which the description of each value is what the message calls "allowed".
         what: the name of the file, for the message.
     """
-    errors = jsonschema.Draft202012Validator(schema).iter_errors(value)
+    errors = _Validator(schema).iter_errors(value)
     error = min(errors, key=lambda error: error.json_path, default=None)
     if error is None:
         return
@@ -42,4 +114,9 @@ def check(value: Any, schema: dict[str, Any], what: str) -> None:
         key = f"{key}.{missing}".removeprefix(".")
         raise ValueError(f"{what}: the key '{key}' is missing. Needed here: {', '.join(rules['required'])}.")
     found = f"'{key}' is" if key else "found"
-    raise ValueError(f"{what}: {found} {instance!r}. Allowed: {rules['description']}.")
+    more = ""
+    if isinstance(instance, bool):
+        more = " YAML reads yes, no, on and off as true and false: a name or text of these letters needs quotes."
+    elif instance is None:
+        more = " Nothing stands behind the colon." if key else " The file is empty."
+    raise ValueError(f"{what}: {found} {instance!r}. Allowed: {rules['description']}.{more}")

@@ -1,6 +1,9 @@
 """Files that appear whole or not at all, errors in one line, and work that only one process does at a time."""
 
+import errno
 import os
+import re
+import traceback
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,13 +44,81 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+# How PyTorch, oneDNN, CUDA, numpy, the linker and the system say that there is no memory.
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|allocate memory|unable to allocate|alloc_failed|bad_alloc|defaultcpuallocator"
+    r"|could not create a (primitive|memory)|can't start new thread|failed to map segment|cannot allocate",
+    re.IGNORECASE,
+)
+_ADVICE = {
+    errno.ENOSPC: "Make room and start again: finished work is kept.",
+    errno.EDQUOT: "Make room and start again: finished work is kept.",
+    errno.EROFS: "Needed a file system that can be written.",
+    errno.EACCES: "Needed the right to read it, or to write there.",
+    errno.EPERM: "Needed the right to read it, or to write there.",
+    errno.EMFILE: "Raise the number of open files: ulimit -n.",
+    errno.ENOENT: "Needed it to be there.",
+}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, says that memory has run out, in whatever words."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError | RuntimeError | ImportError) and _NO_MEMORY.search(str(error)):
+        return True
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return before is not None and is_out_of_memory(before)
+
+
+def said(error: BaseException) -> str:
+    """An error in one line that says what is wrong and what to do.
+
+    What nobody expected also leaves its traceback on the standard error, before that line: in the log of a job.
+    """
+    text = " ".join(str(error).split())
+    if is_out_of_memory(error):
+        return (
+            f"out of memory ({text[:200] or type(error).__name__}). Lower seeds_per_job (of seeds that train together) "
+            "or, under settings, tasks_at_a_time, meta_batch or filters, in the size's file; or run fewer jobs at a "
+            "time (--cores 1). The last checkpoint is kept: started again, a run goes on from it."
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{error.strerror}. {_ADVICE.get(error.errno, 'Needed this to work.')}"
+    if is_told(error):
+        return text
+    traceback.print_exception(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f" in {Path(frame[0].filename).name}, line {frame[0].lineno}" if frame else ""
+    return (
+        f"unexpected {type(error).__name__}{where}: {text[:300] or 'without a text'}. The traceback is in the log; "
+        "finished work is kept. If settings, data and files are what you meant, this is a fault of leapwarp to report."
+    )
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether code of this package raised it as an error that says what is needed."""
+    if not isinstance(error, ValueError | FloatingPointError | OSError):
+        return False
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is None or str(frame.tb_frame.f_globals.get("__name__", "")).partition(".")[0] in (
+        "leapwarp",
+        "__main__",
+    )
+
+
 @contextmanager
 def one_line(parser: ArgumentParser) -> Iterator[None]:
-    """Bad input or a file that cannot be written ends the program with one line that says so, and exit code 1."""
+    """Whatever is wrong ends the program with one line that says so, and exit code 1."""
     try:
         yield
-    except (ValueError, OSError) as error:
-        parser.exit(1, f"error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "error: stopped by SIGINT\n")
+    except Exception as error:
+        parser.exit(1, f"error: {said(error)}\n")
 
 
 @contextmanager

@@ -3,8 +3,11 @@
 Pure functions of these files, without torch and without Snakemake; `workflow/rules` are written in them.
 """
 
+import copy
 import hashlib
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -128,8 +131,71 @@ def _check_entry(about: Experiment, entry: dict[str, Any], what: str) -> None:
             raise ValueError(f"{what}.search.methods' has {name!r}. Allowed: {declared}.")
 
 
+def settled(config: dict[str, Any]) -> dict[str, Any]:
+    """config.yaml as it is meant: paths with ~ and $HOME in full, and what `--config` gives as text or as nothing.
+
+    Raises:
+        ValueError: a path names a variable or a folder that there is not.
+    """
+    found = copy.deepcopy(config)
+    for key in ("own_experiments", "state"):
+        if found.get(key, "") is None:  # --config state=
+            found[key] = ""
+    for key in ("search", "seeds"):
+        if isinstance(found.get(key), dict):  # --config seeds={sine: 3} has "3"
+            found[key] = {name: _meant(value) for name, value in found[key].items()}
+    data = found["data"] if isinstance(found.get("data"), dict) else {}
+    for place, key in (
+        *((found, key) for key in ("size", "own_experiments", "state")),
+        *((data, key) for key in ("dir", "mini_imagenet", "tiered_imagenet")),
+    ):
+        if isinstance(place.get(key), str):
+            place[key] = _in_full(place[key], key if place is found else f"data.{key}")
+        elif isinstance(place.get(key), list):
+            place[key] = [_in_full(each, key) if isinstance(each, str) else each for each in place[key]]
+    folder = data.get("dir")
+    if isinstance(folder, str) and folder and not Path(folder).is_dir():
+        raise ValueError(
+            f"config: 'data.dir' is {config['data']['dir']!r}, and there is no such folder"
+            + (f" ({folder})" if folder != config["data"]["dir"] else "")
+            + '. Needed one, or "" for $LEAPWARP_DATA or a download.'
+        )
+    return found
+
+
+def _meant(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,8}", value):
+        return int(value)
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+def _in_full(path: str, key: str) -> str:
+    """A path with its variables and ~ replaced; raises ValueError where one is not known."""
+    full = os.path.expandvars(os.path.expanduser(path))
+    lost = re.search(r"\$(\w+|\{\w+\})", full)
+    if lost and not Path(full).exists():
+        raise ValueError(f"config: '{key}' is {path!r}, and there is no variable {lost.group()} here.")
+    return full
+
+
+NAME = re.compile(r"\w[\w.-]*")
+RESERVED = {
+    *("all", "claims", "all_claims", "code", "data", "evaluate", "evaluate_with_arrays", "gather", "logs", "page"),
+    *("prepare", "prepare_images", "prepare_imagenet", "search", "search_figure", "slurm", "table", "train", "trial"),
+    *("winner", "atari_game", "atari_update", "atari_curves", "atari_state"),
+}
+"""names of rules, and of folders in results"""
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise ValueError where a name of a user's cannot be that of a file, a rule and a word of a command at once."""
+    if not NAME.fullmatch(name) or name in RESERVED:
+        why = "is taken" if name in RESERVED else "needed letters, digits, '_', '-' and '.', a letter or digit first"
+        raise ValueError(f"{what} is called {name!r}: {why}. Give it another name.")
+
+
 def read_config(config: dict[str, Any], sizes: Path) -> Path:
-    """Check config.yaml (its schema explains its keys). -> the file of its size
+    """Check config.yaml as it is `settled` (its schema explains its keys). -> the file of its size
 
     Raises:
         ValueError: one line with the key, its value and what is allowed.
@@ -137,7 +203,31 @@ def read_config(config: dict[str, Any], sizes: Path) -> Path:
     if "profile" in config:
         raise ValueError(f"config: the key 'profile' is called 'size' now: --config size={config['profile']}.")
     check(config, schema("config"), "config")
-    return size_path(config["size"], sizes)
+    path = size_path(config["size"], sizes)
+    check_name(path.stem, f"config: the size {path}")
+    return path
+
+
+def check_profile(checkout: Path, arguments: Sequence[str]) -> None:
+    """Raise ValueError where Snakemake cannot have found its default options, and would go on without a word.
+
+    `profiles` is a symbolic link to workflow/profiles, which git leaves as a file of text where it may not make links.
+    """
+    if any(word.partition("=")[0] == "--workflow-profile" for word in arguments):
+        return
+    for name in ("workflow/profiles", "profiles"):
+        path = checkout / name / "default/config.yaml"
+        if not path.is_file():
+            why = (
+                "is no folder: links are not made here" if (checkout / name).is_file() else "has no default/config.yaml"
+            )
+            raise ValueError(
+                f"{checkout / name}: {why}, so that Snakemake would run without its default options. Needed a copy of "
+                "the folder workflow/profiles in its place (git config core.symlinks true, then git checkout profiles) "
+                "or --workflow-profile workflow/profiles/default."
+            )
+        if not isinstance(read_yaml(path, "the default options of Snakemake"), dict):
+            raise ValueError(f"{path}: found no options, needed those of Snakemake. Get the file from git again.")
 
 
 def largest_first(paths: Iterable[Path]) -> list[str]:
@@ -150,7 +240,9 @@ def chosen(config: dict[str, Any], entries: Iterable[str]) -> list[str]:
     """Where the experiments of config.yaml are found: names of the package's, paths of a user's own."""
     folder, own = config["own_experiments"], {}
     if folder:
-        own = {path.parent.name: f"{folder}/{path.parent.name}" for path in Path(folder).glob(f"*/{catalogue.FILE}")}
+        own = {
+            path.parent.name: f"{folder}/{path.parent.name}" for path in Path(folder).glob(f"[!.]*/{catalogue.FILE}")
+        }
     if folder and not own:
         raise ValueError(f"config: 'own_experiments' is {folder!r}, which has no */{catalogue.FILE}.")
     asked = list(entries) if config["experiments"] == "all" else config["experiments"]
@@ -158,6 +250,8 @@ def chosen(config: dict[str, Any], entries: Iterable[str]) -> list[str]:
     if unknown:
         known = ", ".join([*catalogue.names(), *own])
         raise ValueError(f"config: 'experiments' has {unknown[0]!r}, which there is not. Known: {known}.")
+    for name in asked:
+        check_name(name, "config: the experiment")
     return [own.get(name, name) for name in asked]
 
 
@@ -210,6 +304,9 @@ def given_states(paths: str | Sequence[str]) -> dict[str, tuple[str, dict[str, A
     found = {}
     for path in [paths] if isinstance(paths, str) else paths:
         if path:
+            check_name(Path(path).stem, f"config: 'state' is {path}, which")
+            if Path(path).stem in found:
+                raise ValueError(f"config: 'state' has {found[Path(path).stem][0]} and {path}: give one another name.")
             found[Path(path).stem] = (path, state_header(Path(path)))
     return found
 
@@ -310,29 +407,42 @@ def trials(jobs: Jobs, method: str) -> list[str]:
 # ---------------------------------------------------------------- settings
 
 
-def departures_file(path: Path, wheres: Sequence[str], cache: Path) -> Path:
+def departures_file(path: Path, wheres: Sequence[str], cache: Path, papers: Path | None = None) -> Path:
     """Where the folder `cache` keeps what `departures` finds for this version of the size and of the code."""
     folders = [catalogue.FOLDER.parent, *(Path(where) for where in wheres if "/" in where)]
-    files = [file for folder in folders for kind in ("py", "yaml") for file in sorted(folder.rglob(f"*.{kind}"))]
+    found = [file for folder in folders for kind in ("py", "yaml") for file in sorted(folder.rglob(f"[!.]*.{kind}"))]
+    files = [file for file in found if file.is_file()]  # editors leave links to nowhere
     digest = hashlib.sha256(json.dumps(list(wheres)).encode())
-    for file in [path, *files]:
+    printed = [file for file in sorted(papers.glob("[!.]*")) if file.is_file()] if papers else []
+    for file in [path, *files, *printed]:
         digest.update(f"{file.name} {file.stat().st_size}".encode() + file.read_bytes())
     return cache / f"{path.stem}-{digest.hexdigest()[:16]}.json"
 
 
-def departures(path: Path, wheres: Sequence[str], cache: Path) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+def departures(
+    path: Path, wheres: Sequence[str], cache: Path, papers: Path | None = None
+) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """What a size makes of every method's settings: experiment -> method -> {"train": ..., "evaluate": ...}.
 
     They follow from the size and from the code, whose settings need torch to be read: another process does that, once
     for each version of these files, and what it finds is kept in the folder `cache`.
 
+    Args:
+        papers: the folder of the papers' claims and numbers: what tables, figures and verdicts need is asked there too,
+            before anything runs.
+
     Raises:
-        ValueError: a setting that there is not, or a value that it cannot have.
+        ValueError: a setting that there is not, or a value that it cannot have; or something that the report lacks.
     """
-    kept = departures_file(path, wheres, cache)
+    kept = departures_file(path, wheres, cache, papers)
     if not kept.is_file():
         command = [sys.executable, "-m", "leapwarp.experiments", "settings", str(path), "--out", str(kept)]
-        made = subprocess.run([*command, "--experiments", *wheres], capture_output=True, text=True)
+        if papers:
+            command += ["--papers", str(papers)]
+        made = subprocess.run(
+            [*command, "--experiments", *wheres], capture_output=True, encoding="utf-8", errors="replace"
+        )
         if made.returncode:
-            raise ValueError((made.stderr.strip().splitlines() or ["no settings"])[-1].removeprefix("error: "))
-    return json.loads(kept.read_text())
+            silent = f"{path}: the settings could not be read, for their process ended with code {made.returncode}"
+            raise ValueError((made.stderr.strip().splitlines() or [silent])[-1].removeprefix("error: "))
+    return json.loads(kept.read_text(encoding="utf-8"))

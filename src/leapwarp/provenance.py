@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from leapwarp import __version__
+from leapwarp import __version__, environment
 
 DIGITS = 12  # of a hash, as shown and compared
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "ale-py")
@@ -28,14 +28,15 @@ def version() -> str:
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        command, settled = ["git", "-C", str(folder), *arguments], environment.of_git(os.environ)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=20, env=settled)
+        return done.stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", __file__)  # and not a checkout of something else around site-packages
-        changed = git("status", "--porcelain", "--", ".")
+        changed = git("status", "--porcelain", "--untracked-files=normal", "--", ".")
         return f"{__version__}+g{git('rev-parse', '--short=7', 'HEAD')}{'.dirty' if changed else ''}"
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, UnicodeError, subprocess.SubprocessError):
         return __version__
 
 
@@ -45,7 +46,7 @@ def code() -> str:
     main = sys.modules["__main__"].__file__ if hasattr(sys.modules["__main__"], "__file__") else None
     package = Path(__file__).parent
     paths = {Path(path) for path in [*found.values(), main] if path and Path(path).is_relative_to(package)}
-    return digest({path.relative_to(package).as_posix(): path.read_text() for path in sorted(paths)})
+    return digest({path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)})
 
 
 def packages() -> dict[str, str]:
@@ -57,7 +58,7 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()

@@ -1,5 +1,6 @@
 """Verdicts on claims: known effects, the gate, too little evidence, pairing, identities, and bad input."""
 
+import shutil
 import subprocess
 import sys
 
@@ -388,13 +389,21 @@ def written(tmp_path, claim, frame):
     return [*options, "--power", str(tmp_path / "power.csv")]
 
 
-def test_the_same_rows_give_the_same_file_and_sizes_are_merged_in_the_order_given(tmp_path):
+def test_the_same_rows_give_the_same_file_and_sizes_are_merged_in_the_order_given(tmp_path, capsys):
     files = written(tmp_path, CLAIM, rows(AHEAD))
     for name, size, decides in (("a", "quick", "orders"), ("b", "quick", "orders"), ("c", "paper", "everything")):
         options = [*files, "--size", size, "--decides", decides, "--experiments", "omniglot_warp"]
         claims.main(["decide", *options, "--out", str(tmp_path / f"{name}.csv")])
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
-    claims.main(["merge", "--out", str(tmp_path / "all.csv"), str(tmp_path / "c.csv"), str(tmp_path / "a.csv")])
+    for folder, name in (("paper", "c"), ("quick", "a"), ("quick-backup", "a"), ("smoke", "a")):
+        (tmp_path / "results" / folder).mkdir(parents=True)
+        shutil.copy(tmp_path / f"{name}.csv", tmp_path / "results" / folder / "claims.csv")
+    capsys.readouterr()
+    line = ["merge", "--results", str(tmp_path / "results"), "--sizes", "paper", "mine", "quick", "smoke"]
+    claims.main([*line, "--out", str(tmp_path / "all.csv")])
+    # A copy of a folder, and one that holds another size's results, are named and passed over.
+    said = capsys.readouterr().out
+    assert "passed over quick-backup, smoke: needed results of a size in a folder of its name" in said
     merged = pd.read_csv(tmp_path / "all.csv")
     assert merged["size"].tolist() == ["paper"] * 2 + ["quick"] * 2 and list(merged.columns) == claims.COLUMNS
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from calls import REPO, commands, edit, evaluated, jobs_of, made, option, rows_of, snakemake, trained, work_out_settings
 
-from leapwarp import plan
+from leapwarp import machine, plan
 
 KINDS = {  # an experiment of each kind: counted, searched, a chain; tests/own is simulated, and measured in part
     "omniglot_warp": ["warp_leap", "leap", "kfac"],
@@ -125,6 +125,36 @@ def test_a_wrong_config_or_size_stops_in_one_line_before_anything_runs(folder, c
     assert result.returncode == 1
     lines = [line for line in result.stdout.splitlines() if not line.startswith("Using workflow specific profile")]
     assert len(lines) == 1 and lines[0].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text + "methods: {sine: [replay]}\n", "the key 'methods' is there twice, in lines"),
+        (
+            lambda text: text.replace('dir: ""', "dir: ${HOME}/{x}"),
+            "config: 'data.dir' is '${HOME}/{x}', and there is no such",
+        ),
+    ],
+)
+def test_text_of_a_users_is_checked_as_it_is_written(folder, change, message):
+    (folder / "config.yaml").write_text(change((folder / "config.yaml").read_text()))
+    result = snakemake(folder, "--dry-run")
+    lines = [line for line in result.stdout.splitlines() if not line.startswith("Using workflow specific profile")]
+    assert result.returncode == 1 and len(lines) == 1 and message in lines[0], result.stdout
+
+
+@pytest.mark.slow
+def test_jobs_at_home_fit_into_the_memory_of_the_machine(folder):
+    """One that asks for more than there is asks for all of it, and so runs alone; a folder may be called {x}."""
+    (folder / "d {x}").mkdir()
+    edit(folder / "config.yaml", lambda config: config["data"].update(dir="d {x}"))
+    more = ["--set-resources", "evaluate:mem_mb=10000000"]
+    result = snakemake(folder, "omniglot_leap", "--dry-run", "--config", "size=smoke", *more)
+    assert result.returncode == 0, result.stdout
+    asked = [int(found) for found in re.findall(r"mem_mb=(\d+)", result.stdout)]
+    assert max(asked) == machine.memory_mb() and min(asked) == 1000  # of training, as the profile says
+    assert "gpu=0" in result.stdout and "--dir 'd {x}'" in result.stdout
 
 
 def test_lint_is_clean(folder):

@@ -2,11 +2,16 @@
 
 import json
 import os
+import re
 import sys
 from functools import cache
 from pathlib import Path
 
-from leapwarp import catalogue, plan
+from leapwarp import catalogue, environment, machine, plan
+from leapwarp.check import read_yaml
+from leapwarp.files import said
+
+environment.settle()  # of all jobs, which inherit it
 
 # Commands say `python`: it is the one that runs snakemake, also where .venv is not activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
@@ -20,20 +25,34 @@ def planned(size):
     """The jobs of every experiment at a size, and the settings of their methods."""
     path = SIZE_FILE if size == SIZE else plan.size_path(size, SIZES)
     jobs = plan.jobs(config, path)
-    return jobs, plan.departures(path, [each.where for each in jobs.values()], Path(".snakemake/leapwarp"))
+    wheres = [each.where for each in jobs.values()]
+    return jobs, plan.departures(path, wheres, Path(".snakemake/leapwarp"), CHECKOUT / "paper")
 
 
 try:
+    for path in workflow.configfiles:  # Snakemake reads them too, but takes the last of two equal keys
+        read_yaml(Path(path), "what to run")
+    if workflow.is_main_process:
+        plan.check_profile(CHECKOUT, sys.argv)
+    config.update(plan.settled(config))
     SIZE_FILE = plan.read_config(config, SIZES)
     SIZE = SIZE_FILE.stem
     JOBS, _ = planned(SIZE)
-    LARGEST_FIRST = plan.largest_first([*SIZES.glob("*.yaml"), SIZE_FILE])
-except ValueError as error:
-    sys.exit(str(error))
+    LARGEST_FIRST = plan.largest_first([*SIZES.glob("[!.]*.yaml"), SIZE_FILE])
+except Exception as error:
+    sys.exit(said(error))
+
+
+# Runs at home take no more than this machine has, unless --resources says otherwise. A job that asks for more than there
+# is runs alone. All jobs of `device: auto` compute on the first GPU, so that one at a time has it.
+if workflow.is_main_process and workflow.local_exec:
+    for name, there in (("mem_mb", machine.memory_mb()), ("gpu", min(1, machine.gpus()))):
+        if there is not None and name not in workflow.global_resources:
+            workflow.register_resource(name, there)
 
 
 def any_of(names):
-    return "|".join(sorted({str(name) for name in names}))
+    return "|".join(re.escape(name) for name in sorted({str(name) for name in names}))
 
 
 wildcard_constraints:
@@ -108,6 +127,14 @@ def arrays_option(wildcards, output):
     return ["--arrays", output.arrays] if "arrays" in output.keys() else []
 
 
+# What a user has written goes into rules through functions: in a plain value, Snakemake takes {x} for a wildcard.
+
+
+def folder_option(wildcards):
+    """Where the images lie, where config.yaml says so."""
+    return ["--dir", config["data"]["dir"]] if config["data"]["dir"] else []
+
+
 def data_file(wildcards):
     """The images that an experiment reads, where it reads any."""
     found = of(wildcards).about.data
@@ -166,8 +193,13 @@ def searched(wildcards):
     """Searches that were made on their own, and when: the page shows them, and is made anew where one is."""
     if searches_with_all(wildcards.size):
         return []
-    made = Path(f"results/{wildcards.size}/search").glob("*/*/winner.yaml")
-    return sorted(f"{path.parent.as_posix()} {path.stat().st_mtime:.0f}" for path in made)
+    named = [
+        (jobs.about.name, name) for jobs in planned(wildcards.size)[0].values() for name in jobs.about.methods
+    ]
+    made = [
+        Path(f"results/{wildcards.size}/search") / name / method / "winner.yaml" for name, method in named
+    ]
+    return sorted(f"{path.parent.as_posix()} {path.stat().st_mtime:.0f}" for path in made if path.is_file())
 
 
 def paper_numbers(about):
@@ -188,9 +220,9 @@ def looks(about):
 def caption(about, figure):
     """A file with the caption of a figure, for snakemake --report."""
     path = Path(f".snakemake/leapwarp/captions/{about.name}/{figure}.rst").absolute()
-    if not path.is_file() or path.read_text() != about.figures[figure]:
+    if not path.is_file() or path.read_text(encoding="utf-8") != about.figures[figure]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(about.figures[figure])
+        path.write_text(about.figures[figure], encoding="utf-8")
     return str(path)
 
 

@@ -8,10 +8,10 @@ rule prepare:
     conda:
         "../envs/leapwarp.yaml"
     params:
-        source=config["data"]["source"],
-        folder=["--dir", config["data"]["dir"]] if config["data"]["dir"] else [],
+        source=lambda wildcards: config["data"]["source"],
+        folder=folder_option,
     shell:
-        "python -m leapwarp.data.prepare --source {params.source} {params.folder:q} --out {output:q}"
+        "python -m leapwarp.data.prepare --source {params.source:q} {params.folder:q} --out {output:q}"
         " 2>&1 | tee {log:q}"
 
 
@@ -28,7 +28,7 @@ rule prepare_imagenet:
         "../envs/leapwarp.yaml"
     params:
         source=lambda wildcards: config["data"].get(f"{wildcards.subset}_imagenet", "auto"),
-        folder=["--dir", config["data"]["dir"]] if config["data"]["dir"] else [],
+        folder=folder_option,
     shell:
         "python -m leapwarp.data.prepare_imagenet --set {wildcards.subset} --source {params.source:q} {params.folder:q}"
         " --out {output:q} 2>&1 | tee {log:q}"
@@ -44,9 +44,9 @@ rule prepare_images:
     conda:
         "../envs/leapwarp.yaml"
     params:
-        source=config["data"]["source"],
-        folder=["--dir", config["data"]["dir"]] if config["data"]["dir"] else [],
-        sets=["--sets", *config["data"]["sets"]] if "sets" in config["data"] else [],
+        source=lambda wildcards: config["data"]["source"],
+        folder=folder_option,
+        sets=lambda wildcards: ["--sets", *config["data"]["sets"]] if "sets" in config["data"] else [],
     shell:
-        "python -m leapwarp.data.prepare_images --source {params.source} {params.folder:q} {params.sets:q}"
+        "python -m leapwarp.data.prepare_images --source {params.source:q} {params.folder:q} {params.sets:q}"
         " --out {output:q} 2>&1 | tee {log:q}"

@@ -56,7 +56,7 @@ for name, jobs in JOBS.items():
             f"figures_{name}"
         input:
             rows=f"results/{{size}}/{name}/rows.csv",
-            paper=paper_numbers(jobs.about),
+            paper=lambda wildcards, about=jobs.about: paper_numbers(about),
             files=lambda wildcards, name=name: plan.figure_files(planned(wildcards.size)[0][name]),
         output:
             [
@@ -77,8 +77,8 @@ for name, jobs in JOBS.items():
         conda:
             "../envs/leapwarp.yaml"
         params:
-            where=jobs.where,
-            looks=looks(jobs.about),
+            where=lambda wildcards, where=jobs.where: where,
+            looks=lambda wildcards, about=jobs.about: looks(about),
             files=lambda wildcards, input: ["--files", *input.files] if input.files else [],
             folder=output_folder,
         shell:
@@ -89,7 +89,7 @@ for name, jobs in JOBS.items():
 rule claims:
     """A verdict on every claim of the papers that the experiments of this size can decide."""
     input:
-        claims=(CHECKOUT / "paper/claims.yaml").as_posix(),
+        claims=lambda wildcards: (CHECKOUT / "paper/claims.yaml").as_posix(),
         rows=lambda wildcards: [f"{jobs.folder}/rows.csv" for jobs in planned(wildcards.size)[0].values()],
         power=lambda wildcards: stated_power(wildcards.size),
     output:
@@ -128,9 +128,8 @@ rule all_claims:
     params:
         sizes=LARGEST_FIRST,
     shell:
-        "there=() && for size in {params.sizes:q}; do"
-        " if [ -f results/$size/claims.csv ]; then there+=(results/$size/claims.csv); fi; done;"
-        " python -m leapwarp.report.claims merge --out {output:q} ${{there[@]}} > {log:q} 2>&1"
+        "python -m leapwarp.report.claims merge --results results --sizes {params.sizes:q} --out {output:q}"
+        " 2>&1 | tee {log:q}"
 
 
 rule page:

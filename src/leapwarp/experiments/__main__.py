@@ -11,19 +11,25 @@ Settings that are not named are the published ones. Each command explains its op
 
 import sys
 
-from leapwarp.experiments import command, resolve, trial
-
-COMMANDS = {"train": command.train, "evaluate": command.evaluate, "settings": resolve.main, "trial": trial.main}
+COMMANDS = ("train", "evaluate", "settings", "trial")
 
 
 def main() -> None:
     name, *rest = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print((__doc__ or "").strip())
-    elif name in COMMANDS:
-        COMMANDS[name](rest)
-    else:
+        return
+    if name not in COMMANDS:
         sys.exit(f"error: unknown command {name!r}. Known: {', '.join(COMMANDS)}.")
+    try:
+        from leapwarp.experiments import command, resolve, trial
+
+        functions = command.train, command.evaluate, resolve.main, trial.main
+        dict(zip(COMMANDS, functions, strict=True))[name](rest)
+    except Exception as error:  # whatever the command itself has not put into a line
+        from leapwarp.files import said
+
+        sys.exit(f"error: {name}: {said(error)}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from leapwarp.data.classes import Classes, for_choosing
 from leapwarp.experiments import states
 from leapwarp.experiments.base import SIMULATED, Evaluated, Experiment, Record, Run, Trained
 from leapwarp.experiments.settings import NOT_RESULTS, changed, winner
-from leapwarp.files import alone, atomic
+from leapwarp.files import alone, atomic, said
 from leapwarp.learners.base import State
 from leapwarp.report import rows
 
@@ -35,8 +35,8 @@ DIVERGED = "diverged"
 
 
 def whole_number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"needed a whole number from 0 upwards, got {text!r}")
+    if not text.isdecimal() or len(text) > 18:  # rows hold 64 bits
+        raise argparse.ArgumentTypeError(f"needed a whole number from 0 to {10**18 - 1}, got {text[:40]!r}")
     return int(text)
 
 
@@ -81,9 +81,9 @@ def job(name: str, out: Path) -> Iterator[None]:
                 f"{name}: stopped by {signal}; started again, it goes on from its checkpoint, if it has one", flush=True
             )
             sys.exit(interrupt.EXIT_CODE)
-        if isinstance(error, ValueError | FloatingPointError | OSError):
-            sys.exit(f"error: {name}: {error}")
-        raise
+        if not isinstance(error, Exception):
+            raise
+        sys.exit(f"error: {name}: {said(error)}")
 
 
 def begin(program: str, arguments: Sequence[str]) -> None:
@@ -343,7 +343,7 @@ def _evaluate(job: Job, options: argparse.Namespace) -> None:
         with atomic(options.arrays) as path, open(path, "wb") as file:
             np.savez_compressed(file, **{key: array.numpy() for key, array in arrays.items()})
     with atomic(options.out.with_suffix(".json")) as path:
-        path.write_text(json.dumps(origins, indent=1) + "\n")
+        path.write_text(json.dumps(origins, indent=1) + "\n", encoding="utf-8")
     rows.write(options.out, pd.concat(frames, ignore_index=True))
 
 

@@ -33,11 +33,40 @@ def of_experiment(where: str, entry: dict[str, Any], what: str) -> dict[str, dic
     return {name: found for name, found in departures(experiment, entry, what).items() if name in about.methods}
 
 
+def check_report(size: plan.Size, papers: Path) -> None:
+    """Ask now what tables, figures and verdicts will need when all runs are done; raises ValueError.
+
+    Their packages can be imported, a figure can be drawn, report.py has what experiment.yaml names, and the papers'
+    numbers and claims can be read.
+    """
+    from matplotlib.figure import Figure
+
+    from leapwarp.report import claims, draw
+    from leapwarp.report.table import read_paper
+
+    with draw.styled():
+        Figure().draw_without_rendering()
+    for about in size.experiments.values():
+        report = about.module("report")
+        for name in ("document", *about.figures):
+            if not callable(getattr(report, name, None)):
+                raise ValueError(f"{about.code / 'report.py'}: has no function {name}, which it needs.")
+        if about.search and about.search["criterion"] not in claims.quantities(about.name):
+            criterion, known = about.search["criterion"], ", ".join(claims.quantities(about.name))
+            raise ValueError(f"{about.folder / catalogue.FILE}: 'search.criterion' is {criterion!r}. Allowed: {known}.")
+        if about.printed:
+            read_paper(papers / f"{about.paper}.csv", about.printed)
+    claims.read(papers / "claims.yaml", {*catalogue.names(), *(about.name for about in size.experiments.values())})
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m leapwarp.experiments settings", description="Check a size.")
     parser.add_argument("size", type=Path, help="the size's file, such as workflow/sizes/quick.yaml")
     parser.add_argument("--experiments", nargs="*", help="names or paths of folders; all of the size where left out")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write them to this file, and do not print them")
+    parser.add_argument(
+        "--papers", type=Path, metavar="DIR", help="claims and numbers; given, the report is checked too"
+    )
     options = parser.parse_args(arguments)
     with one_line(parser):
         size = plan.read_size(options.size, options.experiments or None)
@@ -46,12 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             about.name: of_experiment(where, size.entries[about.name], f"{what}: experiments.{about.name}")
             for where, about in size.experiments.items()
         }
+        if options.papers:
+            check_report(size, options.papers)
         text = json.dumps(found, indent=1)
         if not options.out:
             print(text)
             return
         with atomic(options.out) as path:
-            path.write_text(text + "\n")
+            path.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

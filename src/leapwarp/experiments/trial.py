@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
         with atomic(drawn_to) as path:
             trial = {"experiment": about.name, "method": options.method, "trial": options.number}
             trial |= {"drawn": sorted(drawn), "settings": drawn | options.fixed}
-            path.write_text(yaml.safe_dump(trial, sort_keys=False))
+            path.write_text(yaml.safe_dump(trial, sort_keys=False), encoding="utf-8")
     judged = ["--winner", str(drawn_to), "--held-out", "validation"]
     same = [options.experiment, "--method", options.method, *judged, *rest]
     state, history = options.out.with_suffix(".safetensors"), options.out.with_name(f"{options.number}-history.csv")

@@ -10,7 +10,9 @@ runs.json beside the rows where that is there. An experiment is named by its nam
 
 import argparse
 import json
-from collections.abc import Sequence
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,10 @@ import pandas as pd
 
 from leapwarp import catalogue
 from leapwarp.catalogue import Experiment
-from leapwarp.files import atomic, one_line
+from leapwarp.files import atomic, is_told, one_line
 from leapwarp.report import document, origin, rows
-from leapwarp.report.document import Block, Document, Figure
-from leapwarp.report.table import PAPER_COLUMNS, default_paper, read_paper
+from leapwarp.report.document import Block, Document, Figure, Text
+from leapwarp.report.table import PAPER_COLUMNS, default_paper, read_paper, summaries, summary_table
 
 
 def printed(about: Experiment, path: Path | None) -> pd.DataFrame:
@@ -41,9 +43,38 @@ def rows_of(about: Experiment, path: Path) -> pd.DataFrame:
 def gather(options: argparse.Namespace) -> None:
     frame = rows.gather(options.csv)
     with atomic(options.origins) as path:
-        path.write_text(json.dumps(rows.origins(options.csv), indent=1) + "\n")
+        path.write_text(json.dumps(rows.origins(options.csv), indent=1) + "\n", encoding="utf-8")
     rows.write(options.out, frame)
     print(f"{options.out}: {len(frame)} rows of {len(options.csv)} files")
+
+
+def or_gap(about: Experiment, frame: pd.DataFrame, make: Callable[[], Any], gap: Callable[[str], Any]) -> Any:
+    """What `make` gives; or, where it cannot do without a method that was not run, what `gap` makes of the reason.
+
+    A subset of methods is a user's good right, and what it leaves out must not cost the rest of the page. Where all
+    methods were run, and where report.py itself says what is wrong, an error stays one.
+    """
+    ran = set(frame["method"])
+    missing = [each.look.name for name, each in about.methods.items() if each.default and name not in ran]
+    if not missing:
+        return make()
+    try:
+        return make()
+    except (LookupError, TypeError, ValueError) as error:
+        if is_told(error):
+            raise
+        traceback.print_exception(error)  # into the log
+        return gap(f"Cannot be made of these methods alone. Not run: {', '.join(missing)}.")
+
+
+def bare(about: Experiment, frame: pd.DataFrame, why: str) -> Document:
+    """All quantities of the methods that were run, in place of the experiment's own table."""
+    names = list(about.module("report").QUANTITIES)
+    lines = summaries(frame, names) if names else frame.iloc[:0]
+    shown = (
+        [summary_table(lines, "Method", about.name, [n for n in names if n in set(lines["metric"])])] if names else []
+    )
+    return Document(about.title, [Text(why), *shown], lines)
 
 
 def build(
@@ -55,7 +86,9 @@ def build(
         ValueError: rows of another experiment, or of several sizes or data.
     """
     rows.provenance(frame, about.name)
-    made = about.module("report").document(frame, paper)
+    made = or_gap(
+        about, frame, lambda: about.module("report").document(frame, paper), lambda why: bare(about, frame, why)
+    )
     blocks: list[Block] = [origin.opening(frame, note), *made.blocks]
     short = origin.in_short(frame)
     for name, caption in about.figures.items():
@@ -80,11 +113,29 @@ def table(options: argparse.Namespace) -> None:
 
 def draw_all(about: Experiment, frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> dict[str, Any]:
     """Its figures by name: each that has a caption in its yaml is a function of that name in its report.py."""
+    from leapwarp.report import draw
+
     module = about.module("report")
     for name in about.figures:
         if not callable(getattr(module, name, None)):
             raise ValueError(f"{about.folder}: its yaml has the figure {name!r}, report.py no function of that name.")
-    return {name: getattr(module, name)(frame, paper, files) for name in about.figures}
+
+    def gap(why: str) -> Any:
+        figure, [axes] = draw.panels(frame, about.title, (8.4, 3.0), spread="")
+        draw.empty(axes, "\n".join(textwrap.wrap(why, 80)))
+        return figure
+
+    return {
+        name: or_gap(about, frame, lambda name=name: laid_out(getattr(module, name)(frame, paper, files)), gap)
+        for name in about.figures
+    }
+
+
+def laid_out(figure: Any) -> Any:
+    """The figure, once matplotlib has found a place for everything: some errors, as of an empty logarithmic axis, come
+    then."""
+    figure.draw_without_rendering()
+    return figure
 
 
 def figures(options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
     python -m leapwarp.report.claims decide --claims paper/claims.yaml --out results/quick/claims.csv --size quick \
         --decides orders --power workflow/sizes/quick.power.csv --experiments omniglot_leap maze \
         --rows results/quick/omniglot_leap/rows.csv results/quick/maze/rows.csv
-    python -m leapwarp.report.claims merge --out results/claims.csv results/paper/claims.csv results/quick/claims.csv
+    python -m leapwarp.report.claims merge --out results/claims.csv --results results --sizes paper quick smoke
     python -m leapwarp.report.claims power --claims paper/claims.yaml --size-file workflow/sizes/quick.yaml \
         --source "seeds 100 to 102" --experiments maze --rows trials/maze/rows.csv --out workflow/sizes/quick.power.csv
 
@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
@@ -167,10 +166,7 @@ def read(path: Path, known: Collection[str]) -> Book:
     Args:
         known: the experiments whose methods and metrics there are; claims on others are not held against any.
     """
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: found no readable YAML ({' '.join(str(error).split())}).") from None
+    found = read_yaml(path, "the claims of the papers")
     error = best_match(Draft202012Validator(read_yaml(SCHEMAS / "claims.schema.yaml", "the schema")).iter_errors(found))
     if error:
         where = error.json_path.removeprefix("$") or "the file"
@@ -514,6 +510,27 @@ def merge(paths: Sequence[Path]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def of_sizes(results: Path, sizes: Sequence[str]) -> pd.DataFrame:
+    """The lines of the claims.csv of those sizes that are there, in this order; says in a line what it passes over."""
+    every = sorted(path.parent.name for path in results.glob("*/claims.csv"))
+    strays = [name for name in every if name not in sizes]
+    parts = []
+    for path in [results / name / "claims.csv" for name in sizes if name in every]:
+        found = merge([path])
+        if set(found["size"]) == {path.parent.name}:
+            parts.append(found)
+        else:
+            strays.append(path.parent.name)
+    if strays:
+        known = ", ".join(sizes)
+        print(
+            f"{results}: passed over {', '.join(strays)}: needed results of a size in a folder of its name ({known})."
+        )
+    if not parts:
+        raise ValueError(f"{results}: found no <size>/claims.csv, needed one of {', '.join(sizes)}. Run snakemake.")
+    return pd.concat(parts, ignore_index=True)
+
+
 # ---------------------------------------------------------------- as a document
 
 INTRODUCTION = """A claim is *supported* if all its parts are, *contradicted* if one is. It is *not tested* where what
@@ -577,11 +594,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _reads_rows(command)
     command = commands.add_parser("merge", help="put the claims.csv of several sizes into one file")
     command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
-    command.add_argument("csv", nargs="+", type=Path, metavar="CSV", help="claims.csv of one size each, in this order")
+    command.add_argument(
+        "--results", required=True, type=Path, metavar="DIR", help="the folder that has one of each size"
+    )
+    command.add_argument(
+        "--sizes", required=True, nargs="+", metavar="NAME", help="which sizes there are, in this order"
+    )
     options = parser.parse_args(arguments)
     with one_line(parser):
         if options.command == "merge":
-            frame = merge(options.csv)
+            frame = of_sizes(options.results, options.sizes)
         else:
             ran = [catalogue.find(where).name for where in options.experiments]
             found = [rows.read(path) for path in options.rows]

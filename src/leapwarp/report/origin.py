@@ -45,7 +45,7 @@ Run = dict[str, Any]
 
 
 def read(path: Path) -> list[Run]:
-    return json.loads(path.read_text()) if path.exists() else []
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
 def diverged(frame: pd.DataFrame) -> pd.DataFrame:

@@ -108,7 +108,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     """The rows of a CSV that `write` made; raises ValueError naming the file if it is missing or damaged."""
     advice = "Delete the file and run its rule again."
     try:
-        text = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)  # which spreadsheets write
+        text = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")  # as Excel saves it
     except FileNotFoundError:
         raise ValueError(f"{path}: found no such file, needed a CSV of result rows.") from None
     header = text.partition(b"\n")[0].decode("utf-8", "replace").strip()
@@ -142,7 +142,7 @@ def origins(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
     found = []
     for path in [Path(path).with_suffix(".json") for path in paths]:
         try:
-            found += json.loads(path.read_text())
+            found += json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{path}: found no readable provenance ({error}), needed what the run wrote beside its CSV. "

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from leapwarp import catalogue
+from leapwarp.check import read_yaml
 from leapwarp.files import atomic, one_line
 from leapwarp.report import draw, looks, origin, rows
 from leapwarp.report.document import Cell, Document, Table, Text, markdown
@@ -49,7 +50,7 @@ def read_trial(path: Path, criterion: str) -> dict[str, Any]:
             f"{path}: was judged on {', '.join(judged_on)} classes. Settings are chosen on validation classes alone: "
             "needed a run with --held-out validation."
         )
-    trial, frame = yaml.safe_load(path.with_suffix(".yaml").read_text()), rows.read(path)
+    trial, frame = read_yaml(path.with_suffix(".yaml"), "the settings of a trial"), rows.read(path)
     known = quantities(looks.experiment(frame))
     if criterion not in known:
         raise ValueError(f"{looks.experiment(frame)} has no quantity {criterion!r}, needed one of {', '.join(known)}.")
@@ -173,10 +174,13 @@ def found(path: Path, runs: Sequence[Run]) -> tuple[Document, list[Run]]:
     Args:
         runs: of the experiment, which may have the winner's settings.
     """
-    here, best = path.parent, yaml.safe_load(path.read_text())
+    here, best = path.parent, read_yaml(path, "the winner of a search")
     if not (here / "trials.csv").exists():
         raise ValueError(f"{here}: found a winner without trials.csv, needed both. Run `snakemake search`.")
-    trials = [run for file in sorted((here / "trials").glob("*.json")) for run in origin.read(file)]
+    files = [
+        file for file in sorted((here / "trials").glob("*.json")) if file.stem.isdecimal()
+    ]  # no copies of a user's
+    trials = [run for file in files for run in origin.read(file)]
     more = [("Its settings are", use(best, runs))]
     if trials:
         made = origin.provenance(trials)

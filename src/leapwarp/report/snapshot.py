@@ -120,8 +120,8 @@ def write(folder: Path, size: plan.Size, out: Path, other: Sequence[str] = ()) -
         up = "../" * (place(section).count("/") + 1)
         files = Text(f"The table as [CSV]({section.files[0]}); [all results]({up}README.md).")
         made = made._replace(blocks=[*([verdicts] if verdicts else []), *made.blocks, files])
-        (here / "README.md").write_text(markdown(made))
-    (temporary / "README.md").write_text(markdown(index(site, size, version, other)))
+        (here / "README.md").write_text(markdown(made), encoding="utf-8")
+    (temporary / "README.md").write_text(markdown(index(site, size, version, other)), encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
 

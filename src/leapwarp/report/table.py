@@ -206,7 +206,7 @@ def summaries(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """One line for each method and quantity: mean and std over seeds, n_seeds, unit."""
     about = quantities(looks.experiment(frame))
     parts = [summary(quantity(frame, name), ["method", "n_tasks", "metric"]) for name in names]
-    lines = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    lines = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     return lines.assign(unit=[about[name].unit for name in lines["metric"]])
 
 

@@ -39,16 +39,14 @@ def normalised(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The curves of all methods that learn, with `value` on the scale of its game.
 
     Random play counts as what it scores on average over the second half of its runs, over seeds. Where nothing is above
-    random play, the largest distance from it is the unit.
+    random play, the largest distance from it is the unit. A game without random play has no scale and is left out.
     """
     rows = steps(frame, metric)
     plays_at_random = rows["method"] == RANDOM
     at_random = each(rows.loc[plays_at_random], second_half, OF_GAME)
     zeros = at_random.groupby("task").agg({"value": "mean"})["value"]
     learnt = rows.loc[~plays_at_random]
-    missing = sorted(set(learnt["task"]) - set(zeros.index))
-    if missing:
-        raise ValueError(f"{metric}: found no random play of {', '.join(missing)}, needed it for the scale of scores.")
+    learnt = learnt.loc[learnt["task"].isin(zeros.index)]
     top = learnt.groupby(["task", "method", "step"])["value"].mean().groupby("task").max()
     zero = zeros.reindex(learnt["task"]).to_numpy(dtype=float)
     reach = top.reindex(learnt["task"]).to_numpy(dtype=float) - zero
@@ -96,13 +94,16 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     """One line a method and quantity."""
     lines = summaries(frame, list(QUANTITIES))
     n_steps = int(frame.loc[frame["step"].notna() & frame["metric"].str.startswith("score_"), "step"].max())
+    scale = (
+        "" if RANDOM in set(frame["method"]) else "\n- **Random play was not run, so that scores have no scale here.**"
+    )
     text = f"""
 - {n_steps:,} steps a game, 5,000,000 as published. {meta_trained(frame)}
 - The paper prints curves and no numbers. ± is the sample standard deviation over seeds.
 - On every game 0 is what random play scores (a mean over the second half of its runs) and 1 the best that a method's
   mean over seeds reached at any point, noise and all: where that is little above random play (second table), the scale
   says nothing. The area is the mean of that curve, so a method that learns faster has more of it; the end is its
-  last tenth. Until an emulator's first episode has ended it counts with what it has so far.
+  last tenth. Until an emulator's first episode has ended it counts with what it has so far.{scale}
 """
     blocks = [
         Text(text),
@@ -168,6 +169,10 @@ def atari_scores(frame: pd.DataFrame, *_) -> Figure:
     curves = {group: normalised(frame, f"score_{group}") for group in GAMES}
     shown = [(group, game) for group, rows in curves.items() for game in sorted(set(rows["task"]))]
     heading = "Atari: learning from a meta-learnt and from a random encoder"
+    if not shown:
+        figure, [axes] = draw.panels(frame, heading, (9.6, 2.2))
+        draw.empty(axes, "no random play or nothing that learns: no scale of scores")
+        return figure
     titles = [f"{printed(game)} ({GAMES[group][1]})" for group, game in shown]
     figure, panels = grid(frame, heading, titles, COLUMNS, 2.3)
     random = looks.look(RANDOM, looks.experiment(frame))

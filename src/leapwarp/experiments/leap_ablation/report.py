@@ -1,5 +1,6 @@
 """Leap's ablation of its objective in numbers: what its Figure 5 shows, and the held-out error it does not."""
 
+import math
 from itertools import combinations
 
 import numpy as np
@@ -11,7 +12,7 @@ from leapwarp.catalogue import Look
 from leapwarp.report import draw, looks
 from leapwarp.report.document import Document, Text
 from leapwarp.report.quantities import Quantity, percent
-from leapwarp.report.select import each, end, smoothed
+from leapwarp.report.select import each, end, of_most_tasks, smoothed
 from leapwarp.report.stats import summary
 from leapwarp.report.table import summaries, summary_table
 
@@ -34,14 +35,15 @@ def half_way(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 def median_end(frame: pd.DataFrame, metric: str) -> float:
     """The median over configurations (Reptile is none) of the mean over seeds of where curves end."""
     ends = end(frame.loc[frame["method"] != "reptile"], metric)
-    return float(np.median(summary(ends, ["method", "n_tasks", "metric"])["mean"].to_numpy()))
+    means = summary(ends, ["method", "n_tasks", "metric"])["mean"].to_numpy()
+    return float(np.median(means)) if len(means) else math.nan
 
 
 def to_median(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Meta-steps until a run is where the median configuration ends; all of its meta-steps where it never is."""
     found = smoothed(frame, metric)
-    level = 0.0 if found.empty else median_end(frame, metric)
-    return each(found, lambda curve: first_at(curve, level))
+    level = median_end(frame, metric)
+    return found.iloc[:0] if math.isnan(level) else each(found, lambda curve: first_at(curve, level))
 
 
 QUANTITIES = {
@@ -65,9 +67,11 @@ def too_close(lines: pd.DataFrame, experiment: str) -> str:
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line a configuration and quantity."""
+    """One line a configuration and quantity, at the largest number of tasks that was run."""
+    frame, _ = of_most_tasks(frame)
     experiment, lines, level = looks.experiment(frame), summaries(frame, SHOWN), median_end(frame, "meta_loss")
-    n_steps = int(frame.loc[frame["metric"] == "meta_loss", "step"].max()) + 1
+    measured = frame.loc[frame["metric"] == "meta_loss", "step"].dropna()
+    n_steps = int(measured.max()) + 1 if len(measured) else 0  # none where nothing is meta-trained
     least, late = each(smoothed(frame, "meta_loss"), np.min), {}
     for method, found in least.groupby("method")["value"]:
         n_late = int((found.to_numpy() > level).sum())
@@ -103,12 +107,16 @@ def with_legend(figure: Figure, _: object, shown: dict[str, Look]) -> Figure:
 
 
 def leap_ablation(frame: pd.DataFrame, *_) -> Figure:
-    frame, metrics = smoothed(frame, "meta_loss"), {"meta_loss": ("mean task training loss [nats]", 1.0)}
+    frame, _ = of_most_tasks(frame)
+    smooth, metrics = smoothed(frame, "meta_loss"), {"meta_loss": ("mean task training loss [nats]", 1.0)}
     heading = f"{catalogue.find(looks.experiment(frame)).title}: meta-training"
-    return with_legend(*draw.curve_panels(frame, heading, metrics, "meta-steps", (7.0, 4.2), style))
+    return with_legend(
+        *draw.curve_panels(smooth if len(smooth) else frame, heading, metrics, "meta-steps", (7.0, 4.2), style)
+    )
 
 
 def leap_ablation_heldout(frame: pd.DataFrame, *_) -> Figure:
+    frame, _ = of_most_tasks(frame)
     metrics = {"heldout_accuracy": ("held-out accuracy [%]", 100.0), "train_loss": ("training-batch loss [nats]", 1.0)}
     heading = f"{catalogue.find(looks.experiment(frame)).title}: learning held-out tasks"
     x_label = "gradient steps on a held-out task"

@@ -208,7 +208,8 @@ def costs(frame: pd.DataFrame) -> Table:
     for method in methods_of(set(frame["method"])):
         mine = steps(frame.loc[frame["method"] == method], "parameters_without_heads")
         growth = mine.groupby("step").agg({"value": "mean"})["value"].to_numpy()
-        counts = [f"{count:,.0f}" for count in (growth[0], growth[-1], means["parameters"][method])]
+        ends = [growth[0], growth[-1]] if len(growth) else [np.nan, np.nan]
+        counts = ["–" if np.isnan(count) else f"{count:,.0f}" for count in (*ends, means["parameters"][method])]
         times = [number(means["meta_seconds"][method]), number(1000 * means["step_seconds"][method])]
         memory = means["peak_memory"][method]
         rows.append([name_of(method), *counts, *times, "–" if np.isnan(memory) else f"{memory:,.0f}"])

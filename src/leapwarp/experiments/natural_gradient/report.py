@@ -9,7 +9,7 @@ from leapwarp.report import draw, kfac, looks
 from leapwarp.report.document import Block, Document, Heading, Text
 from leapwarp.report.quantities import Quantity
 from leapwarp.report.select import of_most_tasks
-from leapwarp.report.table import comparison, listing
+from leapwarp.report.table import comparison, listing, summaries
 
 MEASURED = "warp_leap"  # whose activations are measured; it has no row in Table 4
 KEY = ["experiment", "method", "n_tasks", "seed", "task"]
@@ -68,6 +68,10 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     """Accuracy, then area; raises ValueError as `comparison` does."""
     experiment, (frame, count) = looks.experiment(frame), of_most_tasks(frame)
     rows = frame.loc[frame["method"] != MEASURED]
+    title = "WarpGrad, Table 4: warps and natural gradient; held-out accuracy in percent (higher: better)"
+    if rows.empty:
+        text = f"{looks.look(MEASURED, experiment).name} has no row in the table; the figure shows its activations."
+        return Document(title, [Text(text)], summaries(frame, list(QUANTITIES)))
     lines, areas = comparison(rows, "accuracy", paper.assign(n_tasks=count)), comparison(rows, "auc")
     empirical, exact = (looks.look(name, experiment).name for name in ("kfac", "kfac_exact"))
     text = f"""
@@ -87,16 +91,20 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
         *kfac.dampings(frame),
         *kfac.times(rows, list(looks.of(rows)), "sgd", "Times are of the machine that made the rows."),
     ]
-    title = "WarpGrad, Table 4: warps and natural gradient; held-out accuracy in percent (higher: better)"
     return Document(title, blocks, pd.concat([lines, areas], ignore_index=True))
 
 
 def natural_gradient(frame: pd.DataFrame, paper: pd.DataFrame, *_) -> Figure:
     """Table 4 on the left, how the same methods learn held-out tasks on the right."""
-    frame, _ = of_most_tasks(frame.loc[frame["method"] != MEASURED])
+    whole, frame = frame, frame.loc[frame["method"] != MEASURED]
     heading, spread = "Warps and natural gradient from a random initialisation, Omniglot", f"bands and {draw.BARS}"
     options = {"n_columns": 2, "width_ratios": (1.1, 1), "spread": spread}
-    figure, [left, right] = draw.panels(frame, heading, (11.0, 4.4), **options)
+    figure, [left, right] = draw.panels(whole, heading, (11.0, 4.4), **options)
+    if frame.empty:
+        for axes in (left, right):
+            draw.empty(axes, "no method of Table 4 was run")
+        return figure
+    frame, _ = of_most_tasks(frame)
     handles = draw.dots(left, frame, "accuracy", paper, "WarpGrad paper, Table 4 (25 tasks)")
     left.set_xlabel("held-out accuracy after the last step [%]")
     left.axvline(5, **draw.DOTTED)

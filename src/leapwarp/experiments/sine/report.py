@@ -169,7 +169,9 @@ def sine_meta(frame: pd.DataFrame, *_) -> Figure:
     }
     smooth = pd.concat([trailing(frame, metric, 20) for metric in metrics])
     heading = "Continual sine regression: meta-training"
-    figure, panels, methods = draw.curve_panels(smooth, heading, metrics, "meta-steps", (10.0, 4.0))
+    figure, panels, methods = draw.curve_panels(
+        smooth if len(smooth) else frame, heading, metrics, "meta-steps", (10.0, 4.0)
+    )
     for axes in panels:
         axes.set_yscale("log")
     draw.legend(figure, methods)

@@ -82,10 +82,13 @@ def sweep(frame: pd.DataFrame) -> pd.DataFrame:
     """Of the sweeps by method, rate and seed: area below that of gradient descent, and percents: left, reached."""
     found = frame.loc[frame["metric"].isin(["sweep_area", "sweep_left", "sweep_reached"])]
     found = found.assign(rate=found["task"].str.removeprefix("rate ").astype(float))
-    wide = found.pivot_table(index=["method", "rate", "seed"], columns="metric", values="value").reset_index()
+    wide = found.pivot_table(index=["method", "rate", "seed"], columns="metric", values="value")
+    wide = wide.reindex(columns=["sweep_area", "sweep_left", "sweep_reached"]).reset_index()
     plain = wide.loc[wide["method"] == wide["method"].map(baseline), ["method", "seed", "sweep_area"]]
     wide = wide.assign(plain=wide["method"].map(baseline))
-    wide = wide.merge(plain, left_on=["plain", "seed"], right_on=["method", "seed"], suffixes=("", "_plain"))
+    wide = wide.merge(
+        plain, left_on=["plain", "seed"], right_on=["method", "seed"], how="left", suffixes=("", "_plain")
+    )
     below = wide["sweep_area_plain"] - wide["sweep_area"]
     return wide.assign(below=below, left=100 * wide["sweep_left"], reached=100 * wide["sweep_reached"])
 
@@ -110,12 +113,9 @@ def sweep_table(frame: pd.DataFrame) -> Table:
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     """One line a learner and quantity."""
     names = looks.names(frame)
-    missing = sorted({baseline(method) for method in names} - set(names))
-    if missing:
-        raise ValueError(f"found no rows of {', '.join(missing)}, needed gradient descent to compare the others with.")
     lines, order = summaries(frame, list(QUANTITIES)), list(names)
     lines = lines.sort_values("method", key=lambda column: column.map(order.index), kind="stable", ignore_index=True)
-    others = [method for method in names if method != baseline(method)]
+    others = [method for method in names if method != baseline(method) and baseline(method) in names]
     below = {
         (method, name): stats.interval(paired(frame, name, method), stats.LEVEL)
         for method in others
@@ -127,7 +127,7 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     found, level = dict(zip(keys, lines.to_dict("records"), strict=True)), []
     for method, name in names.items():
         rates = sorted(set(frame.loc[(frame["method"] == method) & (frame["metric"] == "rate"), "value"]))
-        summary = {key: found[method, key] for key in QUANTITIES}
+        summary = {key: found.get((method, key), {"mean": NAN, "std": NAN}) for key in QUANTITIES}
         cells = [number(line["mean"], line["std"], QUANTITIES[key].decimals) for key, line in summary.items()]
         shares = wins(frame, method) if method in others else (NAN, NAN)
         cells += [number(share, decimals=0) for share in shares]
@@ -155,7 +155,10 @@ standard deviation over seeds."""
         Text(text),
         Table(["Learner", "Rate", *heads, "Wins [%]", "of them outside [%]"], level),
         Heading("Below gradient descent, surface by surface"),
-        Text("Gradient descent's value less the learner's (positive: the learner is lower), with its 95 % interval."),
+        Text(
+            "Gradient descent's value less the learner's (positive: the learner is lower), with its 95 % interval. "
+            "Only where gradient descent was run too."
+        ),
         Table(["Learner", *(about.title for about in COMPARED.values())], differences),
         Heading("What initial warp and meta learning rate decide"),
         Text(of_sweep),
@@ -200,7 +203,7 @@ def surfaces_paths(frame: pd.DataFrame, *_) -> Figure:
     if not shown:
         draw.empty(panels[0], "the rows hold no paths")
         return figure
-    ends, look_of = values_of(frame, "final_gap"), looks.of(frame)
+    ends, look_of = values_of(frame, "final_gap"), looks.of(frame, PATHS.values())
     for column, task in enumerate(shown):
         mine, upper, lower = found.loc[found["task"] == task], panels[column], panels[n + column]
         native = along(mine, "native_height")
@@ -208,7 +211,7 @@ def surfaces_paths(frame: pd.DataFrame, *_) -> Figure:
         levels = np.linspace(low, high if high > low else low + 1, 25)
         panel(upper, mine, "warped", levels, look_of)
         panel(lower, mine, "native", levels, look_of)
-        gd, warp = (ends.loc[method, 0, task] for method in PATHS.values())
+        gd, warp = (ends.get((method, 0, task), NAN) for method in PATHS.values())
         upper.set_title(f"surface {int(task.removeprefix('surface'))}", fontsize=9)
         upper.set_xlabel(r"$\theta_1$")
         lower.set_xlabel(f"$x_1$\nfinal gap: GD {gd:.2f}, WarpGrad {warp:.2f}")
@@ -251,6 +254,10 @@ def surfaces_sweep(frame: pd.DataFrame, *_) -> Figure:
         "reached": "starts that\nthe warp can reach [%]",
     }
     found = sweep(frame)
+    if found.loc[found["method"].isin(warped(frame))].empty:
+        for axes in panels:
+            draw.empty(axes, "no warp was run")
+        return figure
     for axes, (column, label) in zip(panels, labels.items(), strict=True):
         for method, look in warped(frame).items():
             mine = found.loc[found["method"] == method].groupby("rate")[column].agg(["mean", "std"]).reset_index()

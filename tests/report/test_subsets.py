@@ -1,0 +1,93 @@
+"""Any methods that config.yaml may name end in tables, figures and verdicts, with gaps where something was not run."""
+
+import shutil
+
+import made_up
+import pandas as pd
+import pytest
+from calls import REPO
+from told import drawn
+
+from leapwarp import catalogue, plan
+from leapwarp.experiments import resolve
+from leapwarp.report import __main__ as command
+from leapwarp.report import claims, document
+from leapwarp.report.quantities import quantities, quantity
+
+
+def subsets(methods):
+    """Each method alone, all but each, and all."""
+    every = list(methods)
+    left_out = [tuple(name for name in every if name != method) for method in every] if len(every) > 2 else []
+    return [*((name,) for name in every), *left_out, tuple(every)]
+
+
+@pytest.fixture(scope="module")
+def book():
+    return claims.read(REPO / "paper/claims.yaml", catalogue.names())
+
+
+@pytest.mark.parametrize("experiment", catalogue.names())
+def test_every_subset_of_methods_ends_in_tables_figures_and_verdicts(experiment, book, capsys):
+    about, found = catalogue.find(experiment), made_up.whole(experiment)
+    paper = command.printed(about, None)
+    mine = [claim for claim in book.claims if claim["experiment"] == experiment]
+    for chosen in subsets(found):
+        frame = pd.concat([found[name] for name in chosen], ignore_index=True)
+        made = command.build(about, frame, paper, "a size")
+        for name in chosen:
+            assert about.methods[name].look.name in document.markdown(made), (chosen, name)
+        assert made.lines is not None and document.loads(document.dumps(made), "it").title == made.title
+        assert set(drawn(frame, paper)) == set(about.figures)
+        if mine:
+            claims.decide(book._replace(claims=mine, identities=[]), {experiment: frame}, "quick", "orders")
+    # The gap of last resort was not needed: each report knows what may be missing.
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("experiment", catalogue.names())
+def test_the_made_up_rows_measure_all_that_an_experiment_reports(experiment):
+    frame = pd.concat(made_up.whole(experiment).values(), ignore_index=True)
+    own = set(quantities(experiment)) - {"accuracy", "error", "auc", "adapt_seconds"}
+    sets = {name for name in own if name.startswith("error_") and experiment == "multicv"}
+    epochs = {"epochs_gain"} if experiment == "multicv" else set()
+    assert not [name for name in own - sets - epochs if quantity(frame, name).empty]
+
+
+def test_what_cannot_be_made_of_some_methods_is_a_gap_that_says_why(monkeypatch, capsys):
+    about, found = catalogue.find("geometry"), made_up.whole("geometry")
+    first, *others = found
+    report = about.module("report")
+
+    def broken(frame, *_):
+        return frame.loc[frame["method"] == others[0]].iloc[0]
+
+    monkeypatch.setattr(report, "geometry", broken)
+    monkeypatch.setattr(report, "document", broken)
+    text = document.markdown(command.build(about, found[first], command.printed(about, None), "a size"))
+    missing = ", ".join(about.methods[name].look.name for name in others)
+    assert f"Cannot be made of these methods alone. Not run: {missing}." in " ".join(text.split())
+    assert about.methods[first].look.name in text  # its quantities are there
+    [axes] = drawn(found[first])["geometry"].axes
+    assert "Cannot be made of these methods alone" in axes.texts[0].get_text().replace("\n", " ")
+    assert "IndexError" in capsys.readouterr().err  # for the log
+    monkeypatch.setattr(report, "geometry", lambda frame, *_: frame.loc[frame["method"] == ""].iloc[0])
+    with pytest.raises(IndexError):  # of all methods it is a fault
+        drawn(pd.concat(found.values(), ignore_index=True))
+
+
+def test_what_the_report_needs_is_asked_before_anything_runs(tmp_path, monkeypatch):
+    size = plan.read_size(REPO / "workflow/sizes/smoke.yaml", ["few_shot"])
+    papers = shutil.copytree(REPO / "paper", tmp_path / "paper")
+    resolve.check_report(size, papers)
+    (papers / "warpgrad.csv").rename(papers / "away.csv")
+    with pytest.raises(ValueError, match="warpgrad.csv: found no such file"):
+        resolve.check_report(size, papers)
+    (papers / "away.csv").rename(papers / "warpgrad.csv")
+    with (papers / "claims.yaml").open("a") as file:
+        file.write("costs: {}\n")
+    with pytest.raises(ValueError, match="the key 'costs' is there twice"):
+        resolve.check_report(size, papers)
+    monkeypatch.delattr(catalogue.find("few_shot").module("report"), "few_shot_curves")
+    with pytest.raises(ValueError, match="has no function few_shot_curves, which it needs"):
+        resolve.check_report(size, papers)
