@@ -310,9 +310,9 @@ def test_seeds_of_an_evaluation_are_whole_jobs_of_training(tmp_path):
 def test_trials_begin_at_another_seed(tmp_path):
     size = yaml.safe_load((SIZES / "quick.yaml").read_text()) | {"first_seed": 100}
     size["experiments"]["maze"] |= {"seeds": 3, "seeds_per_job": 2}
-    (tmp_path / "trial.yaml").write_text(yaml.safe_dump(size))
-    jobs = jobs_of(str(tmp_path / "trial.yaml"))["maze"]
-    assert jobs.seeds == [100, 101, 102] and jobs.folder == "results/trial/maze"
+    (tmp_path / "seeds100.yaml").write_text(yaml.safe_dump(size))
+    jobs = jobs_of(str(tmp_path / "seeds100.yaml"))["maze"]
+    assert jobs.seeds == [100, 101, 102] and jobs.folder == "results/seeds100/maze"
     assert plan.row_files(jobs)[0].endswith("seeds100-102.csv")
     assert plan.state_files(jobs, jobs.methods[0], 100, 102)[-1].endswith("seeds102-102.safetensors")
 
