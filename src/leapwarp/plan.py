@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,18 +179,20 @@ def _in_full(path: str, key: str) -> str:
 
 
 NAME = re.compile(r"\w[\w.-]*")
-RESERVED = {
-    *("all", "claims", "all_claims", "code", "data", "evaluate", "evaluate_with_arrays", "gather", "logs", "page"),
-    *("prepare", "prepare_images", "prepare_imagenet", "search", "search_figure", "slurm", "table", "train", "trial"),
-    *("winner", "atari_game", "atari_update", "atari_curves", "atari_state"),
+FOLDERS = {"data", "logs", "slurm"}
+"""of results, beside those of sizes"""
+RULES = {
+    *("all", "claims", "all_claims", "code", "evaluate", "evaluate_with_arrays", "gather", "logs", "page", "prepare"),
+    *("prepare_images", "prepare_imagenet", "search", "search_figure", "table", "train", "trial", "winner"),
+    *("atari_game", "atari_update", "atari_curves", "atari_state"),
 }
-"""names of rules, and of folders in results"""
+"""and of the results of a size, the folders beside those of experiments"""
 
 
-def check_name(name: str, what: str) -> None:
+def check_name(name: str, what: str, taken: Collection[str] = ()) -> None:
     """Raise ValueError where a name of a user's cannot be that of a file, a rule and a word of a command at once."""
-    if not NAME.fullmatch(name) or name in RESERVED:
-        why = "is taken" if name in RESERVED else "needed letters, digits, '_', '-' and '.', a letter or digit first"
+    if not NAME.fullmatch(name) or name in taken:
+        why = "that is taken" if name in taken else "needed letters, digits, '_', '-' and '.', a letter or digit first"
         raise ValueError(f"{what} is called {name!r}: {why}. Give it another name.")
 
 
@@ -204,7 +206,7 @@ def read_config(config: dict[str, Any], sizes: Path) -> Path:
         raise ValueError(f"config: the key 'profile' is called 'size' now: --config size={config['profile']}.")
     check(config, schema("config"), "config")
     path = size_path(config["size"], sizes)
-    check_name(path.stem, f"config: the size {path}")
+    check_name(path.stem, f"config: the size {path}", FOLDERS)
     return path
 
 
@@ -251,7 +253,7 @@ def chosen(config: dict[str, Any], entries: Iterable[str]) -> list[str]:
         known = ", ".join([*catalogue.names(), *own])
         raise ValueError(f"config: 'experiments' has {unknown[0]!r}, which there is not. Known: {known}.")
     for name in asked:
-        check_name(name, "config: the experiment")
+        check_name(name, "config: the experiment", RULES)
     return [own.get(name, name) for name in asked]
 
 

@@ -259,6 +259,9 @@ def surfaces_sweep(frame: pd.DataFrame, *_) -> Figure:
             draw.empty(axes, "no warp was run")
         return figure
     for axes, (column, label) in zip(panels, labels.items(), strict=True):
+        if found.loc[found["method"].isin(warped(frame)), column].isna().all():
+            draw.empty(axes, "gradient descent was not run")
+            continue
         for method, look in warped(frame).items():
             mine = found.loc[found["method"] == method].groupby("rate")[column].agg(["mean", "std"]).reset_index()
             draw.band(axes, mine, "rate", look.colour, marker=look.marker, markersize=5)
