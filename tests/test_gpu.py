@@ -69,7 +69,7 @@ def test_no_update_of_the_warps_waits_for_the_host():
         watching.append(True)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_benchmark_runs_without_a_gpu():
     words = "--device cpu --filters 2 --runs 1 2 --steps 2 --repeats 1 --experiments 1"
     done = subprocess.run(

@@ -87,7 +87,7 @@ BUILT = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", ["leap", "warp_leap_eta", pytest.param("warp_leap_rates", marks=pytest.mark.full)])
 def test_a_meta_step_by_graphs_equals_one_without(name, written_down, monkeypatch):
     by_graphs = one_step(BUILT[name])
     assert 0 < len(written_down) <= 8

@@ -454,9 +454,9 @@ def test_learned_rates_replay_the_momentum_of_each_point(monkeypatch):
     learner = warp_leap(problem, sgd(9), sgd(0.1), 4, eta=100, rates=rates)
     seen, original = {}, warpgrad.warp_gradient
 
-    def spy(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity):
+    def spy(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity, **options):
         seen.update(theta=theta, velocity=velocity)
-        return original(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity)
+        return original(problem, inner, theta, warp, task_batch, meta_batch, order, learnt, velocity, **options)
 
     monkeypatch.setattr("leapwarp.learners.warpgrad.warp_gradient", spy)
     state = learner.init(params)

@@ -152,7 +152,7 @@ def test_jobs_at_home_fit_into_the_memory_of_the_machine(folder):
     more = ["--set-resources", "evaluate:mem_mb=10000000"]
     result = snakemake(folder, "omniglot_leap", "--dry-run", "--config", "size=smoke", *more)
     assert result.returncode == 0, result.stdout
-    asked = [int(found) for found in re.findall(r"mem_mb=(\d+)", result.stdout)]
+    asked = [int(found) for found in re.findall(r"resources: .*mem_mb=(\d+)", result.stdout)]
     assert max(asked) == machine.memory_mb() and min(asked) == 1000  # of training, as the profile says
     assert "gpu=0" in result.stdout and "--dir 'd {x}'" in result.stdout
 
@@ -172,7 +172,9 @@ def test_an_experiment_and_a_size_of_ones_own_run_from_a_folder_to_the_page(own)
     for name in [*files, "figures/hills.png", "figures/hills.pdf"]:
         assert (folder / name).stat().st_size > 0
     page = (own / "results/small/index.html").read_text()
-    assert page.count("<img ") == 1 and "Height of the surface over the steps" in page and "Momentum" in page
+    assert (
+        page.count('src="data:image/png') == 1 and "Height of the surface over the steps" in page and "Momentum" in page
+    )
     assert "the smallest that proves it" in page
     assert "Nothing to be done" in snakemake(own).stdout
 
@@ -285,7 +287,7 @@ def test_smoke_from_data_to_page(folder, whole):
     assert not any(f",{verdict}," in verdicts for verdict in ("supported", "contradicted", "undecided"))
     page = (folder / "results/smoke/index.html").read_text()
     searches = sum(len(each.search.get("methods", [])) for each in jobs.values())
-    assert page.count("<img ") == figures + searches > figures and "not the published size" in page
+    assert page.count('src="data:image/png') == figures + searches > figures and "not the published size" in page
 
     # The headline experiment's table does not wait for the runs of the others.
     table = first.stdout.index("python -m leapwarp.report table omniglot_warp")
