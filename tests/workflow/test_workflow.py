@@ -153,8 +153,8 @@ def test_jobs_at_home_fit_into_the_memory_of_the_machine(folder):
     result = snakemake(folder, "omniglot_leap", "--dry-run", "--config", "size=smoke", *more)
     assert result.returncode == 0, result.stdout
     asked = [int(found) for found in re.findall(r"resources: .*mem_mb=(\d+)", result.stdout)]
-    assert max(asked) == machine.memory_mb() and min(asked) == 1000  # of training, as the profile says
-    assert "gpu=0" in result.stdout and "--dir 'd {x}'" in result.stdout
+    assert set(asked) == {machine.memory_mb()} and len(asked) > 1
+    assert "--dir 'd {x}'" in result.stdout
 
 
 def test_lint_is_clean(folder):
