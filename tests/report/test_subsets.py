@@ -47,8 +47,9 @@ def test_every_subset_of_methods_ends_in_tables_figures_and_verdicts(experiment,
     for chosen in subsets(found):
         frame = pd.concat([found[name] for name in chosen], ignore_index=True)
         made = command.build(about, frame, paper, "a size")
-        complete = made.lines is not None and set(made.lines["method"]) >= set(chosen)
-        assert complete or "was not run, so that scores have no scale here" in document.markdown(made)  # in atari
+        assert made.lines is not None
+        if experiment != "atari":  # whose scale takes random play and a method that learns
+            assert set(made.lines["method"]) >= set(chosen)
         assert document.markdown(made) and document.loads(document.dumps(made), "it").title == made.title
         assert set(drawn(frame, paper)) == set(about.figures)
         if mine:
