@@ -309,6 +309,10 @@ def test_seeds_of_an_evaluation_are_whole_jobs_of_training(tmp_path):
 
 def test_trials_begin_at_another_seed(tmp_path):
     size = yaml.safe_load((SIZES / "quick.yaml").read_text()) | {"first_seed": 100}
+    (tmp_path / "seeds100.yaml").write_text(yaml.safe_dump(size))
+    with pytest.raises(ValueError, match="decides' is orders. Trial seeds .* Write: decides: nothing."):
+        plan.read_size(tmp_path / "seeds100.yaml")
+    size["decides"] = "nothing"
     size["experiments"]["maze"] |= {"seeds": 3, "seeds_per_job": 2}
     (tmp_path / "seeds100.yaml").write_text(yaml.safe_dump(size))
     jobs = jobs_of(str(tmp_path / "seeds100.yaml"))["maze"]

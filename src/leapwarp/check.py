@@ -39,8 +39,13 @@ def read_yaml(path: Path, needed: str) -> Any:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        _check_nodes(yaml.compose(text, _Loader), str(path))
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            _check_nodes(node, str(path))
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except FileNotFoundError:
         raise ValueError(f"{path}: found no such file, needed {needed}.") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError, OverflowError) as error:

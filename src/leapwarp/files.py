@@ -85,7 +85,9 @@ def said(error: BaseException) -> str:
         )
     if isinstance(error, OSError) and error.errno is not None:
         name = f"{error.filename}: " if error.filename else ""
-        return f"{name}{error.strerror}. {_ADVICE.get(error.errno, 'Needed this to work.')}"
+        return (
+            f"{name}{error.strerror}. {_ADVICE.get(error.errno, 'Mend this and start again: finished work is kept.')}"
+        )
     if is_told(error):
         return text
     traceback.print_exception(error)

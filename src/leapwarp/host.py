@@ -76,6 +76,7 @@ def captured(function: Callable[..., Any]) -> Callable[..., Any]:
             if len(graphs) == MOST_GRAPHS:
                 del graphs[next(iter(graphs))]
             graphs[key] = _capture(function, leaves, spec)
+        graphs[key] = graphs.pop(key)  # used last
         return graphs[key](leaves)
 
     return call

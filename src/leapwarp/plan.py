@@ -93,7 +93,12 @@ def read_size(path: Path, wheres: Iterable[str] | None = None) -> Size:
     """
     found = read_yaml(path, "a size, as those in workflow/sizes")
     check(found, schema("size"), str(path))
-    entries = found["experiments"]
+    entries, first_seed = found["experiments"], found.get("first_seed", 0)
+    if first_seed and found["decides"] != "nothing":
+        raise ValueError(
+            f"{path}: 'first_seed' is {first_seed} and 'decides' is {found['decides']}. Trial seeds choose a size and "
+            "state its power; they decide no claim. Write: decides: nothing."
+        )
     experiments = {}
     for where in wheres if wheres is not None else entries:
         about = catalogue.find(where)
@@ -109,7 +114,7 @@ def read_size(path: Path, wheres: Iterable[str] | None = None) -> Size:
         found["search_used"],
         experiments,
         entries,
-        found.get("first_seed", 0),
+        first_seed,
     )
 
 

@@ -96,7 +96,8 @@ def test_wrong_shapes_say_so():
         augment.affine(generator(0), (1,), scale=(0.0, 1.0))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 def test_cuda_equals_cpu():
     x, m = images(20), augment.affine(generator(0, "affine"), (20,))
     on_gpu = augment.transform(x.cuda(), m).cpu()

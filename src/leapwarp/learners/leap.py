@@ -24,7 +24,7 @@ from leapwarp.trees import (
 )
 
 
-def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -> Fold:
+def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True, capture: bool = False) -> Fold:
     """The fold that sums up the meta-gradient of the path's length or energy with identity Jacobians.
 
     Each segment theta_i -> theta_{i+1} adds (Leap equation 8, whose sign is that of descent)
@@ -39,9 +39,10 @@ def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -
         loss: measure on the loss surface rather than in parameter space alone (f_tau = 1).
         stabiliser: replace d_f by -|d_f|, so as never to follow a rise in the loss (mu = 1). Without the loss it has
             nothing to act on.
+        capture: as of `Problem`.
     """
 
-    def segment(total: Params, before: Step, after: Step) -> Params:
+    def fold(total: Params, before: Step, after: Step) -> Params:
         moved = {n: leaf for n, leaf in subtract(after.params, before.params).items() if not is_task_only(n)}
         kept = {name: leaf for name, leaf in total.items() if name not in moved}
         total, grads = ({name: tree[name] for name in moved} for tree in (total, before.grads))
@@ -61,7 +62,9 @@ def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True) -
         slope = scale * rise
         return kept | map_tree(lambda t, g: torch.addcmul(t, per_task(slope, g), g, value=-1), total, grads)
 
-    replayed = captured(segment)
+    if not capture:
+        return fold
+    replayed = captured(fold)  # a number is part of a graph, and the gradient at the end is not needed
     return lambda total, before, after: replayed(total, before._replace(number=0), after._replace(number=0, grads={}))
 
 
@@ -104,5 +107,5 @@ def leap(
         stop: early stopping of task training.
         length, loss, stabiliser: see `leap_fold`.
     """
-    fold = leap_fold(length, loss, stabiliser)
+    fold = leap_fold(length, loss, stabiliser, problem.capture)
     return gradient_learner(path_gradient(problem, inner, steps, fold, size, stop), outer, steps + 1)

@@ -164,7 +164,7 @@ def warp_leap(
         raise ValueError(f"the replay needs eta and points of at least 1, got {eta} and {points}.")
     if order not in (0, 1, 2) or (rates and not order):
         raise ValueError(f"order is {order}, needed 2, 1 or 0, and with learned rates 2 or 1.")
-    fold = leap_fold()
+    fold = leap_fold(capture=problem.capture)
     rates_outer = sgd(rates.outer_lr) if rates else outer
 
     def init(params: Params) -> State:
@@ -275,7 +275,7 @@ def warp_leap_online(
     Args:
         warp_outer: the optimizer of the warps. The others: see `warp_leap`.
     """
-    fold = leap_fold()
+    fold = leap_fold(capture=problem.capture)
 
     def init(params: Params) -> State:
         theta, warp = _split(params)
