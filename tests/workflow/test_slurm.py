@@ -84,7 +84,7 @@ def test_the_profile_has_what_the_default_one_has():
     same = default.keys() - {"cores", "set-resources"}
     assert {key: slurm.get(key) for key in same} == {key: default[key] for key in same}
     for rule, resources in default["set-resources"].items():
-        assert resources["gpu"] == slurm["set-resources"][rule]["gpu"]
+        assert resources.get("gpu") == slurm["set-resources"][rule].get("gpu"), rule
 
 
 def daemons(sandbox):
