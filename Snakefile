@@ -43,6 +43,10 @@ include: "workflow/rules/atari.smk"
 include: "workflow/rules/report.smk"
 
 
+onerror:
+    print(*ended(log), sep="\n", file=sys.stderr)
+
+
 localrules:
     all,
     code,

@@ -13,6 +13,7 @@ from calls import CONFIG, REPO, SIZES
 
 from leapwarp import environment, files, machine, plan, provenance
 from leapwarp.check import check, read_yaml
+from leapwarp.data import prepare, prepare_imagenet, prepare_images
 from leapwarp.experiments import command
 
 # ---------------------------------------------------------------- the environment of a job
@@ -86,8 +87,6 @@ def test_all_text_is_read_and_written_in_utf_8():
     """Where an encoding is not named, Python takes that of the caller's language."""
     wrong = []
     for path in (REPO / "src").rglob("*.py"):
-        if "data" in path.parts or path.name == "page.py":
-            continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             bare = ".read_text()" in line or ("text=True" in line and "subprocess" in line)
             if bare or (".write_text(" in line and line.rstrip().endswith(")") and "encoding" not in line):
@@ -286,6 +285,56 @@ def test_out_of_memory_says_which_setting_to_lower_and_that_the_checkpoint_is_ke
     assert message.startswith("error: leap, 1 tasks: out of memory (") and "\n" not in message
     assert "Lower seeds_per_job" in message and "tasks_at_a_time" in message and "checkpoint is kept" in message
     assert "Traceback" not in capsys.readouterr().err and not list(tmp_path.iterdir())  # nor is a lock left
+
+
+def test_a_job_that_was_killed_is_explained_in_one_line():
+    """It cannot say anything itself. Snakemake's log has the signal, or the exit code that a shell makes of one."""
+    log = """
+RuleException:
+CalledProcessError in file "/x/train.smk", line 7:
+Command 'set -euo pipefail;  exec python -m leapwarp' {}
+[Fri Nov 27 15:12:37 2026]
+Error in rule train:
+    message: None
+    jobid: 1
+    output: a.txt
+    log: results/a.log (check log file(s) for error details)
+"""
+    for end, why, lower in (
+        ("died with <Signals.SIGKILL: 9>.", "was killed from outside, most likely by the system because memory", True),
+        ("returned non-zero exit status 137.", "was killed from outside", True),
+        ("died with <Signals.SIGABRT: 6>.", "was aborted by a library, most likely because memory ran out", True),
+        ("returned non-zero exit status 135.", "was ended by the system, most likely because a disk or shared", False),
+        ("SLURM status is: 'OUT_OF_MEMORY'. ", "took more memory than mem_mb of the profile", True),
+    ):
+        [said] = files.ended(log.format(end))
+        assert (
+            said.startswith("error: a job of rule train (log results/a.log) was") and why in said and "\n" not in said
+        )
+        assert ("Lower seeds_per_job" in said and "checkpoint is kept" in said) == lower
+    assert len(files.ended(log.format("died with <Signals.SIGKILL: 9>.") * 2)) == 1
+    for end in ("died with <Signals.SIGTERM: 15>.", "returned non-zero exit status 1.", "returned non-zero exit 75."):
+        assert files.ended(log.format(end)) == []
+
+
+@pytest.mark.parametrize("module", [prepare, prepare_imagenet, prepare_images])
+def test_whatever_happens_to_data_is_one_line_too(module, monkeypatch, tmp_path, capsys):
+    """And where memory runs out, it is not settings of a run that help."""
+    line = ["--out", str(tmp_path / "x"), *(["--set", "mini"] if module is prepare_imagenet else [])]
+    for error, said in (
+        (MemoryError("Unable to allocate 16.5 GiB"), "out of memory (Unable to allocate 16.5 GiB). Needed more memory"),
+        (KeyError("x"), "unexpected KeyError in test_elsewhere.py, line "),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links", "a/b"), "a/b: Too many levels of symbolic links."),
+    ):
+
+        def broken(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(module, "prepare", broken)
+        with pytest.raises(SystemExit) as caught:
+            module.main(line)
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert caught.value.code == 1 and f"error: {said}" in last and "seeds_per_job" not in last
 
 
 def test_an_error_that_comes_from_too_little_memory_is_one():

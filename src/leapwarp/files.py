@@ -71,18 +71,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     return before is not None and is_out_of_memory(before)
 
 
-def said(error: BaseException) -> str:
+LOWER = (
+    "Lower seeds_per_job (of seeds that train together) or, under settings, tasks_at_a_time, meta_batch or filters, in "
+    "the size's file; or run fewer jobs at a time (--cores 1). The last checkpoint is kept: started again, a run goes "
+    "on from it"
+)
+
+
+def said(error: BaseException, lower: str = LOWER) -> str:
     """An error in one line that says what is wrong and what to do.
 
     What nobody expected also leaves its traceback on the standard error, before that line: in the log of a job.
+
+    Args:
+        lower: what to do where memory has run out.
     """
     text = " ".join(str(error).split())
     if is_out_of_memory(error):
-        return (
-            f"out of memory ({text[:200] or type(error).__name__}). Lower seeds_per_job (of seeds that train together) "
-            "or, under settings, tasks_at_a_time, meta_batch or filters, in the size's file; or run fewer jobs at a "
-            "time (--cores 1). The last checkpoint is kept: started again, a run goes on from it."
-        )
+        return f"out of memory ({text[:200] or type(error).__name__}). {lower}."
     if isinstance(error, OSError) and error.errno is not None:
         name = f"{error.filename}: " if error.filename else ""
         return (
@@ -97,6 +103,35 @@ def said(error: BaseException) -> str:
         f"unexpected {type(error).__name__}{where}: {text[:300] or 'without a text'}. The traceback is in the log; "
         "finished work is kept. If settings, data and files are what you meant, this is a fault of leapwarp to report."
     )
+
+
+# How Snakemake's log says that a job did not end by itself: as a signal, or as the exit code that a shell makes of one.
+_ENDED = re.compile(
+    r"died with <Signals\.SIG(?P<signal>KILL|ABRT|BUS|SEGV|ILL): |non-zero exit status (?P<code>13[24579])\b"
+    r"|SLURM status is: '(?P<slurm>OUT_OF_MEMORY)'"
+)
+_SIGNALS = {"132": "ILL", "134": "ABRT", "135": "BUS", "137": "KILL", "139": "SEGV"}
+_OUTSIDE = {
+    "KILL": "was killed from outside, most likely by the system because memory ran out",
+    "OUT_OF_MEMORY": "was killed because it took more memory than mem_mb of the profile asks for",
+    "ABRT": "was aborted by a library, most likely because memory ran out",
+    "BUS": "was ended by the system, most likely because a disk or shared memory (/dev/shm) is full",
+    "SEGV": "crashed in a library, which is a fault of it, of the machine or of leapwarp to report",
+    "ILL": "has met an instruction that this processor lacks: PyTorch needs a build for it",
+}
+_RULE = re.compile(r"^Error in rule (\w+):.*?\n    log: (\S+)", re.MULTILINE | re.DOTALL)
+
+
+def ended(log: str) -> list[str]:
+    """A line for each job of a log of Snakemake's that did not end by itself, and so could not say why."""
+    found = []
+    for each in _ENDED.finditer(log):
+        kind = each["signal"] or each["slurm"] or _SIGNALS[each["code"]]
+        where = _RULE.search(log, each.end())
+        job = f"a job of rule {where[1]} (log {where[2]})" if where else "a job"
+        advice = f" {LOWER}." if kind in ("KILL", "OUT_OF_MEMORY", "ABRT") else ""
+        found.append(f"error: {job} {_OUTSIDE[kind]}.{advice}")
+    return list(dict.fromkeys(found))
 
 
 def is_told(error: BaseException) -> bool:

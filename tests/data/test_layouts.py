@@ -1,5 +1,7 @@
 """Foreign data as others have written them: pickles of every protocol and age, the official archives, Kaggle's."""
 
+import bz2
+import gzip
 import io
 import pickle
 import shutil
@@ -112,6 +114,21 @@ def test_a_pickle_that_is_cut_anywhere_is_damaged(protocol):
             caches.unpickle(io.BytesIO(data[:length]), "x.pkl")
 
 
+@pytest.mark.parametrize(
+    ("pack", "said"),
+    [
+        (gzip.compress, "it is packed with gzip: unpack it"),
+        (bz2.compress, "it is packed with bzip2: unpack it"),
+        (lambda data: b"<html>" + data, "it is a page of a website"),
+        (lambda data: b"", "it is empty"),
+    ],
+)
+def test_what_lies_in_the_place_of_a_pickle_is_said(pack, said):
+    data = pack(pickle.dumps({"data": [1], "labels": ["a"]}))
+    with pytest.raises(DataError, match=f"^x.pkl: damaged, or not a cache of images .*; {said}"):
+        caches.unpickle(io.BytesIO(data), "x.pkl")
+
+
 def labelled(part, as_label=str):
     return [as_label(name) for name in NAMES[part] for _ in range(N)]
 
@@ -201,7 +218,8 @@ def test_csv_files_of_spreadsheets_are_read(tmp_path, coding, separator, end):
         lines = [separator.join(("Filename", "label"))]
         for row, pixels in enumerate(PIXELS[part]):
             Image.fromarray(pixels).save(root / "images" / f"{part}{row}.png")
-            lines.append(separator.join((f"{part}{row}.png", names[row // N])))
+            lines.append(separator.join((f"./{part}{row}.png", names[row // N])))
+        lines = [f"sep={separator}", *lines] if end == "\r\n" else lines  # a line of Excel's own
         (root / f"{part}.csv").write_bytes(end.join([*lines, ""]).encode(coding))
     is_right(imagenet.read(root, OWN, 8))
     (root / "val.csv").write_bytes(b"filename,label\nval0.png,n03\nval0.png,n03\n")

@@ -23,7 +23,7 @@ LEFT = [
     *("._0.png", ".DS_Store", "Thumbs.db", "thumbs.db", "desktop.ini", ".ipynb_checkpoints/0-checkpoint.png"),
     *("__MACOSX/c00/0.png", "0.png~", ".git/objects/00.png", "@eaDir/0.png/SYNOPHOTO_THUMB_M.png", ".0.png.swp"),
     *("0.png:Zone.Identifier", "~$0.png", "#0.png#", "$RECYCLE.BIN/0.png", "lost+found/0.png", "__pycache__/0.png"),
-    *(".AppleDouble/0.png", "Icon\r"),
+    *(".AppleDouble/0.png", "Icon\r", "Network Trash Folder/0.png"),
 ]
 
 
@@ -111,8 +111,13 @@ def test_links_are_followed_but_not_in_circles(tmp_path, capsys):
     (root / "train/c00/again").symlink_to(root / "train")
     is_right(imagenet.read(root, OWN, 6))
     assert "passed over 1 'links that lead back'" in capsys.readouterr().out
-    (root / "val/c02/9.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(DataError, match=r"val/c02/9\.png: cannot be read \(No such file"):
+    for name in ("val/c02/9.png", "val/c09", "train/c01/README"):  # a picture, a class, and what may be either
+        (root / name).symlink_to(tmp_path / "nowhere")
+        with pytest.raises(DataError, match=f"{name}: cannot be read: the link leads nowhere"):
+            imagenet.read(root, OWN, 6)
+        (root / name).unlink()
+    (root / "val/c02/9.png").symlink_to("9.png")
+    with pytest.raises(DataError, match="val/c02/9.png: cannot be read: the link leads nowhere"):
         imagenet.read(root, OWN, 6)
 
 
@@ -154,6 +159,41 @@ def test_pictures_that_are_there_twice_are_said_and_kept(tmp_path, capsys):
     assert re.fullmatch(
         r".*own: 1 images are the same as another of their class, .*: .*c02/1\.png is .*/1 \(copy\)\.png\n", said
     )
+
+
+def test_a_picture_of_two_classes_is_said(tmp_path, capsys):
+    """A class that is copied into another part would be trained on and judged on."""
+    root = make(tmp_path / "own")
+    shutil.copytree(root / "train/c01", root / "test/copied")
+    assert len(imagenet.read(root, OWN, 6).names) == 5
+    said = capsys.readouterr().out
+    assert re.fullmatch(
+        rf".*own: {COUNT} images are the same as one of another class, so that [^\n]*: "
+        r".*copied/0\.png is .*c01/0\.png\n",
+        said,
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\x1f\x8b\x08\0", r"own.zip: found a file that is no zip \(it is packed with gzip: unpack it\), needed a"),
+        (b"PK\x03\x04cut", "own.zip: truncated or damaged zip"),
+        (b"", "own.zip: truncated or damaged zip"),
+    ],
+)
+def test_a_file_that_is_no_zip_is_not_called_a_damaged_one(tmp_path, data, said):
+    (tmp_path / "own.zip").write_bytes(data)
+    with pytest.raises(DataError, match=said):
+        imagenet.read(tmp_path / "own.zip", OWN)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_a_zip_has_twice_is_refused(tmp_path):
+    with zipfile.ZipFile(zipped(make(tmp_path / "own")), "a") as archive:
+        archive.writestr("own/val/c02/1.png", b"another")
+    with pytest.raises(DataError, match=r"own\.zip/own/val/c02/1\.png: is in the zip twice"):
+        imagenet.read(tmp_path / "own.zip", OWN)
 
 
 def test_a_name_that_is_not_utf_8_is_refused(tmp_path):

@@ -52,6 +52,15 @@ def test_8_bits_in_a_file_of_16_are_refused():
     assert not decoded(encoded(Image.new("I;16", (2, 2)))).any()  # all black is no question of bits
 
 
+def test_12_bits_in_16_are_refused_as_they_would_be_black():
+    """Cameras write them; scaled as 16 bits, white would be 16 of 255."""
+    values = RAMP.astype(np.uint16) * 16
+    with pytest.raises(DataError, match=r"set/c/0\.png: .* I;16 with values from 0 to 4080, needed .* 12 bits in a"):
+        decoded(encoded(Image.fromarray(values)))
+    with pytest.raises(DataError, match=r"set.npz: found pictures of uint16 with values from 0 to 4080, needed"):
+        pictures.stack(values[None], "set.npz")
+
+
 def test_fractions_are_scaled_and_others_refused():
     assert np.array_equal(decoded(encoded(Image.fromarray(RAMP.astype(np.float32) / 255), "TIFF")), RAMP)
     for values in (RAMP.astype(np.float32), RAMP.astype(np.float32) / 255 - 0.5, np.full((2, 2), np.nan, np.float32)):
@@ -119,13 +128,21 @@ def test_a_huge_picture_is_one_line_with_its_name(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"<!DOCTYPE html>", b"version https://git-lfs.github.com/spec/v1\n", b"%!PS-Adobe"]
+    ("data", "said"),
+    [
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html>", "it is a page of a website: download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS: git lfs pull"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "it is HEIC, which is not read: save it as PNG or JPEG"),
+        (b"%!PS-Adobe", "it begins with b'%!PS-Adobe'"),
+    ],
 )
-def test_what_is_no_picture_is_said_with_its_name(data):
-    with pytest.raises(
-        DataError, match=r"set/c/0\.png: truncated or damaged PNG of \d+ bytes \(it begins with b.*\)\.$"
-    ):
+def test_what_is_no_picture_is_said_with_its_name(data, said):
+    with pytest.raises(DataError, match=r"set/c/0\.png: truncated or damaged PNG of \d+ bytes") as caught:
         decoded(data)
+    assert str(caught.value).endswith(f"bytes ({said}).")
+    with pytest.raises(DataError, match=r"x\.pkl, image number 3: truncated or damaged picture of"):
+        pictures.decode(data, "x.pkl, image number 3")
 
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3), dtype=np.uint8)
@@ -207,7 +224,7 @@ def meant(array):
         return np.where(array, 255, 0)
     if array.dtype.kind in "iu" and low >= 0 and high <= 255:
         return array
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2 and high > 4095:
         return np.floor(array / 257 + 0.5)
     return np.rint(array.astype(np.float32) * 255) if array.dtype.kind == "f" and low >= 0 and high <= 1 else None
 

@@ -262,8 +262,20 @@ def test_whether_a_winner_is_used_is_read_off_the_runs(with_search, etas, said):
     winner = folder / "search/omniglot_warp/warp_leap/winner.yaml"
     assert f"Its settings are: {said}." in document.markdown(search.found(winner, runs)[0])
     (folder / "search/omniglot_warp/warp_leap/trials.csv").unlink()
+    assert search.winners(folder) == ([winner], [])
     with pytest.raises(ValueError, match="found a winner without trials.csv"):
         page.collect(folder, BOTH)
+
+
+def test_copies_of_a_search_are_named_and_passed_over(with_search, capsys):
+    here = with_search / "search/omniglot_warp"
+    shutil.copytree(here / "warp_leap", here / "warp_leap (1)")
+    shutil.copytree(here, here.with_name("omniglot_leap"))  # of another experiment than the folder says
+    (here / "leap").mkdir()
+    (here / "leap/winner.yaml").write_text("- of nothing\n")
+    assert [found.name for found in page.collect(with_search, BOTH).searches] == ["search_omniglot_warp_warp_leap"]
+    copies = "omniglot_leap/warp_leap, omniglot_leap/warp_leap (1), omniglot_warp/leap, omniglot_warp/warp_leap (1)"
+    assert f"search: passed over {copies}: needed a search in a folder of its own name\n" in capsys.readouterr().out
 
 
 def test_a_search_is_in_the_snapshot(with_search, tmp_path, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from leapwarp import catalogue, environment, machine, plan
 from leapwarp.check import read_yaml
-from leapwarp.files import said
+from leapwarp.files import ended, said
 
 environment.settle()  # of all jobs, which inherit it
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from leapwarp.data.store import DataError
+from leapwarp.data.store import DataError, beginning
 
 _OF_NUMPY = {
     ("multiarray", "_reconstruct"),  # protocols 0 to 4
@@ -38,13 +38,15 @@ def unpickle(file: IO[bytes], place: str) -> Any:
     Raises:
         DataError: it is damaged or holds something else than arrays and plain values; the message names the file.
     """
+    first = file.read(16)
+    file.seek(0)
     try:
         content = _Unpickler(file, encoding="latin1").load()
     except MemoryError:
         raise
     except Exception as error:  # a damaged pickle raises almost anything
         said = " ".join(str(error).split())
-        raise DataError(f"{place}: damaged, or not a cache of images ({said}).") from None
+        raise DataError(f"{place}: damaged, or not a cache of images ({said}; {beginning(first)}).") from None
     return with_text(content)
 
 

@@ -16,6 +16,7 @@ and the last 5 for tests: 128, 32 and 40, each with its 500 + 50 images. Where i
 tiny-imagenet-200-subset. Images are squeezed to the size asked for, whatever their proportions.
 """
 
+import posixpath
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -126,22 +127,24 @@ def read(path: Path, kind: Kind, size: int | None = None) -> Classes:
             names.append(name)
             classes.append(found.parts[part][name])
     images = np.empty((len(label), 3, size, size), np.uint8)
-    row, twice = 0, []
+    row = 0
+    seen: dict[int, tuple[str, Found]] = {}
+    twice: dict[bool, list[str]] = {True: [], False: []}  # whether in one class
     for one in classes:
-        seen: dict[int, str] = {}
         for number in range(one.count):
             images[row] = _pixels(one, number, size, lying.passed)
             place = one.where(number)
-            first = seen.setdefault(hash(images[row].tobytes()), place)
-            twice += [f"{place} is {first}"] * (first is not place)
+            first, its = seen.setdefault(hash(images[row].tobytes()), (place, one))
+            if first is not place:
+                twice[its is one].append(f"{place} is {first}")
             row += 1
     listing.tell(lying)
-    if twice:
-        print(
-            f"{path}: {len(twice):,} images are the same as another of their class, so that a task may be asked for "
-            f"what it was shown: {twice[0]}",
-            flush=True,
-        )
+    for in_one, why in (
+        (True, "another of their class, so that a task may be asked for what it was shown"),
+        (False, "one of another class, so that a class to judge on may be one to train on"),
+    ):
+        if twice[in_one]:
+            print(f"{path}: {len(twice[in_one]):,} images are the same as {why}: {twice[in_one][0]}", flush=True)
     return build(torch.from_numpy(images), torch.tensor(label), names, split, found.source or kind.source)
 
 
@@ -281,10 +284,13 @@ def _csv(lying: Listing, kind: Kind) -> Set | None:
         rows = tables.read(lying.read(table), place)
         wrong = next((row for row in rows if not (row.get("filename") and row.get("label"))), None)
         if not rows or wrong:
-            raise DataError(f"{place}: needed rows with the columns filename and label, found {wrong or 'none'}.")
+            raise DataError(
+                f"{place}: needed rows with the columns filename and label, found {str(wrong or 'none')[:300]}."
+            )
         classes: dict[str, list[str]] = {}
         for row in rows:
             name, file = listing.composed(row["label"]), listing.composed(row["filename"]).replace("\\", "/")
+            file = posixpath.normpath(file)
             ways = (f"{folder}{way}" for folder in ("images/", "") for way in (file, f"{name}/{file}"))
             found = next((way for way in ways if way in there), None)
             if found is None:

@@ -64,7 +64,10 @@ ALSO = {"notmnist": ("notMNIST", "notMNIST_small"), "traffic-signs": ("GTSRB", "
 NOTMNIST = 18_724
 """Images of notMNIST as published: 18,726 files, of which two are empty. HAT's 16,853 + 1,873 count these two; its
 split was never published. All of them in our own split, every tenth of a class for tests, are the whole set."""
-TRAFFIC_SIGNS = 39_209  # training images in GTSRB's own archive, of which torchvision's has 26,640
+TRAFFIC_SIGNS = 39_209
+"""Training images of GTSRB's final archive, which its readme calls the training and test sets of the online competition
+together (torchvision has the first, 26,640). The count is the one that its users report; we had no archive to count.
+Another count is no error: the set is then called a subset."""
 PARTS = ("train", "test")
 WORDS = {"train": ("train", "training"), "test": ("test", "testing")}
 KERAS = {

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from leapwarp.data.pictures import EXTENSIONS, FIRST_FRAME
-from leapwarp.data.store import DataError
+from leapwarp.data.store import DataError, beginning
 
 # What zipfile raises on damaged archives; the last three are for a field that makes no sense, and for a password.
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, RuntimeError)
 LEFT = (  # in any letter case: by macOS, Windows, Linux, Synology, QNAP, editors, Python
     *("._*", ".*", "__macosx", "icon\r", "thumbs.db", "ehthumbs*.db", "desktop.ini", "*zone.identifier"),
     *("$recycle.bin", "system volume information", "lost+found", "@eadir", "@tmp", "@recycle", "#recycle"),
+    *("recycler", "recycled", "network trash folder", "temporary items", "cvs"),
     *("#snapshot", "~$*", "*~", "#*#", "*.swp", "*.swo", "__pycache__"),
 )
 UNREAD = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".hdf5", ".h5")  # archives
@@ -99,12 +100,14 @@ def _of_folder(root: Path) -> Listing:
                 passed[kind] += 1
             elif own.encode("utf-8", "replace") != os.fsencode(own):
                 raise DataError(f"{folder}: found the name {os.fsencode(entry.name)!r}, needed UTF-8. Rename it.")
-            elif entry.is_dir():
+            elif os.path.isdir(entry.path):
                 walk(entry.path, f"{own}/", (*above, me))
             elif own in files:
                 raise DataError(f"{entry.path}: there are two of this name, which differ in Unicode's normal form.")
-            elif entry.is_file() or entry.is_symlink():  # a link that leads nowhere is an error when it is read
+            elif os.path.isfile(entry.path):
                 files[own] = entry.path
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                raise DataError(f"{entry.path}: cannot be read: the link leads nowhere. Mend or delete it.")
             else:
                 passed["things that are no files"] += 1
 
@@ -123,13 +126,19 @@ def _of_zip(path: Path) -> Listing:
     try:
         archive = zipfile.ZipFile(path)
     except BROKEN_ZIP as error:
+        with path.open("rb") as file:
+            first = file.read(16)
+        if first and not first.startswith(b"PK"):
+            raise DataError(
+                f"{path}: found a file that is no zip ({beginning(first)}), needed a folder or a .zip."
+            ) from None
         raise DataError(f"{path}: truncated or damaged zip ({error}). Get the zip again.") from None
     files: dict[str, str] = {}
     folders: set[str] = set()
     passed: Counter[str] = Counter()
     left: set[str] = set()
     for entry in archive.namelist():
-        parts = [composed(part) for part in entry.replace("\\", "/").split("/") if part]
+        parts = [composed(part) for part in entry.replace("\\", "/").split("/") if part not in ("", ".")]
         at = next((i for i, part in enumerate(parts) if left_by(part)), None)
         if at is not None:  # once for a folder, whatever it holds
             name = "/".join(parts[: at + 1])
@@ -138,6 +147,8 @@ def _of_zip(path: Path) -> Listing:
             continue
         is_folder = entry.endswith(("/", "\\"))
         folders.update("/".join(parts[:end]) for end in range(1, len(parts) + is_folder))
+        if not is_folder and "/".join(parts) in files:
+            raise DataError(f"{path}/{'/'.join(parts)}: is in the zip twice. Make the zip anew.")
         if not is_folder:
             files["/".join(parts)] = entry
 

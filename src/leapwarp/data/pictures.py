@@ -3,7 +3,7 @@
 Every reader of images goes through here, so that no pixel is cast without a look at what its value means:
 
     8 bits, palettes, CMYK, YCbCr, LAB, HSV  as Pillow converts them; what is transparent lies on white
-    16 bits (a file's mode I;16, uint16)     65,535 becomes 255
+    16 bits (a file's mode I;16, uint16)     65,535 becomes 255; refused where no value is above 4,095
     fractions (mode F, float arrays)         1 becomes 255; refused outside 0 to 1, or where not a number
     other whole numbers                      as they are from 0 to 255, else refused
     true and false                           255 and 0
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from leapwarp.data.store import DataError
+from leapwarp.data.store import DataError, beginning
 
 EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
@@ -39,6 +39,7 @@ DEEP = (*SIXTEEN, "I", "F")  # more than 8 bits a channel, which Pillow cuts off
 GREY = ("1", "L", "LA", "La", *DEEP)
 FLAT = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 SEE_THROUGH = ("LA", "La", "PA", "RGBA", "RGBa")
+TWELVE = 4095  # the most in 12 bits: cameras and scanners write these into files and arrays of 16
 PNG_END = b"IEND\xaeB`\x82"
 ORIENTATION = 0x0112  # the EXIF tag, and how to undo its values
 TURNS = {
@@ -84,8 +85,9 @@ def decode(data: bytes, place: str, mode: str | None = None, notes: Counter[str]
     except Image.DecompressionBombError as error:
         raise DataError(f"{place}: {str(error).partition(',')[0]}, which Pillow keeps. Make it smaller.") from None
     except Exception as error:  # a damaged picture raises almost anything
-        what = PurePath(place).suffix[1:].upper() or "picture"
-        said = f"it begins with {data[:12]!r}" if "BytesIO" in str(error) else " ".join(str(error).split())
+        suffix = PurePath(place).suffix.lower()
+        what = suffix[1:].upper() if suffix in EXTENSIONS else "picture"
+        said = beginning(data) if "BytesIO" in str(error) else " ".join(str(error).split())
         raise DataError(f"{place}: truncated or damaged {what} of {len(data)} bytes ({said}).") from None
 
 
@@ -122,11 +124,11 @@ def _eight_bits(image: Image.Image, place: str) -> Image.Image:
     if image.mode not in SIXTEEN and (image.mode == "F" or image.format not in ("PNG", "PPM")):
         return Image.fromarray(scaling(values.dtype, low, high, what)(values))
     tags = getattr(image, "tag_v2", {})
-    full = 4095 if tuple(tags.get(258, ())) == (12,) else 65535  # BitsPerSample of TIFF
-    if not 0 <= low <= high <= full or 0 < high <= 255 < full == 65535:
+    full = TWELVE if tuple(tags.get(258, ())) == (12,) else 65535  # BitsPerSample of TIFF
+    if not 0 <= low <= high <= full or 0 < high <= TWELVE < full:
         raise DataError(
-            f"{what}, needed some of more than 255 and none of more than {full:,} in a file of 16 bits. If these are "
-            "8 bits in a file of 16, save it with 8."
+            f"{what}, needed some of more than {TWELVE:,} and none of more than {full:,} in a file of 16 bits. If "
+            "these are 8, 10 or 12 bits in a file of 16, save it with 8."
         )
     scaled = _from_sixteen(values, full)
     return Image.fromarray(255 - scaled if tags.get(262) == 0 else scaled)  # PhotometricInterpretation: white is 0
@@ -142,13 +144,13 @@ def scaling(dtype: np.dtype, low: Any, high: Any, what: str) -> Callable[[np.nda
         return lambda values: values.astype(np.uint8) * 255
     if dtype.kind in "iu" and low >= 0 and high <= 255:
         return lambda values: values.astype(np.uint8)
-    if dtype.kind == "u" and dtype.itemsize == 2:
+    if dtype.kind == "u" and dtype.itemsize == 2 and high > TWELVE:
         return _from_sixteen
     if dtype.kind == "f" and low >= -1e-6 and high <= 1 + 1e-6:  # rounding of float32; false where not a number
         return lambda values: np.rint(values.clip(0, 1).astype(np.float32) * 255).astype(np.uint8)
     raise DataError(
-        f"{what}, needed whole numbers from 0 to 255, 16 bits (uint16) or fractions from 0 to 1. Bring them to one of "
-        "these and save them again."
+        f"{what}, needed whole numbers (uint8 and the like) from 0 to 255, uint16 up to 65,535 or fractions from 0 to "
+        "1. Bring them to one of these and save them again."
     )
 
 

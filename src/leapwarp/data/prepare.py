@@ -17,7 +17,9 @@ from pathlib import Path
 from leapwarp.data import alphabets, glyphs, omniglot
 from leapwarp.data.alphabets import Alphabets
 from leapwarp.data.store import DataError
+from leapwarp.files import said
 
+LOWER = "Needed more memory, or fewer or smaller images"  # where it runs out
 VARIABLE = "LEAPWARP_DATA"
 BAR = "!" * 100
 
@@ -108,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         data, licence, taken = prepare(options.source, options.dir, options.download_dir)
         alphabets.save(options.out, data, licence)
-    except (DataError, OSError) as error:
-        parser.exit(1, f"prepare: error: {error}\n")
+    except Exception as error:
+        parser.exit(1, f"prepare: error: {said(error, LOWER)}\n")
     characters, drawings = data.images.shape[:2]
     print(f"prepare: took {taken}")
     print(

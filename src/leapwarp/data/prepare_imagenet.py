@@ -21,8 +21,9 @@ from pathlib import Path
 from leapwarp.data import classes, imagenet, textures
 from leapwarp.data.classes import PARTS, Classes
 from leapwarp.data.imagenet import KINDS, Kind
-from leapwarp.data.prepare import BAR, VARIABLE
+from leapwarp.data.prepare import BAR, LOWER, VARIABLE
 from leapwarp.data.store import DataError
+from leapwarp.files import said
 
 RESERVED = (  # what other data are called
     *("omniglot", "glyphs", "textures", "simulated", "multicv", "multicv-subsets", "glyph-sets", "atari"),
@@ -120,8 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         data, licence, taken = prepare(options.set, options.source, options.dir, options.size)
         classes.save(options.out, data, licence)
-    except (DataError, OSError) as error:
-        parser.exit(1, f"prepare_imagenet: error: {error}\n")
+    except Exception as error:
+        parser.exit(1, f"prepare_imagenet: error: {said(error, LOWER)}\n")
     counts = "/".join(str(len(data.split[part])) for part in PARTS)
     n_images, _, side, _ = data.images.shape
     print(f"prepare_imagenet: took {taken}")

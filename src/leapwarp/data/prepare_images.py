@@ -17,8 +17,9 @@ from pathlib import Path
 
 from leapwarp.data import images
 from leapwarp.data.images import ImageSet, Missing
-from leapwarp.data.prepare import BAR, VARIABLE
+from leapwarp.data.prepare import BAR, LOWER, VARIABLE
 from leapwarp.data.store import DataError
+from leapwarp.files import said
 
 
 def prepare(source: str, names: Sequence[str], folder: Path | None, download: Path) -> tuple[dict[str, ImageSet], str]:
@@ -94,8 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         found, source = prepare(options.source, options.sets, folder_of(options.dir), options.download_dir)
         checksum = images.save(options.out, found, source)
-    except (DataError, OSError) as error:
-        parser.exit(1, f"prepare_images: error: {error}\n")
+    except Exception as error:
+        parser.exit(1, f"prepare_images: error: {said(error, LOWER)}\n")
     for name, each in found.items():
         counts = f"{len(each.train_labels):,} + {len(each.test_labels):,} images, {each.classes} classes"
         print(f"prepare_images: {name}: {counts}, from {each.origin}")

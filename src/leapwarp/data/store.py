@@ -20,6 +20,28 @@ class DataError(ValueError):
     """Data that is missing or damaged; the message says what was found, what is needed and what to do."""
 
 
+_MARKS = (  # what often lies in the place of something else
+    (b"\x1f\x8b", "is packed with gzip: unpack it"),
+    (b"BZh", "is packed with bzip2: unpack it"),
+    (b"\xfd7zXZ", "is packed with xz: unpack it"),
+    (b"PK\x03\x04", "is a zip, or what torch.save writes"),
+    (b"\x89HDF", "is HDF5"),
+    (b"\x93NUMPY", "is an .npy"),
+    (b"version https://git-lfs", "is a pointer of Git LFS: git lfs pull"),
+    (b"<", "is a page of a website: download it again"),
+)
+
+
+def beginning(data: bytes) -> str:
+    """What a file that could not be read seems to be, by its first bytes."""
+    if not data:
+        return "it is empty"
+    if data[4:8] == b"ftyp" and data[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+        return "it is HEIC, which is not read: save it as PNG or JPEG"
+    known = next((what for mark, what in _MARKS if data.lstrip().startswith(mark)), None)
+    return f"it {known}" if known else f"it begins with {data[:12]!r}"
+
+
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Write `tensors` and `metadata`, with the checksum added, so that `path` appears whole or not at all.
 

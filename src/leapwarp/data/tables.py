@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 
 from leapwarp.data.store import DataError
 
@@ -22,6 +23,8 @@ def text(data: bytes, place: str) -> str:
 def read(data: bytes, place: str) -> list[dict[str, str]]:
     """The rows below the header, by its names in lower case; raises DataError where it is no CSV."""
     content = text(data, place)
+    told = re.match(r"sep=([,;\t])\r?\n", content)  # a line of Excel's own
+    content = content[told.end() :] if told else content
     header = content.partition("\n")[0]
     separator = max(SEPARATORS, key=header.count)
     try:

@@ -79,7 +79,9 @@ def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
         if not (here / f"{about.table}.json").exists():
             missing.append(about)
             continue
-        found = document.loads((here / f"{about.table}.json").read_text(), str(here / f"{about.table}.json"))
+        found = document.loads(
+            (here / f"{about.table}.json").read_text(encoding="utf-8"), str(here / f"{about.table}.json")
+        )
         runs = origin.read(here / "runs.json")
         files = [f"{about.table}.csv", "rows.csv", "runs.json"]
         files = [name for name in files if (here / name).exists()]
@@ -88,7 +90,10 @@ def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
         names = ", ".join(about.name for about in missing)
         raise ValueError(f"{folder}: found no results of {names}, needed at least one. Run snakemake first.")
     order = list(dict.fromkeys([*(about.name for about in abouts), *catalogue.names()]))
-    winners = [path for path in (folder / "search").glob("*/*/winner.yaml") if path.parts[-3] in order]
+    winners, strays = search.winners(folder)
+    if strays:
+        print(f"{folder / 'search'}: passed over {', '.join(strays)}: needed a search in a folder of its own name")
+    winners = [path for path in winners if path.parts[-3] in order]
     searches = []
     for path in sorted(winners, key=lambda path: (order.index(path.parts[-3]), path)):
         name = "_".join(path.parts[-4:-1])

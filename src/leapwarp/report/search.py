@@ -168,6 +168,17 @@ def use(winner: dict[str, Any], runs: Sequence[Run]) -> str:
     return f"{'used' if n else 'not used'} by the rows {where}"
 
 
+def winners(folder: Path) -> tuple[list[Path], list[str]]:
+    """The winner.yaml of each search in the results of a size, and those folders that are of another search: copies."""
+    every = sorted((folder / "search").glob("*/*/winner.yaml"))
+    mine = []
+    for path in every:
+        best = read_yaml(path, "the winner of a search")
+        if isinstance(best, dict) and (best.get("experiment"), best.get("method")) == path.parts[-3:-1]:
+            mine.append(path)
+    return mine, ["/".join(path.parts[-3:-1]) for path in every if path not in mine]
+
+
 def found(path: Path, runs: Sequence[Run]) -> tuple[Document, list[Run]]:
     """The document of a search whose winner.yaml this is, and the runs of its trials; raises ValueError if unfinished.
 
