@@ -1,5 +1,6 @@
 """Any methods that config.yaml may name end in tables, figures and verdicts, with gaps where something was not run."""
 
+import math
 import shutil
 
 import made_up
@@ -9,9 +10,10 @@ from calls import REPO
 from told import drawn
 
 from leapwarp import catalogue, plan
+from leapwarp import search as drawing
 from leapwarp.experiments import resolve
 from leapwarp.report import __main__ as command
-from leapwarp.report import claims, document
+from leapwarp.report import claims, document, search
 from leapwarp.report.quantities import quantities, quantity
 
 
@@ -60,6 +62,34 @@ def test_every_subset_of_methods_ends_in_tables_figures_and_verdicts(experiment,
             claims.decide(book._replace(claims=mine, identities=[]), {experiment: frame}, "quick", "orders")
     # The gap of last resort was not needed: each report knows what may be missing.
     assert "Traceback" not in capsys.readouterr().err
+
+
+SEARCHED = [
+    (name, method) for name in catalogue.names() for method in (catalogue.find(name).search or {"spaces": ()})["spaces"]
+]
+
+
+@pytest.mark.parametrize("diverged", [0, 2])
+@pytest.mark.parametrize(("experiment", "method"), SEARCHED)
+def test_a_search_of_any_method_alone_ends_in_a_table_a_figure_and_a_winner(experiment, method, diverged):
+    about = catalogue.find(experiment)
+    same = {"experiment": experiment, "method": method, "size": "quick", "data_source": "textures"}
+    trials = [
+        same
+        | {"trial": number, "score": math.nan if number < diverged else number, "criterion": about.search["criterion"]}
+        | drawing.draw(about.search["spaces"][method], experiment, method, number)
+        for number in (2, 1, 0)
+    ]
+    frame = pd.DataFrame(trials)
+    text = document.markdown(search.document(frame))
+    assert "| 2 (winner) | **" in text and text.count("| diverged ") == diverged
+    assert about.methods[method].look.name in text and "not declared" not in text
+    assert len(ticked(search.build(frame)).axes) == len(search.drawn(frame)) > 0
+    best = search.winner(frame)
+    assert set(best["settings"]) == set(about.search["spaces"][method]) and best["trial"] == 2
+    others = [{"method": name, "settings": {}} for name in about.methods if name != method]
+    assert search.use(best, others).startswith("no run of")
+    assert search.use(best, [*others, {"method": method, "settings": best["settings"]}]).startswith("used by the rows")
 
 
 @pytest.mark.parametrize("experiment", catalogue.names())
