@@ -28,6 +28,8 @@ def test_a_job_takes_no_binding_of_threads_no_backend_and_no_startup_files():
         "GOMP_CPU_AFFINITY": "0",
         "KMP_AFFINITY": "compact",
         "OMP_NUM_THREADS": "64",
+        "TORCH_LOGS": "everything",
+        "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "BASH_ENV": "/etc/profile.d/modules.sh",
         "PYTHONOPTIMIZE": "2",
@@ -66,6 +68,7 @@ import leapwarp.experiments, torch
 print(len(os.sched_getaffinity(0)), torch.zeros(4).sum().item())
 """
     bad = {"MPLBACKEND": "module://nowhere.at_all", "OMP_PROC_BIND": "true", "OMP_PLACES": "cores"}
+    bad |= {"TORCH_LOGS": "everything", "OMP_NUM_THREADS": "abc", "TMPDIR": "/nowhere"}
     given = os.environ | bad | {"LC_ALL": "POSIX"}
     done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

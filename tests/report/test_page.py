@@ -271,11 +271,14 @@ def test_copies_of_a_search_are_named_and_passed_over(with_search, capsys):
     here = with_search / "search/omniglot_warp"
     shutil.copytree(here / "warp_leap", here / "warp_leap (1)")
     shutil.copytree(here, here.with_name("omniglot_leap"))  # of another experiment than the folder says
+    shutil.copytree(with_search / "omniglot_warp", with_search / "omniglot_warp (1)")
     (here / "leap").mkdir()
     (here / "leap/winner.yaml").write_text("- of nothing\n")
     assert [found.name for found in page.collect(with_search, BOTH).searches] == ["search_omniglot_warp_warp_leap"]
+    said = capsys.readouterr().out
+    assert "quick: passed over omniglot_warp (1): needed an experiment in a folder of its own name\n" in said
     copies = "omniglot_leap/warp_leap, omniglot_leap/warp_leap (1), omniglot_warp/leap, omniglot_warp/warp_leap (1)"
-    assert f"search: passed over {copies}: needed a search in a folder of its own name\n" in capsys.readouterr().out
+    assert f"search: passed over {copies}: needed a search in a folder of its own name\n" in said
 
 
 def test_a_search_is_in_the_snapshot(with_search, tmp_path, capsys):

@@ -90,9 +90,11 @@ def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
         names = ", ".join(about.name for about in missing)
         raise ValueError(f"{folder}: found no results of {names}, needed at least one. Run snakemake first.")
     order = list(dict.fromkeys([*(about.name for about in abouts), *catalogue.names()]))
-    winners, strays = search.winners(folder)
-    if strays:
-        print(f"{folder / 'search'}: passed over {', '.join(strays)}: needed a search in a folder of its own name")
+    winners, copies = search.winners(folder)
+    others = sorted(path.parent.name for path in folder.glob("*/rows.csv") if path.parent.name not in order)
+    for where, strays, what in ((folder, others, "an experiment"), (folder / "search", copies, "a search")):
+        if strays:
+            print(f"{where}: passed over {', '.join(strays)}: needed {what} in a folder of its own name")
     winners = [path for path in winners if path.parts[-3] in order]
     searches = []
     for path in sorted(winners, key=lambda path: (order.index(path.parts[-3]), path)):
