@@ -44,7 +44,7 @@ include: "workflow/rules/report.smk"
 
 
 onerror:
-    print(*ended(log), sep="\n", file=sys.stderr)
+    explain(log)
 
 
 localrules:

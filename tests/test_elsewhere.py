@@ -236,6 +236,12 @@ def test_a_size_has_a_name_that_folders_and_commands_can_have(tmp_path, name):
     assert plan.read_config(CONFIG | {"size": str(tmp_path / "größe-2.v1.yaml")}, SIZES).stem == "größe-2.v1"
 
 
+def test_copies_and_what_editors_leave_are_no_sizes(tmp_path):
+    for name in ("quick", "mine.v2", "quick (1)", ".quick", "~quick", "-quick"):
+        (tmp_path / f"{name}.yaml").write_text("")
+    assert [path.stem for path in plan.size_files(tmp_path)] == ["mine.v2", "quick"]
+
+
 def test_folders_of_editors_are_no_experiments(tmp_path):
     for name in ("mine", ".ipynb_checkpoints"):
         (tmp_path / name).mkdir()

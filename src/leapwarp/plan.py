@@ -76,11 +76,16 @@ def schema(name: str) -> dict[str, Any]:
     return read_yaml(SCHEMAS / f"{name}.schema.yaml", "a schema")
 
 
+def size_files(folder: Path) -> list[Path]:
+    """The files of the sizes of a folder, without copies such as `quick (1).yaml`, whose names no size can have."""
+    return sorted(path for path in folder.glob("*.yaml") if NAME.fullmatch(path.stem))
+
+
 def size_path(size: str, folder: Path) -> Path:
     """The file of a size: `<size>.yaml` of `folder`, or a file of a user by its path; raises ValueError."""
     path = Path(size) if size.endswith((".yaml", ".yml")) else folder / f"{size}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
+        known = ", ".join(each.stem for each in size_files(folder))
         raise ValueError(f"config: 'size' is {size!r}. Allowed: {known}, or the path of a file as those in {folder}.")
     return path
 

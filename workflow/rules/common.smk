@@ -38,9 +38,16 @@ try:
     SIZE_FILE = plan.read_config(config, SIZES)
     SIZE = SIZE_FILE.stem
     JOBS, _ = planned(SIZE)
-    LARGEST_FIRST = plan.largest_first([*SIZES.glob("[!.]*.yaml"), SIZE_FILE])
+    LARGEST_FIRST = plan.largest_first([*plan.size_files(SIZES), SIZE_FILE])
 except Exception as error:
     sys.exit(said(error))
+
+
+def explain(logs):
+    """Say why jobs ended that could not say it themselves, as this call's logs of Snakemake tell it."""
+    for path in [logs] if isinstance(logs, str) else logs:
+        for line in ended(Path(path).read_text(encoding="utf-8", errors="replace")):
+            print(line, file=sys.stderr)
 
 
 # Runs at home take no more than this machine has, unless --resources says otherwise. A job that asks for more than there
