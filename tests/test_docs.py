@@ -155,3 +155,16 @@ def test_the_site_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_p
     assert 'href="examples.html"' in pages["library.html"]  # in the repository ../examples/README.md
     assert re.search(r"<em>Gate.</em>[^\n]*<ul>\n<li>Learnt", pages["claims.html"])  # a nested list
     assert "warp_leap_online" in (tmp_path / "search/search_index.json").read_text()
+
+
+def test_every_line_of_reliability_names_tests_that_exist():
+    lines = (REPO / "docs/reliability.md").read_text(encoding="utf-8").splitlines()
+    cells = [line.rpartition(" | ")[2].removesuffix(" |") for line in lines if line.startswith("| ")][1:]
+    files = {path.name: path.read_text(encoding="utf-8") for path in (REPO / "tests").rglob("test_*.py")}
+    assert len(cells) > 40
+    for cell in cells:
+        named = [name.rpartition("/")[2] for name in re.findall(r"`([^`]+)`", cell)]
+        assert named, cell
+        for name in named:
+            start = name.removesuffix("…").rstrip("_")
+            assert name in files or any(f"def test_{start}" in text for text in files.values()), name

@@ -211,6 +211,12 @@ def test_paths_are_taken_in_full_and_braces_are_braces(tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             plan.settled(CONFIG | {"data": {"source": "auto", "dir": written}})
+    for written in ("auto", "textures", "~/data", str(tmp_path / "d {x}")):
+        plan.settled(CONFIG | {"data": {"source": "auto", "dir": "", "mini_imagenet": written}})
+    with pytest.raises(
+        ValueError, match="'data.mini_imagenet' is '~/nothing', and there is no such folder. Needed auto"
+    ):
+        plan.settled(CONFIG | {"data": {"source": "auto", "dir": "", "mini_imagenet": "~/nothing"}})
     assert CONFIG["data"]["dir"] == ""
 
 

@@ -170,6 +170,13 @@ def settled(config: dict[str, Any]) -> dict[str, Any]:
             + (f" ({folder})" if folder != config["data"]["dir"] else "")
             + '. Needed one, or "" for $LEAPWARP_DATA or a download.'
         )
+    for key in ("mini_imagenet", "tiered_imagenet"):
+        source, named = data.get(key, "auto"), ("", "auto", "real", "tiny", "textures")
+        if isinstance(source, str) and source not in named and not Path(source).exists():
+            raise ValueError(
+                f"config: 'data.{key}' is {config['data'][key]!r}, and there is no such folder. Needed auto, real, "
+                "tiny, textures or a folder of your own."
+            )
     return found
 
 
