@@ -478,6 +478,10 @@ def test_an_archive_of_arrays_that_is_something_else_says_what(tmp_path):
     np.savez(tmp_path / "mine.npz", train_images=objects, train_labels=[0, 1], test_images=objects, test_labels=[0, 1])
     with pytest.raises(DataError, match=r"mine.npz: holds arrays of objects"):
         images.find("mine", tmp_path, lambda name: {})
+    for data, said in ((b"<html>", "it is a page of a website"), (b"", "it is empty"), (pickle.dumps({}), "it begins")):
+        (tmp_path / "mine.npz").write_bytes(data)  # numpy would advise to load it without care
+        with pytest.raises(DataError, match=rf"mine.npz: damaged, or no .npz \({said}"):
+            images.find("mine", tmp_path, lambda name: {})
     np.savez(tmp_path / "mine.npz", data=[1], labels=[0])
     with pytest.raises(DataError, match="lacks the arrays train_images, .*; found data, labels"):
         images.find("mine", tmp_path, lambda name: {})

@@ -63,6 +63,10 @@ def unzip(file: IO[bytes], place: str, wanted: Iterable[str]) -> dict[str, np.nd
     Raises:
         DataError: it is damaged, or an array that is wanted holds pickled objects; the message names the file.
     """
+    first = file.read(16)
+    file.seek(0)
+    if not first.startswith(b"PK"):
+        raise DataError(f"{place}: damaged, or no .npz ({beginning(first)}).")
     try:
         with np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] if name in wanted else np.empty(0) for name in archive.files}

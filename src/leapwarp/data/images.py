@@ -125,10 +125,13 @@ def check(name: str, arrays: Arrays) -> int:
         if part == "train":
             classes = len(found)
         if found[0] < 0 or found[-1] >= classes or (part == "train" and found[-1] != classes - 1):
+            of_svhn = (
+                " (SVHN's files call the digit 0 ten; torchvision has mapped that to 0 already, and subtracting 1 "
+                "again gives -1.)"
+            )
             raise DataError(
                 f"{name}: {part} labels run from {found[0]} to {found[-1]} in {len(found)} classes, needed 0 to "
-                f"{classes - 1}. (SVHN's files call the digit 0 ten; torchvision has mapped that to 0 already, and "
-                "subtracting 1 again gives -1.)"
+                f"{classes - 1}.{of_svhn if name == 'svhn' else ''}"
             )
     channels = [arrays[f"{part}_images"].shape[3] for part in PARTS]
     if len(set(channels)) > 1:
@@ -274,7 +277,7 @@ def read_folder(path: Path, name: str | None = None) -> Arrays:
         files = _split(here)
         here = listing.only_folder(here) if files is None else here
     if here is None or files is None:
-        raise DataError(f"{path}: found no images to train on or none to test on, needed <class>/<image> in it.")
+        raise DataError(f"{path}: found no images to train on or none to test on, {NEEDED}.")
     about = OFFICIAL.get(name or "")
     mode = {1: "L", 3: "RGB"}[len(about.mean)] if about else None
     classes = sorted({each for part in files.values() for each in part})
@@ -286,7 +289,7 @@ def read_folder(path: Path, name: str | None = None) -> Arrays:
                 found[f"{part}_images"].append(_image(here, file, mode))
                 found[f"{part}_labels"].append(label)
     if not found["train_images"] or not found["test_images"]:
-        raise DataError(f"{path}: found no images to train on or none to test on, needed <class>/<image> in it.")
+        raise DataError(f"{path}: found no images to train on or none to test on, {NEEDED}.")
     if len({image.shape[:2] for part in PARTS for image in found[f"{part}_images"]}) > 1:
         for part in PARTS:  # of several sizes, all of which are small
             found[f"{part}_images"] = [_fitted(image) for image in found[f"{part}_images"]]
@@ -306,6 +309,8 @@ def _without_empty(lying: Listing) -> Listing:
     lying.passed.update(f"{name} (empty, as two files of notMNIST are published)" for name in empty)
     return lying._replace(files=[name for name in lying.files if name not in empty])
 
+
+NEEDED = "needed train/ and test/ in it, or folders of classes with ten images or more (every tenth is for tests)"
 
 Split = dict[str, dict[str, list[str]]]
 """part -> class -> names of its images"""
