@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -104,6 +105,7 @@ def test_a_training_that_is_killed_is_resumed(fresh, finished):
     assert parent.wait(PATIENCE) != 0
     text = (fresh / "snakemake.log").read_text()
     assert "Error in rule train" in text and "logs/train/leap/tasks1/seeds0-1.log" in text
+    assert re.search(r"^error: a job of rule train \(log \S+/leap/tasks1/seeds0-1.log\) was killed from", text, re.M)
     assert [method for method, _, _ in trained(text)] == ["leap", "reptile"]  # one failure did not stop the others
     assert [method for method, _ in evaluated(text)] == ["reptile", "scratch"]
     again = snakemake(fresh)
