@@ -174,7 +174,7 @@ def adapt(
     points = steps + (fold is not None)
     if steps < 1 or n_draws < points:
         raise ValueError(f"{steps} steps need {points} draws a task (and one step at least); there are {n_draws}.")
-    device = tasks.x.device
+    device = tasks.order.device
     who = torch.arange(n_tasks, device=device)
     stats = fresh_stats(problem, n_tasks, device)
     state = optimizer.init(params)

@@ -18,7 +18,8 @@ class Leap:
     """Learns the initialisation of `module` by Leap (Flennerhag et al., 2019), while a loop of yours trains it.
 
     Between tasks the module holds the initialisation; inside `with meta.task()` your loop trains the module itself,
-    with any optimizer, and afterwards the module holds the initialisation again, with the buffers that it had.
+    with any optimizer, and afterwards the module holds the initialisation again, with the buffers that it had. A task
+    begins without gradients and leaves none.
 
     The meta-gradient is exactly that of `leapwarp.learners.leap` on the same batches: the mean over tasks, with every
     segment of each path. Where `torch.distributed` has several processes, each brings its own tasks, and `backward`
@@ -114,6 +115,8 @@ class Leap:
         every = dict(self.module.named_parameters())
         kept = copies((name, every[name]) for name in [*self.groups.learnt, *self.groups.task_only])
         buffers = copies((n, b) for n, b in self.module.named_buffers() if n.rpartition(".")[0] not in self._left())
+        for leaf in self.task_parameters():
+            leaf.grad = None  # the meta-gradient, say, would join the first of the task
         self.open = Task(self)
         try:
             yield self.open
@@ -152,7 +155,7 @@ class Leap:
             raise RuntimeError("a task is open; call backward() after its with block.")
         params = self._learnt()
         total = {name: self.total.get(name, torch.zeros_like(leaf)) for name, leaf in params.items()}
-        like = next(iter(total.values()))
+        like = next(iter(total.values())).real
         numbers = torch.stack(
             [torch.as_tensor(v, device=like.device).to(like) for v in (self.tasks, *self.seen.values())]
         )
