@@ -182,6 +182,45 @@ def test_a_task_that_fails_counts_for_nothing():
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
 
 
+def test_a_task_begins_without_the_gradients_that_are_there():
+    """A loop that says zero_grad after its steps only would add the meta-gradient to the first of them."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    found = []
+    for left in (False, True):
+        net = SmallWarped().double()
+        meta = warp_of(net, order=1)
+        for leaf in net.parameters() if left else ():
+            leaf.grad = torch.ones_like(leaf)
+        with meta.task() as task:
+            inner = torch.optim.SGD(net.parameters(), 0.1)  # of the warps too, which must not move
+            for k in range(STEPS):
+                task.backward(loss_at(net, k), batch_of(tasks, 0, k + 5))
+                inner.step()
+                inner.zero_grad()
+            task.finish(loss_at(net, STEPS))
+        meta.backward()
+        found.append(grads_of(net) | net.state_dict())
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+def test_an_optimizer_of_all_parameters_moves_no_warp():
+    """After a backward of the loop's own, the warps had gradients too."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    net = SmallWarped().double()
+    meta, before = warp_of(net), copy.deepcopy(net.state_dict())
+    with meta.task() as task:
+        inner = torch.optim.SGD(net.parameters(), 0.1)
+        for k in range(STEPS):
+            inner.zero_grad()
+            loss = loss_at(net, k)
+            loss.backward()
+            task.step(loss, batch_of(tasks, 0, k + 5), batch_of(tasks, 0, k))
+            inner.step()
+        assert not torch.equal(net.head.weight, before["head.weight"])
+        assert torch.equal(net.warp[0].weight, before["warp.0.weight"])
+        task.finish(loss_at(net, STEPS))
+
+
 def process(rank, folder):
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.set_num_threads(1)
@@ -252,6 +291,13 @@ def again(net, task, inner):
     task.backward(loss, batch_of(small_warped()[2], 0, 1))
 
 
+def moved_warps(net, task, inner):
+    task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1))
+    with torch.no_grad():
+        net.warp[0].weight.mul_(2)
+    task.finish(loss_at(net))
+
+
 WRONG = {
     "no finish": (
         leap_of,
@@ -275,6 +321,16 @@ WRONG = {
         warp_of,
         again,
         "backward through the graph a second time.* Needed a loss that was computed inside",
+    ),
+    "warps that move": (
+        warp_of,
+        moved_warps,
+        "warp.0.weight: warps that have moved inside the task, where they stay fixed. Give the task's optimizer",
+    ),
+    "a loss of another module": (
+        lambda net: warp_of(net, loss=loss_of(SmallWarped().double())),
+        lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
+        "the loss that was given to WarpGrad depends on no parameter of the module. Needed a function of a batch",
     ),
     "no task batch": (
         warp_of,
@@ -321,6 +377,13 @@ MISUSE = {
         lambda net: leap_of(net).load_state_dict({"total": {"odd": 0}}),
         "the state has odd, which this Leap does not learn",
     ),
+    "no module": (lambda net: leap_of(net.forward), "the module is method; needed a torch.nn.Module"),
+    "a lazy average": (
+        lambda net: leap_of(nn.Sequential(nn.Linear(2, 2), nn.LazyBatchNorm1d(affine=False))),
+        "1.running_mean has no shape yet; call the module once",
+    ),
+    "a rate below 0": (lambda net: warp_of(net, inner=-0.1), "inner is -0.1; needed the learning rate of the step"),
+    "a rate that is none": (lambda net: warp_of(net, inner=float("nan")), "inner is nan; needed the learning rate"),
     "a lazy layer": (lambda net: leap_of(nn.LazyLinear(3)), "weight has no shape yet; call the module once"),
 }
 
