@@ -156,6 +156,7 @@ def adapt(
         gradient: what the optimizer is given; `leapwarp.kfac` has another.
 
     Raises:
+        TypeError: the optimizer is none of `leapwarp.optim`.
         ValueError: too few draws for the steps.
 
     Examples:
@@ -170,6 +171,8 @@ def adapt(
         >>> bool((adapted.loss[:, -1] < adapted.loss[:, 0]).all())
         True
     """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"the task optimizer is {type(optimizer).__name__}; needed one of leapwarp.optim.")
     n_tasks, n_draws = tasks.order.shape[:2]
     points = steps + (fold is not None)
     if steps < 1 or n_draws < points:

@@ -106,7 +106,7 @@ def _pair(data: Any, item: Callable[[Any], tuple[Any, Any]] | None, what: str) -
     x, y = data
     lengths = sorted({len(leaf) for leaf in leaves(x, "x").values()})
     if lengths != [len(y)] or not len(y):
-        found = " and ".join(map(str, lengths))
+        found = " and ".join(map(str, lengths)) or "no"
         raise ValueError(f"{what} has {found} inputs and {len(y)} targets; needed as many of both, and one at least.")
     return x, y
 
@@ -314,6 +314,8 @@ def supervised(
         >>> classes = leapwarp.supervised(model)
         >>> own = leapwarp.supervised(model, torch.nn.functional.smooth_l1_loss)
     """
+    if isinstance(model, nn.Module):
+        raise TypeError(f"the model is a module ({type(model).__name__}); needed leapwarp.lift(module).")
     stacked = loss if getattr(loss, "for_stacks", False) else each_task(loss)
 
     def compute(params: Params, stats: Params, batch: Batch, train: bool) -> Loss:
@@ -391,7 +393,13 @@ def lift(
 
     def one(params: Params, stats: Params, x: Any) -> tuple[Tensor, Params]:
         stats = {name: leaf.clone() for name, leaf in stats.items()}  # modules write into their buffers
-        return functional_call(module, (params, stats), (x,)), stats
+        outputs = functional_call(module, (params, stats), (x,))
+        if not isinstance(outputs, Tensor):
+            raise TypeError(
+                f"{type(module).__name__} gives {type(outputs).__name__}; needed a tensor, of which a loss is taken. "
+                "Wrap it in a module that picks one; a front (leapwarp.Leap) takes any outputs."
+            )
+        return outputs, stats
 
     def in_turn(params: Params, stats: Params, x: Any) -> tuple[Tensor, Params]:
         row = lambda tree, i: map_leaves(lambda leaf: leaf[i], tree)  # noqa: E731

@@ -257,7 +257,7 @@ class Waves(nn.Module):
 
     def forward(self, x):
         self.calls += 1
-        self.turn *= 1j
+        self.turn = self.turn * 1j
         return self.warp((x * (torch.view_as_complex(self.weight) if self.real else self.weight) * self.turn).abs())
 
 

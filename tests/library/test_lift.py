@@ -511,6 +511,43 @@ def test_a_loss_that_is_not_finite_ends_the_step():
     assert after["params"]["head.weight"][0].isnan().any() and after["params"]["head.weight"][1].isfinite().all()
 
 
+class Pair(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+WRONG_USE = {
+    "a module for a model": (
+        lambda model, tasks: supervised(made()),
+        r"the model is a module \(Deep\); needed leapwarp",
+    ),
+    "an optimizer of PyTorch": (
+        lambda model, tasks: adapt(supervised(model), torch.optim.SGD(made().parameters()), {}, {}, tasks, 3),
+        "the task optimizer is SGD; needed one of leapwarp.optim",
+    ),
+    "one generator": (
+        lambda model, tasks: leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3).step({}, tasks, generator(0)),
+        "tasks are Task and generators Generator; needed tasks of stack_tasks, and a list",
+    ),
+    "two outputs": (
+        lambda model, tasks: one_step(
+            leap(supervised(lift(Pair(4, 3).double())), optim.sgd(0.1), optim.sgd(0.1), 3),
+            lift(Pair(4, 3).double()),
+            tasks,
+        ),
+        "Pair gives tuple; needed a tensor, of which a loss is taken",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_USE)
+def test_a_wrong_use_of_the_learners_is_told_in_one_line(name):
+    wrong, message = WRONG_USE[name]
+    with pytest.raises(TypeError, match=message) as error:
+        wrong(lift(made(), warp=()), tasks_of())
+    assert "\n" not in str(error.value)
+
+
 def test_a_state_of_several_tasks_is_no_state_of_a_module():
     model = lift(made(), warp=())
     with pytest.raises(ValueError, match=r"blocks.0.*has shape \[3, 4, 4\], the module's \[4, 4\]|has shape \[3"):

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from leapwarp import optim, rng
 from leapwarp.fronts import leap
-from leapwarp.fronts.leap import Leap
+from leapwarp.fronts.leap import Leap, scalar, with_graph
 from leapwarp.fronts.processes import add_up, counts, this_process
 from leapwarp.modules import (
     Chosen,
@@ -217,6 +218,7 @@ class WarpGrad:
             task = WarpTask(self, stack.enter_context(self.start.task()))
             yield task
             task.path._check_ended()
+            check_finite(task.warp_loss)
             self.warp_points += task.points
             self.warp_loss = self.warp_loss + task.warp_loss
             for name, leaf in task.warp_total.items():
@@ -285,6 +287,10 @@ class WarpGrad:
         Yields:
             the mean of the objective over these points.
 
+        Raises:
+            FloatingPointError: it is not finite.
+            RuntimeError: there are no points.
+
         Examples:
             >>> import torch, leapwarp
             >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
@@ -321,6 +327,7 @@ class WarpGrad:
                         value += loss
                         total = add_scaled(total, 1.0, grads)
                 add_up([*total.values(), value])
+                check_finite(value)
                 for leaf in self.initial_parameters():
                     leaf.grad = None
                 for name, leaf in warps.items():
@@ -463,12 +470,13 @@ class WarpTask:
         """
         meta = self.meta
         if not (meta.through_loop and task_batch is None):
-            (scaler.scale(loss) if scaler else loss).backward()
+            (scaler.scale(loss) if scaler else with_graph(loss)).backward()
             self.step(loss, meta_batch, task_batch, scaler)
             return
         theta = meta._theta()
         with told():
-            found = gradients(scaler.scale(loss) if scaler else loss, list(theta.values()), create_graph=True)
+            scaled = scaler.scale(loss) if scaler else with_graph(loss)
+            found = gradients(scaled, list(theta.values()), create_graph=True)
         grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
         for name, grad in grads.items():
             ours = theta[name]
@@ -578,7 +586,7 @@ def warp_gradient(
             stack.enter_context(context)
         if order and grads is None:
             with twice_differentiable(module) if order == 2 else nullcontext():
-                found = at_theta(lambda: gradients(meta.loss(task_batch), list(theta.values()), order == 2))
+                found = at_theta(lambda: gradients(scalar(meta.loss(task_batch)), list(theta.values()), order == 2))
             grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
         start = {name: leaf.detach() for name, leaf in theta.items()}
         slopes = {name: grad.detach().requires_grad_() for name, grad in (grads or {}).items()} if order else {}
@@ -588,7 +596,7 @@ def warp_gradient(
         after = {name: stepped.get(name, leaf).detach().requires_grad_() for name, leaf in start.items()}
 
         def meta_gradient() -> tuple[Tensor, Sequence[Tensor | None]]:
-            value = meta.loss(meta_batch)
+            value = scalar(meta.loss(meta_batch))
             return value, gradients(value, [*after.values(), *warps.values()])
 
         value, parts = with_tensors(module, after, meta_gradient)
@@ -615,6 +623,15 @@ def warp_gradient(
         for (name, leaf), parts in zip(warps.items(), zip(direct, through, strict=True), strict=True)
     }
     return value.detach(), total
+
+
+def check_finite(loss: Tensor | float) -> None:
+    """Raise FloatingPointError where the sum of the objective over points is not finite."""
+    if not isfinite(loss):
+        raise FloatingPointError(
+            f"the objective of the warps is {float(loss)}; needed a finite one. Lower the outer learning rate of the "
+            "warps or the rate of the step, inner."
+        )
 
 
 def gradients(loss: Tensor, leaves: Sequence[Tensor], create_graph: bool = False) -> Sequence[Tensor | None]:

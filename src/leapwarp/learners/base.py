@@ -68,6 +68,11 @@ def checked(step: Step, draws: int) -> Step:
 
     @wraps(step)
     def whole(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        if isinstance(tasks, list) or isinstance(generators, torch.Generator):
+            raise TypeError(
+                f"tasks are {type(tasks).__name__} and generators {type(generators).__name__}; needed tasks of "
+                "stack_tasks, and a list of generators, one for each run."
+            )
         if isinstance(tasks, Task) and tasks.order.shape[1] < draws:
             raise ValueError(
                 f"a step of this learner needs {draws} mini-batches of every task; the tasks have "
