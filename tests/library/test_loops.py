@@ -343,7 +343,7 @@ WRONG = {
     "losses of the objective": (
         lambda net: warp_of(net, loss=lambda batch: net(batch[0])),
         lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
-        r"the loss has shape \[8, 3\]; needed a tensor of one number",
+        r"the loss has shape \[6, 3\]; needed a tensor of one number",
     ),
     "a loss of another module": (
         lambda net: warp_of(net, loss=loss_of(SmallWarped().double())),
