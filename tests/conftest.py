@@ -13,6 +13,11 @@ from leapwarp.data.store import write
 torch.set_num_threads(1)  # as every job of the workflow has it
 
 
+def pytest_collection_modifyitems(items):
+    """Whole runs come first: what pytest's two processes share out at the end are short tests."""
+    items.sort(key=lambda item: "workflow" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def made_up_alphabets(tmp_path_factory):
     """Eight alphabets of twenty random but consistent characters."""

@@ -280,7 +280,7 @@ def game_job(folder, seed, k, place, start=None, games=2, **departures):
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory):
     """What the two games of a first meta-step leave; tests take copies."""
-    folder = tmp_path_factory.mktemp("shares") / "shares"
+    folder = tmp_path_factory.mktemp("shares")
     for place in range(2):
         game_job(folder, 0, 0, place)
     return folder

@@ -157,11 +157,11 @@ def test_a_snakemake_that_is_killed_leaves_a_lock_and_runs_that_are_not_disturbe
 
 
 def test_a_second_snakemake_in_the_same_folder_is_refused(begun, finished):
-    parent, run = start(begun)
-    check_one_error(snakemake(begun), "Directory cannot be locked")
+    parent, run = start(begun, ROWS)
+    check_one_error(to_rows(begun), "Directory cannot be locked")
     run.resume()
     assert parent.wait(PATIENCE) == 0
-    check_whole(begun, finished, "all")
+    check_whole(begun, finished)
 
 
 @pytest.fixture

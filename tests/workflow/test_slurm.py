@@ -154,7 +154,7 @@ def test_the_smoke_size_on_slurm(slurm, tmp_path):
 def test_jobs_that_are_killed_or_whose_time_is_over_are_resumed(slurm, tmp_path, empty):
     """Of training: one job is killed and the time of another is over. Of evaluation: the time of one is over."""
     rows = f"results/{SIZE}/{NAME}/rows.csv"
-    home, folder = (shutil.copytree(empty, tmp_path / name / "here") for name in ("home", "cluster"))
+    home, folder = (shutil.copytree(empty, tmp_path / name) for name in ("home", "here"))
     assert snakemake(home, rows).returncode == 0
     here = folder / f"results/{SIZE}/{NAME}"
     log = folder / "snakemake.log"
