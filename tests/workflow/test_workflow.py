@@ -7,10 +7,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from calls import REPO, commands, edit, evaluated, jobs_of, made, option, rows_of, snakemake, trained, work_out_settings
 
 from leapwarp import machine, plan
+from leapwarp.data import alphabets
 
 KINDS = {  # an experiment of each kind: counted, searched, a chain; tests/own is simulated, and measured in part
     "omniglot_warp": ["warp_leap", "leap", "kfac"],
@@ -255,6 +257,28 @@ def test_a_state_that_is_handed_in_is_evaluated_as_a_method_of_its_own(own, tmp_
 # ---------------------------------------------------------------- the whole smoke size
 
 
+def check_omniglot(path):
+    """The real set, which takes ten seconds to read, is as published."""
+    data = alphabets.load(path)
+    counts = data.alphabet.bincount()
+    assert data.source == "omniglot"
+    assert len(data.names) == 50
+    assert data.names == sorted(data.names)
+    assert data.images.shape == (1623, 20, 28, 28)
+    assert counts.sum() == 1623
+    small = {data.names[i]: int(count) for i, count in enumerate(counts) if count < 20}
+    assert small == {
+        "Blackfoot_(Canadian_Aboriginal_Syllabics)": 14,
+        "Inuktitut_(Canadian_Aboriginal_Syllabics)": 16,
+        "Ojibwe_(Canadian_Aboriginal_Syllabics)": 14,
+        "Tagalog": 17,
+    }
+    braille = data.images[data.alphabet == data.names.index("Braille")][0]
+    assert torch.equal(braille[2], braille[18])  # the one duplicate of the original set: 0192_03 and 0192_19
+    ink = data.images.float().mean() / 255
+    assert 0.07 < ink < 0.1  # bright strokes on a dark page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_smoke_from_data_to_page(folder, whole):
@@ -262,7 +286,8 @@ def test_smoke_from_data_to_page(folder, whole):
     experiments = list(jobs_of("smoke")) if whole else [*KINDS]
     methods = {name: list(jobs_of("smoke")[name].about.methods) for name in experiments} if whole else KINDS
     changes = {"size": "smoke", "experiments": experiments, "methods": methods}
-    if not whole or "LEAPWARP_DATA" not in os.environ:  # test_data.py reads the real Omniglot, for 12 seconds
+    real = "LEAPWARP_DATA" in os.environ
+    if not real:
         changes["data"] = {"source": "glyphs", "dir": ""}
     edit(folder / "config.yaml", lambda config: config.update(changes))
 
@@ -285,6 +310,8 @@ def test_smoke_from_data_to_page(folder, whole):
     verdicts = (folder / "results/smoke/claims.csv").read_text()
     assert "not tested" in verdicts
     assert not any(f",{verdict}," in verdicts for verdict in ("supported", "contradicted", "undecided"))
+    if real:
+        check_omniglot(folder / "results/data/alphabets.safetensors")
     page = (folder / "results/smoke/index.html").read_text()
     searches = sum(len(each.search.get("methods", [])) for each in jobs.values())
     assert page.count('src="data:image/png') == figures + searches > figures and "not the published size" in page
