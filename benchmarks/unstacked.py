@@ -1,8 +1,8 @@
 """What a stack of runs would gain for the maze and for Multi-CV, whose runs are trained one after another.
 
-    python benchmarks/unstacked.py [--runs 2 4] [--seconds 20]
+    python benchmarks/unstacked.py [--size quick] [--runs 2 4] [--seconds 20]
 
-Prints, at the settings of `quick`, the milliseconds a run of one run alone and of several in a stack, and how many
+Prints, at the settings of a size, the milliseconds a run of one run alone and of several in a stack, and how many
 times as fast the stack is, for
 
 - the maze: an update of the plain RNN, that is a batch of episodes, the way back through them, clipping and Adam. The
@@ -16,6 +16,7 @@ Times are processor times of the thread, of the fastest of many rounds, in which
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from stack import fastest
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from leapwarp import host, plan
 from leapwarp.data.images import SIZE
+from leapwarp.experiments.base import Experiment
 from leapwarp.experiments.maze import run as maze
 from leapwarp.experiments.multicv import run as multicv
 from leapwarp.experiments.settings import of_size
@@ -45,9 +47,9 @@ SIZES = Path(__file__).parents[1] / "workflow/sizes"
 STEPS = 10  # of a path of Leap
 
 
-def settings_of(experiment, name: str, method: str):
-    """Those of a method at `quick`."""
-    size = plan.read_size(SIZES / "quick.yaml", [name])
+def settings_of(experiment: Experiment, name: str, method: str, size_name: str) -> Any:
+    """Those of a method at a size."""
+    size = plan.read_size(SIZES / f"{size_name}.yaml", [name])
     return of_size(experiment, size.entries[name], size.name)[method].settings
 
 
@@ -106,9 +108,9 @@ def clipped(grads: Params, norm: float) -> Params:
     return {name: leaf * scale.view(-1, *[1] * (leaf.ndim - 1)) for name, leaf in grads.items()}
 
 
-def maze_updates(runs: list[int]) -> dict[int, Callable[[], object]]:
+def maze_updates(runs: list[int], size: str) -> dict[int, Callable[[], object]]:
     """An update of one run by the library, and of several by the stack written here."""
-    settings = settings_of(maze.EXPERIMENT, "maze", "rnn")
+    settings = settings_of(maze.EXPERIMENT, "maze", "rnn", size)
     world = maze.world_of(settings, torch.device("cpu"))
     cell = maze.methods(settings)["rnn"].cell(settings)
     starts = [cell.init(generator(seed)) for seed in range(max(runs))]
@@ -143,17 +145,18 @@ def draw_images(tasks: Task, who: Tensor, number: Tensor) -> Batch:
     return Batch((tasks.x[who, rows].float() / 255 - 0.5) / 0.25, tasks.y[who, rows])
 
 
-def multicv_paths(runs: list[int]) -> dict[int, Callable[[], object]]:
+def multicv_paths(runs: list[int], size: str) -> dict[int, Callable[[], object]]:
     """A path of `STEPS` + 1 steps of as many runs, each at one task."""
-    settings = settings_of(multicv.EXPERIMENT, "multicv", "leap")
+    settings = settings_of(multicv.EXPERIMENT, "multicv", "leap", size)
     model, fold = convnet(settings.filters, channels=CHANNELS, size=SIZE), leap_fold()
     problem, params = supervised(model, draw=draw_images), model.init(generator(0))
 
     def path(n_runs: int) -> Callable[[], object]:
         stream = generator(0, "tasks")
-        x = torch.randint(256, (n_runs, settings.most_train, CHANNELS, SIZE, SIZE), dtype=torch.uint8, generator=stream)
-        y = torch.arange(settings.most_train).remainder(20).expand(n_runs, -1)
-        order = torch.randint(settings.most_train, (n_runs, STEPS + 1, settings.batch), generator=stream)
+        n = settings.most_train or 1000  # the images that a set has matter little
+        x = torch.randint(256, (n_runs, n, CHANNELS, SIZE, SIZE), dtype=torch.uint8, generator=stream)
+        y = torch.arange(n).remainder(20).expand(n_runs, -1)
+        order = torch.randint(n, (n_runs, STEPS + 1, settings.batch), generator=stream)
         tasks, begin = Task(torch.arange(n_runs), x, y, order, x[:, :0], y[:, :0]), repeat(params, n_runs)
         return lambda: adapt(problem, sgd(0.1), begin, {}, tasks, STEPS, fold, zeros_like(begin)).total
 
@@ -162,13 +165,14 @@ def multicv_paths(runs: list[int]) -> dict[int, Callable[[], object]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="quick", help="a file of workflow/sizes by its name")
     parser.add_argument("--runs", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--seconds", type=float, default=20.0, help="time for the rounds of each comparison")
     options = parser.parse_args()
     host.settle()
-    print(f"torch {torch.__version__}, one thread\n\n{'':32}{'ms a run':>9}{'times as fast':>15}")
+    print(f"torch {torch.__version__}, one thread, {options.size}\n\n{'':32}{'ms a run':>9}{'times as fast':>15}")
     for title, make, calls in (("maze, update", maze_updates, 1), ("Multi-CV, step", multicv_paths, STEPS + 1)):
-        times = fastest({str(n): job for n, job in make(options.runs).items()}, options.seconds)
+        times = fastest({str(n): job for n, job in make(options.runs, options.size).items()}, options.seconds)
         each = {n: times[str(n)][0] / (n * calls) for n in (1, *options.runs)}
         for n, seconds in each.items():
             print(f"{title}, {n} in a stack".ljust(32) + f"{seconds * 1e3:9.2f}{each[1] / seconds:15.2f}", flush=True)
