@@ -277,7 +277,7 @@ def test_a_damaged_data_file(done, finished):
     assert "Nothing to be done" in snakemake(done, RUN).stdout
 
 
-@pytest.mark.parametrize("name", [HISTORY, RUN, ROWS])
+@pytest.mark.parametrize("name", [RUN, *(pytest.param(name, marks=pytest.mark.full) for name in (HISTORY, ROWS))])
 def test_a_damaged_csv(done, finished, name):
     path = done / name
     path.write_text(path.read_text()[:-30])
