@@ -98,7 +98,7 @@ def test_paper_is_what_was_published():
         assert each.n_tasks == PAPER_COUNTS.get(name, [0]) and len(each.seeds) == PAPER_SEEDS.get(name, 10)
     assert jobs["atari"].chain == {"meta_steps": 100, "games": 16}  # Leap, appendix H
     for entry in plan.read_size(SIZES / "paper.yaml").entries.values():
-        # They stand in code, with their sources; multicv's is a departure that docs/deviations.md names.
+        # They stand in code, with their sources; multicv's is a departure that docs/deviations names.
         assert entry.get("settings", {}).keys() <= {"most_validation"} and "methods" not in entry
 
 

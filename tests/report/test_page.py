@@ -193,7 +193,11 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     out = tmp_path / "docs/results"
     out.mkdir(parents=True)
     (out / "old.md").write_text("old")
-    leapwarp_snapshot.main(snapshot(made, out))
+    readme = tmp_path / "README.md"
+    readme.write_text("# Mine\n<!-- verdicts -->\nold\n<!-- end of verdicts -->\nstays\n")
+    leapwarp_snapshot.main([*snapshot(made, out), "--readme", str(readme)])
+    said = leapwarp_snapshot.sentence(pd.read_csv(made / "claims.csv"))
+    assert readme.read_text() == f"# Mine\n<!-- verdicts -->\n{said}<!-- end of verdicts -->\nstays\n"
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     figures = {f"omniglot_warp/figures/{path.name}" for path in (made / "omniglot_warp/figures").glob("*.png")}
     pages = {"README.md", "omniglot_warp/README.md"}
@@ -222,6 +226,19 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
         assert all(len(line) <= 120 for line in (out / name).read_text().splitlines() if not line.startswith("|")), name
     for caption in BOTH[0].figures.values():
         assert f"> {caption} Made at size quick" in text.replace("\n> ", " ")
+
+
+def test_the_sentence_of_the_readme_counts_each_claim_once_and_needs_its_place():
+    columns = ["id", "group", "verdict"]
+    rows = [["W1", "claim", "supported"], ["W1", "claim", "supported"], ["W2", "claim", "supported"]]
+    rows += [["W3", "claim", "undecided"], ["L1", "claim", "not tested"], ["L5", "identity", "supported"]]
+    said = leapwarp_snapshot.sentence(pd.DataFrame(rows, columns=columns))
+    assert said.replace("\n", " ").strip() == (
+        "Of 4 claims of the two papers, 2 are supported, 1 is undecided and 1 is not tested; "
+        "of 1 statements that hold by mathematics or by counting, 1 is supported."
+    )
+    with pytest.raises(ValueError, match="README.md: found 0 places for the verdicts, needed one"):
+        leapwarp_snapshot.with_sentence("# Mine\n", pd.DataFrame(rows, columns=columns), "README.md")
 
 
 @pytest.mark.parametrize("part", ["training", "evaluation"])

@@ -32,8 +32,8 @@ GROUPS = {
 }
 """what claims are counted apart in the README, by their group"""
 SENTENCE = re.compile(r"(?<=<!-- verdicts -->\n).*?(?=<!-- end of verdicts -->)", re.DOTALL)
-MARKER = re.compile(r" (?=(?:[-*+>#|]|\d+[.)]) )")
-"""a space after which a new line would begin a list, a heading, a quotation or a table"""
+MARKER = re.compile(r" (?=(?:[-*+>#|]|\d+[.)]) |%)")
+"""a space after which a new line would begin a list, a heading, a quotation or a table, and that before a per cent"""
 
 
 def sentence(frame: pd.DataFrame) -> str:
