@@ -94,9 +94,15 @@ def test_searches_can_be_made_alone_and_their_winners_used(folder):
 
 
 @pytest.mark.slow
-def test_a_file_of_any_size_can_be_asked_for_by_name(folder):
+def test_a_file_of_any_size_can_be_asked_for_by_name_also_of_another_workflow_that_has_this_one_as_a_module(folder):
     result = snakemake(folder, "--dry-run", "results/paper/omniglot_leap/table1.csv")
     assert result.returncode == 0, result.stdout
+    (code,) = re.findall(r"```\n(configfile.*?)```", (REPO / "docs/options.md").read_text(), re.DOTALL)
+    (folder / "Snakefile").write_text(code.replace("path/to/clone/Snakefile", str(REPO / "Snakefile")))
+    asked = ("--snakefile", "Snakefile", "--dry-run", "--printshellcmds", "results/paper/omniglot_leap/table1.csv")
+    other = snakemake(folder, *asked, "--workflow-profile", REPO / "workflow/profiles/default")
+    assert other.returncode == 0, other.stdout
+    assert sorted(commands(other.stdout, "train")) == sorted(commands(result.stdout, "train"))
     assert len(commands(result.stdout, "train")) == n_trained(jobs_of("paper")["omniglot_leap"]) == 800
 
 

@@ -16,7 +16,9 @@ environment.settle()  # of all jobs, which inherit it
 # Commands say `python`: it is the one that runs snakemake, also where .venv is not activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 
-CHECKOUT = Path(os.path.relpath(str(workflow.current_basedir))).parents[1]  # also where a module is made of this
+CHECKOUT = Path(os.path.relpath(str(workflow.current_basedir))).parents[
+    1
+]  # also where a module is made of this
 SIZES = CHECKOUT / "workflow/sizes"
 
 

@@ -141,7 +141,9 @@ def _verdicts(block: Verdicts) -> str:
     for claim in block.claims:
         each = [part["part_verdict"] for part in claim["parts"]]
         counts = ", ".join(f"{each.count(verdict)} {verdict}" for verdict in block.counts if verdict in each)
-        lines.append(f"- {claim['id']}, **{claim['verdict']}**: {claim['claim']} *{claim['section']}* (parts: {counts})")
+        lines.append(
+            f"- {claim['id']}, **{claim['verdict']}**: {claim['claim']} *{claim['section']}* (parts: {counts})"
+        )
     return "\n".join(lines)
 
 

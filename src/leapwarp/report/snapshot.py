@@ -52,7 +52,8 @@ def with_sentence(text: str, frame: pd.DataFrame, name: str) -> str:
     """The text of a page with the sentence between its two comments; raises ValueError with `name` without them."""
     made, n = SENTENCE.subn(lambda _: sentence(frame), text)
     if n != 1:
-        raise ValueError(f"{name}: found {n} places for the verdicts, needed one: <!-- verdicts -->, a line, <!-- end …")
+        between = "<!-- verdicts --> and <!-- end of verdicts -->"
+        raise ValueError(f"{name}: found {n} places for the verdicts, needed one between {between}.")
     return made
 
 
@@ -63,7 +64,7 @@ def wrapped(text: str) -> str:
         if len(line) <= 100 or line.startswith("|"):
             made.append(line)
             continue
-        start = "> " if line.startswith("> ") else " " * len(re.match(r" *(?:- )?", line)[0])
+        start = "> " if line.startswith("> ") else " " * (len(line) - len(re.sub(r"^ *(?:- )?", "", line)))
         glued = MARKER.sub("\0", line)
         options = {"width": 100, "break_long_words": False, "break_on_hyphens": False}
         made += [part.replace("\0", " ") for part in textwrap.wrap(glued, subsequent_indent=start, **options)]
