@@ -16,9 +16,8 @@ environment.settle()  # of all jobs, which inherit it
 # Commands say `python`: it is the one that runs snakemake, also where .venv is not activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 
-CHECKOUT = Path(os.path.relpath(str(workflow.current_basedir))).parents[
-    1
-]  # also where a module is made of this
+# Of this file, not of the main one: that is another workflow's where this one is its module.
+CHECKOUT = Path(os.path.relpath(Path(str(workflow.current_basedir)).parents[1]))
 SIZES = CHECKOUT / "workflow/sizes"
 
 
