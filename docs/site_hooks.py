@@ -24,7 +24,8 @@ def on_config(config: Any) -> Any:
     """Every page of results is in the contents, whatever a snapshot has written there."""
     findings = next(part["Findings"] for part in config.nav if "Findings" in part)
     pages = sorted(path.relative_to(REPO / "docs").as_posix() for path in (REPO / "docs/results").rglob("*.md"))
-    findings[1:1] = [page for page in pages if page not in findings]
+    after = findings.index("results/README.md") + 1
+    findings[after:after] = [page for page in pages if page not in findings]
     return config
 
 

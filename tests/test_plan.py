@@ -345,7 +345,7 @@ def test_figures_read_what_they_say():
     assert plan.figure_files(jobs["maze"]) == []
     folder = "results/quick/atari"
     assert plan.figure_files(jobs["atari"]) == [
-        *(f"{folder}/runs/{method}/seeds{k}-{k}.npz" for method in jobs["atari"].methods for k in (0, 1)),
+        *(f"{folder}/runs/{method}/seeds{k}-{k}.npz" for method in jobs["atari"].methods for k in jobs["atari"].seeds),
         f"{folder}/meta_curves.csv",
     ]
     assert f"{folder}/meta_curves.csv" not in plan.figure_files(jobs["atari"]._replace(methods=["scratch"]))
