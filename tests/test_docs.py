@@ -147,5 +147,5 @@ def test_the_site_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_p
     assert 'id="leapwarp.fronts.leap.Leap.task"' in pages["api/fronts.html"]
     assert "<code>omniglot_warp</code>" in pages["experiments.html"]
     assert 'href="examples.html"' in pages["library.html"]  # in the repository ../examples/README.md
-    assert re.search(r"<em>Gate.</em>[^\n]*<ul>\n<li>Learnt", pages["claims.html"])  # a nested list
+    assert re.search(r"<em>Gate.</em>(?:(?!<li>).)*<ul>\n<li>Learnt", pages["claims.html"], re.DOTALL)  # a nested list
     assert "warp_leap_online" in (tmp_path / "search/search_index.json").read_text()
