@@ -77,7 +77,7 @@ def test_every_target_dry_runs(folder, target, size):
 
 
 @pytest.mark.slow
-def test_searches_can_be_made_alone_and_their_winners_used(folder):
+def test_searches_can_be_made_alone_and_their_winners_used_also_in_a_module(folder):
     alone = snakemake(folder, "search", "--dry-run")
     assert alone.returncode == 0, alone.stdout
     assert len(commands(alone.stdout, "trial")) == n_trials("quick") > 0 and not commands(alone.stdout, "train")
@@ -94,12 +94,20 @@ def test_searches_can_be_made_alone_and_their_winners_used(folder):
         winner = f"--winner results/quick/search/multi_shot/{option(command, '--method')}/winner.yaml"
         assert (winner in command) == (option(command, "--method") in searched)
 
+    # also where the workflow is a module of another one, as the documents show it
+    (code,) = re.findall(r"```\n(configfile.*?)```", (REPO / "docs/options.md").read_text(), re.DOTALL)
+    (folder / "Snakefile").write_text(code.replace("path/to/clone/Snakefile", str(REPO / "Snakefile")))
+    profile = ("--workflow-profile", REPO / "workflow/profiles/default")
+    other = snakemake(folder, "multi_shot", "--snakefile", "Snakefile", "--dry-run", *profile)
+    assert other.returncode == 0, other.stdout
+    assert sorted(commands(other.stdout, "train")) == sorted(commands(used.stdout, "train"))
+
 
 @pytest.mark.slow
 def test_a_file_of_any_size_can_be_asked_for_by_name(folder):
     result = snakemake(folder, "--dry-run", "results/paper/omniglot_leap/table1.csv")
     assert result.returncode == 0, result.stdout
-    assert len(commands(result.stdout, "train")) == n_trained(jobs_of("paper")["omniglot_leap"]) == 800
+    assert len(commands(result.stdout, "train")) == n_trained(jobs_of("paper")["omniglot_leap"]) == 960
 
 
 @pytest.mark.parametrize(
@@ -107,7 +115,7 @@ def test_a_file_of_any_size_can_be_asked_for_by_name(folder):
     [
         (
             lambda config: config.update(size="smok"),
-            "config: 'size' is 'smok'. Allowed: paper, quick, smoke, or the path",
+            "config: 'size' is 'smok'. Allowed: overnight, paper, quick, smoke, or the path",
         ),
         (
             lambda config: config.update(profile="paper"),
