@@ -2,7 +2,7 @@
 # make test        sets everything up, then runs the tests (ten minutes on two cores)
 # make test-fast   leaves out tests that take seconds each or run the workflow: for every commit (two minutes)
 # make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; five minutes)
-# make snapshot    puts the results of the last quick run into docs/results (ARGS="--other-code maze": it may be of another commit)
+# make snapshot    puts the results of the last quick run into docs/results and the README (ARGS="--other-code maze": it may be of another commit)
 # make docs        builds the documentation site in site/, and fails where a link or a name leads nowhere
 # make dist        builds wheel and sdist in dist/
 # make lint        style, types, workflow
@@ -55,7 +55,7 @@ lint: $(STAMP)
 	.venv/bin/snakemake --lint
 
 snapshot: $(STAMP)
-	.venv/bin/python -m leapwarp.report.snapshot --folder results/quick --size-file workflow/sizes/quick.yaml --out docs/results $(ARGS)
+	.venv/bin/python -m leapwarp.report.snapshot --folder results/quick --size-file workflow/sizes/quick.yaml --out docs/results --readme README.md $(ARGS)
 
 clean-venv:
 	rm -rf .venv

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mkdocs.structure.files import File
 
 REPO = Path(__file__).parents[1]
@@ -25,31 +24,15 @@ def on_config(config: Any) -> Any:
     """Every page of results is in the contents, whatever a snapshot has written there."""
     findings = next(part["Findings"] for part in config.nav if "Findings" in part)
     pages = sorted(path.relative_to(REPO / "docs").as_posix() for path in (REPO / "docs/results").rglob("*.md"))
-    findings[1:1] = [page for page in pages if page not in findings]
+    after = findings.index("results/README.md") + 1
+    findings[after:after] = [page for page in pages if page not in findings]
     return config
 
 
 def on_files(files: Any, config: Any) -> Any:
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(REPO / source).read_text()))
-    files.append(File.generated(config, "experiments.md", content=experiments()))
     return files
-
-
-def experiments() -> str:
-    """A table of all experiments, from their own files."""
-    rows = []
-    for path in sorted((REPO / "src/leapwarp/experiments").glob("*/experiment.yaml")):
-        each = yaml.safe_load(path.read_text())
-        like = yaml.safe_load((path.parents[1] / each["like"] / path.name).read_text()) if "like" in each else {}
-        rows.append(f"| `{path.parent.name}` | {(like | each)['where']} | {each['asks']} |")
-    head = [
-        "# Experiments\n",
-        "`snakemake NAME` runs one of them.\n",
-        "| Name | Of which paper | What it asks |",
-        "|---|---|---|",
-    ]
-    return "\n".join([*head, *rows, ""])
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:

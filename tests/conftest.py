@@ -13,6 +13,11 @@ from leapwarp.data.store import write
 torch.set_num_threads(1)  # as every job of the workflow has it
 
 
+def pytest_collection_modifyitems(items):
+    """Whole runs come first: what pytest's two processes share out at the end are short tests."""
+    items.sort(key=lambda item: "workflow" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def made_up_alphabets(tmp_path_factory):
     """Eight alphabets of twenty random but consistent characters."""
@@ -70,11 +75,11 @@ def empty(tmp_path_factory, made_up_alphabets):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, empty):
-    """The same when snakemake has been through."""
+    """The same when snakemake has made the rows; `own` has tables, figures and a page."""
 
     def make(folder):
         shutil.copytree(empty, folder, dirs_exist_ok=True)
-        result = snakemake(folder)
+        result = snakemake(folder, f"results/{SIZE}/{NAME}/rows.csv")
         assert result.returncode == 0, result.stdout
 
     return once(tmp_path_factory, "finished", make)

@@ -352,7 +352,7 @@ def train_line(folder, data, method, n_tasks):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["leap", "warp_leap"])
+@pytest.mark.parametrize("method", [pytest.param("leap", marks=pytest.mark.full), "warp_leap"])
 def test_training_killed_at_a_random_moment_resumes_to_the_same_state(tmp_path, made_up_alphabets, method):
     whole, killed, log = tmp_path / "whole", tmp_path / "killed", tmp_path / "log"
     run = (log, "leapwarp.experiments.command", "train")

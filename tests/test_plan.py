@@ -98,7 +98,7 @@ def test_paper_is_what_was_published():
         assert each.n_tasks == PAPER_COUNTS.get(name, [0]) and len(each.seeds) == PAPER_SEEDS.get(name, 10)
     assert jobs["atari"].chain == {"meta_steps": 100, "games": 16}  # Leap, appendix H
     for entry in plan.read_size(SIZES / "paper.yaml").entries.values():
-        # They stand in code, with their sources; multicv's is a departure that docs/deviations.md names.
+        # They stand in code, with their sources; multicv's is a departure that docs/deviations names.
         assert entry.get("settings", {}).keys() <= {"most_validation"} and "methods" not in entry
 
 
@@ -111,7 +111,7 @@ def test_quick_is_the_default_and_every_size_has_every_experiment():
 def test_sizes_that_may_decide_more_come_first(tmp_path):
     shutil.copy(SIZES / "quick.yaml", tmp_path / "mine.yaml")
     paths = [*SIZES.glob("*.yaml"), tmp_path / "mine.yaml"]
-    assert plan.largest_first(paths) == ["paper", "mine", "quick", "smoke"]
+    assert plan.largest_first(paths) == ["paper", "mine", "overnight", "quick", "smoke"]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_settings_are_read_once_for_each_version_of_size_and_code(tmp_path):
         (
             ["size"],
             "smok",
-            "'size' is 'smok'. Allowed: paper, quick, smoke, or the path of a file as those in",
+            "'size' is 'smok'. Allowed: overnight, paper, quick, smoke, or the path of a file as those in",
         ),
         (["size"], 3, "'size' is 3. Allowed: the name of a file in workflow/sizes, or the path of one."),
         (["device"], "gpu", "'device' is 'gpu'. Allowed: auto, cpu, cuda or cuda:N."),
@@ -345,7 +345,7 @@ def test_figures_read_what_they_say():
     assert plan.figure_files(jobs["maze"]) == []
     folder = "results/quick/atari"
     assert plan.figure_files(jobs["atari"]) == [
-        *(f"{folder}/runs/{method}/seeds{k}-{k}.npz" for method in jobs["atari"].methods for k in (0, 1)),
+        *(f"{folder}/runs/{method}/seeds{k}-{k}.npz" for method in jobs["atari"].methods for k in jobs["atari"].seeds),
         f"{folder}/meta_curves.csv",
     ]
     assert f"{folder}/meta_curves.csv" not in plan.figure_files(jobs["atari"]._replace(methods=["scratch"]))

@@ -156,6 +156,7 @@ def adapt(
         gradient: what the optimizer is given; `leapwarp.kfac` has another.
 
     Raises:
+        TypeError: the optimizer is none of `leapwarp.optim`.
         ValueError: too few draws for the steps.
 
     Examples:
@@ -170,11 +171,13 @@ def adapt(
         >>> bool((adapted.loss[:, -1] < adapted.loss[:, 0]).all())
         True
     """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"the task optimizer is {type(optimizer).__name__}; needed one of leapwarp.optim.")
     n_tasks, n_draws = tasks.order.shape[:2]
     points = steps + (fold is not None)
     if steps < 1 or n_draws < points:
         raise ValueError(f"{steps} steps need {points} draws a task (and one step at least); there are {n_draws}.")
-    device = tasks.x.device
+    device = tasks.order.device
     who = torch.arange(n_tasks, device=device)
     stats = fresh_stats(problem, n_tasks, device)
     state = optimizer.init(params)

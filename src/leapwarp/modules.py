@@ -99,6 +99,7 @@ def groups(
         frozen: constants, beside those whose `requires_grad` is False.
 
     Raises:
+        TypeError: `module` is no module.
         ValueError: a choice matches nothing, a parameter is chosen twice, a parameter's name says that it is a warp and
             it is not chosen as one, a chosen warp is frozen, or nothing is left to learn.
 
@@ -109,10 +110,12 @@ def groups(
         learnt              9 numbers in   2 tensors: 0.weight, 0.bias
         warp                4 numbers in   2 tensors: 1.weight, 1.bias
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"the module is {type(module).__name__}; needed a torch.nn.Module.")
     every = dict(module.named_parameters())
-    for name, leaf in every.items():
-        if isinstance(leaf, nn.parameter.UninitializedParameter):
-            raise ValueError(f"parameter {name} has no shape yet; call the module once on a batch before this.")
+    for name, leaf in [*every.items(), *module.named_buffers()]:
+        if nn.parameter.is_lazy(leaf):
+            raise ValueError(f"{name} has no shape yet; call the module once on a batch before this.")
     sets = {
         "warp": {n for n in every if plain(n).startswith("warp.")}
         if warp is None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from leapwarp.modules import Chosen, Groups, groups, plain, without_cudnn
-from leapwarp.trees import TASK_ONLY, Params
+from leapwarp.trees import TASK_ONLY, Params, leaves, map_leaves, n_runs
 
 
 class Task(NamedTuple):
@@ -24,14 +24,14 @@ class Task(NamedTuple):
 
     index: Tensor
     """[task] a task's number among the training tasks (finetuning keeps one head for each)"""
-    x: Tensor
-    """[task, n, *input] training inputs"""
+    x: Any
+    """[task, n, *input] training inputs, or a dictionary of such, which the module is given as it is"""
     y: Tensor
     """[task, n]"""
     order: Tensor
     """[task, draw, batch] rows of x that each mini-batch takes"""
-    x_test: Tensor
-    """[task, m, *input] held-out inputs, ready for the model"""
+    x_test: Any
+    """[task, m, *input] held-out inputs, ready for the model; or a dictionary"""
     y_test: Tensor
     """[task, m]"""
     affine: Tensor | None = None
@@ -53,6 +53,7 @@ def stack_tasks(
 
     Args:
         data: for each task a pair (x [n, *input], y [n, *]), or a data set of PyTorch's kind (`len` and items x, y).
+            Inputs may be dictionaries of tensors, for modules that take one.
         draws: mini-batches of each task: `learner.draws` for a step of a learner, as many as steps for `adapt`.
         held_out: as many, for the tasks' evaluation; where None, the training data serve again.
         item: (an item of a data set) -> x, y, where the items are something else, such as dictionaries.
@@ -77,8 +78,8 @@ def stack_tasks(
     pairs = [_pair(each, item, f"task {i}") for i, each in enumerate(data)]
     tests = [_pair(e, item, f"held-out set {i}") for i, e in enumerate(held_out)] if held_out is not None else pairs
     lengths = [len(y) for _, y in pairs]
-    x, y = _filled([x for x, _ in pairs], "inputs", 0), _filled([y for _, y in pairs], "targets", 0)
-    x_test = _filled([x for x, _ in tests], "inputs", 0)
+    x, x_test = (_filled_inputs([x for x, _ in each]) for each in (pairs, tests))
+    y = _filled([y for _, y in pairs], "targets", 0)
     if len({len(y) for _, y in tests}) > 1 and tests[0][1].is_floating_point():
         raise ValueError(
             f"the held-out sets have {sorted({len(y) for _, y in tests})} rows; needed the same number for all tasks, "
@@ -86,25 +87,47 @@ def stack_tasks(
         )
     y_test = _filled([y for _, y in tests], "targets", IGNORED)
     if len(set(lengths)) == 1:
-        order = torch.randint(lengths[0], (len(x), draws, batch), generator=generator)
+        order = torch.randint(lengths[0], (len(y), draws, batch), generator=generator)
     else:
         order = torch.stack([torch.randint(n, (draws, batch), generator=generator) for n in lengths])
-    return Task(torch.arange(len(x), device=x.device), x, y, order.to(x.device), x_test, y_test)
+    return Task(torch.arange(len(y), device=y.device), x, y, order.to(y.device), x_test, y_test)
 
 
-def _pair(data: Any, item: Callable[[Any], tuple[Any, Any]] | None, what: str) -> tuple[Tensor, Tensor]:
+def _pair(data: Any, item: Callable[[Any], tuple[Any, Any]] | None, what: str) -> tuple[Any, Tensor]:
     """The inputs and targets of one task, as tensors with one row for each example."""
-    is_pair = isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+    is_pair = isinstance(data, tuple | list) and len(data) == 2
+    is_pair = is_pair and isinstance(data[0], Tensor | dict) and isinstance(data[1], Tensor)
     if not is_pair or item:
         items = [item(data[i]) if item else data[i] for i in range(len(data))]
         if not items or not all(isinstance(each, tuple | list) and len(each) == 2 for each in items):
             found = type(items[0]).__name__ if items else "no item"
             raise ValueError(f"{what}: found {found}; needed pairs (x, y), or item=lambda item: (item['image'], ...).")
-        data = tuple(torch.stack([torch.as_tensor(part) for part in parts]) for parts in zip(*items, strict=True))
+        data = tuple(_stacked(parts) for parts in zip(*items, strict=True))
     x, y = data
-    if len(x) != len(y) or not len(x):
-        raise ValueError(f"{what} has {len(x)} inputs and {len(y)} targets; needed as many of both, and one at least.")
+    lengths = sorted({len(leaf) for leaf in leaves(x, "x").values()})
+    if lengths != [len(y)] or not len(y):
+        found = " and ".join(map(str, lengths)) or "no"
+        raise ValueError(f"{what} has {found} inputs and {len(y)} targets; needed as many of both, and one at least.")
     return x, y
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    """Items in one tensor, or, of dictionaries, in one for each key."""
+    if isinstance(parts[0], dict):
+        return {key: _stacked([part[key] for part in parts]) for key in parts[0]}
+    return torch.stack([torch.as_tensor(part) for part in parts])
+
+
+def _filled_inputs(parts: Sequence[Any], name: str = "") -> Any:
+    if all(isinstance(part, Tensor) for part in parts):
+        return _filled(parts, f"inputs{name}", 0)
+    keys = [sorted(part) if isinstance(part, dict) else type(part).__name__ for part in parts]
+    if isinstance(keys[0], str) or keys != keys[:1] * len(keys):
+        raise ValueError(
+            f"the tasks' inputs{name} are {' and '.join(sorted({str(each) for each in keys}))}; a stack needs tensors "
+            "everywhere, or dictionaries with the same keys."
+        )
+    return {key: _filled_inputs([part[key] for part in parts], f"{name}[{key!r}]") for key in parts[0]}
 
 
 def _filled(parts: Sequence[Tensor], what: str, value: float) -> Tensor:
@@ -120,12 +143,12 @@ def join_tasks(parts: Sequence[Task]) -> Task:
     if len(parts) == 1:
         return parts[0]
     fields = {name: [getattr(part, name) for part in parts] for name in Task._fields}
-    return Task(**{name: torch.cat(field) for name, field in fields.items() if field[0] is not None})
+    return Task(**{name: _join(field) for name, field in fields.items() if field[0] is not None})
 
 
 class Batch(NamedTuple):
-    x: Tensor
-    """[task, batch, *input]"""
+    x: Any
+    """[task, batch, *input], or a dictionary of such"""
     y: Tensor
     """[task, batch]"""
 
@@ -271,7 +294,7 @@ def each_task(loss: Callable[[Tensor, Tensor], Any]) -> StackLoss:
 def rows(tasks: Task, who: Tensor, draw: Tensor) -> Batch:
     """The mini-batches as they lie in the data, without any transform."""
     picked = tasks.order[who, draw]  # [t, batch]
-    return Batch(tasks.x[who[:, None], picked], tasks.y[who[:, None], picked])
+    return Batch(map_leaves(lambda leaf: leaf[who[:, None], picked], tasks.x), tasks.y[who[:, None], picked])
 
 
 def supervised(
@@ -291,6 +314,8 @@ def supervised(
         >>> classes = leapwarp.supervised(model)
         >>> own = leapwarp.supervised(model, torch.nn.functional.smooth_l1_loss)
     """
+    if isinstance(model, nn.Module):
+        raise TypeError(f"the model is a module ({type(model).__name__}); needed leapwarp.lift(module).")
     stacked = loss if getattr(loss, "for_stacks", False) else each_task(loss)
 
     def compute(params: Params, stats: Params, batch: Batch, train: bool) -> Loss:
@@ -366,25 +391,29 @@ def lift(
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     looped = False
 
-    def one(params: Params, stats: Params, x: Tensor) -> tuple[Tensor, Params]:
+    def one(params: Params, stats: Params, x: Any) -> tuple[Tensor, Params]:
         stats = {name: leaf.clone() for name, leaf in stats.items()}  # modules write into their buffers
-        return functional_call(module, (params, stats), (x,)), stats
+        outputs = functional_call(module, (params, stats), (x,))
+        if not isinstance(outputs, Tensor):
+            raise TypeError(
+                f"{type(module).__name__} gives {type(outputs).__name__}; needed a tensor, of which a loss is taken. "
+                "Wrap it in a module that picks one; a front (leapwarp.Leap) takes any outputs."
+            )
+        return outputs, stats
 
-    def row(tree: Params, i: int) -> Params:
-        return {name: leaf[i] for name, leaf in tree.items()}
-
-    def in_turn(params: Params, stats: Params, x: Tensor) -> tuple[Tensor, Params]:
-        parts = [one(row(params, i), row(stats, i), x[i]) for i in range(len(x))]
+    def in_turn(params: Params, stats: Params, x: Any) -> tuple[Tensor, Params]:
+        row = lambda tree, i: map_leaves(lambda leaf: leaf[i], tree)  # noqa: E731
+        parts = [one(row(params, i), row(stats, i), row(x, i)) for i in range(n_runs(params))]
         outputs = [out for out, _ in parts]
         return torch.stack(outputs), {name: torch.stack([part[name] for _, part in parts]) for name in stats}
 
-    def apply(params: Params, stats: Params, x: Tensor, train: bool) -> tuple[Tensor, Params]:
+    def apply(params: Params, stats: Params, x: Any, train: bool) -> tuple[Tensor, Params]:
         nonlocal looped
         if unknown := params.keys() ^ own.keys():
             raise ValueError(f"the parameters differ in names from the module's: {sorted(unknown)[:6]}.")
         params = {own[name]: leaf for name, leaf in params.items()}
         with _modes(module, train, keep_modes), without_cudnn() if recurrent else nullcontext():
-            if len(x) == 1 or looped:
+            if n_runs(params) == 1 or looped:
                 return in_turn(params, stats, x)
             try:
                 return torch.vmap(one, randomness="different")(params, stats, x)
@@ -443,7 +472,8 @@ def map_tasks(function: Callable[[Task, slice], Any], tasks: Task, size: int) ->
 
 def take_tasks(tasks: Task, part: slice) -> Task:
     """Some tasks of a stack."""
-    return tasks._replace(**{name: field[part] for name, field in tasks._asdict().items() if field is not None})
+    fields = tasks._asdict().items()
+    return tasks._replace(**{n: map_leaves(lambda leaf: leaf[part], field) for n, field in fields if field is not None})
 
 
 def _join(results: list[Any]) -> Any:

@@ -1,7 +1,7 @@
 """Randomness is drawn outside the algorithms, from streams that have names."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -19,20 +19,21 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
 
 
 @contextmanager
-def global_draws_from(generators: Sequence[torch.Generator]) -> Iterator[None]:
+def global_draws_from(generators: Sequence[torch.Generator]) -> Iterator[Callable[[], bool]]:
     """What draws from PyTorch's global streams in here, such as dropout, draws from one that `generators` decide.
 
-    Afterwards the global streams are as before. A generator is read, and moves on by one number only if something was
-    drawn, so that what else it draws is the same for a network without dropout.
+    Afterwards the global streams are as before. What is given in here says whether something was drawn. A generator is
+    read, and moves on by one number only if so, so that what else it draws is the same for a network without dropout.
     """
     states = b"".join(bytes(each.get_state().tolist()) for each in generators)
     seed = int.from_bytes(hashlib.sha256(states).digest()[:8], "big") % (1 << 63)
     with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
         torch.manual_seed(seed)
         before = _global_states()
-        yield
-        drawn = any(not torch.equal(a, b) for a, b in zip(before, _global_states(), strict=True))
-    for each in generators if drawn else ():
+        drawn = lambda: any(not torch.equal(a, b) for a, b in zip(before, _global_states(), strict=True))  # noqa: E731
+        yield drawn
+        moved = drawn()
+    for each in generators if moved else ():
         torch.rand((), generator=each)
 
 

@@ -103,6 +103,14 @@ def pick(tree: Any, rows: int | Sequence[int]) -> Any:
     return map_leaves(lambda leaf: leaf[torch.tensor(rows, device=leaf.device)], tree)
 
 
+def join(trees: Sequence[Any]) -> Any:
+    """Nested dictionaries with the rows of all; of other values, those of the first."""
+    first = trees[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(trees))
+    return {key: join([tree[key] for tree in trees]) for key in first} if isinstance(first, dict) else first
+
+
 def alone(tree: Any) -> Any:
     """Nested dictionaries as a stack of one."""
     return map_leaves(lambda leaf: leaf.unsqueeze(0), tree)

@@ -1,6 +1,6 @@
 """The data file, reading and checking Omniglot, glyphs, and the command that prepares them.
 
-Made-up images stand in for Omniglot; with LEAPWARP_DATA set the real ones are read as well.
+Made-up images stand in for Omniglot; test_workflow.py reads the real ones where LEAPWARP_DATA is set.
 """
 
 import io
@@ -379,30 +379,3 @@ def test_glyphs_of_one_character_are_alike():
         distance = torch.cdist(images[:, 15:].flatten(0, 1), images[:, :15].mean(1))
         right.append((distance.argmin(1) == torch.arange(14).repeat_interleave(5)).float())
     assert 0.4 < torch.cat(right).mean() < 0.9
-
-
-# The real set
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get(prepare.VARIABLE), reason="LEAPWARP_DATA is not set")
-def test_real_omniglot(tmp_path: Path):
-    prepare.main(["--source", "omniglot", "--out", str(tmp_path / "real.safetensors")])
-    data = alphabets.load(tmp_path / "real.safetensors")
-    counts = data.alphabet.bincount()
-    assert data.source == "omniglot"
-    assert len(data.names) == 50
-    assert data.names == sorted(data.names)
-    assert data.images.shape == (1623, 20, 28, 28)
-    assert counts.sum() == 1623
-    small = {data.names[i]: int(count) for i, count in enumerate(counts) if count < 20}
-    assert small == {
-        "Blackfoot_(Canadian_Aboriginal_Syllabics)": 14,
-        "Inuktitut_(Canadian_Aboriginal_Syllabics)": 16,
-        "Ojibwe_(Canadian_Aboriginal_Syllabics)": 14,
-        "Tagalog": 17,
-    }
-    braille = data.images[data.alphabet == data.names.index("Braille")][0]
-    assert torch.equal(braille[2], braille[18])  # the one duplicate of the original set: 0192_03 and 0192_19
-    ink = data.images.float().mean() / 255
-    assert 0.07 < ink < 0.1  # bright strokes on a dark page

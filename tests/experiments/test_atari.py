@@ -277,6 +277,21 @@ def game_job(folder, seed, k, place, start=None, games=2, **departures):
     return job("game", out, *numbers, *options, *files, **departures)
 
 
+@pytest.fixture(scope="module")
+def shares(tmp_path_factory):
+    """What the two games of a first meta-step leave; tests take copies."""
+    folder = tmp_path_factory.mktemp("shares")
+    for place in range(2):
+        game_job(folder, 0, 0, place)
+    return folder
+
+
+def copied(shares, folder):
+    """-> the files of both games, in a folder of a test's own"""
+    shutil.copytree(shares, folder, dirs_exist_ok=True)
+    return [folder / f"step0/seed0/game{place}.safetensors" for place in range(2)]
+
+
 def update_job(folder, seed, k, shares, start=None, **departures):
     out = folder / f"step{k + 1}/seed{seed}.safetensors"
     options = ["--start", start] if start else []
@@ -337,8 +352,8 @@ def test_meta_training_does_not_read_the_games_of_the_evaluation(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_share_of_something_else_is_refused(tmp_path, capsys):
-    shares = [game_job(tmp_path, 0, 0, place) for place in range(2)]
+def test_a_share_of_something_else_is_refused(tmp_path, shares):
+    shares = copied(shares, tmp_path)
     with pytest.raises(SystemExit, match=r"found shares of games number \[0, 0\], needed each from 0 once"):
         update_job(tmp_path, 0, 0, [shares[0], shares[0]])
     with pytest.raises(SystemExit, match="not a share of this meta-step: games is 2, needed 1"):
@@ -524,8 +539,8 @@ def meta_curves(folder, scores):
 
 
 @pytest.mark.slow
-def test_curves_of_meta_training_are_those_that_the_jobs_wrote(tmp_path):
-    paths = [game_job(tmp_path, 0, 0, place).with_suffix(".csv") for place in range(2)]
+def test_curves_of_meta_training_are_those_that_the_jobs_wrote(tmp_path, shares):
+    paths = [path.with_suffix(".csv") for path in copied(shares, tmp_path)]
     found = chain.collect(tmp_path, "smoke", [0], 1, 2)
     wrote = pd.concat(pd.read_csv(path) for path in paths)
     for metric in ("score", "loss"):

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import SmallWarped, small_warped
+from cases import DOUBLE, SmallWarped, small_warped
 from torch import nn
 
 import leapwarp
@@ -240,3 +240,78 @@ def test_an_unused_layer_is_named_once_and_sparse_gradients_are_taken():
                 meta.backward()
     assert net.words.weight.grad.abs().sum() > 0 and net.unused.weight.grad.abs().sum() == 0
     assert net.body.parametrizations.weight.original0.grad.abs().sum() > 0
+
+
+class Waves(nn.Module):
+    """Complex weights, or the same as pairs of real numbers; buffers of whole and of complex numbers."""
+
+    def __init__(self, real):
+        super().__init__()
+        weight = torch.randn(3, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
+        self.weight, self.real = nn.Parameter(torch.view_as_real(weight) if real else weight), real
+        self.register_buffer("calls", torch.tensor(0))
+        self.register_buffer("turn", torch.ones(1, dtype=torch.complex128))
+        self.warp = nn.Linear(3, 1).double()
+        nn.init.constant_(self.warp.weight, 0.5)
+        nn.init.zeros_(self.warp.bias)
+
+    def forward(self, x):
+        self.calls += 1
+        self.turn = self.turn * 1j
+        return self.warp((x * (torch.view_as_complex(self.weight) if self.real else self.weight) * self.turn).abs())
+
+
+def test_complex_parameters_learn_as_pairs_of_real_ones():
+    x, found = torch.rand(5, 6, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)), []
+    for real in (True, False):
+        net = Waves(real)
+        meta = leapwarp.WarpGrad(net, lambda batch, net=net: (net(batch) - 1).square().mean(), "warp", 0.1)
+        with meta.task() as task:
+            inner = torch.optim.SGD(meta.task_parameters(), 0.1)
+            for k in range(3):
+                inner.zero_grad()
+                task.backward(meta.loss(x[k]), x[3])
+                inner.step()
+            task.finish(meta.loss(x[4]))
+        seen = meta.backward()
+        grad = net.weight.grad if real else torch.view_as_real(net.weight.grad)
+        found.append([grad, net.warp.weight.grad, torch.tensor(list(seen.values()), dtype=DOUBLE)])
+        assert net.calls == 0 and net.turn == 1
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+def test_warps_that_no_objective_depends_on_are_named_once():
+    torch.manual_seed(0)
+    net, x = (
+        nn.ModuleDict({"body": nn.Linear(2, 2), "warp": nn.Linear(2, 2), "warp_2": nn.Linear(2, 2)}),
+        torch.rand(3, 5, 2),
+    )
+    meta = leapwarp.WarpGrad(
+        net, lambda batch: net["warp"](net["body"](batch)).square().mean(), ["warp", "warp_2"], 0.1
+    )
+    with meta.task() as task:
+        task.backward(meta.loss(x[0]), x[1])
+        torch.optim.SGD(meta.task_parameters(), 0.1).step()
+        task.finish(meta.loss(x[2]))
+    with pytest.warns(UserWarning, match="no objective depends on the warps warp_2.bias, warp_2.weight. Freeze"):
+        meta.backward()
+    assert not meta.untouched
+
+
+def test_without_the_loss_no_gradient_is_kept_and_the_energy_telescopes():
+    """With identity Jacobians the energy of a path in parameters pulls from its beginning to its end (Reptile)."""
+    _, params, tasks = small_warped(n_tasks=1, draws=STEPS + 1)
+    net = SmallWarped().double()
+    meta = leapwarp.Leap(net, length=False, loss=False)
+    with meta.task() as task:
+        inner = torch.optim.SGD(meta.task_parameters(), 0.1)
+        for k in range(STEPS):
+            inner.zero_grad()
+            task.backward(loss_of(net)(batch_of(tasks, 0, k)))
+            inner.step()
+        task.finish(loss_of(net)(batch_of(tasks, 0, STEPS)))
+        end = {name: leaf.detach().clone() for name, leaf in net.named_parameters()}
+        assert task.path.grads == []
+    meta.backward()
+    for name, leaf in net.named_parameters():
+        torch.testing.assert_close(leaf.grad, params[name] - end[name], rtol=1e-10, atol=1e-12)

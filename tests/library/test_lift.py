@@ -10,10 +10,11 @@ from cases import DOUBLE, dies_after
 from torch import nn
 
 from leapwarp import optim
+from leapwarp.evaluate import evaluate
 from leapwarp.fit import Fit, Member, fit
 from leapwarp.inner import adapt
 from leapwarp.learners import leap, maml, warp_leap, warp_leap_online
-from leapwarp.problem import Task, cross_entropy, each_task, lift, mean_square, stack_tasks, supervised
+from leapwarp.problem import Task, cross_entropy, each_task, join_tasks, lift, mean_square, stack_tasks, supervised
 from leapwarp.rng import generator
 from leapwarp.trees import alone, pick, repeat
 
@@ -195,6 +196,30 @@ def test_dropout_draws_from_the_streams_of_the_step():
     assert torch.equal(first, found[0]) and not torch.allclose(first, second)
 
 
+@pytest.mark.parametrize("build", [leap, warp_leap])
+def test_a_run_of_a_stack_with_dropout_draws_what_it_draws_alone(build):
+    net, each = made(with_dropout), [tasks_of(), tasks_of()]
+    each[1].x.neg_()
+    model = lift(net, warp="2" if build is warp_leap else ())
+    learner = build(supervised(model), optim.sgd(0.1), optim.adam(0.1), 3, size=2)
+    first = model.init(torch.Generator())
+
+    def trained(tasks, streams):
+        state, info = learner.init(repeat(first, len(streams))), {}
+        for _ in range(2):
+            state, info = learner.step(state, tasks, streams)
+        return state, info
+
+    streams = [generator(seed, "learner") for seed in range(2)]
+    state, info = trained(join_tasks(each), streams)
+    for run in range(2):
+        stream = generator(run, "learner")
+        alone_state, alone_info = trained(each[run], [stream])
+        torch.testing.assert_close(pick(state, run), pick(alone_state, 0), rtol=0, atol=0)
+        torch.testing.assert_close(info["loss"].view(2, 3, 3)[run], alone_info["loss"], rtol=0, atol=0)
+        assert torch.equal(stream.get_state(), streams[run].get_state())
+
+
 def test_a_killed_run_with_dropout_ends_as_an_uninterrupted_one(tmp_path):
     model = lift(made(with_dropout))
     learner = leap(supervised(model), optim.sgd(0.1), optim.adam(0.1), 3)
@@ -366,6 +391,54 @@ def test_data_sets_of_different_sizes_become_tasks_and_their_filling_is_never_dr
     assert accuracy.tolist() == [1.0] * 3 and torch.allclose(loss[0], loss[1])
 
 
+class Words(nn.Module):
+    """Takes a dictionary of tokens and, deeper, of weights; or the same in one tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.body, self.warp = nn.Embedding(7, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, item):
+        if isinstance(item, torch.Tensor):
+            item = {"tokens": item[:, :5].long(), "more": {"weight": item[:, 5:]}}
+        h = torch.tanh(self.body(self.words(item["tokens"]).mean(1) * item["more"]["weight"]))
+        return self.head(torch.tanh(self.warp(h)))
+
+
+def texts(sizes=(10, 14, 12)):
+    stream = torch.Generator().manual_seed(0)
+    found = []
+    for n in sizes:
+        tokens = torch.randint(7, (n, 5), generator=stream)
+        weight = torch.rand(n, 1, generator=stream, dtype=DOUBLE)
+        found.append(({"tokens": tokens, "more": {"weight": weight}}, tokens[:, 0] % 3))
+    return found
+
+
+def test_dictionaries_as_inputs_give_what_the_same_in_one_tensor_gives():
+    found, model = [], lift(made(Words), warp="warp")
+    for packed in (False, True):
+        data = [
+            (torch.cat([x["tokens"].double(), x["more"]["weight"]], 1), y) if packed else (x, y) for x, y in texts()
+        ]
+        tasks = stack_tasks(data, 13, 4, torch.Generator().manual_seed(1))
+        learner = warp_leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 4, size=2)
+        state, info = learner.step(learner.init(alone(model.init(torch.Generator()))), tasks, [generator(0)])
+        held_out = evaluate(learner, state, supervised(model), optim.sgd(0.1), tasks, 4, 2, 2)
+        found.append([state["params"], state["warp"], info["loss"], held_out.loss_curve, held_out.accuracy])
+        two = join_tasks([tasks, tasks])
+        assert packed or two.x["more"]["weight"].shape == (6, 14, 1)
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+def test_items_of_dictionaries_are_stacked_by_their_keys():
+    item = lambda item: ({"picture": item["image"], "number": item["label"]}, item["label"])  # noqa: E731
+    tasks = stack_tasks([Pictures(3), Pictures(5)], 2, 4, torch.Generator(), item=item)
+    assert tasks.x["picture"][1, :, 0].tolist() == [500, 501, 502, 503, 504]
+    assert tasks.x["number"].tolist() == [[0, 1, 2, 0, 0], [0, 1, 2, 0, 1]]
+
+
 def pair(n, m=None, width=4):
     return torch.zeros(n, width), torch.zeros(m or n, dtype=torch.long)
 
@@ -380,6 +453,21 @@ WRONG_DATA = {
     "none": (list, {}, "0 tasks, 4 draws, batches of 2; needed at least 1 of each"),
     "widths": (lambda: [pair(5), pair(5, width=3)], {}, r"the tasks' inputs have shapes \[\(3,\), \(4,\)\]"),
     "items": (lambda: [Pictures(3)], {}, "task 0: found dict; needed pairs"),
+    "keys": (
+        lambda: [({"a": torch.zeros(3)}, torch.zeros(3)), ({"b": torch.zeros(3)}, torch.zeros(3))],
+        {},
+        r"the tasks' inputs are \['a'\] and \['b'\]; a stack needs tensors everywhere, or dictionaries with the same",
+    ),
+    "no tensors": (
+        lambda: [({"a": torch.zeros(3), "b": ["x"] * 3}, torch.zeros(3))],
+        {},
+        r"the tasks' inputs\['b'\] are list; a stack needs tensors everywhere",
+    ),
+    "rows of one key": (
+        lambda: [({"a": torch.zeros(3), "b": torch.zeros(4)}, torch.zeros(3))],
+        {},
+        "task 0 has 3 and 4 inputs and 3 targets; needed as many of both",
+    ),
     "no labels": (
         lambda: [(torch.zeros(n, 4), torch.zeros(n)) for n in (3, 4)],
         {},
@@ -421,6 +509,43 @@ def test_a_loss_that_is_not_finite_ends_the_step():
     both = Task(*(torch.cat([part, part.nan_to_num()]) for part in tasks[:6]))
     after, _ = learner.step(two, both, [torch.Generator()] * 2)  # the other run goes on
     assert after["params"]["head.weight"][0].isnan().any() and after["params"]["head.weight"][1].isfinite().all()
+
+
+class Pair(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+WRONG_USE = {
+    "a module for a model": (
+        lambda model, tasks: supervised(made()),
+        r"the model is a module \(Deep\); needed leapwarp",
+    ),
+    "an optimizer of PyTorch": (
+        lambda model, tasks: adapt(supervised(model), torch.optim.SGD(made().parameters()), {}, {}, tasks, 3),
+        "the task optimizer is SGD; needed one of leapwarp.optim",
+    ),
+    "one generator": (
+        lambda model, tasks: leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3).step({}, tasks, generator(0)),
+        "tasks are Task and generators Generator; needed tasks of stack_tasks, and a list",
+    ),
+    "two outputs": (
+        lambda model, tasks: one_step(
+            leap(supervised(lift(Pair(4, 3).double())), optim.sgd(0.1), optim.sgd(0.1), 3),
+            lift(Pair(4, 3).double()),
+            tasks,
+        ),
+        "Pair gives tuple; needed a tensor, of which a loss is taken",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_USE)
+def test_a_wrong_use_of_the_learners_is_told_in_one_line(name):
+    wrong, message = WRONG_USE[name]
+    with pytest.raises(TypeError, match=message) as error:
+        wrong(lift(made(), warp=()), tasks_of())
+    assert "\n" not in str(error.value)
 
 
 def test_a_state_of_several_tasks_is_no_state_of_a_module():

@@ -182,6 +182,45 @@ def test_a_task_that_fails_counts_for_nothing():
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
 
 
+def test_a_task_begins_without_the_gradients_that_are_there():
+    """A loop that says zero_grad after its steps only would add the meta-gradient to the first of them."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    found = []
+    for left in (False, True):
+        net = SmallWarped().double()
+        meta = warp_of(net, order=1)
+        for leaf in net.parameters() if left else ():
+            leaf.grad = torch.ones_like(leaf)
+        with meta.task() as task:
+            inner = torch.optim.SGD(net.parameters(), 0.1)  # of the warps too, which must not move
+            for k in range(STEPS):
+                task.backward(loss_at(net, k), batch_of(tasks, 0, k + 5))
+                inner.step()
+                inner.zero_grad()
+            task.finish(loss_at(net, STEPS))
+        meta.backward()
+        found.append(grads_of(net) | net.state_dict())
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+def test_an_optimizer_of_all_parameters_moves_no_warp():
+    """After a backward of the loop's own, the warps had gradients too."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    net = SmallWarped().double()
+    meta, before = warp_of(net), copy.deepcopy(net.state_dict())
+    with meta.task() as task:
+        inner = torch.optim.SGD(net.parameters(), 0.1)
+        for k in range(STEPS):
+            inner.zero_grad()
+            loss = loss_at(net, k)
+            loss.backward()
+            task.step(loss, batch_of(tasks, 0, k + 5), batch_of(tasks, 0, k))
+            inner.step()
+        assert not torch.equal(net.head.weight, before["head.weight"])
+        assert torch.equal(net.warp[0].weight, before["warp.0.weight"])
+        task.finish(loss_at(net, STEPS))
+
+
 def process(rank, folder):
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.set_num_threads(1)
@@ -252,6 +291,19 @@ def again(net, task, inner):
     task.backward(loss, batch_of(small_warped()[2], 0, 1))
 
 
+def exchanged(net, task, inner, classes=5):
+    task.backward(loss_at(net))
+    net.head = nn.Linear(4, classes).double()
+    task.finish(loss_at(net))
+
+
+def moved_warps(net, task, inner):
+    task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1))
+    with torch.no_grad():
+        net.warp[0].weight.mul_(2)
+    task.finish(loss_at(net))
+
+
 WRONG = {
     "no finish": (
         leap_of,
@@ -275,6 +327,28 @@ WRONG = {
         warp_of,
         again,
         "backward through the graph a second time.* Needed a loss that was computed inside",
+    ),
+    "warps that move": (
+        warp_of,
+        moved_warps,
+        "warp.0.weight: warps that have moved inside the task, where they stay fixed. Give the task's optimizer",
+    ),
+    "a loss without a graph": (
+        leap_of,
+        lambda net, task, inner: task.backward(loss_at(net).detach()),
+        "the loss depends on no parameter that learns. Needed one that was computed from the module's outputs",
+    ),
+    "a head exchanged": (leap_of, exchanged, r"head.weight has shape \[5, 4\], and \[3, 4\] when Leap was made"),
+    "a layer exchanged": (leap_of, lambda *all: exchanged(*all, 3), "learnt parameters were exchanged inside the task"),
+    "losses of the objective": (
+        lambda net: warp_of(net, loss=lambda batch: net(batch[0])),
+        lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
+        r"the loss has shape \[6, 3\]; needed a tensor of one number",
+    ),
+    "a loss of another module": (
+        lambda net: warp_of(net, loss=loss_of(SmallWarped().double())),
+        lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
+        "the loss that was given to WarpGrad depends on no parameter of the module. Needed a function of a batch",
     ),
     "no task batch": (
         warp_of,
@@ -318,8 +392,23 @@ MISUSE = {
     "an empty replay": (lambda net: list(warp_of(net, replay=3).replay()), "the replay is empty"),
     "online replay": (lambda net: list(warp_of(net).replay()), "WarpGrad was made with replay=None"),
     "another state": (
-        lambda net: leap_of(net).load_state_dict({"total": {"odd": 0}}),
+        lambda net: leap_of(net).load_state_dict({"total": {"odd": 0}, "module": {}, "tasks": 0, "seen": {}}),
         "the state has odd, which this Leap does not learn",
+    ),
+    "no module": (lambda net: leap_of(net.forward), "the module is method; needed a torch.nn.Module"),
+    "a lazy average": (
+        lambda net: leap_of(nn.Sequential(nn.Linear(2, 2), nn.LazyBatchNorm1d(affine=False))),
+        "1.running_mean has no shape yet; call the module once",
+    ),
+    "a rate below 0": (lambda net: warp_of(net, inner=-0.1), "inner is -0.1; needed the learning rate of the step"),
+    "a rate that is none": (lambda net: warp_of(net, inner=float("nan")), "inner is nan; needed the learning rate"),
+    "no state of a front": (
+        lambda net: leap_of(net).load_state_dict(net.state_dict()),
+        "the state has no module, seen, tasks, total; needed one of state_dict",
+    ),
+    "a state of another module": (
+        lambda net: leap_of(net).load_state_dict(leap_of(nn.Linear(2, 2)).state_dict()),
+        "the state is of another module: .*Missing key",
     ),
     "a lazy layer": (lambda net: leap_of(nn.LazyLinear(3)), "weight has no shape yet; call the module once"),
 }
@@ -331,6 +420,44 @@ def test_a_wrong_use_is_told_in_one_line(name):
     with pytest.raises((ValueError, RuntimeError, TypeError), match=message) as error:
         wrong(SmallWarped().double())
     assert "\n" not in str(error.value)
+
+
+def test_a_task_that_is_over_is_not_gone_on_with():
+    net = SmallWarped().double()
+    meta = leap_of(net)
+    with pytest.raises(KeyError), meta.task() as first:
+        raise KeyError
+    with pytest.raises(ValueError, match="this task is over; call the task that"), meta.task():
+        first.backward(loss_at(net))
+
+
+@pytest.mark.parametrize("replay", [None, 9])
+def test_an_objective_that_is_not_finite_counts_for_nothing(replay):
+    net = SmallWarped().double()
+    meta = warp_of(net, loss=lambda batch: loss_of(net)(batch) * torch.nan, replay=replay)
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+
+    def train():
+        follow_warp(meta, loss_of(net), tasks)
+        list(meta.replay())
+
+    with pytest.raises(FloatingPointError, match="the objective of the warps is nan; needed a finite one"):
+        train()
+    assert not meta.warp_total and not meta.points and net.warp[0].weight.grad is None
+
+
+def test_an_optimizer_of_another_module_is_noticed():
+    net = SmallWarped().double()
+    meta = leap_of(net)
+
+    def train(task, inner):
+        for k in range(2):
+            task.backward(loss_at(net, k))
+            inner.step()
+        task.finish(loss_at(net, 2))
+
+    with pytest.warns(UserWarning, match="no learnt parameter has moved in this task. Give"):
+        in_task(meta, lambda task, inner: train(task, torch.optim.SGD(SmallWarped().double().parameters(), 0.1)))
 
 
 def test_points_that_wait_in_the_replay_are_not_forgotten_silently():

@@ -78,8 +78,15 @@ def test_every_figure_is_drawn_and_has_a_text(browser, made):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("colours", ["light", "dark"])
-@pytest.mark.parametrize("width", [PHONE, SCREEN])
+@pytest.mark.parametrize(
+    ("width", "colours"),
+    [
+        (PHONE, "dark"),
+        (SCREEN, "light"),
+        pytest.param(PHONE, "light", marks=pytest.mark.full),
+        pytest.param(SCREEN, "dark", marks=pytest.mark.full),
+    ],
+)
 def test_it_fits_and_axe_finds_nothing_serious(browser, made, width, colours):
     opened(browser, made / "index.html", width, colours)
     browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from calls import REPO
+from calls import REPO, jobs_of
 
 from leapwarp import catalogue, plan
 from leapwarp.report import claims
@@ -472,3 +472,19 @@ def test_times_is_the_unit_of_ratios_alone():
     """The page draws what is in `times` on a logarithmic scale: a quantity with that unit could be below zero there."""
     for name in catalogue.names():
         assert not [metric for metric, about in quantities(name).items() if about.unit == "times"], name
+
+
+BY_NAME = {"W26", "W27", "W28"}  # remarks of the papers, as dear as Table 2: config.yaml has to name their methods
+
+
+def test_paper_runs_what_the_claims_compare():
+    """The size `paper` has the rows of every claim, but of three whose methods are run by name only."""
+    jobs = jobs_of("paper")
+    without = set()
+    for claim in claims.read(REPO / "paper/claims.yaml", catalogue.names()).claims:
+        specs = [spec for spec in claim.get("parts", []) if spec["kind"] != "counted"]
+        asked = {spec[key] for spec in specs for key in ("more", "less", "method", "than") if key in spec}
+        if asked - set(jobs[claim["experiment"]].methods):
+            without.add(claim["id"])
+    assert without == BY_NAME
+    assert {"hat_many_epochs", "progressive_many_epochs"} <= set(jobs["multicv"].methods)  # of which L19 has gains

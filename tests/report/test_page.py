@@ -181,8 +181,8 @@ def test_an_empty_folder_gives_one_line(tmp_path, capsys):
 
 
 def squeezed(path):
-    """The text of a file, cells of tables without padding."""
-    return re.sub(" +", " ", path.read_text())
+    """The text of a file, cells of tables without padding and sentences without line breaks."""
+    return re.sub(" +", " ", re.sub(r"(?<!\n)\n(?:> )?(?=[^\n|#>!-])", " ", path.read_text()))
 
 
 def snapshot(folder, out):
@@ -193,7 +193,11 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     out = tmp_path / "docs/results"
     out.mkdir(parents=True)
     (out / "old.md").write_text("old")
-    leapwarp_snapshot.main(snapshot(made, out))
+    readme = tmp_path / "README.md"
+    readme.write_text("# Mine\n<!-- verdicts -->\nold\n<!-- end of verdicts -->\nstays\n")
+    leapwarp_snapshot.main([*snapshot(made, out), "--readme", str(readme)])
+    said = leapwarp_snapshot.sentence(pd.read_csv(made / "claims.csv"))
+    assert readme.read_text() == f"# Mine\n<!-- verdicts -->\n{said}<!-- end of verdicts -->\nstays\n"
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     figures = {f"omniglot_warp/figures/{path.name}" for path in (made / "omniglot_warp/figures").glob("*.png")}
     pages = {"README.md", "omniglot_warp/README.md"}
@@ -204,8 +208,7 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     assert text.startswith("# WarpGrad, Table 2") and "## Area under" in text
     verdict = pd.read_csv(made / "claims.csv").set_index("id")["verdict"]["W1"].iloc[0]
     for page_text in (index, text):
-        line = next(line for line in page_text.splitlines() if line.startswith("| W1 |"))
-        assert f"| **{verdict}** |" in line
+        assert f"\n- W1, **{verdict}**: " in page_text
     # what was found comes before where it comes from
     places = [
         index.index(words) for words in ("Claims of the papers", "Experiments", "Every claim", "Where the numbers")
@@ -214,13 +217,31 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     for name in pages:
         here = (out / name).parent
         for link in re.findall(r"\]\(([^)]+)\)", (out / name).read_text()):
-            assert (here / link).exists() or link.startswith(("../claims.md", "../deviations.md#")), link
-    heading, page_of = re.search(r"deviations.md#([a-z-]+)", index), (REPO / "docs/deviations.md").read_text()
+            assert (here / link).exists() or link.startswith(("../claims.md", "../deviations/README.md#")), link
+    heading, page_of = (
+        re.search(r"deviations/README.md#([a-z-]+)", index),
+        (REPO / "docs/deviations/README.md").read_text(),
+    )
     assert heading and f"\n##-{heading[1]}\n" in page_of.lower().replace(" ", "-")
     for block in re.findall(r"^- .* paper.*: .*\.$", index, re.MULTILINE):
         assert "not tested" in block
+    for name in pages:
+        assert all(len(line) <= 120 for line in (out / name).read_text().splitlines() if not line.startswith("|")), name
     for caption in BOTH[0].figures.values():
         assert f"> {caption} Made at size quick" in text
+
+
+def test_the_sentence_of_the_readme_counts_each_claim_once_and_needs_its_place():
+    columns = ["id", "group", "verdict"]
+    rows = [["W1", "claim", "supported"], ["W1", "claim", "supported"], ["W2", "claim", "supported"]]
+    rows += [["W3", "claim", "undecided"], ["L1", "claim", "not tested"], ["L5", "identity", "supported"]]
+    said = leapwarp_snapshot.sentence(pd.DataFrame(rows, columns=columns))
+    assert said.replace("\n", " ").strip() == (
+        "Of 4 claims of the two papers, 2 are supported, 1 is undecided and 1 is not tested; "
+        "of 1 statements that hold by mathematics or by counting, 1 is supported."
+    )
+    with pytest.raises(ValueError, match="README.md: found 0 places for the verdicts, needed one"):
+        leapwarp_snapshot.with_sentence("# Mine\n", pd.DataFrame(rows, columns=columns), "README.md")
 
 
 @pytest.mark.parametrize("part", ["training", "evaluation"])
@@ -308,7 +329,7 @@ def test_a_search_is_in_the_snapshot(with_search, tmp_path, capsys):
     assert "--other-code: found no results of maze" in capsys.readouterr().err
     leapwarp_snapshot.main([*arguments, "--other-code", name])
     said = f"All from one commit, 0.1.0+gabc, **but for `{name}` (0.1.0+gabc, 0.1.0+gdef)**."
-    assert said in (out / "README.md").read_text()
+    assert said in squeezed(out / "README.md")
     shutil.rmtree(folder / "search")
     leapwarp_snapshot.main(arguments)
     assert "Random search" not in (out / "README.md").read_text() and not (out / "search").exists()

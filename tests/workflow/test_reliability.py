@@ -159,11 +159,11 @@ def test_a_snakemake_that_is_killed_leaves_a_lock_and_runs_that_are_not_disturbe
 
 
 def test_a_second_snakemake_in_the_same_folder_is_refused(begun, finished):
-    parent, run = start(begun)
-    check_one_error(snakemake(begun), "Directory cannot be locked")
+    parent, run = start(begun, ROWS)
+    check_one_error(to_rows(begun), "Directory cannot be locked")
     run.resume()
     assert parent.wait(PATIENCE) == 0
-    check_whole(begun, finished, "all")
+    check_whole(begun, finished)
 
 
 @pytest.fixture
@@ -230,59 +230,37 @@ def test_results_that_cannot_be_written(done, finished, mount):
     check_whole(done, finished)
 
 
-def test_a_damaged_checkpoint(done, finished):
+def test_a_checkpoint_that_is_damaged_of_another_run_or_of_an_older_version(done, finished):
+    """Whatever is wrong with it, the run is made anew when it is deleted: shown for the last."""
     path = done / CHECKPOINT
-    path.write_bytes(path.read_bytes()[:-1000])
+    whole = torch.load(path, weights_only=True)
+    other = torch.load(done / CHECKPOINT.replace("leap/tasks1", "reptile/tasks1"), weights_only=True)
     lose(done, STATE, HISTORY, RUN)
+    path.write_bytes(path.read_bytes()[:-1000])
     check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} is damaged", "Delete it to start this run from its")
+    torch.save(other | {"active": [0, 1]}, path)
+    check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} is of an unfinished run", "method is 'reptile', this")
+    old = json.dumps(json.loads(whole["fingerprint"]) | {"profile": "smoke"})
+    torch.save(whole | {"fingerprint": old}, path)
+    check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} was written by an older version of leapwarp. Delete it")
     path.unlink()
     again = to_rows(done)
     assert again.returncode == 0 and trained(again.stdout) == LEAP
     check_whole(done, finished)
 
 
-def test_a_checkpoint_of_another_run(done, finished):
-    other = done / CHECKPOINT.replace("leap/tasks1", "reptile/tasks1")
-    run = torch.load(other, weights_only=True)
-    torch.save(run | {"active": [0, 1]}, done / CHECKPOINT)
-    lose(done, STATE, HISTORY, RUN)
-    check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} is of an unfinished run", "method is 'reptile', this")
-    (done / CHECKPOINT).unlink()
-    assert to_rows(done).returncode == 0
-    check_whole(done, finished)
-
-
-def test_a_checkpoint_of_an_older_version(done, finished):
-    run = torch.load(done / CHECKPOINT, weights_only=True)
-    old = json.dumps(json.loads(run["fingerprint"]) | {"profile": "smoke"})
-    torch.save(run | {"fingerprint": old}, done / CHECKPOINT)
-    lose(done, STATE, HISTORY, RUN)
-    check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} was written by an older version of leapwarp. Delete it")
-    (done / CHECKPOINT).unlink()
-    assert to_rows(done).returncode == 0
-    check_whole(done, finished)
-
-
-def test_a_damaged_state(done, finished):
+def test_a_state_that_is_damaged_or_of_another_method(done, finished):
     path = done / STATE
     damaged = bytearray(path.read_bytes())
     damaged[-5] ^= 0xFF
-    path.write_bytes(damaged)
     lose(done, RUN)
+    shutil.copy(done / STATE.replace("leap/tasks1", "reptile/tasks1"), path)
+    check_one_error(to_rows(done), f"{STATE}: is a state of reptile in {NAME}, needed one of leap in {NAME}")
+    path.write_bytes(damaged)
     check_one_error(to_rows(done), f"{STATE}: damaged, found checksum", "Delete it and run its rule again")
     path.unlink()
     again = to_rows(done)
     assert again.returncode == 0 and trained(again.stdout) == LEAP
-    check_whole(done, finished)
-
-
-def test_a_state_of_another_method(done, finished):
-    good = (done / STATE).read_bytes()
-    shutil.copy(done / STATE.replace("leap/tasks1", "reptile/tasks1"), done / STATE)
-    lose(done, RUN)
-    check_one_error(to_rows(done), f"{STATE}: is a state of reptile in {NAME}, needed one of leap in {NAME}")
-    (done / STATE).write_bytes(good)
-    assert to_rows(done).returncode == 0
     check_whole(done, finished)
 
 
@@ -301,7 +279,7 @@ def test_a_damaged_data_file(done, finished):
     assert "Nothing to be done" in snakemake(done, RUN).stdout
 
 
-@pytest.mark.parametrize("name", [HISTORY, RUN, ROWS])
+@pytest.mark.parametrize("name", [RUN, *(pytest.param(name, marks=pytest.mark.full) for name in (HISTORY, ROWS))])
 def test_a_damaged_csv(done, finished, name):
     path = done / name
     path.write_text(path.read_text()[:-30])

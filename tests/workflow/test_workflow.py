@@ -7,10 +7,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from calls import REPO, commands, edit, evaluated, jobs_of, made, option, rows_of, snakemake, trained, work_out_settings
 
 from leapwarp import machine, plan
+from leapwarp.data import alphabets
 
 KINDS = {  # an experiment of each kind: counted, searched, a chain; tests/own is simulated, and measured in part
     "omniglot_warp": ["warp_leap", "leap", "kfac"],
@@ -75,7 +77,7 @@ def test_every_target_dry_runs(folder, target, size):
 
 
 @pytest.mark.slow
-def test_searches_can_be_made_alone_and_their_winners_used(folder):
+def test_searches_can_be_made_alone_and_their_winners_used_also_in_a_module(folder):
     alone = snakemake(folder, "search", "--dry-run")
     assert alone.returncode == 0, alone.stdout
     assert len(commands(alone.stdout, "trial")) == n_trials("quick") > 0 and not commands(alone.stdout, "train")
@@ -92,12 +94,20 @@ def test_searches_can_be_made_alone_and_their_winners_used(folder):
         winner = f"--winner results/quick/search/multi_shot/{option(command, '--method')}/winner.yaml"
         assert (winner in command) == (option(command, "--method") in searched)
 
+    # also where the workflow is a module of another one, as the documents show it
+    (code,) = re.findall(r"```\n(configfile.*?)```", (REPO / "docs/options.md").read_text(), re.DOTALL)
+    (folder / "Snakefile").write_text(code.replace("path/to/clone/Snakefile", str(REPO / "Snakefile")))
+    profile = ("--workflow-profile", REPO / "workflow/profiles/default")
+    other = snakemake(folder, "multi_shot", "--snakefile", "Snakefile", "--dry-run", *profile)
+    assert other.returncode == 0, other.stdout
+    assert sorted(commands(other.stdout, "train")) == sorted(commands(used.stdout, "train"))
+
 
 @pytest.mark.slow
 def test_a_file_of_any_size_can_be_asked_for_by_name(folder):
     result = snakemake(folder, "--dry-run", "results/paper/omniglot_leap/table1.csv")
     assert result.returncode == 0, result.stdout
-    assert len(commands(result.stdout, "train")) == n_trained(jobs_of("paper")["omniglot_leap"]) == 800
+    assert len(commands(result.stdout, "train")) == n_trained(jobs_of("paper")["omniglot_leap"]) == 960
 
 
 @pytest.mark.parametrize(
@@ -105,7 +115,7 @@ def test_a_file_of_any_size_can_be_asked_for_by_name(folder):
     [
         (
             lambda config: config.update(size="smok"),
-            "config: 'size' is 'smok'. Allowed: paper, quick, smoke, or the path",
+            "config: 'size' is 'smok'. Allowed: overnight, paper, quick, smoke, or the path",
         ),
         (
             lambda config: config.update(profile="paper"),
@@ -255,6 +265,28 @@ def test_a_state_that_is_handed_in_is_evaluated_as_a_method_of_its_own(own, tmp_
 # ---------------------------------------------------------------- the whole smoke size
 
 
+def check_omniglot(path):
+    """The real set, which takes ten seconds to read, is as published."""
+    data = alphabets.load(path)
+    counts = data.alphabet.bincount()
+    assert data.source == "omniglot"
+    assert len(data.names) == 50
+    assert data.names == sorted(data.names)
+    assert data.images.shape == (1623, 20, 28, 28)
+    assert counts.sum() == 1623
+    small = {data.names[i]: int(count) for i, count in enumerate(counts) if count < 20}
+    assert small == {
+        "Blackfoot_(Canadian_Aboriginal_Syllabics)": 14,
+        "Inuktitut_(Canadian_Aboriginal_Syllabics)": 16,
+        "Ojibwe_(Canadian_Aboriginal_Syllabics)": 14,
+        "Tagalog": 17,
+    }
+    braille = data.images[data.alphabet == data.names.index("Braille")][0]
+    assert torch.equal(braille[2], braille[18])  # the one duplicate of the original set: 0192_03 and 0192_19
+    ink = data.images.float().mean() / 255
+    assert 0.07 < ink < 0.1  # bright strokes on a dark page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_smoke_from_data_to_page(folder, whole):
@@ -262,7 +294,8 @@ def test_smoke_from_data_to_page(folder, whole):
     experiments = list(jobs_of("smoke")) if whole else [*KINDS]
     methods = {name: list(jobs_of("smoke")[name].about.methods) for name in experiments} if whole else KINDS
     changes = {"size": "smoke", "experiments": experiments, "methods": methods}
-    if "LEAPWARP_DATA" not in os.environ:
+    real = "LEAPWARP_DATA" in os.environ
+    if not real:
         changes["data"] = {"source": "glyphs", "dir": ""}
     edit(folder / "config.yaml", lambda config: config.update(changes))
 
@@ -285,6 +318,8 @@ def test_smoke_from_data_to_page(folder, whole):
     verdicts = (folder / "results/smoke/claims.csv").read_text()
     assert "not tested" in verdicts
     assert not any(f",{verdict}," in verdicts for verdict in ("supported", "contradicted", "undecided"))
+    if real:
+        check_omniglot(folder / "results/data/alphabets.safetensors")
     page = (folder / "results/smoke/index.html").read_text()
     searches = sum(len(each.search.get("methods", [])) for each in jobs.values())
     assert page.count('src="data:image/png') == figures + searches > figures and "not the published size" in page

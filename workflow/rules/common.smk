@@ -16,7 +16,8 @@ environment.settle()  # of all jobs, which inherit it
 # Commands say `python`: it is the one that runs snakemake, also where .venv is not activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 
-CHECKOUT = Path(os.path.relpath(workflow.basedir))
+# Of this file, not of the main one: that is another workflow's where this one is its module.
+CHECKOUT = Path(os.path.relpath(Path(str(workflow.current_basedir)).parents[1]))
 SIZES = CHECKOUT / "workflow/sizes"
 
 
@@ -32,7 +33,7 @@ def planned(size):
 try:
     for path in workflow.configfiles:  # Snakemake reads them too, but takes the last of two equal keys
         read_yaml(Path(path), "what to run")
-    if workflow.is_main_process:
+    if workflow.is_main_process and not workflow.modifier.is_module:
         plan.check_profile(CHECKOUT, sys.argv)
     config.update(plan.settled(config))
     SIZE_FILE = plan.read_config(config, SIZES)

@@ -35,7 +35,7 @@ rule prepare_imagenet:
 
 
 rule prepare_images:
-    """Every image data set that can be had in one file, checked; says which were left out and why."""
+    """Every image data set that is found in one file, checked; says which were left out and why."""
     output:
         "results/data/images.safetensors",
     log:

@@ -1,4 +1,4 @@
-"""Glyphs: made-up alphabets that stand in for Omniglot where it cannot be had, with no download.
+"""Glyphs: made-up alphabets that stand in for Omniglot where it is missing, with no download.
 
 An alphabet has a style (a vocabulary of a few strokes, how many make a character), so that its characters
 look related; a person has a hand (slant, size, pen, jitter) that shows in all they draw. A stroke is a spline

@@ -1,4 +1,4 @@
-"""Make the data file that every run reads: real Omniglot where it can be had, else the procedural stand-in.
+"""Make the data file that every run reads: real Omniglot where it is found, else the procedural stand-in.
 
     python -m leapwarp.data.prepare --source auto --out results/data/alphabets.safetensors
 

@@ -1,10 +1,10 @@
-"""Make the data file of Multi-CV: every image data set that can be had, 32 x 32, checked, in one file.
+"""Make the data file of Multi-CV: every image data set that is found, 32 x 32, checked, in one file.
 
     python -m leapwarp.data.prepare_images --out results/data/images.safetensors
 
 A set is taken from <name>.npz or a folder <name> in the folder of --dir or, where that is not given, of the environment
-variable LEAPWARP_DATA; else from torchvision's download. One that cannot be had is left out, with a line that says why;
-a damaged one is an error. Where fewer than three can be had, made-up characters stand in for all, with a warning.
+variable LEAPWARP_DATA; else from torchvision's download. A missing one is skipped, with a message that says why;
+a damaged one is an error. Where fewer than three are found, made-up characters stand in for all, with a warning.
 It takes some seconds where there is nothing to download.
 """
 
@@ -23,7 +23,7 @@ from leapwarp.files import said
 
 
 def prepare(source: str, names: Sequence[str], folder: Path | None, download: Path) -> tuple[dict[str, ImageSet], str]:
-    """The sets that can be had, and their source.
+    """The sets that are found, and their source.
 
     Raises:
         DataError: a set is there and damaged.

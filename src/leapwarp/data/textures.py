@@ -1,4 +1,4 @@
-"""Textures: made-up classes of coloured shapes that stand in for the ImageNet subsets where none can be had.
+"""Textures: made-up classes of coloured shapes that stand in for the ImageNet subsets where none is found.
 
 A class is a shape (a closed outline), a texture of three gratings on it and two colours. An image shows it at a place,
 size and angle of its own, with its own phases, light and noise, before a smooth background of random colours. All of

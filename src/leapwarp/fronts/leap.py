@@ -18,7 +18,8 @@ class Leap:
     """Learns the initialisation of `module` by Leap (Flennerhag et al., 2019), while a loop of yours trains it.
 
     Between tasks the module holds the initialisation; inside `with meta.task()` your loop trains the module itself,
-    with any optimizer, and afterwards the module holds the initialisation again, with the buffers that it had.
+    with any optimizer, and afterwards the module holds the initialisation again, with the buffers that it had. A task
+    begins without gradients and leaves none.
 
     The meta-gradient is exactly that of `leapwarp.learners.leap` on the same batches: the mean over tasks, with every
     segment of each path. Where `torch.distributed` has several processes, each brings its own tasks, and `backward`
@@ -114,6 +115,8 @@ class Leap:
         every = dict(self.module.named_parameters())
         kept = copies((name, every[name]) for name in [*self.groups.learnt, *self.groups.task_only])
         buffers = copies((n, b) for n, b in self.module.named_buffers() if n.rpartition(".")[0] not in self._left())
+        for leaf in self.task_parameters():
+            leaf.grad = None  # the meta-gradient, say, would join the first of the task
         self.open = Task(self)
         try:
             yield self.open
@@ -152,7 +155,7 @@ class Leap:
             raise RuntimeError("a task is open; call backward() after its with block.")
         params = self._learnt()
         total = {name: self.total.get(name, torch.zeros_like(leaf)) for name, leaf in params.items()}
-        like = next(iter(total.values()))
+        like = next(iter(total.values())).real
         numbers = torch.stack(
             [torch.as_tensor(v, device=like.device).to(like) for v in (self.tasks, *self.seen.values())]
         )
@@ -212,7 +215,7 @@ class Leap:
         """Go on from a state of `state_dict`.
 
         Raises:
-            ValueError: it is of other learnt parameters.
+            ValueError: it is of other learnt parameters, or of another module.
 
         Examples:
             >>> import torch, leapwarp
@@ -222,11 +225,16 @@ class Leap:
             >>> torch.equal(net.weight, state["module"]["weight"])
             True
         """
+        if missing := {"module", "total", "tasks", "seen"} - state.keys():
+            raise ValueError(f"the state has no {shortened(sorted(missing))}; needed one of state_dict() of a front.")
         names = {plain(name): name for name in self.groups.learnt}
         if self.open or (odd := sorted(state["total"].keys() - names.keys())):
             why = "a task is open" if self.open else f"the state has {shortened(odd)}, which this Leap does not learn"
             raise ValueError(f"{why}; needed the same module and choices as those that the state was taken from.")
-        self.module.load_state_dict(state["module"])
+        try:
+            self.module.load_state_dict(state["module"])
+        except RuntimeError as error:
+            raise ValueError(f"the state is of another module: {' '.join(str(error).split())[:300]}") from error
         params = self._learnt()
         self.discard()
         self.total = {names[n]: leaf.to(params[names[n]].device, copy=True) for n, leaf in state["total"].items()}
@@ -238,6 +246,12 @@ class Leap:
             raise ValueError(
                 f"{shortened(gone)}: learnt, but the module has them no more. Exclude parts that you exchange."
             )
+        for name, leaf in self.groups.learnt.items():
+            if every[name].shape != leaf.shape:
+                raise ValueError(
+                    f"{plain(name)} has shape {list(every[name].shape)}, and {list(leaf.shape)} when Leap was made. "
+                    "Exclude parts that you exchange."
+                )
         return {name: every[name] for name in self.groups.learnt}
 
     def _left(self) -> set[str]:
@@ -282,7 +296,7 @@ class Task:
             ...         inner.step()
             ...     task.finish(net(x).square().mean())
         """
-        (scaler.scale(loss) if scaler else loss).backward()
+        (scaler.scale(loss) if scaler else with_graph(loss)).backward()
         self.step(loss, scaler)
 
     def step(self, loss: Tensor, scaler: Any = None) -> None:
@@ -352,8 +366,16 @@ class Task:
         loss = self._scalar(loss)
         if not self.path.steps:
             raise ValueError("the task has no step; needed task.backward(loss) once at least before task.finish(loss).")
+        if any(ours is not theirs for ours, theirs in zip(self.params, self.meta._learnt().values(), strict=True)):
+            raise ValueError("learnt parameters were exchanged inside the task. Exclude parts that you exchange.")
         self.path.extend(self.params, loss, None)
         self.finished = True
+        if not self.path.moved:
+            warnings.warn(
+                "no learnt parameter has moved in this task. Give the task's optimizer meta.task_parameters(), and "
+                "call its step() after task.backward(loss).",
+                stacklevel=2,
+            )
 
     def _check_ended(self) -> None:
         if not self.finished:
@@ -365,7 +387,32 @@ class Task:
     def _scalar(self, loss: Tensor) -> Tensor:
         if self.finished:
             raise ValueError("the path has ended with task.finish(loss); open a new task for another.")
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            found = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"the loss has {found}; needed a tensor of one number, the mean over the batch.")
-        return loss.reshape(())
+        if self.meta.open is not self:
+            raise ValueError("this task is over; call the task that `with meta.task() as task` gave last.")
+        return scalar(loss)
+
+
+def scalar(loss: Any) -> Tensor:
+    """A loss as a tensor [].
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        found = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"the loss has {found}; needed a tensor of one number, the mean over the batch.")
+    return loss.reshape(())
+
+
+def with_graph(loss: Any) -> Tensor:
+    """A loss as a tensor [] that depends on parameters.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not scalar(loss).requires_grad:
+        raise ValueError(
+            "the loss depends on no parameter that learns. Needed one that was computed from the module's outputs, "
+            "outside torch.no_grad()."
+        )
+    return loss

@@ -14,7 +14,8 @@ foreach_add_, foreach_copy_, foreach_mul_, foreach_norm, foreach_sub_, foreach_z
 class Path:
     """Sums up Leap's meta-gradient along one path, as `leapwarp.learners.leap.leap_fold` does for stacks.
 
-    Keeps the last point and its gradient, and the sum: three copies of the parameters, whatever the path's length.
+    Keeps the last point, its gradient (where the loss counts) and the sum: three copies of the parameters, whatever the
+    path's length.
     Sums are in float32 where parameters are in half precision.
 
     Args:
@@ -23,10 +24,12 @@ class Path:
 
     def __init__(self, like: Sequence[Tensor], length: bool, loss: bool, stabiliser: bool) -> None:
         self.options = length, loss, stabiliser
-        self.total, self.point, self.grads = ([_sums(leaf) for leaf in like] for _ in range(3))
+        self.total, self.point = ([_sums(leaf) for leaf in like] for _ in range(2))
+        self.grads = [_sums(leaf) for leaf in like] if loss else []
         self.last: Tensor | None = None  # the loss at the point, []
         self.losses: Tensor | float = 0.0
         self.length: Tensor | float = 0.0
+        self.moved: Tensor | float = 0.0  # sum of the squared steps in parameters
         self.steps = 0
 
     @torch.no_grad()
@@ -47,10 +50,11 @@ class Path:
             self._check(loss, self.steps)
             return
         foreach_copy_(self.point, list(params))
-        given = [(ours, theirs) for ours, theirs in zip(self.grads, grads, strict=True) if theirs is not None]
-        if len(given) < len(self.grads):
-            foreach_zero_(self.grads)
-        foreach_copy_([ours for ours, _ in given], [g.to_dense() if g.is_sparse else g for _, g in given])
+        if self.grads:
+            given = [(ours, theirs) for ours, theirs in zip(self.grads, grads, strict=True) if theirs is not None]
+            if len(given) < len(self.grads):
+                foreach_zero_(self.grads)
+            foreach_copy_([ours for ours, _ in given], [g.to_dense() if g.is_sparse else g for _, g in given])
         self.last, self.losses, self.steps = loss, self.losses + loss, self.steps + 1
 
     def _segment(self, params: Sequence[Tensor], last: Tensor, loss: Tensor) -> None:
@@ -63,7 +67,7 @@ class Path:
         rise = rise if with_loss else torch.zeros_like(rise)
         norm = (squares + rise.square()).sqrt()
         scale = torch.where(norm > 0, 1 / norm, 0.0) if length else torch.ones_like(norm)
-        self.length = self.length + norm
+        self.length, self.moved = self.length + norm, self.moved + squares
         _add(self.total, scale, self.point)
         if with_loss:
             _add(self.total, -scale * rise, self.grads)

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from leapwarp import optim, rng
 from leapwarp.fronts import leap
-from leapwarp.fronts.leap import Leap
+from leapwarp.fronts.leap import Leap, scalar, with_graph
 from leapwarp.fronts.processes import add_up, counts, this_process
 from leapwarp.modules import (
     Chosen,
@@ -112,6 +113,8 @@ class WarpGrad:
                 f"inner is {type(inner).__name__}; needed the learning rate of the step in the objective, or an "
                 "optimizer of leapwarp.optim. Your loop's own optimizer is not given to WarpGrad."
             )
+        if not isinstance(inner, tuple) and (isinstance(inner, bool) or not 0 <= inner < float("inf")):
+            raise ValueError(f"inner is {inner}; needed the learning rate of the step in the objective, 0 or more.")
         if not callable(loss):
             raise TypeError(f"loss is {type(loss).__name__}; needed a function of a batch that gives its loss.")
         self.module, self.loss, self.order = module, loss, order
@@ -128,6 +131,7 @@ class WarpGrad:
         self.warp_total: Params = {}
         self.warp_loss: Tensor | float = 0.0
         self.warp_points = 0
+        self.untouched = set(self.groups.warp)  # which no objective has depended on so far
         self.compiled = any(is_compiled(part) for part in module.modules())
         if self.through_loop and self.compiled:
             warnings.warn(
@@ -205,6 +209,7 @@ class WarpGrad:
         number = self.start.tasks
         with ExitStack() as stack:
             stack.callback(self._leave, number)
+            self._clear_warps()
             if not self.through_loop:
                 stack.enter_context(requiring(self._warps().values(), False))
             if self.through_loop:
@@ -213,6 +218,7 @@ class WarpGrad:
             task = WarpTask(self, stack.enter_context(self.start.task()))
             yield task
             task.path._check_ended()
+            check_finite(task.warp_loss)
             self.warp_points += task.points
             self.warp_loss = self.warp_loss + task.warp_loss
             for name, leaf in task.warp_total.items():
@@ -245,10 +251,18 @@ class WarpGrad:
                 "first; without it the warps learn nothing."
             )
         info = self.start.backward()
+        if self.untouched:
+            warnings.warn(
+                f"no objective depends on the warps {shortened(sorted(map(plain, self.untouched)))}. Freeze warps that "
+                "the module does not use, or check the loss that was given to WarpGrad.",
+                stacklevel=2,
+            )
+            self.untouched = set()
         if self.size is None:
             total = {n: self.warp_total.get(n, torch.zeros_like(p)) for n, p in self._warps().items()}
             like = next(iter(total.values()))
-            numbers = torch.tensor([self.warp_points, float(self.warp_loss)], device=like.device, dtype=like.dtype)
+            numbers = [self.warp_points, float(self.warp_loss)]
+            numbers = torch.tensor(numbers, device=like.device, dtype=like.real.dtype)
             add_up([*total.values(), numbers])
             for name, leaf in self._warps().items():
                 leaf.grad = total[name].detach()
@@ -272,6 +286,10 @@ class WarpGrad:
 
         Yields:
             the mean of the objective over these points.
+
+        Raises:
+            FloatingPointError: it is not finite.
+            RuntimeError: there are no points.
 
         Examples:
             >>> import torch, leapwarp
@@ -299,7 +317,7 @@ class WarpGrad:
         try:
             for chosen in order.split(eta):
                 total = {name: torch.zeros_like(leaf) for name, leaf in warps.items()}
-                value = next(iter(total.values())).new_zeros(1)
+                value = next(iter(total.values())).real.new_zeros(1)
                 for number in (chosen - first).tolist():
                     if 0 <= number < len(self.points):
                         point = self.points[number]
@@ -309,6 +327,7 @@ class WarpGrad:
                         value += loss
                         total = add_scaled(total, 1.0, grads)
                 add_up([*total.values(), value])
+                check_finite(value)
                 for leaf in self.initial_parameters():
                     leaf.grad = None
                 for name, leaf in warps.items():
@@ -407,6 +426,9 @@ class WarpGrad:
         """After task `number`: without gradients of the warps, and without its points if it has failed."""
         if self.start.tasks == number:
             self.points = [point for point in self.points if point.task != number]
+        self._clear_warps()
+
+    def _clear_warps(self) -> None:
         for leaf in self._warps().values():
             leaf.grad = None
 
@@ -423,6 +445,7 @@ class WarpTask:
         self.warp_loss: Tensor | float = 0.0
         self.points = 0
         self.number = meta.start.tasks
+        self.begun = {name: leaf._version for name, leaf in meta._warps().items()}
 
     def backward(self, loss: Tensor, meta_batch: Any, task_batch: Any = None, scaler: Any = None) -> None:
         """In place of `loss.backward()`, before gradients are clipped: the gradients, and what this point says.
@@ -447,12 +470,13 @@ class WarpTask:
         """
         meta = self.meta
         if not (meta.through_loop and task_batch is None):
-            (scaler.scale(loss) if scaler else loss).backward()
+            (scaler.scale(loss) if scaler else with_graph(loss)).backward()
             self.step(loss, meta_batch, task_batch, scaler)
             return
         theta = meta._theta()
         with told():
-            found = gradients(scaler.scale(loss) if scaler else loss, list(theta.values()), create_graph=True)
+            scaled = scaler.scale(loss) if scaler else with_graph(loss)
+            found = gradients(scaled, list(theta.values()), create_graph=True)
         grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
         for name, grad in grads.items():
             ours = theta[name]
@@ -460,6 +484,7 @@ class WarpTask:
         if scaler is not None and scaler.is_enabled():
             grads = {name: grad / scaler.get_scale() for name, grad in grads.items()}
         before = self.path.path.steps
+        self._check_warps()
         self.path.step(loss, scaler)
         if self.path.path.steps > before:  # else the scaler makes no step
             self._gather(*warp_gradient(meta, {n: theta[n] for n in grads}, None, meta_batch, grads))
@@ -488,7 +513,9 @@ class WarpTask:
                 "online, else task.step(loss, meta_batch, task_batch): the objective takes its own step on task_batch."
             )
         before = self.path.path.steps
+        self._check_warps()
         self.path.step(loss, scaler)
+        meta._clear_warps()  # those of the loss, which an optimizer of all parameters would follow
         if self.path.path.steps == before:
             return
         theta = {name: leaf for name, leaf in meta._theta().items() if leaf.grad is not None}
@@ -516,7 +543,15 @@ class WarpTask:
             >>> meta.warp_points
             1
         """
+        self._check_warps()
         self.path.finish(loss)
+
+    def _check_warps(self) -> None:
+        if moved := [name for name, leaf in self.meta._warps().items() if leaf._version != self.begun[name]]:
+            raise ValueError(
+                f"{shortened(map(plain, moved))}: warps that have moved inside the task, where they stay fixed. Give "
+                "the task's optimizer meta.task_parameters()."
+            )
 
     def _gather(self, loss: Tensor, grads: Params) -> None:
         self.warp_loss, self.points = self.warp_loss + loss, self.points + 1
@@ -551,7 +586,7 @@ def warp_gradient(
             stack.enter_context(context)
         if order and grads is None:
             with twice_differentiable(module) if order == 2 else nullcontext():
-                found = at_theta(lambda: gradients(meta.loss(task_batch), list(theta.values()), order == 2))
+                found = at_theta(lambda: gradients(scalar(meta.loss(task_batch)), list(theta.values()), order == 2))
             grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
         start = {name: leaf.detach() for name, leaf in theta.items()}
         slopes = {name: grad.detach().requires_grad_() for name, grad in (grads or {}).items()} if order else {}
@@ -561,12 +596,17 @@ def warp_gradient(
         after = {name: stepped.get(name, leaf).detach().requires_grad_() for name, leaf in start.items()}
 
         def meta_gradient() -> tuple[Tensor, Sequence[Tensor | None]]:
-            value = meta.loss(meta_batch)
+            value = scalar(meta.loss(meta_batch))
             return value, gradients(value, [*after.values(), *warps.values()])
 
         value, parts = with_tensors(module, after, meta_gradient)
         pulls = dict(zip(after, parts, strict=False))
         direct = parts[len(after) :]
+        if all(part is None for part in parts):
+            raise ValueError(
+                "the loss that was given to WarpGrad depends on no parameter of the module. Needed a function of a "
+                f"batch that calls this module ({type(module).__name__}); a copied WarpGrad keeps the first one's loss."
+            )
         names = [name for name in slopes if pulls[name] is not None and grads and grads[name].requires_grad]
         through: Sequence[Tensor | None] = [None] * len(warps)
         if order == 2 and names and grads:
@@ -575,11 +615,23 @@ def warp_gradient(
             )
             ends = [grads[name] for name in names]
             through = at_theta(lambda: torch.autograd.grad(ends, list(warps.values()), back, allow_unused=True))
+    if meta.untouched:
+        felt = zip(warps, direct, through, strict=True)
+        meta.untouched -= {name for name, *parts in felt if any(part is not None for part in parts)}
     total = {
         name: sum((part.detach() for part in parts if part is not None), torch.zeros_like(leaf))
         for (name, leaf), parts in zip(warps.items(), zip(direct, through, strict=True), strict=True)
     }
     return value.detach(), total
+
+
+def check_finite(loss: Tensor | float) -> None:
+    """Raise FloatingPointError where the sum of the objective over points is not finite."""
+    if not isfinite(loss):
+        raise FloatingPointError(
+            f"the objective of the warps is {float(loss)}; needed a finite one. Lower the outer learning rate of the "
+            "warps or the rate of the step, inner."
+        )
 
 
 def gradients(loss: Tensor, leaves: Sequence[Tensor], create_graph: bool = False) -> Sequence[Tensor | None]:

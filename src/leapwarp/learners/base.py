@@ -13,9 +13,9 @@ import torch
 
 from leapwarp.inner import Adapted, first_bad
 from leapwarp.optim import Optimizer
-from leapwarp.problem import Task
+from leapwarp.problem import Task, take_tasks
 from leapwarp.rng import global_draws_from
-from leapwarp.trees import Params, alone, is_task_only, n_runs, pick, spread
+from leapwarp.trees import Params, alone, is_task_only, join, n_runs, pick, spread
 
 State = dict[str, Any]
 Info = dict[str, Any]
@@ -64,21 +64,47 @@ class Diverged(FloatingPointError):
 
 def checked(step: Step, draws: int) -> Step:
     """A learner's step with what holds for all of them, see `Learner`."""
+    in_turn = False  # whether runs draw dropout, so that each needs its own stream
 
     @wraps(step)
     def whole(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        if isinstance(tasks, list) or isinstance(generators, torch.Generator):
+            raise TypeError(
+                f"tasks are {type(tasks).__name__} and generators {type(generators).__name__}; needed tasks of "
+                "stack_tasks, and a list of generators, one for each run."
+            )
         if isinstance(tasks, Task) and tasks.order.shape[1] < draws:
             raise ValueError(
                 f"a step of this learner needs {draws} mini-batches of every task; the tasks have "
                 f"{tasks.order.shape[1]}. Draw them with stack_tasks(data, learner.draws, ...)."
             )
-        with global_draws_from(generators):
-            state, info = step(state, tasks, generators)
+        nonlocal in_turn
+        if not in_turn:
+            before = [each.get_state() for each in generators]
+            with global_draws_from(generators) as drawn:
+                after, info = step(state, tasks, generators)
+                in_turn = len(generators) > 1 and isinstance(tasks, Task) and drawn()
+            for each, was in zip(generators, before, strict=True) if in_turn else ():
+                each.set_state(was)
+        if in_turn:
+            after, info = each_run(step, state, tasks, generators)
+        state = after
         if bad := everywhere_bad(info, len(generators)):
             raise Diverged(f"{bad} Needed finite losses: lower the task or meta learning rate.", (state, info))
         return state, info
 
     return whole
+
+
+def each_run(step: Step, state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+    """The step of each run of a stack alone, in turn, with its global draws from its own stream."""
+    n_tasks, found = len(tasks.index) // len(generators), []
+    for run, stream in enumerate(generators):
+        with global_draws_from([stream]):
+            own = take_tasks(tasks, slice(run * n_tasks, (run + 1) * n_tasks))
+            found.append(step(pick(state, [run]), own, [stream]))
+    states, infos = zip(*found, strict=True)
+    return join(states), join(infos)
 
 
 def everywhere_bad(info: Info, runs: int) -> str:

@@ -28,7 +28,7 @@ def finetune(problem: Problem, optimizer: Optimizer, steps: int, n_tasks: int) -
         return {"body": body, "head": head, "heads": heads}  # heads [run, training task, ...]
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
-        runs, device = len(generators), tasks.x.device
+        runs, device = len(generators), tasks.order.device
         n = len(tasks.index) // runs
         body, heads = state["body"], {name: leaf.clone() for name, leaf in state["heads"].items()}
         stats = fresh_stats(problem, runs, device)

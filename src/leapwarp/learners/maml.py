@@ -64,7 +64,7 @@ def row_gradients(
         differentiable=True,
         gradient=loop.gradient if order == 2 else _first_order,
     )
-    stats = fresh_stats(problem, len(tasks.index), tasks.x.device)
+    stats = fresh_stats(problem, len(tasks.index), tasks.order.device)
     query = problem.loss({**adapted.params, **fixed}, stats, Batch(tasks.x_test, tasks.y_test))
     grads = torch.autograd.grad(query.loss.sum(), list(learnt.values()))
     return dict(zip(learnt, grads, strict=True)), path_info(adapted)

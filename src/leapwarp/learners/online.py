@@ -42,8 +42,8 @@ def online_warp(
         theta, warp = start(state, tasks)
         adapted = adapt(problem, inner, theta, warp, tasks, steps, observe=lambda k, params, stats: path.append(params))
         points = {name: torch.stack([at[name] for at in path[:-1]], 1).flatten(0, 1) for name in theta}
-        who = torch.arange(len(tasks.index), device=tasks.x.device).repeat_interleave(steps)
-        k = torch.arange(steps, device=tasks.x.device).repeat(len(tasks.index))
+        who = torch.arange(len(tasks.index), device=tasks.order.device).repeat_interleave(steps)
+        k = torch.arange(steps, device=tasks.order.device).repeat(len(tasks.index))
         batch = problem.draw(tasks, who, k)
         loss, grads = warp_gradient(problem, inner, points, state["warp"], batch, batch)
         moved, outer_state = outer.update(state["warp"], grads, state["outer"])

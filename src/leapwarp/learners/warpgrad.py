@@ -249,7 +249,7 @@ def warp_leap(
         leap_grads, buffer, momenta, info = collect(state, tasks)
         everything = len(tasks.index) // len(generators) * steps
         orders = [torch.randperm(everything, generator=each)[: points or everything] for each in generators]
-        changed, meta_loss = replay(state, buffer, momenta, tasks, torch.stack(orders).to(tasks.x.device))
+        changed, meta_loss = replay(state, buffer, momenta, tasks, torch.stack(orders).to(tasks.order.device))
         return changed | _pull(outer, state, leap_grads, scale), info | {"replay_loss": meta_loss}
 
     learnt = (lambda state: momentum_sgd(**state["rates"])) if rates else None
@@ -285,7 +285,7 @@ def warp_leap_online(
         starts, warps = _start(state, everyone)
 
         def one(tasks: Task, part: slice) -> tuple[Params, Params, Tensor, Info]:
-            who, losses = torch.arange(len(tasks.index), device=tasks.x.device), []
+            who, losses = torch.arange(len(tasks.index), device=tasks.order.device), []
             share = share_of(part, len(everyone.index))
 
             def both(total: tuple[Params, Params], before: Step, after: Step) -> tuple[Params, Params]:
@@ -350,7 +350,7 @@ def warp_maml(
         starts, warps = _start(state, everyone)
 
         def one(tasks: Task, part: slice) -> tuple[Params, Params, Tensor, Info]:
-            who = torch.arange(len(tasks.index), device=tasks.x.device)
+            who = torch.arange(len(tasks.index), device=tasks.order.device)
             held_out = Batch(tasks.x_test, tasks.y_test)
             share = share_of(part, len(everyone.index))
             fixed, losses, total = take(warps, part), [], zeros_like(state["warp"])

@@ -136,12 +136,15 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _verdicts(block: Verdicts) -> str:
-    rows = []
+    """A list and no table: claims are long, and a list can be read on a phone."""
+    lines = []
     for claim in block.claims:
         each = [part["part_verdict"] for part in claim["parts"]]
         counts = ", ".join(f"{each.count(verdict)} {verdict}" for verdict in block.counts if verdict in each)
-        rows.append([claim["id"], f"{claim['claim']} *{claim['section']}*", f"**{claim['verdict']}**", counts])
-    return grid(["Claim", "What the paper says", "Verdict", "Parts"], rows)
+        lines.append(
+            f"- {claim['id']}, **{claim['verdict']}**: {claim['claim']} *{claim['section']}* (parts: {counts})"
+        )
+    return "\n".join(lines)
 
 
 def markdown(document: Document, level: int = 1) -> str:

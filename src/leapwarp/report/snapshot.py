@@ -1,23 +1,74 @@
 """Copy what a size has produced into the documentation, for readers who have not run anything.
 
     python -m leapwarp.report.snapshot --folder results/quick --size-file workflow/sizes/quick.yaml --out docs/results
+        --readme README.md
 
 It writes README.md (the verdicts, the experiments, where the numbers come from) and a page for each experiment and
 random search, with tables and verdicts as CSV and the figures, in place of whatever was there. All must come from one
-commit, but for what --other-code names. Nothing here imports torch.
+commit, but for what --other-code names. The page that --readme names gets one sentence, which counts the verdicts.
+Nothing here imports torch.
 """
 
 import argparse
+import re
 import shutil
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from leapwarp import plan
 from leapwarp.catalogue import find
-from leapwarp.files import one_line
-from leapwarp.report import origin
+from leapwarp.files import atomic, one_line
+from leapwarp.report import claims, origin
 from leapwarp.report.document import Block, Document, Figure, Heading, Table, Text, Verdicts, markdown
 from leapwarp.report.page import WIDTH, Section, Site, collect, shrunk, stand_ins, verdicts_of
+
+GROUPS = {
+    "claim": "claims of the two papers",
+    "identity": "statements that hold by mathematics or by counting",
+    "other data": "claims on other data than the paper's",
+}
+"""what claims are counted apart in the README, by their group"""
+SENTENCE = re.compile(r"(?<=<!-- verdicts -->\n).*?(?=<!-- end of verdicts -->)", re.DOTALL)
+MARKER = re.compile(r" (?=(?:[-*+>#|]|\d+[.)]) |%)")
+"""a space after which a new line would begin a list, a heading, a quotation or a table, and that before a per cent"""
+
+
+def sentence(frame: pd.DataFrame) -> str:
+    """How many claims of a claims.csv have which verdict, for the README: one sentence, wrapped."""
+    said = []
+    for group, name in GROUPS.items():
+        mine = claims.counts(frame.loc[frame["group"] == group].drop_duplicates("id").to_dict("records"))
+        found = [f"{n} {'is' if n == 1 else 'are'} {verdict}" for verdict, n in mine.items() if n]
+        if found:
+            listed = " and ".join([*([", ".join(found[:-1])] if found[1:] else []), found[-1]])
+            said.append(f"of {sum(mine.values())} {name}, {listed}")
+    return wrapped(f"O{'; '.join(said)[1:]}.\n")
+
+
+def with_sentence(text: str, frame: pd.DataFrame, name: str) -> str:
+    """The text of a page with the sentence between its two comments; raises ValueError with `name` without them."""
+    made, n = SENTENCE.subn(lambda _: sentence(frame), text)
+    if n != 1:
+        between = "<!-- verdicts --> and <!-- end of verdicts -->"
+        raise ValueError(f"{name}: found {n} places for the verdicts, needed one between {between}.")
+    return made
+
+
+def wrapped(text: str) -> str:
+    """Markdown with its lines at most 100 characters long, but for tables."""
+    made = []
+    for line in text.split("\n"):
+        if len(line) <= 100 or line.startswith("|"):
+            made.append(line)
+            continue
+        start = "> " if line.startswith("> ") else " " * (len(line) - len(re.sub(r"^ *(?:- )?", "", line)))
+        glued = MARKER.sub("\0", line)
+        options = {"width": 100, "break_long_words": False, "break_on_hyphens": False}
+        made += [part.replace("\0", " ") for part in textwrap.wrap(glued, subsequent_indent=start, **options)]
+    return "\n".join(made)
 
 
 def one_version(sections: Sequence[Section], other: Sequence[str], out: str) -> str:
@@ -72,7 +123,7 @@ def index(site: Site, size: plan.Size, version: str, other: Sequence[str]) -> Do
     if site.claims:
         text = """How a verdict comes about: [claims.md](../claims.md). Every part with its effect and interval:
 [claims.csv](claims.csv). What was chosen after seeing held-out data:
-[deviations.md](../deviations.md#chosen-after-seeing-held-out-data)."""
+[deviations](../deviations/README.md#chosen-after-seeing-held-out-data)."""
         blocks += [Heading("Every claim"), Text(text), *site.claims.of(Verdicts)]
     runs = [["Size", f"`{name}`"], ["Machine", "; ".join(made["machines"])], ["Packages", ", ".join(made["packages"])]]
     runs += [["Runs", f"{made['n_runs']}, {made['hours']:.1f} hours of one core together"]]
@@ -96,8 +147,8 @@ def place(section: Section) -> str:
     return "/".join(parts[-3:]) if parts[-3] == "search" else section.name
 
 
-def write(folder: Path, size: plan.Size, out: Path, other: Sequence[str] = ()) -> None:
-    """Fill `out`; raises ValueError as `collect` and `one_version`, and where something was not made."""
+def write(folder: Path, size: plan.Size, out: Path, other: Sequence[str] = (), readme: Path | None = None) -> None:
+    """Fill `out`, and `readme`; raises ValueError as `collect` and `one_version`, and where something was not made."""
     site = collect(folder, list(size.experiments.values()))
     needed = ["claims.csv", "index.html"]
     needed += [f"{each.name}/{figure.path}" for each in site.experiments for figure in each.document.of(Figure)]
@@ -105,6 +156,7 @@ def write(folder: Path, size: plan.Size, out: Path, other: Sequence[str] = ()) -
     if missing:
         raise ValueError(f"{folder}: found no {', '.join(missing)}, needed all. Run snakemake first.")
     version = one_version([*site.experiments, *site.searches], other, str(folder))
+    front = with_sentence(readme.read_text("utf-8"), pd.read_csv(folder / "claims.csv"), str(readme)) if readme else ""
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -120,10 +172,13 @@ def write(folder: Path, size: plan.Size, out: Path, other: Sequence[str] = ()) -
         up = "../" * (place(section).count("/") + 1)
         files = Text(f"The table as [CSV]({section.files[0]}); [all results]({up}README.md).")
         made = made._replace(blocks=[*([verdicts] if verdicts else []), *made.blocks, files])
-        (here / "README.md").write_text(markdown(made), encoding="utf-8")
-    (temporary / "README.md").write_text(markdown(index(site, size, version, other)), encoding="utf-8")
+        (here / "README.md").write_text(wrapped(markdown(made)), encoding="utf-8")
+    (temporary / "README.md").write_text(wrapped(markdown(index(site, size, version, other))), encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
+    if readme:
+        with atomic(readme) as path:
+            path.write_text(front, encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -140,9 +195,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="NAME",
         help="what may come from another commit; the page says so",
     )
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="the page that gets the count of the verdicts")
     options = parser.parse_args(arguments)
     with one_line(parser):
-        write(options.folder, plan.read_size(options.size_file), options.out, options.other_code)
+        write(options.folder, plan.read_size(options.size_file), options.out, options.other_code, options.readme)
     print(f"{options.out / 'README.md'}: written")
 
 

@@ -71,7 +71,7 @@ class Settings:
     stop_every: int = 1
     """gradient steps between two looks at the validation error; 0 for an epoch"""
     # On a set held out, the caption of Table 3 says "until convergence", and errors on training images are 0 there; ten
-    # steps end most trainings after fifty (docs/log.md). So here it is ten epochs.
+    # steps end most trainings after fifty (docs/log/multicv.md). So here it is ten epochs.
     heldout_patience: int = 10
     length: bool = True  # Leap's: the paper does not say here; its main form
     validation_share: float = 0.15  # of a set's training images; HAT's code
