@@ -153,7 +153,8 @@ def test_the_site_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_p
 
 def test_every_line_of_reliability_names_tests_that_exist():
     lines = (REPO / "docs/reliability.md").read_text(encoding="utf-8").splitlines()
-    cells = [line.rpartition(" | ")[2].removesuffix(" |") for line in lines if line.startswith("| ")][1:]
+    cells = [line.rpartition(" | ")[2].removesuffix(" |") for line in lines if line.startswith("| ")]
+    cells = [cell for cell in cells if cell != "Test"]  # the heads of the tables
     files = {path.name: path.read_text(encoding="utf-8") for path in (REPO / "tests").rglob("test_*.py")}
     assert len(cells) > 40
     for cell in cells:
