@@ -62,6 +62,8 @@ def test_text_that_looks_like_a_missing_value_stays_text(tmp_path):
         ),
         (lambda text: text.replace("0.75", "0.7\0#"), "0.7"),
         (lambda text: text.replace(",3,0,", ",three,0,", 1), "three"),
+        (lambda text: text.replace(",3,0,", ",3.5,0,", 1), "int64"),
+        (lambda text: text.replace("Alphabet_0,10,train_loss", "Alphabet_0,1.5,train_loss", 1), "safely"),
         (lambda text: text.replace(",0.75,", ",,", 1), "could not convert"),
         (lambda text: text.replace(",0.75,", ",inf,", 1), "finite"),
         (lambda text: text.replace(",glyphs,", ",,", 1), "empty data_source"),

@@ -126,7 +126,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
             encoding="utf-8",
             on_bad_lines="error",
         )
-    except ValueError as error:  # also pandas' ParserError and UnicodeDecodeError
+    except (ValueError, TypeError) as error:  # pandas' ParserError, UnicodeDecodeError; a step that is no whole number
         raise ValueError(
             f"{path}: found a damaged line, needed {len(COLUMNS)} fields of the right type "
             f"({str(error).strip()}). {advice}"
