@@ -6,6 +6,7 @@
 # make docs        builds the documentation site in site/, and fails where a link or a name leads nowhere
 # make dist        builds wheel and sdist in dist/
 # make lint        style, types, workflow
+# make setup       sets everything up and runs nothing
 # make clean-venv  removes the environment; the next call sets it up anew
 #
 # PYTHON=python3.12 takes another interpreter, ARGS="..." is handed on: make reproduce ARGS="--config size=smoke".
@@ -25,7 +26,9 @@ if not ((3, 11) <= sys.version_info[:2] <= (3, 13) and found.endswith("Linux x86
 endef
 export CHECK
 
-.PHONY: reproduce test test-fast test-slurm docs dist lint snapshot clean-venv
+.PHONY: setup reproduce test test-fast test-slurm docs dist lint snapshot clean-venv
+
+setup: $(STAMP)
 
 reproduce: $(STAMP)
 	.venv/bin/snakemake --cores all $(ARGS)
