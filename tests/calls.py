@@ -32,6 +32,9 @@ def jobs_of(size, **changes):
     return plan.jobs(config, plan.read_config(config, SIZES))
 
 
+# A call of snakemake ends as soon as its last job does: with the profile's value, timers would go on for five seconds.
+QUICKLY = ["--max-jobs-per-timespan", "100/1s"]
+
 # Children of a process that has imported these once, which takes seconds.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["snakemake.cli", "leapwarp.experiments.command"])
@@ -71,13 +74,11 @@ def call(folder, module, function, *args):
 
 def snakemake(folder, *args):
     """One call of snakemake in `folder`, as `snakemake_command` has it but for the time of importing it."""
-    return call(folder, "snakemake.cli", "main", "--snakefile", REPO / "Snakefile", *args)
+    return call(folder, "snakemake.cli", "main", "--snakefile", REPO / "Snakefile", *QUICKLY, *args)
 
 
 def snakemake_command(*args):
-    """A call of snakemake, which ends as soon as its last job does: the profile's timers would wait for seconds."""
-    quickly = ["--max-jobs-per-timespan", "100/1s"]
-    return [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile"), *quickly, *args]
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile"), *QUICKLY, *args]
 
 
 def work_out_settings(folder):

@@ -396,6 +396,7 @@ def test_no_game_is_drawn_twice_for_a_meta_step():
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_chain_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path):
     """A chain of the workflow that stops after a game of its second meta-step, and the same jobs in one process."""
     folder, last = tmp_path / "cut", "results/smoke/atari/meta/step2/seed0.safetensors"

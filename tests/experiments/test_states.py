@@ -1,8 +1,6 @@
 """Learnt states in files: what is written is read, and what is not a state is refused in one line."""
 
-import subprocess
-import sys
-
+import calls
 import pytest
 import torch
 from calls import NAME, rows_of
@@ -57,15 +55,14 @@ def test_what_is_no_state_is_refused_in_one_line(tmp_path):
 def test_a_state_is_evaluated_with_the_settings_it_was_trained_with(tmp_path, made_up_alphabets):
     """By hand, from another folder, without naming the settings of its training again; and again to the same rows."""
 
-    def call(*arguments):
-        command = [sys.executable, "-m", "leapwarp.experiments", *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    def call(name, *arguments):
+        return calls.call(tmp_path, "leapwarp.experiments.command", name, *arguments)
 
     small = '{"filters": 3, "inner_steps": 3, "meta_steps": 2, "meta_batch": 2, "n_test": 2, "n_validation": 2}'
     of = [NAME, "--method", "leap", "--data", made_up_alphabets]
     made = ["--out", "state.safetensors", "--history", "history.csv"]
     result = call("train", *of, "--n-tasks", 2, "--seeds", 3, "--settings", small, *made)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, result.stdout
     evaluate = ["evaluate", *of, "--settings", '{"eval_steps": 4}', "--states", "state.safetensors"]
     assert call(*evaluate, "--out", "alone.csv", "--name", "mine").returncode == 0
     assert call(*evaluate, "--histories", "history.csv", "--out", "whole.csv").returncode == 0
@@ -81,16 +78,16 @@ def test_a_state_is_evaluated_with_the_settings_it_was_trained_with(tmp_path, ma
     refused = call(
         *["evaluate", *of[:1], "--method", "reptile", *of[3:]], "--states", "state.safetensors", "--out", "x.csv"
     )
-    assert refused.returncode == 1 and "is a state of leap in omniglot_leap, needed one of reptile" in refused.stderr
+    assert refused.returncode == 1 and "is a state of leap in omniglot_leap, needed one of reptile" in refused.stdout
     refused = call("evaluate", *of, "--seeds", 0, "--out", "x.csv")
-    assert "error: leap, evaluation: leap of omniglot_leap needs --states of its training." in refused.stderr
+    assert "error: leap, evaluation: leap of omniglot_leap needs --states of its training." in refused.stdout
     refused = call("train", *of, "--seeds", 0, *made)
-    assert "--n-tasks is 0, omniglot_leap needs 1 to 30." in refused.stderr
+    assert "--n-tasks is 0, omniglot_leap needs 1 to 30." in refused.stdout
     refused = call("train", NAME, "--method", "scratch", "--data", made_up_alphabets, "--seeds", 0, *made)
-    assert "scratch of omniglot_leap is not trained: needed the command evaluate." in refused.stderr
+    assert "scratch of omniglot_leap is not trained: needed the command evaluate." in refused.stdout
     refused = call("train", *of[:3], "--n-tasks", 1, "--seeds", 0, *made)
-    assert "needed --data results/data/alphabets.safetensors" in refused.stderr
-    assert not list(tmp_path.glob("x.csv")) and "Traceback" not in refused.stderr
+    assert "needed --data results/data/alphabets.safetensors" in refused.stdout
+    assert not list(tmp_path.glob("x.csv")) and "Traceback" not in refused.stdout
 
 
 def test_a_seed_that_diverges_leaves_the_others_written(tmp_path, made_up_alphabets, monkeypatch, capsys):
