@@ -5,7 +5,7 @@
 Each alphabet is a task of 100 gradient steps under strong augmentation; methods meta-train on 1 to 25 alphabets and
 are judged by the accuracy on 10 alphabets held out, and by the area under their training curves.
 
-One run takes, on a core: smoke, seconds; quick, two minutes, warp_leap 13. To expect: warp_leap above
+One run takes, on a core: smoke, seconds; quick, two minutes, warp_leap ten. To expect: warp_leap above
 leap above reptile above scratch at 25 tasks, and leap and warp_leap far better with 25 tasks than with 1.
 """
 
