@@ -3,32 +3,37 @@
     python benchmarks/gpu.py                                        on the GPU of this machine, under ten minutes
     python benchmarks/gpu.py --device cpu --filters 2 --runs 1 2 --steps 2 --repeats 1     a trial without one
 
-For each width and number of runs it prints the milliseconds of an update and run, of a step and task, FLOPs a second,
-their share of the card's peak (a matrix product of the same precision), and peak memory. A meta-step of the real
-learners is timed, with one task a run: what `warp_leap` takes beyond `leap` is its updates. Then it prints
+It prints
 
-- the same in TF32, with the largest difference that it makes to a state after one meta-step;
-- a stack of convolutions, forwards and backwards, as a grouped convolution, channels last, and as matrix products of
-  unfolded images;
+- a layer of a stack of networks, forwards and backwards, as a grouped convolution, the same with channels last, and as
+  matrix products of unfolded images;
+- for each width and number of runs the milliseconds of an update and run, of a step and task, FLOPs a second, their
+  share of the card's peak (a matrix product of the same precision), and peak memory. A meta-step of the real learners
+  is timed, with one task a run: what `warp_leap` takes beyond `leap` is its updates;
+- a meta-step of Warp-Leap with grouped convolutions, with products, and with either in TF32, and how far the gradient
+  of the warps is from that in float64;
 - the hours of the experiments on Omniglot at `paper` by these rates, all runs of a method in one stack.
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from inner_loop import BATCH, forward_flops, leap_problem, made_up_tasks
 from paper_hours import OMNIGLOT, STOPPED, at_paper
+from torch import Tensor
 
-from leapwarp import host
+from leapwarp import host, inner
 from leapwarp.learners import Learner, leap, warp_leap
 from leapwarp.learners.base import State
+from leapwarp.learners.warpgrad import warp_gradient
+from leapwarp.models import twice
 from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import sgd
-from leapwarp.problem import Task
-from leapwarp.trees import map_leaves, stack
+from leapwarp.problem import Batch, Task
+from leapwarp.trees import map_leaves, partition, stack
 
 SIDES = (28, 14, 7, 3)  # of the network's four layers
 
@@ -58,8 +63,9 @@ def tasks_for(n_runs: int, steps: int, device: torch.device) -> Task:
 
 def meta_step(
     build: Callable[..., Learner], filters: int, n_runs: int, steps: int, device: torch.device, capture: bool
-) -> Callable[[], State]:
-    """A meta-step of so many runs with a task each."""
+) -> tuple[Callable[[], State], State]:
+    """A meta-step of so many runs with a task each, and the state that it starts from."""
+    inner._captured_gradient.cache_clear()  # the memory of graphs that are needed no more
     model = convnet(filters, warp=Warp() if build is warp_leap else None)
     problem = leap_problem(model)._replace(capture=capture)
     learner = build(problem, sgd(0.1), sgd(0.1), steps, n_runs)
@@ -70,7 +76,12 @@ def meta_step(
         host.CAPTURE = capture
         return learner.step(state, tasks, [torch.Generator().manual_seed(seed) for seed in range(n_runs)])[0]
 
-    return step
+    return step, state
+
+
+def allow_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def peak(device: torch.device, repeats: int) -> float:
@@ -92,8 +103,8 @@ def rates(options: argparse.Namespace, device: torch.device) -> dict[tuple[str, 
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(device)
                 arguments = filters, n_runs, options.steps, device, how == "captured"
-                path = seconds(meta_step(leap, *arguments), device, options.repeats)
-                both = seconds(meta_step(warp_leap, *arguments), device, options.repeats)
+                path = seconds(meta_step(leap, *arguments)[0], device, options.repeats)
+                both = seconds(meta_step(warp_leap, *arguments)[0], device, options.repeats)
                 memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else float("nan")
                 update = max(both - path, 1e-9) / options.steps
                 step = path / (options.steps + 1)
@@ -110,53 +121,70 @@ def rates(options: argparse.Namespace, device: torch.device) -> dict[tuple[str, 
     return best
 
 
-def in_tf32(options: argparse.Namespace, device: torch.device) -> None:
-    filters, n_runs = options.filters[-1], options.runs[-1]
-    step = meta_step(warp_leap, filters, n_runs, options.steps, device, True)
-    exact, in_float32 = step(), seconds(step, device, options.repeats)
-    for switch in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        switch.allow_tf32 = True
-    step = meta_step(warp_leap, filters, n_runs, options.steps, device, True)
-    rough, in_less = step(), seconds(step, device, options.repeats)
-    for switch in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        switch.allow_tf32 = False
-    change = max(float((exact["warp"][name] - rough["warp"][name]).abs().max()) for name in exact["warp"])
-    print(
-        f"\nTF32, {filters} filters, {n_runs} runs: a meta-step of Warp-Leap in {in_less:.3f} s, in float32 "
-        f"{in_float32:.3f} s; warps differ by {change:.1e} at most after {options.steps} updates."
-    )
+def whole_steps(options: argparse.Namespace, device: torch.device) -> None:
+    """A meta-step of Warp-Leap by either kind of convolution, in float32 and TF32."""
+    filters = max(options.filters)
+    print(f"\nA meta-step of Warp-Leap, {filters} filters, captured; how far the first gradient of the warps is off:\n")
+    print("| runs | convolutions | precision | s | error |")
+    print("|---|---|---|---|---|")
+    for n_runs in options.compare:
+        exact = one_update(filters, n_runs, device, torch.float64)
+        for products, tf32 in ((False, False), (False, True), (True, False), (True, True)):
+            twice.PRODUCTS = products
+            allow_tf32(tf32)
+            apart = (one_update(filters, n_runs, device, torch.float32) - exact).norm() / exact.norm()
+            took = seconds(meta_step(warp_leap, filters, n_runs, options.steps, device, True)[0], device, 2)
+            kind, precision = "products" if products else "grouped", "TF32" if tf32 else "float32"
+            print(f"| {n_runs} | {kind} | {precision} | {took:.4f} | {float(apart):.1e} |", flush=True)
+    twice.PRODUCTS = True
+    allow_tf32(False)
+
+
+def one_update(filters: int, n_runs: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The exact gradient of the warps at their start."""
+    model, stream = convnet(filters, warp=Warp()), torch.Generator().manual_seed(0)
+    drawn = stack([model.init(stream) for _ in range(n_runs)])
+    params = {name: leaf.to(device, dtype) for name, leaf in drawn.items()}
+    images = [torch.rand(n_runs, BATCH, 28, 28, generator=stream).to(device, dtype) for _ in range(2)]
+    labels = torch.arange(BATCH, device=device).remainder(20).expand(n_runs, BATCH)
+    warps, theta = partition(params, "warp")
+    batches = [Batch(x, labels) for x in images]
+    _, grads = warp_gradient(leap_problem(model), sgd(0.1), theta, warps, *batches, 2)
+    return torch.cat([grads[name].flatten() for name in sorted(warps)]).double()
 
 
 def convolutions(options: argparse.Namespace, device: torch.device) -> None:
     """One layer of each of many runs, forwards and backwards, in three ways."""
-    print("\n| filters | runs | side | grouped [ms] | grouped, channels last | products of unfolded images |")
-    print("|---|---|---|---|---|---|")
+    print("\nForwards and backwards through a layer, ms:\n")
+    print("| filters | runs | side | precision | grouped | grouped, channels last | products of unfolded images |")
+    print("|---|---|---|---|---|---|---|")
     for filters in options.filters:
         n_runs = options.runs[-1]
-        for side in SIDES:
-            x = torch.randn(n_runs, BATCH, filters, side, side, device=device)
+        for side, tf32 in itertools.product(SIDES, (False, True)):
+            allow_tf32(tf32)
             weight = torch.randn(n_runs, filters, filters, 3, 3, device=device, requires_grad=True)
-            flat = x.transpose(0, 1).reshape(BATCH, n_runs * filters, side, side)
-            last = flat.to(memory_format=torch.channels_last)
-            ways = {
-                "grouped": lambda x=flat, w=weight: F.conv2d(x, w.flatten(0, 1), padding=1, groups=len(w)),
-                "last": lambda x=last, w=weight: F.conv2d(x, w.flatten(0, 1), padding=1, groups=len(w)),
-                "products": lambda x=x, w=weight: torch.einsum(
-                    "rok,rbkp->rbop", w.flatten(2), F.unfold(x.flatten(0, 1), 3, padding=1).unflatten(0, x.shape[:2])
-                ),
-            }
+            bias = torch.randn(n_runs, filters, device=device)
+            x = torch.randn(BATCH, n_runs * filters, side, side, device=device, requires_grad=True)
+            last = x.detach().to(memory_format=torch.channels_last).requires_grad_()
             times = []
-            for way in ways.values():
-                job = lambda way=way, w=weight: torch.autograd.grad(way().square().sum(), w)  # noqa: E731
-                times.append(1e3 * seconds(job, device, options.repeats))
-            print(
-                f"| {filters} | {n_runs} | {side} | " + " | ".join(f"{each:.3f}" for each in times) + " |", flush=True
-            )
+            for h, products in ((x, False), (last, False), (last, True)):
+                twice.PRODUCTS = products
+                made = twice.convolve(h, weight, bias)
+                grad = torch.randn_like(made)
+
+                def job(h: Tensor = h, grad: Tensor = grad, weight: Tensor = weight, bias: Tensor = bias) -> object:
+                    return torch.autograd.grad(twice.convolve(h, weight, bias), (h, weight), grad)
+
+                times.append(f"{1e3 * seconds(job, device, options.repeats):.3f}")
+            precision = "TF32" if tf32 else "float32"
+            print(f"| {filters} | {n_runs} | {side} | {precision} | " + " | ".join(times) + " |", flush=True)
+    twice.PRODUCTS = True
+    allow_tf32(False)
 
 
 def hours(options: argparse.Namespace, found: dict[tuple[str, int, int], float]) -> None:
     """Hours of `paper` by the speed of the widest network and the most runs that were timed."""
-    at = options.filters[-1], options.runs[-1]
+    at = max(options.filters), options.runs[-1]
     print(f"\nHours of `paper`, all runs stacked, at the speed of {at[0]} filters and {at[1]} runs:\n")
     print("| experiment | method | runs | GPU hours, all |")
     print("|---|---|---|---|")
@@ -172,8 +200,11 @@ def hours(options: argparse.Namespace, found: dict[tuple[str, int, int], float])
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--filters", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--filters", type=int, nargs="+", default=[64, 16])
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 10, 70])
+    parser.add_argument(
+        "--compare", type=int, nargs="+", default=[10, 70], help="runs of the meta-steps that are compared"
+    )
     parser.add_argument("--steps", type=int, default=10, help="of a task: updates of the warps in a meta-step")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--experiments", type=int, default=len(OMNIGLOT), help="how many to count the hours of")
@@ -182,10 +213,9 @@ def main() -> None:
     device = host.pick_device(options.device)
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU core"
     print(f"torch {torch.__version__} on {card}, batches of {BATCH}, tasks of {options.steps} steps")
-    found = rates(options, device)
-    in_tf32(options, device)
     convolutions(options, device)
-    hours(options, found)
+    whole_steps(options, device)
+    hours(options, rates(options, device))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from leapwarp import host
 from leapwarp.inner import adapt
 from leapwarp.learners import warp_leap
 from leapwarp.learners.leap import leap_fold
+from leapwarp.models import twice
 from leapwarp.models.convnet import Warp
 from leapwarp.optim import Optimizer, sgd
 from leapwarp.problem import Task
@@ -33,7 +34,17 @@ def test_a_meta_step_by_graphs_equals_one_without(name, monkeypatch):
     by_graphs = one_step(BUILT[name], "cuda")
     monkeypatch.setattr(host, "CAPTURE", False)
     torch.testing.assert_close(by_graphs, one_step(BUILT[name], "cuda"), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(by_graphs, one_step(BUILT[name]), rtol=1e-3, atol=1e-4, check_device=False)
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("products", [True, False], ids=["products", "grouped"])
+@pytest.mark.parametrize("name", BUILT)
+def test_a_meta_step_on_a_gpu_equals_one_on_a_cpu(name, products, monkeypatch):
+    """In float64: in float32 a rounding decides here and there which pixel is the largest, and the gradient jumps."""
+    monkeypatch.setattr(twice, "PRODUCTS", products)
+    theirs = one_step(BUILT[name], double=True)
+    torch.testing.assert_close(one_step(BUILT[name], "cuda", True), theirs, rtol=1e-8, atol=1e-9, check_device=False)
 
 
 @pytest.mark.gpu

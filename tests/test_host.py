@@ -17,7 +17,7 @@ from leapwarp.learners import leap, warp_leap
 from leapwarp.learners.warpgrad import Rates
 from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import sgd
-from leapwarp.problem import Task, supervised
+from leapwarp.problem import Batch, Task, supervised
 from leapwarp.trees import map_leaves, stack
 from leapwarp.worlds.alphabets import draw_batch
 
@@ -26,7 +26,13 @@ STEPS = 3
 FILTERS, BATCH = 4, 6
 
 
-def a_problem(warp=None):
+def draw_in_float64(tasks, who, number):
+    """Pictures as they are, which every device has to the same digit."""
+    picked = tasks.order[who, number]
+    return Batch(tasks.x[who[:, None], picked].double() / 255, tasks.y[who[:, None], picked])
+
+
+def a_problem(warp=None, double=False):
     """Real pictures' draws and the real network, small; its tasks, [run x task]."""
     model = convnet(FILTERS, 5, warp=warp)
     stream = torch.Generator().manual_seed(0)
@@ -36,13 +42,14 @@ def a_problem(warp=None):
     order = torch.randint(40, (4, draws, BATCH), generator=stream)
     affine = torch.eye(2, 3) + 0.1 * torch.randn(4, draws, BATCH, 2, 3, generator=stream)
     tasks = Task(torch.arange(4), pictures, labels, order, pictures[:, :10].float() / 255, labels[:, :10], affine)
-    problem = supervised(model, draw=draw_batch(False))._replace(capture=True)
-    starts = [model.init(torch.Generator().manual_seed(seed)) for seed in (1, 2)]
-    return problem, stack(starts), tasks
+    draw = draw_in_float64 if double else draw_batch(False)
+    problem = supervised(model, draw=draw)._replace(capture=True)
+    params = stack([model.init(torch.Generator().manual_seed(seed)) for seed in (1, 2)])
+    return problem, map_leaves(torch.Tensor.double, params) if double else params, tasks
 
 
-def one_step(build, device="cpu"):
-    problem, params, tasks = a_problem(Warp() if build is not leap else None)
+def one_step(build, device="cpu", double=False):
+    problem, params, tasks = a_problem(Warp() if build is not leap else None, double)
     learner = build(problem, sgd(0.1), sgd(0.1), STEPS, 4)
     streams = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
     tasks = Task(*(field.to(device) if isinstance(field, torch.Tensor) else field for field in tasks))

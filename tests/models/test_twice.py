@@ -33,8 +33,14 @@ def derivatives(function, inputs):
     return out, first, torch.autograd.grad(sum(g.pow(3).sum() for g in first), inputs)
 
 
+@pytest.fixture(params=[False, True], ids=["grouped", "products"])
+def way(request, monkeypatch):
+    """Convolutions as a CPU has them, and as a GPU does."""
+    monkeypatch.setattr(twice, "_as_products", lambda h: request.param)
+
+
 @pytest.mark.parametrize("shape", KERNELS)
-def test_convolution_and_its_derivatives_equal_pytorchs(shape):
+def test_convolution_and_its_derivatives_equal_pytorchs(shape, way):
     inputs = convolution_inputs(*shape)
     ours, theirs = (derivatives(function, inputs) for function in (twice.convolve, plain))
     torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-10)
@@ -44,7 +50,7 @@ def test_convolution_and_its_derivatives_equal_pytorchs(shape):
 
 
 @pytest.mark.parametrize("shape", KERNELS)
-def test_derivatives_of_a_convolution_are_right(shape):
+def test_derivatives_of_a_convolution_are_right(shape, way):
     inputs = convolution_inputs(*shape)
     assert gradcheck(twice.convolve, inputs)
     assert gradgradcheck(twice.convolve, inputs)

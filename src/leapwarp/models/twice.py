@@ -16,8 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from leapwarp.models import products
+
 _convolution_backward = torch.ops.aten.convolution_backward.default
 _batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
+
+PRODUCTS = True
+"""On a GPU, convolutions are matrix products of unfolded images; False takes grouped convolutions, to compare."""
 
 
 def transformed() -> bool:
@@ -37,7 +42,8 @@ def convolve(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     if transformed():
         return _convolve(h, weight.flatten(0, 1), None if bias is None else bias.flatten(), len(weight))
-    return _Convolution.apply(h, weight.flatten(0, 1), None if bias is None else bias.flatten(), len(weight))
+    function = _Product if _as_products(h) else _Convolution
+    return function.apply(h, weight.flatten(0, 1), None if bias is None else bias.flatten(), len(weight))
 
 
 def batch_norm(
@@ -78,6 +84,10 @@ def _gradients(
         grad_weight = torch.zeros_like(weight)
         grad_weight[:, :, middle, middle] = torch.bmm(rows.mT, _rows(h, groups)).flatten(0, 1)
     return grad_h, grad_weight
+
+
+def _as_products(h: Tensor) -> bool:
+    return PRODUCTS and h.device.type != "cpu"
 
 
 def _rows(h: Tensor, groups: int) -> Tensor:
@@ -144,6 +154,70 @@ class _ConvolutionGradients(Function):
         return to_grad, *found, None, None
 
 
+class _Product(Function):
+    """`_Convolution` as matrix products. The windows of each tensor are made once and handed on."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        seen = products.windows(h, groups, weight.shape[-1])
+        ctx.save_for_backward(h, weight, seen)
+        return products.convolve(seen, weight, bias, h)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        need_h, need_weight, need_bias = (*_needed(ctx, 3), False)[:3]
+        grad_bias = grad.sum((0, 2, 3)) if need_bias else None
+        h, weight, seen = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *_ProductGradients.apply(grad, h, weight, seen, (need_h, need_weight)), grad_bias, None
+        return *_gradients_of_product(grad, weight, seen, (need_h, need_weight))[:2], grad_bias, None
+
+
+class _ProductGradients(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, grad: Tensor, h: Tensor, weight: Tensor, seen: Tensor, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        grad_h, grad_weight, seen_grad = _gradients_of_product(grad, weight, seen, needed)
+        ctx.save_for_backward(grad, weight, seen, seen_grad)
+        ctx.set_materialize_grads(False)
+        return grad_h, grad_weight
+
+    @staticmethod
+    def backward(ctx: Any, to_h: Tensor | None, to_weight: Tensor | None) -> tuple[Tensor | None, ...]:
+        """As that of `_ConvolutionGradients`."""
+        grad, weight, seen, seen_grad = ctx.saved_tensors
+        groups, kernel = len(seen), weight.shape[-1]
+        need_grad, need_h, need_weight = _needed(ctx, 3)
+        to_grad = grad_h = grad_weight = None
+        if to_h is not None:
+            seen_to_h = products.windows(to_h, groups, kernel)
+            to_grad = products.convolve(seen_to_h, weight, None, grad) if need_grad else None
+            grad_weight = products.weight_gradient(grad, seen_to_h, kernel) if need_weight else None
+        if to_weight is not None:
+            if need_grad:
+                along = products.convolve(seen, to_weight, None, grad)
+                to_grad = along if to_grad is None else to_grad.add_(along)
+            if need_h:
+                seen_grad = products.windows(grad, groups, kernel) if seen_grad is None else seen_grad
+                grad_h = products.convolve(seen_grad, products.turned(to_weight, groups), None, grad)
+        return to_grad, grad_h, grad_weight, None, None
+
+
+def _gradients_of_product(
+    grad: Tensor, weight: Tensor, seen: Tensor, needed: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """As `_gradients`, and the windows of `grad` where they were made."""
+    groups, kernel = len(seen), weight.shape[-1]
+    grad_h = grad_weight = seen_grad = None
+    if needed[0]:
+        seen_grad = products.windows(grad, groups, kernel)
+        grad_h = products.convolve(seen_grad, products.turned(weight, groups), None, grad)
+    if needed[1]:
+        grad_weight = products.weight_gradient(grad, seen, kernel)
+    return grad_h, grad_weight, seen_grad
+
+
 class _BatchNorm(Function):
     @staticmethod
     def forward(
@@ -176,6 +250,14 @@ def _norm_gradients(
     return _batch_norm_backward(grad, h, weight, None, None, mean, inverse, True, 0.0, list(needed))
 
 
+def _sums_of_products(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of a * b for each channel."""
+    if a.device.type != "cpu":
+        return (a * b).sum((0, 2, 3))  # the kernel below fails on a GPU where the gradient of its input is not needed
+    none, one = a.new_zeros(a.shape[1]), a.new_ones(a.shape[1])
+    return _norm_gradients(a, b, None, none, one, (False, True, False))[1]
+
+
 class _BatchNormGradients(Function):
     @staticmethod
     def forward(
@@ -200,12 +282,12 @@ class _BatchNormGradients(Function):
         g, h, weight, mean, inverse, sum_gx, sum_g = ctx.saved_tensors
         n = h.numel() // h.shape[1]
         by_g, sum_ax, sum_a = _norm_gradients(to_h, h, weight, mean, inverse)
-        none, one = torch.zeros_like(mean), torch.ones_like(mean)
-        sum_ag = _norm_gradients(to_h, g, None, none, one, (False, True, False))[1]
+        sum_ag = _sums_of_products(to_h, g)
         square = inverse.pow(-2)
 
         def line(slope: Tensor, offset: Tensor) -> Tensor:  # slope * x + offset
-            return F.batch_norm(h, mean, square, slope, offset, False, 0.0, 0.0)
+            # Older PyTorch (2.11 does) refuses an epsilon of 0 in the function of `torch.nn.functional`.
+            return torch.batch_norm(h, slope, offset, mean, square, False, 0.0, 0.0, False)
 
         bracket = sum_ag - (sum_a * sum_g + sum_ax * sum_gx) / n
         share = inverse / n

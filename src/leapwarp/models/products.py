@@ -1,0 +1,89 @@
+"""Convolutions of a stack of small networks as batched matrix products of unfolded images: what a GPU does best.
+
+A group of a grouped convolution is a network with its own kernels. A GPU's library takes groups of 16 to 64 channels at
+a fraction of its speed for matrix products (benchmarks/README.md). Here each network's images are unfolded into the
+windows that its kernels meet, once for all derivatives, and every convolution is one product for each network.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TILE, TILES = 64, 512  # sides of what a GPU's multiprocessor computes at a time; how many keep all of them busy
+
+
+def windows(h: Tensor, groups: int, kernel: int) -> Tensor:
+    """What the kernels meet at each pixel; at the single pixel of an image of one, the middle of the kernels alone.
+
+    Args:
+        h: [batch, group * channel, height, width].
+
+    Returns:
+        [group, batch * height * width, kernel * kernel * channel].
+    """
+    if kernel > 1 and h.shape[-2:] != (1, 1):
+        h = F.pad(h, [kernel // 2] * 4)
+    else:
+        kernel = 1
+    last = h.permute(0, 2, 3, 1).unflatten(-1, (groups, -1))  # [batch, height, width, group, channel]
+    seen = last.unfold(1, kernel, 1).unfold(2, kernel, 1)  # [batch, height, width, group, channel, kernel, kernel]
+    return seen.permute(3, 0, 1, 2, 5, 6, 4).reshape(groups, -1, kernel * kernel * last.shape[-1])
+
+
+def convolve(seen: Tensor, weight: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
+    """Convolution that keeps the images' size.
+
+    Args:
+        seen: the windows of the images.
+        weight: [group * filter, channel, kernel, kernel]. bias: [group * filter].
+        like: images of the same batch, height and width.
+
+    Returns:
+        [batch, group * filter, height, width], channels-last.
+    """
+    groups = len(seen)
+    weight = weight.unflatten(0, (groups, -1))
+    if like.shape[-2:] == (1, 1):
+        middle = weight.shape[-1] // 2
+        kernels = weight[..., middle, middle]
+    else:
+        kernels = weight.permute(0, 1, 3, 4, 2).flatten(2)
+    made = seen.new_empty(seen.shape[1], groups, kernels.shape[1])
+    if bias is None:
+        torch.bmm(seen, kernels.mT, out=made.transpose(0, 1))
+    else:
+        torch.baddbmm(bias.view(groups, 1, -1), seen, kernels.mT, out=made.transpose(0, 1))
+    return made.view(len(like), *like.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+def turned(weight: Tensor, groups: int) -> Tensor:
+    """The kernels by which the gradient of a convolution's images is a convolution of the gradient of its result.
+
+    [group * filter, channel, kernel, kernel] -> [group * channel, filter, kernel, kernel]
+    """
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flip(-1, -2).flatten(0, 1)
+
+
+def weight_gradient(grad: Tensor, seen: Tensor, kernel: int) -> Tensor:
+    """The gradient of the kernels, [group * filter, channel, kernel, kernel].
+
+    Args:
+        grad: that of the result, [batch, group * filter, height, width]. seen: the windows of the images.
+    """
+    groups = len(seen)
+    rows = windows(grad, groups, 1)
+    filters, batch = rows.shape[-1], len(grad)
+    # A sum over many pixels with few results leaves most of a GPU idle: it is taken in parts of the batch.
+    tiles = groups * -(-filters // TILE) * -(-seen.shape[-1] // TILE)
+    parts = next((n for n in range(1, batch) if batch % n == 0 and n * tiles >= TILES), batch)
+    sums = torch.bmm(_split(rows, parts).mT, _split(seen, parts))
+    if parts > 1:
+        sums = sums.unflatten(0, (groups, parts)).sum(1)
+    side = 1 if grad.shape[-2:] == (1, 1) else kernel
+    sums = sums.view(groups, filters, side, side, -1).permute(0, 1, 4, 2, 3)
+    return (F.pad(sums, [kernel // 2] * 4) if side < kernel else sums).flatten(0, 1)
+
+
+def _split(rows: Tensor, parts: int) -> Tensor:
+    """[group, pixel, *] -> [group * part, pixel, *]"""
+    return rows.unflatten(1, (parts, -1)).flatten(0, 1)
