@@ -50,7 +50,16 @@ def code() -> str:
 
 
 def packages() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+    """Versions of Python and of those `PACKAGES` that are installed."""
+
+    def version_of(name: str) -> str | None:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:  # the emulators, say, which one experiment alone needs
+            return None
+
+    found = {name: version_of(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {name: number for name, number in found.items() if number}
 
 
 def machine(device: torch.device) -> str:

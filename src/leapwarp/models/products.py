@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+WORD = torch.complex128  # the largest element that a copy moves at once, 16 bytes
 TILE, TILES = 64, 512  # sides of what a GPU's multiprocessor computes at a time; how many keep all of them busy
 
 
@@ -25,9 +26,15 @@ def windows(h: Tensor, groups: int, kernel: int) -> Tensor:
         h = F.pad(h, [kernel // 2] * 4)
     else:
         kernel = 1
-    last = h.permute(0, 2, 3, 1).unflatten(-1, (groups, -1))  # [batch, height, width, group, channel]
+    last, dtype = h.permute(0, 2, 3, 1).contiguous(), h.dtype
+    channels = last.shape[-1] // groups
+    if channels * last.element_size() % WORD.itemsize == 0:
+        # Several numbers are copied at a time: finding their places is what takes the time.
+        last = last.flatten().view(WORD).view(*last.shape[:3], -1)
+    last = last.unflatten(-1, (groups, -1))  # [batch, height, width, group, channel]
     seen = last.unfold(1, kernel, 1).unfold(2, kernel, 1)  # [batch, height, width, group, channel, kernel, kernel]
-    return seen.permute(3, 0, 1, 2, 5, 6, 4).reshape(groups, -1, kernel * kernel * last.shape[-1])
+    copied = seen.permute(3, 0, 1, 2, 5, 6, 4).reshape(groups, -1, kernel * kernel * last.shape[-1])
+    return copied.view(dtype)
 
 
 def convolve(seen: Tensor, weight: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
