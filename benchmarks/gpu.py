@@ -12,17 +12,20 @@ It prints
   is timed, with one task a run: what `warp_leap` takes beyond `leap` is its updates;
 - a meta-step of Warp-Leap with grouped convolutions, with products, and with either in TF32, and how far the gradient
   of the warps is from that in float64;
-- the hours of the experiments on Omniglot at `paper` by these rates, all runs of a method in one stack.
+- the hours of the experiments on Omniglot at `paper` by these speeds, in the stacks that its jobs have.
+
+The speeds of an H100 are kept in `h100.csv`: --rates h100.csv prints the hours by them, and needs no GPU.
 """
 
 import argparse
+import csv
 import itertools
 import time
 from collections.abc import Callable
 
 import torch
 from inner_loop import BATCH, forward_flops, leap_problem, made_up_tasks
-from paper_hours import OMNIGLOT, STOPPED, at_paper
+from paper_hours import OMNIGLOT, STOPPED, at_paper, planned_at_paper
 from torch import Tensor
 
 from leapwarp import host, inner
@@ -183,18 +186,42 @@ def convolutions(options: argparse.Namespace, device: torch.device) -> None:
 
 
 def hours(options: argparse.Namespace, found: dict[tuple[str, int, int], float]) -> None:
-    """Hours of `paper` by the speed of the widest network and the most runs that were timed."""
-    at = max(options.filters), options.runs[-1]
-    print(f"\nHours of `paper`, all runs stacked, at the speed of {at[0]} filters and {at[1]} runs:\n")
-    print("| experiment | method | runs | GPU hours, all |")
-    print("|---|---|---|---|")
+    """Hours of `paper` on one GPU, by the speeds that were measured and the stacks that its jobs have.
+
+    The speed of a step is that of the most runs timed that are no more than a job's stack holds: its seeds, and for
+    steps of task training their tasks too, but in finetuning, which takes one batch after the other.
+    """
+    filters = max(width for _, width, _ in found)
+    timed = sorted({runs for _, width, runs in found if width == filters})
+    _, planned = planned_at_paper()
+    print(f"\nHours of `paper`, at the speeds of {filters} filters (KFAC is not counted):\n")
+    print("| experiment | method | runs | runs a job | GPU hours a job | GPU hours, all |")
+    print("|---|---|---|---|---|---|")
     for experiment in OMNIGLOT[: options.experiments]:
-        total = 0.0
-        for name, runs, _, steps in at_paper(experiment, STOPPED["slow"]):
-            spent = sum(n * cost.flops / found[cost.kind, *at] for n, cost in steps)
-            total += runs * spent / 3600
-            print(f"| {experiment} | {name} | {runs} | {runs * spent / 3600:.2f} |")
-        print(f"| **{experiment}** | | | **{total:.1f}** |", flush=True)
+        total, together = 0.0, planned[experiment].seeds_per_job
+        for name, runs, settings, steps in at_paper(experiment, STOPPED["slow"]):
+            spent = 0.0
+            for often, cost in steps:
+                tasks = 1 if cost.kind == "update" or name.startswith("finetune") else settings.meta_batch
+                stacked = max([n for n in timed if n <= together * tasks], default=timed[0])
+                spent += often * cost.flops / found[cost.kind, filters, stacked] / 3600
+            total += runs * spent
+            print(f"| {experiment} | {name} | {runs} | {together} | {together * spent:.2f} | {runs * spent:.1f} |")
+        print(f"| **{experiment}** | | | | | **{total:.1f}** |", flush=True)
+
+
+def read_rates(path: str) -> dict[tuple[str, int, int], float]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return {
+            (r["kind"], int(r["filters"]), int(r["runs"])): float(r["flops_a_second"]) for r in csv.DictReader(file)
+        }
+
+
+def write_rates(path: str, found: dict[tuple[str, int, int], float]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["kind", "filters", "runs", "flops_a_second"])
+        rows.writerows((*key, f"{speed:.4g}") for key, speed in found.items())
 
 
 def main() -> None:
@@ -208,14 +235,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="of a task: updates of the warps in a meta-step")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--experiments", type=int, default=len(OMNIGLOT), help="how many to count the hours of")
+    parser.add_argument("--out", metavar="CSV", help="where to write the speeds")
+    parser.add_argument("--rates", metavar="CSV", help="take these speeds, measure nothing, and print the hours")
     options = parser.parse_args()
     host.settle()
+    if options.rates:
+        hours(options, read_rates(options.rates))
+        return
     device = host.pick_device(options.device)
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU core"
     print(f"torch {torch.__version__} on {card}, batches of {BATCH}, tasks of {options.steps} steps")
     convolutions(options, device)
     whole_steps(options, device)
-    hours(options, rates(options, device))
+    found = rates(options, device)
+    if options.out:
+        write_rates(options.out, found)
+    hours(options, found)
 
 
 if __name__ == "__main__":

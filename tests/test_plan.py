@@ -111,7 +111,7 @@ def test_quick_is_the_default_and_every_size_has_every_experiment():
 def test_sizes_that_may_decide_more_come_first(tmp_path):
     shutil.copy(SIZES / "quick.yaml", tmp_path / "mine.yaml")
     paths = [*SIZES.glob("*.yaml"), tmp_path / "mine.yaml"]
-    assert plan.largest_first(paths) == ["paper", "mine", "overnight", "quick", "smoke"]
+    assert plan.largest_first(paths) == ["paper", "mine", "overnight", "quick", "smoke", "width64"]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_settings_are_read_once_for_each_version_of_size_and_code(tmp_path):
         (
             ["size"],
             "smok",
-            "'size' is 'smok'. Allowed: overnight, paper, quick, smoke, or the path of a file as those in",
+            "'size' is 'smok'. Allowed: overnight, paper, quick, smoke, width64, or the path of a file as those in",
         ),
         (["size"], 3, "'size' is 3. Allowed: the name of a file in workflow/sizes, or the path of one."),
         (["device"], "gpu", "'device' is 'gpu'. Allowed: auto, cpu, cuda or cuda:N."),

@@ -193,6 +193,8 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     out = tmp_path / "docs/results"
     out.mkdir(parents=True)
     (out / "old.md").write_text("old")
+    (out / "width64").mkdir()  # the name of another size
+    (out / "width64/rows.csv.gz").write_text("kept")
     readme = tmp_path / "README.md"
     readme.write_text("# Mine\n<!-- verdicts -->\nold\n<!-- end of verdicts -->\nstays\n")
     leapwarp_snapshot.main([*snapshot(made, out), "--readme", str(readme)])
@@ -201,7 +203,7 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     figures = {f"omniglot_warp/figures/{path.name}" for path in (made / "omniglot_warp/figures").glob("*.png")}
     pages = {"README.md", "omniglot_warp/README.md"}
-    assert names == {"claims.csv", "omniglot_warp/table2.csv"} | pages | figures
+    assert names == {"claims.csv", "omniglot_warp/table2.csv", "width64/rows.csv.gz"} | pages | figures
     index, text = (squeezed(out / name) for name in sorted(pages))
     assert "| 0.1.0+gabc | 2026-01-02 | 14 |" in index and "CPU <slow>; GPU <fast> & co" in index
     assert "All from one commit, 0.1.0+gabc." in index

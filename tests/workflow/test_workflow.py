@@ -115,7 +115,7 @@ def test_a_file_of_any_size_can_be_asked_for_by_name(folder):
     [
         (
             lambda config: config.update(size="smok"),
-            "config: 'size' is 'smok'. Allowed: overnight, paper, quick, smoke, or the path",
+            "config: 'size' is 'smok'. Allowed: overnight, paper, quick, smoke, width64, or the path",
         ),
         (
             lambda config: config.update(profile="paper"),

