@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from leapwarp import host, inner
 from leapwarp.learners import leap, warp_leap
 from leapwarp.learners.warpgrad import Rates
+from leapwarp.models import twice
 from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import sgd
 from leapwarp.problem import Batch, Task, supervised
@@ -101,6 +102,14 @@ def test_a_meta_step_by_graphs_equals_one_without(name, written_down, monkeypatc
     monkeypatch.undo()
     inner._captured_gradient.cache_clear()
     torch.testing.assert_close(by_graphs, one_step(BUILT[name]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILT)
+def test_a_meta_step_by_products_equals_one_by_grouped_convolutions(name, monkeypatch):
+    theirs = one_step(BUILT[name], double=True)
+    monkeypatch.setattr(twice, "_as_products", lambda h: True)
+    torch.testing.assert_close(one_step(BUILT[name], double=True), theirs, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", BUILT)

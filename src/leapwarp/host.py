@@ -20,10 +20,11 @@ def settle() -> None:
     A neighbour on the machine slows two threads down by far more than the second one gains. And glibc gives every
     freed activation back to the system, so that each step gets its memory anew and pays a page fault for every 4 kB
     of it: a tenth of the time of a small network (docs/log/speed.md). Elsewhere than on Linux with glibc, memory is
-    left as it is. On a GPU, numbers stay full float32 and results are deterministic: TF32 would save a fifth
-    of Warp-Leap's time and changes the gradient of the warps by a fifth (benchmarks/README.md).
+    left as it is. On a GPU, numbers stay full float32: TF32 would save a fifth of Warp-Leap's time, and on images
+    of noise it changed the gradient of the warps by a fifth (benchmarks/README.md).
     """
     torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, and a resumed run must repeat its numbers
     torch.backends.cudnn.deterministic = True
     if platform.libc_ver()[0] == "glibc":

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from leapwarp.models import twice
+from leapwarp.models import products, twice
 from leapwarp.models.norm import EPSILON, normalise
 
-KERNELS = [(3, 4, 3), (1, 1, 3), (2, 1, 3), (2, 3, 1)]  # tasks, pixels, kernel
+KERNELS = [(3, 4, 3), (1, 1, 3), (2, 1, 3), (2, 3, 1), (2, 4, 5)]  # tasks, pixels, kernel
 
 
 def stream(*shapes):
@@ -47,6 +47,69 @@ def test_convolution_and_its_derivatives_equal_pytorchs(shape, way):
     without = lambda h, weight: twice.convolve(h, weight, None)  # noqa: E731
     theirs = derivatives(lambda h, weight: plain(h, weight, None), inputs[:2])
     torch.testing.assert_close(derivatives(without, inputs[:2]), theirs, rtol=1e-11, atol=1e-10)
+
+
+@pytest.fixture
+def as_products(monkeypatch):
+    monkeypatch.setattr(twice, "_as_products", lambda h: True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [1, 2, 4])  # 16 bytes are moved at once where they divide the channels
+def test_products_take_any_images(channels, dtype, as_products):
+    """Six images, not square, in either order of memory."""
+    generator = torch.Generator().manual_seed(0)
+    h, weight, bias, grad = (
+        torch.randn(*shape, generator=generator, dtype=dtype)
+        for shape in ((7, 3 * channels, 3, 5), (3, 8, channels, 3, 3), (3, 8), (6, 24, 3, 5))
+    )
+    h = h[1:]  # and not at the beginning of its memory
+    for images in (h, h.contiguous(memory_format=torch.channels_last)):
+        images, kernels = images.detach().requires_grad_(), weight.detach().requires_grad_()
+        ours = twice.convolve(images, kernels, bias)
+        theirs = plain(images, kernels, bias)
+        torch.testing.assert_close(ours, theirs)
+        both = [torch.autograd.grad(out, (images, kernels), grad) for out in (ours, theirs)]
+        torch.testing.assert_close(*both, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("tiles", "parts"), [(1, 1), (5, 2), (9, 3), (100, 6)])
+def test_a_sum_over_pixels_is_taken_in_parts_of_the_batch(tiles, parts, monkeypatch):
+    monkeypatch.setattr(products, "TILES", tiles)
+    split, seen = products._split, []
+    monkeypatch.setattr(products, "_split", lambda rows, n: (seen.append(n), split(rows, n))[1])
+    h, weight, grad = (each.detach() for each in stream((6, 6, 4, 4), (3, 3, 2, 3, 3), (6, 9, 4, 4)))
+    made = products.weight_gradient(grad, products.unfold(h, 3, 3), 3)
+    weight.requires_grad_()
+    (expected,) = torch.autograd.grad(plain(h, weight, None), weight, grad)
+    torch.testing.assert_close(made, expected.flatten(0, 1))
+    assert set(seen) == {parts}
+
+
+def test_a_third_derivative_by_products_is_refused(as_products):
+    h, weight, bias = convolution_inputs(2, 4, 3)
+    (first,) = torch.autograd.grad(twice.convolve(h, weight, bias).pow(3).sum(), h, create_graph=True)
+    with pytest.raises(RuntimeError, match="third derivative"):
+        torch.autograd.grad(first.pow(3).sum(), h, create_graph=True)
+
+
+@pytest.mark.parametrize(("learnt", "times"), [(False, 0), (True, 9)])
+def test_unfolded_images_are_kept_for_kernels_that_are_learnt_alone(learnt, times, as_products):
+    h, weight, _ = convolution_inputs(2, 4, 3)
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        twice.convolve(h, weight if learnt else weight.detach(), None)
+    assert sum(kept) == h.numel() + weight.numel() + times * h.numel()
+
+
+def test_products_are_for_gpus():
+    on = lambda device: twice._as_products(torch.empty(2, 3, 4, 4, device=device))  # noqa: E731
+    assert on("meta") and not on("cpu")  # `meta` is what tests have for a GPU
 
 
 @pytest.mark.parametrize("shape", KERNELS)
@@ -130,3 +193,18 @@ def test_gradients_that_nobody_asked_for_are_not_computed():
         torch.autograd.grad(inner.pow(3).sum(), warp)
     # The warp's weight, from the gradient of its input and from its output; nothing by images or the task's weight.
     assert masks.seen == [(False, True), (False, True)]
+
+
+def test_products_that_nobody_asked_for_are_not_computed(as_products, monkeypatch):
+    """As above: each derivative is one product."""
+    x, task, warp = stream((2, 4, 3, 3), (2, 2, 2, 3, 3), (2, 2, 2, 3, 3))
+    x, made = x.detach(), []
+    for name in ("convolve", "weight_gradient"):
+        function = getattr(products, name)
+        monkeypatch.setattr(products, name, lambda *a, f=function, n=name: (made.append(n), f(*a))[1])
+    out = twice.convolve(twice.convolve(x, task, None), warp * 1, None)
+    (inner,) = torch.autograd.grad(out.pow(3).sum(), task, create_graph=True)
+    assert made == ["convolve"] * 3 + ["weight_gradient"]  # two layers; the gradients of the images and the task
+    made.clear()
+    torch.autograd.grad(inner.pow(3).sum(), warp)
+    assert made.count("weight_gradient") == 2

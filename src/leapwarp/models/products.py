@@ -1,9 +1,11 @@
-"""Convolutions of a stack of small networks as batched matrix products of unfolded images: what a GPU does best.
+"""Convolutions of a stack of small networks as batched matrix products of unfolded images (im2col), for a GPU.
 
 A group of a grouped convolution is a network with its own kernels. A GPU's library takes groups of 16 to 64 channels at
-a fraction of its speed for matrix products (benchmarks/README.md). Here each network's images are unfolded into the
-windows that its kernels meet, once for all derivatives, and every convolution is one product for each network.
+a fraction of its speed for matrix products (benchmarks/README.md). Here each network's images are unfolded into what
+its kernels meet, once for all derivatives, and every convolution is one product for each network.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ WORD = torch.complex128  # the largest element that a copy moves at once, 16 byt
 TILE, TILES = 64, 512  # sides of what a GPU's multiprocessor computes at a time; how many keep all of them busy
 
 
-def windows(h: Tensor, groups: int, kernel: int) -> Tensor:
+def unfold(h: Tensor, groups: int, kernel: int) -> Tensor:
     """What the kernels meet at each pixel; at the single pixel of an image of one, the middle of the kernels alone.
 
     Args:
@@ -28,7 +30,9 @@ def windows(h: Tensor, groups: int, kernel: int) -> Tensor:
         kernel = 1
     last, dtype = h.permute(0, 2, 3, 1).contiguous(), h.dtype
     channels = last.shape[-1] // groups
-    if channels * last.element_size() % WORD.itemsize == 0:
+    if not (
+        channels * last.element_size() % WORD.itemsize or last.storage_offset() * last.element_size() % WORD.itemsize
+    ):
         # Several numbers are copied at a time: finding their places is what takes the time.
         last = last.flatten().view(WORD).view(*last.shape[:3], -1)
     last = last.unflatten(-1, (groups, -1))  # [batch, height, width, group, channel]
@@ -37,33 +41,33 @@ def windows(h: Tensor, groups: int, kernel: int) -> Tensor:
     return copied.view(dtype)
 
 
-def convolve(seen: Tensor, weight: Tensor, bias: Tensor | None, like: Tensor) -> Tensor:
+def convolve(unfolded: Tensor, weight: Tensor, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
     """Convolution that keeps the images' size.
 
     Args:
-        seen: the windows of the images.
+        unfolded: the images.
         weight: [group * filter, channel, kernel, kernel]. bias: [group * filter].
-        like: images of the same batch, height and width.
+        shape: of the images before they were unfolded, of which the channels are not used.
 
     Returns:
         [batch, group * filter, height, width], channels-last.
     """
-    groups = len(seen)
+    groups, sides = len(unfolded), tuple(shape[2:])
     weight = weight.unflatten(0, (groups, -1))
-    if like.shape[-2:] == (1, 1):
+    if sides == (1, 1):
         middle = weight.shape[-1] // 2
         kernels = weight[..., middle, middle]
     else:
         kernels = weight.permute(0, 1, 3, 4, 2).flatten(2)
-    made = seen.new_empty(seen.shape[1], groups, kernels.shape[1])
+    made = unfolded.new_empty(unfolded.shape[1], groups, kernels.shape[1])
     if bias is None:
-        torch.bmm(seen, kernels.mT, out=made.transpose(0, 1))
+        torch.bmm(unfolded, kernels.mT, out=made.transpose(0, 1))
     else:
-        torch.baddbmm(bias.view(groups, 1, -1), seen, kernels.mT, out=made.transpose(0, 1))
-    return made.view(len(like), *like.shape[2:], -1).permute(0, 3, 1, 2)
+        torch.baddbmm(bias.view(groups, 1, -1), unfolded, kernels.mT, out=made.transpose(0, 1))
+    return made.view(shape[0], *sides, -1).permute(0, 3, 1, 2)
 
 
-def turned(weight: Tensor, groups: int) -> Tensor:
+def flipped(weight: Tensor, groups: int) -> Tensor:
     """The kernels by which the gradient of a convolution's images is a convolution of the gradient of its result.
 
     [group * filter, channel, kernel, kernel] -> [group * channel, filter, kernel, kernel]
@@ -71,19 +75,19 @@ def turned(weight: Tensor, groups: int) -> Tensor:
     return weight.unflatten(0, (groups, -1)).transpose(1, 2).flip(-1, -2).flatten(0, 1)
 
 
-def weight_gradient(grad: Tensor, seen: Tensor, kernel: int) -> Tensor:
+def weight_gradient(grad: Tensor, unfolded: Tensor, kernel: int) -> Tensor:
     """The gradient of the kernels, [group * filter, channel, kernel, kernel].
 
     Args:
-        grad: that of the result, [batch, group * filter, height, width]. seen: the windows of the images.
+        grad: that of the result, [batch, group * filter, height, width]. unfolded: the images.
     """
-    groups = len(seen)
-    rows = windows(grad, groups, 1)
+    groups = len(unfolded)
+    rows = unfold(grad, groups, 1)
     filters, batch = rows.shape[-1], len(grad)
     # A sum over many pixels with few results leaves most of a GPU idle: it is taken in parts of the batch.
-    tiles = groups * -(-filters // TILE) * -(-seen.shape[-1] // TILE)
+    tiles = groups * -(-filters // TILE) * -(-unfolded.shape[-1] // TILE)
     parts = next((n for n in range(1, batch) if batch % n == 0 and n * tiles >= TILES), batch)
-    sums = torch.bmm(_split(rows, parts).mT, _split(seen, parts))
+    sums = torch.bmm(_split(rows, parts).mT, _split(unfolded, parts))
     if parts > 1:
         sums = sums.unflatten(0, (groups, parts)).sum(1)
     side = 1 if grad.shape[-2:] == (1, 1) else kernel

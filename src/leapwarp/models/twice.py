@@ -35,10 +35,11 @@ def convolve(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     Args:
         h: [batch, task * channel, height, width].
-        weight: [task, filter, channel, kernel, kernel]. bias: [task, filter], or None for none.
+        weight: [task, filter, channel, kernel, kernel], of an odd side and of the type of `h`. bias: [task, filter], or
+            None for none.
 
     Returns:
-        [batch, task * filter, height, width].
+        [batch, task * filter, height, width]. On a GPU it has two derivatives, and asking for a third is an error.
     """
     if transformed():
         return _convolve(h, weight.flatten(0, 1), None if bias is None else bias.flatten(), len(weight))
@@ -87,7 +88,7 @@ def _gradients(
 
 
 def _as_products(h: Tensor) -> bool:
-    return PRODUCTS and h.device.type != "cpu"
+    return PRODUCTS and h.device.type in ("cuda", "meta") and h.numel() > 0
 
 
 def _rows(h: Tensor, groups: int) -> Tensor:
@@ -155,67 +156,83 @@ class _ConvolutionGradients(Function):
 
 
 class _Product(Function):
-    """`_Convolution` as matrix products. The windows of each tensor are made once and handed on."""
+    """`_Convolution` as matrix products. Each tensor is unfolded once, and what comes of it handed on."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-        seen = products.windows(h, groups, weight.shape[-1])
-        ctx.save_for_backward(h, weight, seen)
-        return products.convolve(seen, weight, bias, h)
+        unfolded = products.unfold(h, groups, weight.shape[-1])
+        ctx.save_for_backward(h, weight, unfolded if ctx.needs_input_grad[1] else None)
+        ctx.groups = groups
+        return products.convolve(unfolded, weight, bias, h.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         need_h, need_weight, need_bias = (*_needed(ctx, 3), False)[:3]
         grad_bias = grad.sum((0, 2, 3)) if need_bias else None
-        h, weight, seen = ctx.saved_tensors
+        h, weight, unfolded = ctx.saved_tensors
+        needed = need_h, need_weight
         if torch.is_grad_enabled():
-            return *_ProductGradients.apply(grad, h, weight, seen, (need_h, need_weight)), grad_bias, None
-        return *_gradients_of_product(grad, weight, seen, (need_h, need_weight))[:2], grad_bias, None
+            gradients = _ProductGradients.apply(grad, h, weight, unfolded, ctx.groups, needed)
+        else:
+            gradients = _gradients_of_product(grad, weight, unfolded, ctx.groups, needed)[:2]
+        return *gradients, grad_bias, None
 
 
 class _ProductGradients(Function):
     @staticmethod
     def forward(
-        ctx: Any, grad: Tensor, h: Tensor, weight: Tensor, seen: Tensor, needed: Sequence[bool]
+        ctx: Any,
+        grad: Tensor,
+        h: Tensor,
+        weight: Tensor,
+        unfolded: Tensor | None,
+        groups: int,
+        needed: Sequence[bool],
     ) -> tuple[Tensor | None, Tensor | None]:
-        grad_h, grad_weight, seen_grad = _gradients_of_product(grad, weight, seen, needed)
-        ctx.save_for_backward(grad, weight, seen, seen_grad)
+        grad_h, grad_weight, unfolded_grad = _gradients_of_product(grad, weight, unfolded, groups, needed)
+        kept = (unfolded, unfolded_grad) if needed[1] else (None, None)  # for what comes back to `grad_weight`
+        ctx.save_for_backward(grad, weight, *kept)
         ctx.set_materialize_grads(False)
+        ctx.groups = groups
         return grad_h, grad_weight
 
     @staticmethod
     def backward(ctx: Any, to_h: Tensor | None, to_weight: Tensor | None) -> tuple[Tensor | None, ...]:
         """As that of `_ConvolutionGradients`."""
-        grad, weight, seen, seen_grad = ctx.saved_tensors
-        groups, kernel = len(seen), weight.shape[-1]
+        if torch.is_grad_enabled():
+            raise RuntimeError("these convolutions can be differentiated twice, and this asks for a third derivative.")
+        grad, weight, unfolded, unfolded_grad = ctx.saved_tensors
+        groups, kernel = ctx.groups, weight.shape[-1]
         need_grad, need_h, need_weight = _needed(ctx, 3)
         to_grad = grad_h = grad_weight = None
         if to_h is not None:
-            seen_to_h = products.windows(to_h, groups, kernel)
-            to_grad = products.convolve(seen_to_h, weight, None, grad) if need_grad else None
-            grad_weight = products.weight_gradient(grad, seen_to_h, kernel) if need_weight else None
+            unfolded_to_h = products.unfold(to_h, groups, kernel)
+            to_grad = products.convolve(unfolded_to_h, weight, None, grad.shape) if need_grad else None
+            grad_weight = products.weight_gradient(grad, unfolded_to_h, kernel) if need_weight else None
         if to_weight is not None:
             if need_grad:
-                along = products.convolve(seen, to_weight, None, grad)
+                along = products.convolve(unfolded, to_weight, None, grad.shape)
                 to_grad = along if to_grad is None else to_grad.add_(along)
             if need_h:
-                seen_grad = products.windows(grad, groups, kernel) if seen_grad is None else seen_grad
-                grad_h = products.convolve(seen_grad, products.turned(to_weight, groups), None, grad)
-        return to_grad, grad_h, grad_weight, None, None
+                if unfolded_grad is None:
+                    unfolded_grad = products.unfold(grad, groups, kernel)
+                grad_h = products.convolve(unfolded_grad, products.flipped(to_weight, groups), None, grad.shape)
+        return to_grad, grad_h, grad_weight, None, None, None
 
 
 def _gradients_of_product(
-    grad: Tensor, weight: Tensor, seen: Tensor, needed: Sequence[bool]
+    grad: Tensor, weight: Tensor, unfolded: Tensor | None, groups: int, needed: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """As `_gradients`, and the windows of `grad` where they were made."""
-    groups, kernel = len(seen), weight.shape[-1]
-    grad_h = grad_weight = seen_grad = None
+    """As `_gradients`, and the unfolded `grad` where it was made."""
+    kernel = weight.shape[-1]
+    grad_h = grad_weight = unfolded_grad = None
     if needed[0]:
-        seen_grad = products.windows(grad, groups, kernel)
-        grad_h = products.convolve(seen_grad, products.turned(weight, groups), None, grad)
+        unfolded_grad = products.unfold(grad, groups, kernel)
+        grad_h = products.convolve(unfolded_grad, products.flipped(weight, groups), None, grad.shape)
     if needed[1]:
-        grad_weight = products.weight_gradient(grad, seen, kernel)
-    return grad_h, grad_weight, seen_grad
+        assert unfolded is not None
+        grad_weight = products.weight_gradient(grad, unfolded, kernel)
+    return grad_h, grad_weight, unfolded_grad
 
 
 class _BatchNorm(Function):
