@@ -19,6 +19,7 @@ The speeds of an H100 are kept in `h100.csv`: --rates h100.csv prints the hours 
 
 import argparse
 import csv
+import gc
 import itertools
 import time
 from collections.abc import Callable
@@ -38,6 +39,8 @@ from leapwarp.optim import sgd
 from leapwarp.problem import Batch, Task
 from leapwarp.trees import map_leaves, partition, stack
 
+Rates = dict[tuple[str, int, int, str], float]
+"""FLOPs a second of (kind of step, filters, runs, eager or captured)"""
 SIDES = (28, 14, 7, 3)  # of the network's four layers
 
 
@@ -66,8 +69,8 @@ def tasks_for(n_runs: int, steps: int, device: torch.device) -> Task:
 
 def meta_step(
     build: Callable[..., Learner], filters: int, n_runs: int, steps: int, device: torch.device, capture: bool
-) -> tuple[Callable[[], State], State]:
-    """A meta-step of so many runs with a task each, and the state that it starts from."""
+) -> Callable[[], State]:
+    """A meta-step of so many runs with a task each."""
     inner._captured_gradient.cache_clear()  # the memory of graphs that are needed no more
     model = convnet(filters, warp=Warp() if build is warp_leap else None)
     problem = leap_problem(model)._replace(capture=capture)
@@ -79,7 +82,7 @@ def meta_step(
         host.CAPTURE = capture
         return learner.step(state, tasks, [torch.Generator().manual_seed(seed) for seed in range(n_runs)])[0]
 
-    return step, state
+    return step
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -94,8 +97,8 @@ def peak(device: torch.device, repeats: int) -> float:
     return 2 * side**3 / seconds(lambda: a @ a, device, repeats)
 
 
-def rates(options: argparse.Namespace, device: torch.device) -> dict[tuple[str, int, int], float]:
-    """Print the table. -> FLOPs a second of (kind of step, filters, runs), captured"""
+def rates(options: argparse.Namespace, device: torch.device) -> Rates:
+    """Print the table, and give it back."""
     found, best = peak(device, options.repeats), {}
     print(f"peak, by a matrix product: {found / 1e12:.2f} TFLOP/s\n")
     print("| filters | runs | how | update and run [ms] | TFLOP/s | of peak | step and task [ms] | memory [MiB] |")
@@ -103,11 +106,13 @@ def rates(options: argparse.Namespace, device: torch.device) -> dict[tuple[str, 
     for filters in options.filters:
         for n_runs in options.runs:
             for how in ("eager", "captured"):
+                inner._captured_gradient.cache_clear()
+                gc.collect()  # graphs of the last line, and the memory that they hold
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(device)
                 arguments = filters, n_runs, options.steps, device, how == "captured"
-                path = seconds(meta_step(leap, *arguments)[0], device, options.repeats)
-                both = seconds(meta_step(warp_leap, *arguments)[0], device, options.repeats)
+                path = seconds(meta_step(leap, *arguments), device, options.repeats)
+                both = seconds(meta_step(warp_leap, *arguments), device, options.repeats)
                 memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else float("nan")
                 update = max(both - path, 1e-9) / options.steps
                 step = path / (options.steps + 1)
@@ -115,7 +120,7 @@ def rates(options: argparse.Namespace, device: torch.device) -> dict[tuple[str, 
                     "update": n_runs * 10 * forward_flops(filters, True) / update,
                     "step": n_runs * 3 * forward_flops(filters, False) / step,
                 }
-                best |= {(kind, filters, n_runs): speed for kind, speed in speeds.items()}
+                best |= {(kind, filters, n_runs, how): speed for kind, speed in speeds.items()}
                 print(
                     f"| {filters} | {n_runs} | {how} | {1e3 * update / n_runs:.3f} | {speeds['update'] / 1e12:.3f} | "
                     f"{speeds['update'] / found:.2f} | {1e3 * step / n_runs:.3f} | {memory:.0f} |",
@@ -132,11 +137,11 @@ def whole_steps(options: argparse.Namespace, device: torch.device) -> None:
     print("|---|---|---|---|---|")
     for n_runs in options.compare:
         exact = one_update(filters, n_runs, device, torch.float64)
-        for products, tf32 in ((False, False), (False, True), (True, False), (True, True)):
+        for products, tf32 in itertools.product((False, True) if device.type == "cuda" else (False,), (False, True)):
             twice.PRODUCTS = products
             allow_tf32(tf32)
             apart = (one_update(filters, n_runs, device, torch.float32) - exact).norm() / exact.norm()
-            took = seconds(meta_step(warp_leap, filters, n_runs, options.steps, device, True)[0], device, 2)
+            took = seconds(meta_step(warp_leap, filters, n_runs, options.steps, device, True), device, 2)
             kind, precision = "products" if products else "grouped", "TF32" if tf32 else "float32"
             print(f"| {n_runs} | {kind} | {precision} | {took:.4f} | {float(apart):.1e} |", flush=True)
     twice.PRODUCTS = True
@@ -185,42 +190,41 @@ def convolutions(options: argparse.Namespace, device: torch.device) -> None:
     allow_tf32(False)
 
 
-def hours(options: argparse.Namespace, found: dict[tuple[str, int, int], float]) -> None:
+def hours(options: argparse.Namespace, found: Rates) -> None:
     """Hours of `paper` on one GPU, by the speeds that were measured and the stacks that its jobs have.
 
-    The speed of a step is that of the most runs timed that are no more than a job's stack holds: its seeds, and for
-    steps of task training their tasks too, but in finetuning, which takes one batch after the other.
+    The speed of a step is that of the most runs timed that are no more than its stack holds.
     """
-    filters = max(width for _, width, _ in found)
-    timed = sorted({runs for _, width, runs in found if width == filters})
+    filters = max(key[1] for key in found)
+    timed = sorted({key[2] for key in found if key[1] == filters})
     _, planned = planned_at_paper()
     print(f"\nHours of `paper`, at the speeds of {filters} filters (KFAC is not counted):\n")
     print("| experiment | method | runs | runs a job | GPU hours a job | GPU hours, all |")
     print("|---|---|---|---|---|---|")
     for experiment in OMNIGLOT[: options.experiments]:
         total, together = 0.0, planned[experiment].seeds_per_job
-        for name, runs, settings, steps in at_paper(experiment, STOPPED["slow"]):
+        for name, runs, _, steps in at_paper(experiment, STOPPED["slow"]):
             spent = 0.0
             for often, cost in steps:
-                tasks = 1 if cost.kind == "update" or name.startswith("finetune") else settings.meta_batch
-                stacked = max([n for n in timed if n <= together * tasks], default=timed[0])
-                spent += often * cost.flops / found[cost.kind, filters, stacked] / 3600
+                stack = cost.stack * (together if cost.shared else 1)
+                runs_timed = max([n for n in timed if n <= stack], default=timed[0])
+                how = "captured" if cost.captured else "eager"
+                spent += often * cost.flops / found[cost.kind, filters, runs_timed, how] / 3600
             total += runs * spent
             print(f"| {experiment} | {name} | {runs} | {together} | {together * spent:.2f} | {runs * spent:.1f} |")
         print(f"| **{experiment}** | | | | | **{total:.1f}** |", flush=True)
 
 
-def read_rates(path: str) -> dict[tuple[str, int, int], float]:
+def read_rates(path: str) -> Rates:
     with open(path, encoding="utf-8", newline="") as file:
-        return {
-            (r["kind"], int(r["filters"]), int(r["runs"])): float(r["flops_a_second"]) for r in csv.DictReader(file)
-        }
+        rows = list(csv.DictReader(file))
+    return {(r["kind"], int(r["filters"]), int(r["runs"]), r["how"]): float(r["flops_a_second"]) for r in rows}
 
 
-def write_rates(path: str, found: dict[tuple[str, int, int], float]) -> None:
+def write_rates(path: str, found: Rates) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["kind", "filters", "runs", "flops_a_second"])
+        rows.writerow(["kind", "filters", "runs", "how", "flops_a_second"])
         rows.writerows((*key, f"{speed:.4g}") for key, speed in found.items())
 
 

@@ -46,6 +46,12 @@ class Cost(NamedTuple):
     flops: float
     kind: str = "step"
     """"step" of task training, or "update" of the warps"""
+    stack: int = 1
+    """tasks of one run that take it at a time"""
+    shared: bool = True
+    """whether the runs of a job take it in one stack"""
+    captured: bool = True
+    """whether a GPU replays it as a graph"""
 
 
 class _Count(TorchDispatchMode):
@@ -99,21 +105,26 @@ def steps_of(name: str, settings: Settings, warp: Warp | None, meta_steps: int) 
     """(how often, cost) of each kind of step in one run."""
     s = settings
     looks = 1 + 100 / 20 / 3 if s.stop_error else 1.0  # a stop looks at the 100 held-out images after every step
-    if meta_steps and name == "finetune":  # one task after the other
-        yield meta_steps * s.inner_steps * s.meta_batch, training_step(s.filters, 1, s.batch, warp)
+    if meta_steps and name.startswith("finetune"):  # one task after the other
+        each = training_step(s.filters, 1, s.batch, warp)
+        yield meta_steps * s.inner_steps * s.meta_batch, each._replace(captured=False)
     elif meta_steps:
         # Differentiating through an inner loop costs about as much again as the loop, twice.
         factor = 3 if name == "maml" else looks
-        yield factor * meta_steps * s.inner_steps, training_step(s.filters, s.meta_batch, s.batch, warp)
+        each = training_step(s.filters, s.meta_batch, s.batch, warp)
+        yield factor * meta_steps * s.inner_steps, each._replace(stack=s.meta_batch, captured=name != "maml")
     if warp:
         # Offline, one point after the other; online, all tasks of a meta-batch at once: in fewer operations.
-        each = warp_update(s.filters, warp, s.order)
-        at_once = s.meta_batch if name == "warp_leap_online" else s.eta
-        yield meta_steps * s.inner_steps * s.meta_batch / at_once, each._replace(flops=at_once * each.flops)
+        each, online = warp_update(s.filters, warp, s.order), name.startswith("warp_leap_online")
+        at_once = s.meta_batch if online else s.eta
+        each = each._replace(flops=at_once * each.flops * s.batch / 20, stack=at_once, captured=not online)
+        yield meta_steps * s.inner_steps * s.meta_batch / at_once, each
     if meta_steps and s.validate_every:
         each = training_step(s.filters, s.n_validation, s.batch, warp)
+        each = each._replace(stack=s.n_validation, shared=False)
         yield looks * meta_steps / s.validate_every * s.inner_steps, each
-    yield looks * s.eval_steps, training_step(s.filters, s.n_test, s.batch, warp)
+    each = training_step(s.filters, s.n_test, s.batch, warp)
+    yield looks * s.eval_steps, each._replace(stack=s.n_test, shared=False)
 
 
 def few_shot_meta_step(method: few_shot.Method) -> Cost:

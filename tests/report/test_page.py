@@ -193,18 +193,20 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     out = tmp_path / "docs/results"
     out.mkdir(parents=True)
     (out / "old.md").write_text("old")
-    (out / "width64").mkdir()  # the name of another size
-    (out / "width64/rows.csv.gz").write_text("kept")
+    (out / "wide").mkdir()
+    (out / "wide/README.md").write_text("kept")
     readme = tmp_path / "README.md"
     readme.write_text("# Mine\n<!-- verdicts -->\nold\n<!-- end of verdicts -->\nstays\n")
-    leapwarp_snapshot.main([*snapshot(made, out), "--readme", str(readme)])
+    leapwarp_snapshot.main([*snapshot(made, out), "--readme", str(readme), "--keep", "wide"])
     said = leapwarp_snapshot.sentence(pd.read_csv(made / "claims.csv"))
     assert readme.read_text() == f"# Mine\n<!-- verdicts -->\n{said}<!-- end of verdicts -->\nstays\n"
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     figures = {f"omniglot_warp/figures/{path.name}" for path in (made / "omniglot_warp/figures").glob("*.png")}
     pages = {"README.md", "omniglot_warp/README.md"}
-    assert names == {"claims.csv", "omniglot_warp/table2.csv", "width64/rows.csv.gz"} | pages | figures
+    assert names == {"claims.csv", "omniglot_warp/table2.csv", "wide/README.md"} | pages | figures
+    assert (out / "wide/README.md").read_text() == "kept"
     index, text = (squeezed(out / name) for name in sorted(pages))
+    assert "- Results of other runs, not in what follows: [wide](wide/README.md)." in index
     assert "| 0.1.0+gabc | 2026-01-02 | 14 |" in index and "CPU <slow>; GPU <fast> & co" in index
     assert "All from one commit, 0.1.0+gabc." in index
     assert text.startswith("# WarpGrad, Table 2") and "## Area under" in text
@@ -231,6 +233,16 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
         assert all(len(line) <= 120 for line in (out / name).read_text().splitlines() if not line.startswith("|")), name
     for caption in BOTH[0].figures.values():
         assert f"> {caption} Made at size quick" in text
+
+
+@pytest.mark.parametrize("name", ["nothing", "omniglot_warp"])
+def test_a_snapshot_keeps_only_folders_that_are_there_and_not_its_own(name, made, tmp_path, capsys):
+    (tmp_path / "omniglot_warp").mkdir()
+    (tmp_path / "omniglot_warp/README.md").write_text("old")
+    with pytest.raises(SystemExit):
+        leapwarp_snapshot.main([*snapshot(made, tmp_path), "--keep", name])
+    assert f"got ['{name}']" in capsys.readouterr().err
+    assert (tmp_path / "omniglot_warp/README.md").read_text() == "old"
 
 
 def test_the_sentence_of_the_readme_counts_each_claim_once_and_needs_its_place():

@@ -102,12 +102,12 @@ class Subject(NamedTuple):
     """held out, with their `names`"""
 
 
-def stack_size(device: torch.device, settings: Settings) -> int:
+def stack_size(device: torch.device, settings: Settings, n_runs: int) -> int:
     """How many tasks to adapt at a time: five on a CPU, the fastest or as fast at every width (benchmarks/README.md).
 
-    On a GPU, where starting an operation costs more than what it computes, all of a meta-batch.
+    On a GPU, where starting an operation costs more than what it computes, the meta-batches of all runs.
     """
-    return 5 if device.type == "cpu" else max(settings.meta_batch, settings.n_test)
+    return 5 if device.type == "cpu" else max(n_runs * settings.meta_batch, settings.n_test)
 
 
 def path_learner(build: Callable[..., Learner]) -> Callable[[Problem, Settings, int, Stop | None], Learner]:
@@ -148,10 +148,11 @@ class Setup(NamedTuple):
     """the random start, of one task"""
 
 
-def set_up(run: Run) -> Setup:
+def set_up(run: Run, n_runs: int = 1) -> Setup:
+    """Args: n_runs: how many train side by side."""
     method, settings = run.method, run.method.settings
     if not settings.tasks_at_a_time:
-        settings = replace(settings, tasks_at_a_time=stack_size(run.device, settings))
+        settings = replace(settings, tasks_at_a_time=stack_size(run.device, settings, n_runs))
     parts = split(run.data, run.seed, run.n_tasks, settings.n_test, settings.n_validation)
     model = convnet(settings.filters, CLASSES, warp=method.warp)
     problem = supervised(model, draw=draw_batch(settings.released_pixels))._replace(capture=True)
@@ -207,7 +208,7 @@ def held(run: Run, settings: Settings, names: list[str], stream: str, draws: int
 
 def train(runs: Sequence[Run]) -> list[Trained]:
     """Meta-train on `n_tasks` alphabets, all seeds side by side."""
-    setups = [set_up(run) for run in runs]
+    setups = [set_up(run, len(runs)) for run in runs]
     settings, learner = setups[0].settings, setups[0].learner
     data = [images(run.data, setup.parts.train, run.seed, run.device) for run, setup in zip(runs, setups, strict=True)]
 

@@ -4,8 +4,8 @@
         --readme README.md
 
 It writes README.md (the verdicts, the experiments, where the numbers come from) and a page for each experiment and
-random search, with tables and verdicts as CSV and the figures, in place of whatever was there, but for folders with the
-name of another size. All must come from one commit, but for what --other-code names. The page that --readme names gets
+random search, with tables and verdicts as CSV and the figures, in place of whatever was there, but for folders
+that --keep names. All must come from one commit, but for what --other-code names. The page that --readme names gets
 one sentence, which counts the verdicts.
 Nothing here imports torch.
 """
@@ -98,8 +98,8 @@ def counted(verdicts: Verdicts | None) -> str:
     return ", ".join(f"{n} {verdict}" for verdict, n in verdicts.counts.items() if n) if verdicts else "–"
 
 
-def index(site: Site, size: plan.Size, version: str, other: Sequence[str]) -> Document:
-    """The first page: verdicts, then experiments, then where the numbers come from."""
+def index(site: Site, size: plan.Size, version: str, other: Sequence[str], kept: Sequence[str]) -> Document:
+    """The first page: verdicts, then experiments, then where the numbers come from; `kept` are pages of other runs."""
     sections = [*site.experiments, *site.searches]
     every = [run for section in sections for run in section.runs]
     made, name = origin.provenance(every), every[0]["size"]
@@ -108,6 +108,7 @@ def index(site: Site, size: plan.Size, version: str, other: Sequence[str]) -> Do
         found = {section.name: ", ".join(origin.provenance(section.runs)["versions"]) for section in sections}
         text += ", **but for " + "; ".join(f"`{each}` ({found[each]})" for each in other) + "**"
     notes = [f"- Data `{source}`: {about}." for source, about in stand_ins(site.experiments).items()]
+    notes += [f"- Results of other runs, not in what follows: [{each}]({each}/README.md)." for each in kept]
     blocks: list[Block] = [Text("\n\n".join([f"{text}.", "\n".join(notes)]))]
     links = [
         [
@@ -159,7 +160,7 @@ def write(
     """Fill `out`, and `readme`; raises ValueError as `collect` and `one_version`, and where something was not made.
 
     Args:
-        kept: folders in `out` that stay as they are.
+        kept: folders in `out` that stay as they are; the page names them.
     """
     site = collect(folder, list(size.experiments.values()))
     needed = ["claims.csv", "index.html"]
@@ -167,6 +168,9 @@ def write(
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise ValueError(f"{folder}: found no {', '.join(missing)}, needed all. Run snakemake first.")
+    names = [place(section) for section in [*site.experiments, *site.searches]]
+    if lost := [name for name in kept if not (out / name / "README.md").exists() or name in names]:
+        raise ValueError(f"--keep: needed folders in {out} with a README.md that are no experiments; got {lost}.")
     version = one_version([*site.experiments, *site.searches], other, str(folder))
     front = with_sentence(readme.read_text("utf-8"), pd.read_csv(folder / "claims.csv"), str(readme)) if readme else ""
     temporary = out.with_name(f".{out.name}.tmp")
@@ -185,10 +189,9 @@ def write(
         files = Text(f"The table as [CSV]({section.files[0]}); [all results]({up}README.md).")
         made = made._replace(blocks=[*([verdicts] if verdicts else []), *made.blocks, files])
         (here / "README.md").write_text(wrapped(markdown(made)), encoding="utf-8")
-    (temporary / "README.md").write_text(wrapped(markdown(index(site, size, version, other))), encoding="utf-8")
+    (temporary / "README.md").write_text(wrapped(markdown(index(site, size, version, other, kept))), encoding="utf-8")
     for name in kept:
-        if (out / name).is_dir():
-            shutil.copytree(out / name, temporary / name)
+        shutil.copytree(out / name, temporary / name)
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
     if readme:
@@ -210,12 +213,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="NAME",
         help="what may come from another commit; the page says so",
     )
+    parser.add_argument("--keep", nargs="+", default=[], metavar="FOLDER", help="what stays as it is in --out")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="the page that gets the count of the verdicts")
     options = parser.parse_args(arguments)
     with one_line(parser):
-        size, others = plan.read_size(options.size_file), options.size_file.parent.glob("*.yaml")
-        kept = [path.stem for path in others if path.stem != options.size_file.stem]
-        write(options.folder, size, options.out, options.other_code, options.readme, kept)
+        size = plan.read_size(options.size_file)
+        write(options.folder, size, options.out, options.other_code, options.readme, options.keep)
     print(f"{options.out / 'README.md'}: written")
 
 
