@@ -21,9 +21,11 @@ import argparse
 import csv
 import gc
 import itertools
+import math
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from inner_loop import BATCH, forward_flops, leap_problem, made_up_tasks
 from paper_hours import OMNIGLOT, STOPPED, at_paper, planned_at_paper
@@ -193,7 +195,7 @@ def convolutions(options: argparse.Namespace, device: torch.device) -> None:
 def hours(options: argparse.Namespace, found: Rates) -> None:
     """Hours of `paper` on one GPU, by the speeds that were measured and the stacks that its jobs have.
 
-    The speed of a step is that of the most runs timed that are no more than its stack holds.
+    Between the stacks that were timed, the logarithm of the speed is taken to go with that of their size.
     """
     filters = max(key[1] for key in found)
     timed = sorted({key[2] for key in found if key[1] == filters})
@@ -207,9 +209,10 @@ def hours(options: argparse.Namespace, found: Rates) -> None:
             spent = 0.0
             for often, cost in steps:
                 stack = cost.stack * (together if cost.shared else 1)
-                runs_timed = max([n for n in timed if n <= stack], default=timed[0])
                 how = "captured" if cost.captured else "eager"
-                spent += often * cost.flops / found[cost.kind, filters, runs_timed, how] / 3600
+                speeds = [found[cost.kind, filters, n, how] for n in timed]
+                speed = math.exp(np.interp(math.log(stack), np.log(timed), np.log(speeds)))
+                spent += often * cost.flops / speed / 3600
             total += runs * spent
             print(f"| {experiment} | {name} | {runs} | {together} | {together * spent:.2f} | {runs * spent:.1f} |")
         print(f"| **{experiment}** | | | | | **{total:.1f}** |", flush=True)
