@@ -2,6 +2,7 @@
 
 import warnings
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -41,3 +42,18 @@ def test_what_the_font_has_is_drawn_as_before(tmp_path, monkeypatch, capsys, nam
         draw.save(figure(*names), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("steps", "marked"), [([9], True), ([9, 19], False)])
+def test_a_curve_of_one_point_is_seen(steps, marked):
+    rows = [
+        {"experiment": "omniglot_leap", "method": "leap", "n_tasks": 1, "seed": seed, "task": "", "step": step}
+        for seed in (0, 1)
+        for step in steps
+    ]
+    frame = pd.DataFrame(rows).assign(metric="validation_error", value=0.5)
+    axes = Figure().subplots()
+    draw.curves(axes, frame, "validation_error")
+    (line,) = axes.get_lines()
+    assert (line.get_marker() != "None") == marked and len(line.get_xdata()) == len(steps)
+    assert line.get_markevery() is None  # a fraction of the length of the line leaves out the only marker

@@ -95,7 +95,10 @@ def curves(
     lines = stats.curve(rows)
     lines = lines.assign(mean=level + factor * lines["mean"], std=abs(factor) * lines["std"])
     for method, look in looks.of(rows).items():
-        band(axes, lines.loc[lines["method"] == method], "step", look.colour, **style(method, look))
+        mine = lines.loc[lines["method"] == method]
+        point = {"marker": look.marker, "markersize": 5}  # a line of one point shows nothing
+        how = point if len(mine) == 1 else style(method, look)
+        band(axes, mine, "step", look.colour, **how)
     return looks.of(rows)
 
 
