@@ -94,8 +94,8 @@ def test_a_seed_that_diverges_leaves_the_others_written(tmp_path, made_up_alphab
     """In training as in evaluation: one line says why, its rows say that it did, and the others have theirs."""
     real = omniglot.set_up
 
-    def spoilt(run):
-        found = real(run)
+    def spoilt(run, *others):
+        found = real(run, *others)
         bad = {name: leaf * torch.nan for name, leaf in found.params.items()}
         return found._replace(params=bad) if run.seed == 4 else found
 

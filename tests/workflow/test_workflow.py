@@ -107,7 +107,7 @@ def test_searches_can_be_made_alone_and_their_winners_used_also_in_a_module(fold
 def test_a_file_of_any_size_can_be_asked_for_by_name(folder):
     result = snakemake(folder, "--dry-run", "results/paper/omniglot_leap/table1.csv")
     assert result.returncode == 0, result.stdout
-    assert len(commands(result.stdout, "train")) == n_trained(jobs_of("paper")["omniglot_leap"]) == 960
+    assert len(commands(result.stdout, "train")) == n_trained(jobs_of("paper")["omniglot_leap"]) == 96
 
 
 @pytest.mark.parametrize(
