@@ -30,9 +30,7 @@ def unfold(h: Tensor, groups: int, kernel: int) -> Tensor:
         kernel = 1
     last, dtype = h.permute(0, 2, 3, 1).contiguous(), h.dtype
     channels = last.shape[-1] // groups
-    if not (
-        channels * last.element_size() % WORD.itemsize or last.storage_offset() * last.element_size() % WORD.itemsize
-    ):
+    if all(n * last.element_size() % WORD.itemsize == 0 for n in (channels, last.storage_offset())):
         # Several numbers are copied at a time: finding their places is what takes the time.
         last = last.flatten().view(WORD).view(*last.shape[:3], -1)
     last = last.unflatten(-1, (groups, -1))  # [batch, height, width, group, channel]
