@@ -128,8 +128,8 @@ def covered(repetitions: int) -> str:
         lone = verdicts(skewed, n, fewer, 0.0, None, 1)
         mistakes[n] = (none["contradicted"], lone["contradicted"], edge["supported"], edge["contradicted"])
     names = [
-        f"*a claim of {PARTS} parts, each true by nothing: contradicted*",
-        "*a claim of one part of skewness 1, true by nothing: contradicted*",
+        f"*a claim of {PARTS} parts, all effects zero: contradicted*",
+        "*a claim of one part of skewness 1, effect zero: contradicted*",
         "*equality, at its margin: supported*",
         "*equality, at its margin: contradicted*",
     ]
