@@ -21,7 +21,7 @@ from leapwarp.check import check, read_yaml
 
 SCHEMAS = Path(__file__).parent / "schemas"
 DECIDES = ("nothing", "orders", "everything")
-"""what a size may decide: nothing; orders of methods; all that the papers claim"""
+"""what a size is made to decide: nothing, the order of methods, or all claims. The last two have the same gate"""
 SEARCH_SEED = 100  # of the runs of trials; no run that is reported has it
 
 
