@@ -222,7 +222,7 @@ def test_a_missing_metric_is_an_error():
     with pytest.raises(ValueError, match="needed 'accuracy'"):
         told(frame[frame["metric"] != "accuracy"], WARP, NOTE)
     _, text = told(frame[frame["metric"] != "auc"], WARP, NOTE)
-    assert "hold no area" in text
+    assert "have no area" in text
 
 
 @pytest.mark.parametrize(("experiment", "table", "metrics"), [("omniglot_leap", "1", 1), ("omniglot_warp", "2", 2)])

@@ -128,7 +128,7 @@ def sine_losses(frame: pd.DataFrame, *_) -> Figure:
 
 
 def sine_predictions(frame: pd.DataFrame, *_) -> Figure:
-    """Figure 10, the first held-out function of seed 0. Rows: learners and orders; columns: the sub-task just learnt."""
+    """Figure 10, first held-out function of seed 0. Rows: learners and orders; columns: the sub-task just learnt."""
     found = frame.loc[(frame["seed"] == 0) & frame["metric"].str.startswith(("prediction", "target"))]
     methods, heading = shown(found, PREDICTED), "WarpGrad, Figure 10: predictions after each sub-task"
     lines = [(method, suffix) for method in methods for suffix in ORDERS]

@@ -79,7 +79,7 @@ def cell(effect: float, low: float, high: float, decimals: int) -> str:
 
 
 def sweep(frame: pd.DataFrame) -> pd.DataFrame:
-    """By method, rate and seed: gradient descent's area minus the method's, and percentages of runs left and reached."""
+    """By method, rate and seed: gradient descent's area minus the method's, and percentages (left, reached)."""
     found = frame.loc[frame["metric"].isin(["sweep_area", "sweep_left", "sweep_reached"])]
     found = found.assign(rate=found["task"].str.removeprefix("rate ").astype(float))
     wide = found.pivot_table(index=["method", "rate", "seed"], columns="metric", values="value")
@@ -148,8 +148,8 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
   share of these on which it ends outside the domain.
 - *peaks*: the other reading of the misprinted formula, compared with gradient descent on the same surfaces.
 """
-    of_sweep = """Gradient descent's area of gaps minus the warp's, on validation surfaces (positive: the warp helps). In
-brackets: the percentage of runs that end outside the domain, and of starts that the warp can reach. Mean ± standard
+    of_sweep = """Gradient descent's area of gaps minus the warp's, on validation surfaces (positive: the warp helps).
+In brackets: the percentage of runs that end outside the domain, and of starts that the warp can reach. Mean ± standard
 deviation over seeds."""
     blocks = [
         Text(text),
