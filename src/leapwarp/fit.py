@@ -67,7 +67,7 @@ class Fit(NamedTuple):
     checkpoints: Path | None = None
     """folder for the checkpoints of all stacks; None: no checkpoints"""
     part: str = ""
-    """a suffix for the names of checkpoints, if one run is trained in several parts"""
+    """a suffix for the names of checkpoints, if one seed is trained several times (once for each held-out set)"""
     checkpoint_every: int = 10
     keep_best: bool = True
     """end with the state that has the best validation error, rather than with the last one"""
