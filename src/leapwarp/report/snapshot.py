@@ -50,7 +50,7 @@ def sentence(frame: pd.DataFrame) -> str:
 
 
 def with_sentence(text: str, frame: pd.DataFrame, name: str) -> str:
-    """The text of a page with the sentence between its two comments. Raises ValueError with `name` if there are none."""
+    """The text of a page with the sentence between its two comments. Raises ValueError if these are missing."""
     made, n = SENTENCE.subn(lambda _: sentence(frame), text)
     if n != 1:
         between = "<!-- verdicts --> and <!-- end of verdicts -->"
