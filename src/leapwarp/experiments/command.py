@@ -68,7 +68,7 @@ def options_of_both(command: argparse.ArgumentParser) -> None:
         "--held-out",
         choices=["test", "validation"],
         default="test",
-        help="classes for the evaluation. validation serves to choose settings: a run that diverges then has a row for it",
+        help="classes for the evaluation; with validation, to choose settings, a run that diverges has a row",
     )
 
 
@@ -124,7 +124,7 @@ class Job:
             self.data = for_choosing(self.data)
 
     def method(self, name: str, values: dict[str, dict[str, Any]]) -> Any:
-        """A method with its published settings, replaced by those of `values` (source -> settings), then of --winner."""
+        """A method with its published settings, replaced by those of `values` (source -> settings), then --winner."""
         methods = self.experiment.methods(self.experiment.published)
         if name not in methods:
             raise ValueError(f"{self.about.name} has no method {name!r}, needed one of {', '.join(methods)}.")
