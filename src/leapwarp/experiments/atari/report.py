@@ -1,7 +1,7 @@
-"""Leap's Atari experiment (appendix H): how fast and how far each game is learnt, and what a trained agent sees.
+"""Leap's Atari experiment (appendix H): table and figures of scores, and frames of a trained agent's episode.
 
-Scores are shown on a scale of the game's own: 0 is random play, 1 the best that any method reached on average. Metrics
-are named `score_<group of games>`, and tasks are games. The paper's figure is a plot without printed numbers.
+Scores are shown on a scale for each game: 0 is random play, and 1 the best mean score of any method. Metrics are named
+`score_<group of games>`, and tasks are games. The paper shows a plot and prints no numbers.
 """
 
 from collections.abc import Sequence
@@ -38,8 +38,8 @@ BLOCKS, POINTS = 5, 50  # of meta-steps in a panel of meta-training, and of a li
 def normalised(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The curves of all methods that learn, with `value` on the scale of its game.
 
-    Random play counts as what it scores on average over the second half of its runs, over seeds. Where nothing is above
-    random play, the largest distance from it is the unit. A game without random play has no scale and is left out.
+    The score of random play is its mean over the second half of its runs and over seeds. If no method is above random
+    play, the largest distance from it is the unit. A game without random play has no scale and is left out.
     """
     rows = steps(frame, metric)
     plays_at_random = rows["method"] == RANDOM
@@ -75,7 +75,7 @@ def end(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def raw(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The same of the game's own scores; of random play, which does not change, over the second half."""
+    """The same for the game's own scores. For random play, which does not change, the mean is over the second half."""
     rows = steps(frame, metric)
     plays_at_random = rows["method"] == RANDOM
     parts = [each(rows.loc[~plays_at_random], last_tenth, OF_GAME)]
@@ -189,10 +189,10 @@ def atari_scores(frame: pd.DataFrame, *_) -> Figure:
 
 
 def blocks(curves: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Scores of meta-training by seed, game, block of meta-steps and step, and what each block is called.
+    """Scores of meta-training by seed, game, block of meta-steps and step, and the names of the blocks.
 
-    Neighbouring meta-steps share a block where there are more than BLOCKS, and neighbouring steps a point where there
-    are more than POINTS; whatever shares one is averaged.
+    If there are more than BLOCKS meta-steps, neighbouring ones are averaged in blocks; if there are more than POINTS
+    steps, neighbouring ones are averaged too.
     """
     parts = np.array_split(sorted(set(curves["meta_step"])), BLOCKS)
     parts = [part for part in parts if len(part)]
@@ -215,8 +215,8 @@ def scaled(means: pd.DataFrame) -> pd.DataFrame:
 def atari_meta(frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> Figure:
     """A panel for each game of meta-training, in the game's own points, and one for all games on a common scale.
 
-    A line is a meta-step, or a few: mean and standard deviation over seeds, of which each is a mean over its games.
-    Among the files is meta_curves.csv (chain.py), where something was meta-trained.
+    A line is a meta-step or a block of them: mean and standard deviation over seeds of a seed's mean over its games.
+    `files` includes meta_curves.csv (chain.py) if anything was meta-trained.
     """
     heading = "Atari: learning the games of meta-training"
     curves = [pd.read_csv(path) for path in files if path.suffix == ".csv"]
@@ -248,8 +248,8 @@ def atari_meta(frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) 
 def atari_pictures(frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> Figure:
     """A row for each method: frames of one episode, from its first step to its last.
 
-    Among the files are the arrays of evaluations, each in a folder named as its method: of the seed 0 pixels
-    [picture, 84, 84, 3], step and score [picture].
+    `files` includes the arrays of evaluations, each in a folder with the name of its method. Those of seed 0 have
+    pixels [picture, 84, 84, 3], step and score [picture].
     """
     shown = {}
     for path in [path for path in files if path.suffix == ".npz"]:

@@ -43,7 +43,7 @@ PUBLISHED = replace(
     leap_weight=0.0,  # App. H
 )
 MAIN = {key: getattr(omniglot_warp.PUBLISHED, key) for key in ("batch", "inner_lr", "leap_weight")}
-"""what the main experiment has instead"""
+"""settings of `omniglot_warp`, which the methods of Figure 6 use in place of those above"""
 
 
 def methods(settings: Settings) -> dict[str, Method]:
