@@ -347,7 +347,7 @@ def _within(lying: Listing, folder: str) -> dict[str, list[str]]:
 
 
 def _gtsrb(lying: Listing) -> Split | None:
-    """GTSRB as its authors, torchvision and Kaggle distribute it: test images in a folder, and a CSV of their ClassId."""
+    """GTSRB as its authors, torchvision and Kaggle distribute it: a folder of test images, and a CSV of ClassId."""
     table, rows = "", []
     for name in [name for name in lying.files if name.lower().endswith(".csv") and "test" in name.lower()]:
         rows = tables.read(lying.read(name), lying.where(name))

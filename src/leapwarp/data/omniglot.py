@@ -38,8 +38,8 @@ class Part(NamedTuple):
 
 
 def find(folder: Path) -> Path | None:
-    """The folder of the two parts: `folder/omniglot-py`, or else the first with a part among `folder` and the folders up
-    to two levels below it; None if there is none."""
+    """The folder of the two parts: `folder/omniglot-py`, or else the first with a part among `folder` and the folders
+    up to two levels below it; None if there is none."""
     if os.path.lexists(folder / "omniglot-py"):
         return folder / "omniglot-py"
     here = [folder]
@@ -187,8 +187,8 @@ def _ink(part: Part, name: str) -> np.ndarray:
     image = pictures.decode(part.read(name), path, "L")
     if image.size != (SIDE, SIDE):
         raise DataError(f"{path}: found an image of {image.width} x {image.height}, needed {SIDE} x {SIDE}.")
-    # Grey before resizing: Pillow resizes 1-bit images by NEAREST whatever the filter, which loses thin
-    # strokes (it is what the authors' code got). LANCZOS is the filter they asked for; of Pillow's filters it
-    # keeps the strokes, here under a pixel wide, darkest. BOX would cover 3 or 4 pixels by turns, as 105 / 28
-    # is not whole.
+    # Converted to grey before resizing. Pillow resizes 1-bit images by NEAREST with every filter, which loses thin
+    # strokes, and this happened in the authors' code. LANCZOS is the filter that they asked for. Of Pillow's filters
+    # it keeps the strokes, here less than a pixel wide, darkest. BOX would cover 3 or 4 pixels in turn, since 105 / 28
+    # is not a whole number.
     return 255 - np.asarray(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS))

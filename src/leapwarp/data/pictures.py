@@ -139,7 +139,7 @@ def _from_sixteen(values: np.ndarray, full: int = 65535) -> np.ndarray:
 
 
 def scaling(dtype: np.dtype, low: Any, high: Any, what: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A function that converts values of a dtype, from `low` to `high`, to 8 bits. Raises DataError if that is unclear."""
+    """A function that converts values of a dtype, from `low` to `high`, to 8 bits. Raises DataError if unclear."""
     if dtype.kind == "b":
         return lambda values: values.astype(np.uint8) * 255
     if dtype.kind in "iu" and low >= 0 and high <= 255:
