@@ -3,11 +3,11 @@
     python benchmarks/maze.py [--rounds 8]
 
 For the plain RNN and the Warp-RNN at the published sizes (30 episodes of 200 steps, 100 hidden units), one update is
-timed three ways: as the library does it; in the straightforward way, which steps 30 Python environments, fills their
-observations into an array, calls a cell of PyTorch's own layers once a step and leaves the rest to autograd and
-torch.optim; and the floor, nothing but the matrix products of the cell and its gradients: forward and back step by
-step, the weights' over all steps at once. The three take turns, so that other work on the machine slows all of them
-down alike; the ratios are medians over the rounds, and the times the fastest.
+timed in three ways. The first is that of the library. The straightforward way steps 30 Python environments, collects
+their observations in an array, calls a cell of PyTorch's own layers once a step, and uses autograd and torch.optim. The
+floor has only the matrix products of the cell and its gradients: forward and backward step by step, and those of the
+weights over all steps at once. The three take turns, so that other work on the machine slows all of them down. Ratios
+are medians over the rounds, and times are the fastest.
 """
 
 import argparse
@@ -103,7 +103,7 @@ class WarpCell(nn.Module):
 
 
 def straightforward(cell: PlainCell | WarpCell) -> Callable[[], object]:
-    """An update as one would write it down."""
+    """A straightforward update."""
     s, rng = SETTINGS, np.random.default_rng(0)
     worlds = [PythonMaze(s.interior, s.steps, s.reward, rng) for _ in range(s.batch)]
     optimizer = torch.optim.Adam(cell.parameters(), s.learning_rate, eps=s.epsilon)
@@ -160,7 +160,7 @@ def ours(name: str) -> Callable[[], object]:
 
 
 def products(pairs: list[tuple[int, int]], back: list[tuple[int, int]]) -> Callable[[], object]:
-    """Matrix products alone. pairs: (inputs, outputs) of each layer; back: those whose inputs need a gradient."""
+    """Only matrix products. pairs: (inputs, outputs) of each layer; back: those whose inputs need a gradient."""
     s = SETTINGS
     step = [(torch.randn(s.batch, n), torch.randn(n, m)) for n, m in pairs]
     step += [(torch.randn(s.batch, m), torch.randn(m, n)) for n, m in back]
