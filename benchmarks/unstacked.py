@@ -6,9 +6,8 @@ Prints, at the settings of a size, the milliseconds for each run of one run alon
 many times as fast the stack is, for
 
 - the maze: an update of the plain RNN, which is a batch of episodes, backpropagation through them, clipping and Adam.
-The
-  stack is implemented here, with batched matrix products over [run, episode, ...]. Its gradient is checked against that
-  of each run alone;
+  The stack is implemented here, with batched matrix products over [run, episode, ...]. Its gradient is checked against
+  that of each run alone;
 - Multi-CV: a step of Leap on its network, with its batch size. A stack of its runs is a stack of tasks.
 
 Times are processor times of the thread, of the fastest of many rounds, in which all take turns (see `stack.py`).
