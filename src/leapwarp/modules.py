@@ -56,7 +56,7 @@ def plain(name: str) -> str:
 
 
 def choose_names(module: nn.Module, chosen: Chosen, what: str) -> set[str]:
-    """Names of the parameters that `chosen` matches. `what` is the argument's name, for messages.
+    """Names of the parameters that `chosen` means; `what` is the argument's name, for messages.
 
     Raises:
         ValueError: a choice matches nothing.
@@ -81,7 +81,7 @@ def choose_names(module: nn.Module, chosen: Chosen, what: str) -> set[str]:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether a pattern matches. `*.warp.*` also matches a top-level `warp`; a module's name, all its parameters."""
+    """`*.warp.*` also means a warp at the top; a module's name means all its parameters."""
     return fnmatchcase(name, pattern) or fnmatchcase(f".{name}", pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
@@ -166,14 +166,14 @@ class _Held(nn.Module):
 
 
 def with_tensors(module: nn.Module, tensors: Params, function: Callable[[], Any]) -> Any:
-    """Call `function` while `tensors` replace the module's parameters or buffers of the same names."""
+    """`function()` while `tensors` stand in the places of the module's parameters or buffers of these names."""
     named = {f"held.{name}": leaf for name, leaf in tensors.items()}
     return torch.func.functional_call(_Held(module), named, (function,))
 
 
 @contextmanager
 def kept_buffers(module: nn.Module) -> Iterator[None]:
-    """Restore the module's buffers (such as batch norm's running averages) afterwards."""
+    """The module's buffers are afterwards what they were before (batch norm's running averages)."""
     before = copies(module.named_buffers())
     try:
         yield

@@ -374,7 +374,7 @@ def lift(
             module has its previous modes.
 
     Raises:
-        ValueError: a choice matches nothing, or a parameter's name says that it is a warp but it is not chosen as one.
+        ValueError: a choice matches nothing, or the name of a parameter says warp and it is not chosen as one.
 
     Examples:
         >>> import torch, leapwarp

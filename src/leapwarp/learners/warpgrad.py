@@ -159,8 +159,8 @@ def warp_leap(
             divide their number, the last update uses fewer points.
         scale: lambda, the weight of the Leap objective. It multiplies the gradient of the initialisation.
         order: see `warp_gradient`.
-        rates: learn the task optimizer's learning rate and momentum too, in place of `inner` (appendix G). The buffer
-            then stores the momentum buffer beside each theta_k, and the learner's `optimizer` has the learnt values.
+        rates: learn the task optimizer's learning rate and momentum too, in place of `inner`; the buffer then holds
+            the momentum beside each theta_k. The learner's `optimizer` is what has been learnt.
     """
     if eta < 1 or (points is not None and points < 1):
         raise ValueError(f"the replay needs eta and points of at least 1, got {eta} and {points}.")

@@ -49,7 +49,7 @@ def a2c_loss(
 
 
 def clip(grads: dict[str, Tensor], norm: float) -> dict[str, Tensor]:
-    """Gradients, scaled so that their common norm is at most `norm`."""
+    """Gradients scaled so that all together are no longer than `norm`."""
     length = torch.stack([grad.square().sum() for grad in grads.values()]).sum().sqrt()
     scale = (norm / (length + 1e-6)).clamp(max=1.0)
     return {name: scale * grad for name, grad in grads.items()}
