@@ -104,9 +104,7 @@ def warp_update(filters: int, warp: Warp, order: int) -> Cost:
 def steps_of(name: str, settings: Settings, warp: Warp | None, meta_steps: int) -> Iterator[tuple[float, Cost]]:
     """(number of steps, cost) of each kind of step in one run."""
     s = settings
-    looks = (
-        1 + 100 / 20 / 3 if s.stop_error else 1.0
-    )  # stopping evaluates 100 held-out images after every step
+    looks = 1 + 100 / 20 / 3 if s.stop_error else 1.0  # stopping evaluates 100 held-out images after every step
     if meta_steps and name.startswith("finetune"):  # one task after the other
         each = training_step(s.filters, 1, s.batch, warp)
         yield meta_steps * s.inner_steps * s.meta_batch, each._replace(captured=False)

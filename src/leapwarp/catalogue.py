@@ -148,7 +148,7 @@ def _method(path: Path, name: str, said: dict[str, Any]) -> Method:
     if not own and name in shared_looks():
         return Method(shared_looks()[name], **flags)
     if own and name in shared_looks():
-        raise ValueError(f"{path}: 'methods.{name}' has a look of its own, and methods.yaml has another one: keep one.")
+        raise ValueError(f"{path}: 'methods.{name}' has its own look, and methods.yaml has another one: keep one.")
     if "name" not in own:
         raise ValueError(f"{path}: 'methods.{name}' has no look. Needed here: name, colour, marker.")
     return Method(Look(**own), **flags)

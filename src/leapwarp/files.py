@@ -38,7 +38,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise
         raise OSError(
             f"{path} cannot be written ({error.strerror}). Needed a folder with room and write access; what was there "
-            "before is unchanged. Make room or rights and start again: finished work is kept."
+            "before is unchanged. Make room or change the rights, and start again: finished work is kept."
         ) from None
     finally:
         if os.access(path.parent, os.W_OK):

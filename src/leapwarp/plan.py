@@ -269,7 +269,7 @@ def chosen(config: dict[str, Any], entries: Iterable[str]) -> list[str]:
     unknown = [name for name in asked if name not in own and name not in catalogue.names()]
     if unknown:
         known = ", ".join([*catalogue.names(), *own])
-        raise ValueError(f"config: 'experiments' has {unknown[0]!r}, which there is not. Known: {known}.")
+        raise ValueError(f"config: 'experiments' has {unknown[0]!r}, which does not exist. Known: {known}.")
     for name in asked:
         check_name(name, "config: the experiment", RULES)
     return [own.get(name, name) for name in asked]
@@ -341,7 +341,7 @@ def state_header(path: Path) -> dict[str, Any]:
             length = int.from_bytes(file.read(8), "little")
             return json.loads(json.loads(file.read(min(length, 100_000_000)))["__metadata__"]["about"])
     except FileNotFoundError:
-        raise ValueError(f"config: 'state' is {path}, which there is not; {needed}.") from None
+        raise ValueError(f"config: 'state' is {path}, which does not exist; {needed}.") from None
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"config: 'state' is {path}, which is damaged or something else; {needed}.") from None
 

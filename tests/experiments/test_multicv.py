@@ -493,7 +493,7 @@ def test_training_reads_no_settings_of_evaluation(drawn):
 def test_a_state_of_other_sets_is_refused(drawn):
     few = drawn._replace(sets=dict(list(drawn.sets.items())[:2]))
     state = run.train(one_run(few, "multicv", "finetune")).state
-    with pytest.raises(ValueError, match="learnt without glyphs-0, glyphs-1; needed glyphs-0, glyphs-1, glyphs-2"):
+    with pytest.raises(ValueError, match="held-out sets glyphs-0, glyphs-1; needed glyphs-0, glyphs-1, glyphs-2"):
         run.judge(one_run(drawn, "multicv", "finetune"), state)
 
 

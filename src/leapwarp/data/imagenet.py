@@ -140,8 +140,8 @@ def read(path: Path, kind: Kind, size: int | None = None) -> Classes:
             row += 1
     listing.tell(lying)
     for in_one, why in (
-        (True, "another of their class, so that a task may be asked for what it was shown"),
-        (False, "one of another class, so that a class to judge on may be one to train on"),
+        (True, "another of their class, so that a task may be tested on images that it was trained on"),
+        (False, "one of another class, so that a test class may contain training images"),
     ):
         if twice[in_one]:
             print(f"{path}: {len(twice[in_one]):,} images are the same as {why}: {twice[in_one][0]}", flush=True)

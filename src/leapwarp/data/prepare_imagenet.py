@@ -83,7 +83,9 @@ def name_of(path: Path) -> str:
     if not name.strip() or not name.isprintable():
         raise DataError(f"--source is {path}: rows would call the data {name!r}. Put them into a folder with a name.")
     if name.casefold() in RESERVED:
-        raise DataError(f"--source is {path}: rows would say {name}, which it is not. Rename the folder.")
+        raise DataError(
+            f"--source is {path}: rows would call the data {name}, as other data are called. Rename the folder."
+        )
     return name
 
 

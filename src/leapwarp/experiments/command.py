@@ -120,7 +120,7 @@ class Job:
         self.data: Any = load(options.data) if load else SIMULATED
         if options.held_out == "validation":
             if not isinstance(self.data, Classes):
-                raise ValueError(f"{self.about.name} has no validation classes to judge on; needed --held-out test.")
+                raise ValueError(f"{self.about.name} has no validation classes; needed --held-out test.")
             self.data = for_choosing(self.data)
 
     def method(self, name: str, values: dict[str, dict[str, Any]]) -> Any:

@@ -24,7 +24,7 @@ def of_experiment(where: str, entry: dict[str, Any], what: str) -> dict[str, dic
     methods = of_size(experiment, entry, what)
     missing = sorted(set(about.methods) - set(methods))
     if missing:
-        raise ValueError(f"{about.folder}: experiment.yaml has the methods {', '.join(missing)}, run.py has them not.")
+        raise ValueError(f"{about.folder}: experiment.yaml has the methods {', '.join(missing)}, run.py does not.")
     search = entry.get("search", {})
     for name in search.get("methods", []):
         drawn = {key: getattr(methods[name].settings, key, None) for key in (about.search or {})["spaces"][name]}

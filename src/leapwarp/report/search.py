@@ -47,7 +47,7 @@ def read_trial(path: Path, criterion: str) -> dict[str, Any]:
     judged_on = {run["held_out"] for run in rows.origins([path])}
     if judged_on != {"validation"}:
         raise ValueError(
-            f"{path}: was judged on {', '.join(judged_on)} classes. Settings are chosen on validation classes alone: "
+            f"{path}: was evaluated on {', '.join(judged_on)} classes. Settings are chosen on validation classes: "
             "needed a run with --held-out validation."
         )
     trial, frame = read_yaml(path.with_suffix(".yaml"), "the settings of a trial"), rows.read(path)

@@ -78,7 +78,7 @@ def train_by_jobs(run: Run) -> Trained:
     """Raise ValueError, since the games of a meta-step are learnt in parallel, by many processes."""
     raise ValueError(
         f"the training of {run.name} is a chain of jobs (leapwarp.experiments.atari.chain), which `snakemake atari` "
-        "runs; needed that, not the command train."
+        "runs. Call that in place of the command train."
     )
 
 

@@ -302,7 +302,9 @@ def judge(run: Run, state: State | None) -> Evaluated:
     sets, method, start = run.data.sets, run.method, {"shared": random_encoder(run)}
     without = state["without"] if state else dict.fromkeys(sets, start)
     if set(without) != set(sets):
-        raise ValueError(f"{run.title}: learnt without {', '.join(sorted(without))}; needed {', '.join(sorted(sets))}.")
+        raise ValueError(
+            f"{run.title}: has the held-out sets {', '.join(sorted(without))}; needed {', '.join(sorted(sets))}."
+        )
     records: list[Record] = []
     for held_out in sets:
         records += learn_once(run, held_out, without[held_out])
