@@ -3,11 +3,11 @@
     python benchmarks/maze.py [--rounds 8]
 
 For the plain RNN and the Warp-RNN at the published sizes (30 episodes of 200 steps, 100 hidden units), one update is
-timed in three ways. The first is that of the library. The straightforward way steps 30 Python environments, collects
-their observations in an array, calls a cell of PyTorch's own layers once a step, and uses autograd and torch.optim. The
-floor has only the matrix products of the cell and its gradients: forward and backward step by step, and those of the
-weights over all steps at once. The three take turns, so that other work on the machine slows all of them down. Ratios
-are medians over the rounds, and times are the fastest.
+timed three ways: as the library does it; in the straightforward way, which steps 30 Python environments, fills their
+observations into an array, calls a cell of PyTorch's own layers once a step and leaves the rest to autograd and
+torch.optim; and the floor, nothing but the matrix products of the cell and its gradients: forward and back step by
+step, the weights' over all steps at once. The three take turns, so that other work on the machine slows all of them
+down alike; the ratios are medians over the rounds, and the times the fastest.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""Measure what a stack of runs would gain for the maze and for Multi-CV, whose runs are trained one after another.
+"""What a stack of runs would gain for the maze and for Multi-CV, whose runs are trained one after another.
 
     python benchmarks/unstacked.py [--size quick] [--runs 2 4] [--seconds 20]
 
-Prints, at the settings of a size, the milliseconds for each run of one run alone and of several in a stack, and how
-many times as fast the stack is, for
+Prints, at the settings of a size, the milliseconds a run of one run alone and of several in a stack, and how many
+times as fast the stack is, for
 
-- the maze: an update of the plain RNN, which is a batch of episodes, backpropagation through them, clipping and Adam.
-  The stack is implemented here, with batched matrix products over [run, episode, ...]. Its gradient is checked against
-  that of each run alone;
-- Multi-CV: a step of Leap on its network, with its batch size. A stack of its runs is a stack of tasks.
+- the maze: an update of the plain RNN, that is a batch of episodes, the way back through them, clipping and Adam. The
+  stack is written here, with batched matrix products over [run, episode, ...]; its gradient is checked against that of
+  each run alone;
+- Multi-CV: a step of Leap on its network, with as many images in a batch. A stack of its runs is one of tasks.
 
 Times are processor times of the thread, of the fastest of many rounds, in which all take turns (see `stack.py`).
 """
@@ -48,7 +48,7 @@ STEPS = 10  # of a path of Leap
 
 
 def settings_of(experiment: Experiment, name: str, method: str, size_name: str) -> Any:
-    """The settings of a method at a size."""
+    """Those of a method at a size."""
     size = plan.read_size(SIZES / f"{size_name}.yaml", [name])
     return of_size(experiment, size.entries[name], size.name)[method].settings
 
@@ -102,14 +102,14 @@ def joined(draws: list[Draws]) -> Draws:
 
 
 def clipped(grads: Params, norm: float) -> Params:
-    """Each run's gradient, clipped separately."""
+    """Each run's gradient clipped by itself."""
     length = torch.stack([leaf.flatten(1).square().sum(1) for leaf in grads.values()]).sum(0).sqrt()
     scale = (norm / (length + 1e-6)).clamp(max=1.0)
     return {name: leaf * scale.view(-1, *[1] * (leaf.ndim - 1)) for name, leaf in grads.items()}
 
 
 def maze_updates(runs: list[int], size: str) -> dict[int, Callable[[], object]]:
-    """An update of one run by the library, and of several by the stack of this script."""
+    """An update of one run by the library, and of several by the stack written here."""
     settings = settings_of(maze.EXPERIMENT, "maze", "rnn", size)
     world = maze.world_of(settings, torch.device("cpu"))
     cell = maze.methods(settings)["rnn"].cell(settings)
@@ -153,7 +153,7 @@ def multicv_paths(runs: list[int], size: str) -> dict[int, Callable[[], object]]
 
     def path(n_runs: int) -> Callable[[], object]:
         stream = generator(0, "tasks")
-        n = settings.most_train or 1000  # the number of images in a set matters little
+        n = settings.most_train or 1000  # the images that a set has matter little
         x = torch.randint(256, (n_runs, n, CHANNELS, SIZE, SIZE), dtype=torch.uint8, generator=stream)
         y = torch.arange(n).remainder(20).expand(n_runs, -1)
         order = torch.randint(n, (n_runs, STEPS + 1, settings.batch), generator=stream)

@@ -93,10 +93,9 @@ def fit(
     Unfinished runs continue in the stack in which they began. New runs are trained after them, in another stack.
 
     Raises:
-        FloatingPointError: all runs have ended in an error. The message has the method, meta-step, task and step of the
-            first one.
-        ValueError: a checkpoint is damaged, or belongs to unfinished runs of other settings.
-        Interrupted: the process was told to stop. Its last complete meta-step is in the checkpoint.
+        FloatingPointError: all runs have ended in an error; says the method, meta-step, task and step of the first.
+        ValueError: a checkpoint is damaged or belongs to unfinished runs of other settings.
+        Interrupted: the process was told to stop; its last whole meta-step is in the checkpoint.
     """
     number = {member.seed: i for i, member in enumerate(members)}
     first = learner.init(params)

@@ -159,8 +159,8 @@ def adapt(
         gradient: computes the direction for the optimizer; `leapwarp.kfac` has the natural gradient.
 
     Raises:
-        TypeError: the optimizer is not one of `leapwarp.optim`.
-        ValueError: there are too few draws for the steps.
+        TypeError: the optimizer is none of `leapwarp.optim`.
+        ValueError: too few draws for the steps.
 
     Examples:
         >>> import torch, leapwarp
