@@ -1,20 +1,21 @@
-# make reproduce   sets everything up, then makes every table and figure (config.yaml says what and at which size)
+# make reproduce   sets everything up, then makes every table and figure (config.yaml says which, and at which size)
 # make test        sets everything up, then runs the tests (thirteen minutes on two cores)
-# make test-fast   leaves out tests that take seconds each or run the workflow: for every commit (two minutes)
+# make test-fast   runs only the fast tests: for every commit (two minutes)
 # make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; five minutes)
-# make snapshot    puts the results of the last quick run into docs/results and the README (ARGS="--other-code maze": it may be of another commit)
-# make docs        builds the documentation site in site/, and fails where a link or a name leads nowhere
+# make snapshot    puts the results of the last quick run into docs/results and the README
+#                  (with ARGS="--other-code maze" the results of maze may be of another commit)
+# make docs        builds the documentation site in site/, and fails if a link or a name is broken
 # make dist        builds wheel and sdist in dist/
-# make lint        style, types, workflow
+# make lint        checks style, types and the workflow
 # make setup       sets everything up and runs nothing
-# make clean-venv  removes the environment; the next call sets it up anew
+# make clean-venv  removes the environment; the next call sets it up again
 #
-# PYTHON=python3.12 takes another interpreter, ARGS="..." is handed on: make reproduce ARGS="--config size=smoke".
+# PYTHON=python3.12 uses another interpreter. ARGS="..." is passed on: make reproduce ARGS="--config size=smoke".
 PYTHON ?= python3
 ARGS ?=
 PIP = .venv/bin/python -m pip --disable-pip-version-check -qq
 
-# The stamp carries the folder in its name: a clone that was moved or copied sets itself up anew.
+# The stamp has the folder in its name, so that a clone that was moved or copied is set up again.
 STAMP := .venv/set-up-$(shell printf '%s' '$(CURDIR)' | cksum | cut -d' ' -f1)
 
 define CHECK
@@ -63,7 +64,7 @@ snapshot: $(STAMP)
 clean-venv:
 	rm -rf .venv
 
-# An environment with a stamp was complete: it is brought up to date in place. Any other is made anew.
+# An environment with a stamp is complete, and is updated in place. Any other is made again.
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found. Needed: Python 3.11 to 3.13, for example make PYTHON=python3.11." >&2; exit 1; }
 	@$(PYTHON) -c "$$CHECK"

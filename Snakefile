@@ -1,4 +1,4 @@
-# What to run is in config.yaml, how large in workflow/sizes, how in src/leapwarp/experiments. Nothing here imports torch.
+# config.yaml says what to run, workflow/sizes how large, and src/leapwarp/experiments how. Nothing here imports torch.
 #
 #   snakemake                                everything, at the size that config.yaml names
 #   snakemake omniglot_warp                  one experiment

@@ -2,11 +2,11 @@
 
     python benchmarks/atari.py [--games breakout pong] [--updates 30]
 
-An update is 32 emulators x 5 steps. It is timed as the library does it, with the share of the emulators (ale-py's
-batch, one thread), of the network (policy, gradient, RMSProp, Leap's sum) and of what is left, which is Python; and in
-the straightforward way: a Python loop over 32 emulators, whose pictures are fetched and scaled one by one, a policy
-without gradient, and the network once more over all 160 pictures for the gradient. The two take turns in every round,
-so that other work on the machine slows both down alike; times are the fastest and the ratio is a median.
+An update is 32 emulators x 5 steps. It is timed in two ways. The library's way is shown with the shares of the
+emulators (ale-py's batch, one thread), of the network (policy, gradient, RMSProp, Leap's sum) and of the rest, which is
+Python. The straightforward way has a Python loop over 32 emulators whose frames are scaled one by one, a policy without
+gradient, and the network once more over all 160 frames for the gradient. The two take turns in every round, so that
+other work on the machine slows both down. Times are the fastest, and the ratio is a median.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from leapwarp.worlds import atari
 
 
 class Clock:
-    """Seconds spent in the calls of what it wraps."""
+    """Seconds spent in the calls of a wrapped function."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -88,7 +88,7 @@ def ours(game: str, of_emulators: Clock, of_network: Clock) -> Callable[[], None
 
 
 def network_alone(game: str) -> Callable[[], None]:
-    """What an update asks of the network, on pictures that are there."""
+    """The network's part of an update, on given frames."""
     params, rng = agent(game), generator(0)
     pixels = torch.randint(256, (PUBLISHED.batch, 84, 84, 3), generator=rng, dtype=torch.uint8)
     seen = atari.Seen(pixels, torch.zeros(PUBLISHED.batch), torch.zeros(PUBLISHED.batch, dtype=torch.bool))
@@ -105,7 +105,7 @@ def network_alone(game: str) -> Callable[[], None]:
 
 
 class PythonEmulators:
-    """The same batch, an emulator at a time."""
+    """The same batch, one emulator after another."""
 
     def __init__(self, game: str) -> None:
         self.all = [ale_py.ALEInterface() for _ in range(PUBLISHED.batch)]

@@ -1,4 +1,4 @@
-"""Time a meta-step of continual sine regression on one thread, and say where it goes.
+"""Time a meta-step of continual sine regression and its parts, on one thread.
 
     python benchmarks/continual.py [--size paper] [--steps 5] [--operations]
 
@@ -6,11 +6,11 @@ Prints for a size of the experiment
 
 - the seconds of a meta-step and of its two parts: the paths of all tasks, which are 100 steps one after another, and
   the gradient of the meta-objective at all their points, which go through the network at once;
-- the same with the general objective, which writes down the gradient and the parameters after the step at every point;
+- the same with the general objective, which computes the gradient and the parameters after the step at every point;
 - the same for each of four runs that share a stack;
-- the most memory that the process had; counted FLOPs over time, beside a matrix product's; and the hours of `paper`.
+- the largest memory of the process; FLOPs a second, beside those of a matrix product; and the hours of `paper`.
 
-Every time is the CPU time of the fastest of `--steps` meta-steps: what other work on the machine takes is not counted.
+Every time is the CPU time of the fastest of `--steps` meta-steps, so that other work on the machine is not counted.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PAPER_META_STEPS = experiment.PUBLISHED.meta_steps
 
 
 def fastest(run: Callable[[], object], times: int) -> float:
-    """CPU seconds of the fastest of so many calls, after one that is not counted."""
+    """CPU seconds of the fastest of some calls, after one that is not counted."""
     run()
     found = []
     for _ in range(times):
@@ -50,7 +50,7 @@ def fastest(run: Callable[[], object], times: int) -> float:
 
 
 def flops(settings: experiment.Settings) -> tuple[float, float]:
-    """Of the paths and of the meta-gradient: two FLOPs for each multiply-add of the linear layers.
+    """FLOPs of the paths and of the meta-gradient, two for each multiply-add of the linear layers.
 
     A forward pass counts once, a backward pass to inputs and weights once each; the inner gradient is a forward and a
     backward pass, and those of both when it is differentiated. Task weights at the points are constants.
@@ -61,7 +61,7 @@ def flops(settings: experiment.Settings) -> tuple[float, float]:
     points = settings.meta_batch * sine.SUBTASKS * settings.steps
     seen = points * settings.n_validation * (sine.SUBTASKS + 1) / 2
     paths = points * settings.batch * (3 * task + 2 * warp)  # no gradient of the warps' weights
-    after = 2 * 2 * hidden * settings.batch * depth  # what the step changes, at each layer
+    after = 2 * 2 * hidden * settings.batch * depth  # the change by the step, at each layer
     meta = points * settings.batch * (4 * task + 6 * warp) + seen * (2 * task + 3 * warp + 3 * after)
     return paths, meta
 

@@ -1,10 +1,10 @@
-"""How often the verdicts' intervals hold the truth, and what power was stated for each size; writes docs/claims.md.
+"""How often the verdicts' intervals contain the true value, and the power stated for each size; writes docs/claims.md.
 
     .venv/bin/python benchmarks/coverage.py [--repetitions 10000] [--docs docs/claims.md]
 
-Studies are simulated whose truth is known, for each kind of quantity and for 2, 3, 4, 5 and 10 seeds, and decided by
-the rule of `leapwarp.report.claims`. A contrast of two methods on ten held-out tasks varies by 5 to 9 points between
-tasks and mostly by 1 to 4 between seeds in the snapshot of 26 November.
+Studies with known true values are simulated, for each kind of quantity and for 2, 3, 4, 5 and 10 seeds. They are
+decided by the rule of `leapwarp.report.claims`. In the snapshot of 26 November, a contrast of two methods on ten
+held-out tasks varies by 5 to 9 points between tasks, and mostly by 1 to 4 between seeds.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from leapwarp.report.stats import LEVEL, interval, power
 
 REPO = Path(__file__).parents[1]
 SEEDS = (2, 3, 4, 5, 10)
-PARTS = 6  # of the claim that is true in all of them by nothing
+PARTS = 6  # parts of the claim whose effects are all zero
 MARGIN = 3.0
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -57,7 +57,7 @@ def more_skewed(stream: np.random.Generator, n: int) -> np.ndarray:
 
 
 def difference_of_skewed(stream: np.random.Generator, n: int) -> np.ndarray:
-    """Two methods' losses, each lognormal, and alike."""
+    """Two methods' losses, each lognormal, with the same distribution."""
     a, b = np.exp(stream.normal(0, 0.5, (2, n, 1)))
     return a - b
 
@@ -69,12 +69,12 @@ def ratio(stream: np.random.Generator, n: int) -> np.ndarray:
 
 
 def log_bound(stream: np.random.Generator, n: int) -> np.ndarray:
-    """The logarithm of an error that is lognormal, over five tasks, with a seed's own level."""
+    """The logarithm of an error that is lognormal, over five tasks, with a random level for each seed."""
     return np.log2(np.exp(stream.normal(0, 0.4, (n, 1)) + stream.normal(0, 0.6, (n, 5))))
 
 
 def fall_per_doubling(stream: np.random.Generator, n: int) -> np.ndarray:
-    """The slope of an error on the logarithm of the number of tasks, which moves as a whole and at each number."""
+    """The slope of an error on the logarithm of the number of tasks, with noise for all numbers and for each."""
     x = np.log2([1, 5, 25])
     x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
     errors = stream.normal(0, 2, (n, 1, 1)) + stream.normal(0, 2, (n, 1, 3)) + stream.normal(0, 5, (n, 10, 3))
@@ -97,7 +97,7 @@ KINDS: dict[str, Draw] = {
 
 
 def coverage(draw: Draw, n: int, repetitions: int) -> float:
-    """The share of studies whose interval holds 0."""
+    """The share of studies whose interval contains 0."""
     stream, held = np.random.default_rng([7, n]), 0
     for _ in range(repetitions):
         _, low, high = interval(list(draw(stream, n)), LEVEL)
@@ -108,7 +108,7 @@ def coverage(draw: Draw, n: int, repetitions: int) -> float:
 def verdicts(
     draw: Draw, n: int, repetitions: int, shift: float, margin: float | None, n_parts: int
 ) -> dict[str, float]:
-    """Shares of the claims of `n_parts` parts whose truth is `shift` that come out as each verdict."""
+    """For claims of `n_parts` parts with the true effect `shift`, the share of each verdict."""
     stream, found = np.random.default_rng([8, n]), Counter()
     for _ in range(repetitions):
         studies = [list(draw(stream, n) + shift) for _ in range(n_parts)]
@@ -117,7 +117,7 @@ def verdicts(
 
 
 def covered(repetitions: int) -> str:
-    """A row a kind of quantity, a column a number of seeds; then how often a true claim is called wrong."""
+    """A row for each kind of quantity and a column for each number of seeds; then shares of verdicts at the margins."""
     shown: list[Sequence[str]] = [
         [name, *(f"{coverage(draw, n, repetitions):.3f}" for n in SEEDS)] for name, draw in KINDS.items()
     ]
@@ -128,8 +128,8 @@ def covered(repetitions: int) -> str:
         lone = verdicts(skewed, n, fewer, 0.0, None, 1)
         mistakes[n] = (none["contradicted"], lone["contradicted"], edge["supported"], edge["contradicted"])
     names = [
-        f"*a claim of {PARTS} parts, each true by nothing: contradicted*",
-        "*a claim of one part of skewness 1, true by nothing: contradicted*",
+        f"*a claim of {PARTS} parts, all effects zero: contradicted*",
+        "*a claim of one part of skewness 1, effect zero: contradicted*",
         "*equality, at its margin: supported*",
         "*equality, at its margin: contradicted*",
     ]
@@ -138,7 +138,7 @@ def covered(repetitions: int) -> str:
 
 
 def stated() -> str:
-    """For each size with a table of power, the part of every claim that has the least."""
+    """For each size with a table of power, the part with the least power of every claim."""
     shown = []
     for path in sorted((REPO / "workflow/sizes").glob("*.power.csv")):
         weakest: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -164,7 +164,7 @@ def stated() -> str:
 
 
 def detectable() -> str:
-    """From how many spreads on an effect has a power of 0.8."""
+    """The smallest effect with a power of 0.8, in spreads."""
     least = [f"{brentq(lambda effect, n=n: power(effect, 1.0, n, 1) - 0.8, 0.1, 200):.1f}" for n in SEEDS]
     return grid(["", *(f"{n} seeds" for n in SEEDS)], [["least effect, in spreads", *least]])
 

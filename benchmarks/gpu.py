@@ -9,12 +9,12 @@ It prints
   matrix products of unfolded images;
 - for each width and number of runs the milliseconds of an update and run, of a step and task, FLOPs a second, their
   share of the card's peak (a matrix product of the same precision), and peak memory. A meta-step of the real learners
-  is timed, with one task a run: what `warp_leap` takes beyond `leap` is its updates;
-- a meta-step of Warp-Leap with grouped convolutions, with products, and with either in TF32, and how far the gradient
-  of the warps is from that in float64;
-- the hours of the experiments on Omniglot at `paper` by these speeds, in the stacks that its jobs have.
+  is timed, with one task a run. The time of updates is that of `warp_leap` minus that of `leap`;
+- a meta-step of Warp-Leap with grouped convolutions, with products, and with either in TF32, and the error of the
+  gradient of the warps relative to float64;
+- the hours of the experiments on Omniglot at `paper` by these speeds, with the stacks of its jobs.
 
-The speeds of an H100 are kept in `h100.csv`: --rates h100.csv prints the hours by them, and needs no GPU.
+The speeds of an H100 are stored in `h100.csv`. --rates h100.csv prints the hours by them, and needs no GPU.
 """
 
 import argparse
@@ -72,8 +72,8 @@ def tasks_for(n_runs: int, steps: int, device: torch.device) -> Task:
 def meta_step(
     build: Callable[..., Learner], filters: int, n_runs: int, steps: int, device: torch.device, capture: bool
 ) -> Callable[[], State]:
-    """A meta-step of so many runs with a task each."""
-    inner._captured_gradient.cache_clear()  # the memory of graphs that are needed no more
+    """A meta-step of `n_runs` runs with a task each."""
+    inner._captured_gradient.cache_clear()  # frees the memory of graphs that are no longer needed
     model = convnet(filters, warp=Warp() if build is warp_leap else None)
     problem = leap_problem(model)._replace(capture=capture)
     learner = build(problem, sgd(0.1), sgd(0.1), steps, n_runs)
@@ -100,7 +100,7 @@ def peak(device: torch.device, repeats: int) -> float:
 
 
 def rates(options: argparse.Namespace, device: torch.device) -> Rates:
-    """Print the table, and give it back."""
+    """Print the table, and return it."""
     found, best = peak(device, options.repeats), {}
     print(f"peak, by a matrix product: {found / 1e12:.2f} TFLOP/s\n")
     print("| filters | runs | how | update and run [ms] | TFLOP/s | of peak | step and task [ms] | memory [MiB] |")
@@ -193,9 +193,9 @@ def convolutions(options: argparse.Namespace, device: torch.device) -> None:
 
 
 def hours(options: argparse.Namespace, found: Rates) -> None:
-    """Hours of `paper` on one GPU, by the speeds that were measured and the stacks that its jobs have.
+    """Hours of `paper` on one GPU, by the measured speeds and the stacks of its jobs.
 
-    Between the stacks that were timed, the logarithm of the speed is taken to go with that of their size.
+    Between the stacks that were timed, the logarithm of the speed is interpolated in the logarithm of their size.
     """
     filters = max(key[1] for key in found)
     timed = sorted({key[2] for key in found if key[1] == filters})
@@ -239,9 +239,9 @@ def main() -> None:
     parser.add_argument(
         "--compare", type=int, nargs="+", default=[10, 70], help="runs of the meta-steps that are compared"
     )
-    parser.add_argument("--steps", type=int, default=10, help="of a task: updates of the warps in a meta-step")
+    parser.add_argument("--steps", type=int, default=10, help="steps on a task; updates of the warps in a meta-step")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--experiments", type=int, default=len(OMNIGLOT), help="how many to count the hours of")
+    parser.add_argument("--experiments", type=int, default=len(OMNIGLOT), help="the number of filters for the hours")
     parser.add_argument("--out", metavar="CSV", help="where to write the speeds")
     parser.add_argument("--rates", metavar="CSV", help="take these speeds, measure nothing, and print the hours")
     options = parser.parse_args()

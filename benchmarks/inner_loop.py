@@ -1,11 +1,11 @@
-"""Time the two hot paths, a Leap task-step and an exact WarpGrad update, on one thread.
+"""Time the two operations that take most of the time, a Leap step and an exact WarpGrad update, on one thread.
 
     python benchmarks/inner_loop.py [--filters 16 64] [--seconds 2]
 
 Prints the matrix-product peak of the core, and for the project's network and for two plain ones (PyTorch's own
 layers, looped over tasks or under torch.vmap) the milliseconds of
 
-- a Leap task-step: augment a mini-batch, loss, gradient, SGD step and Leap's share of the path, per task;
+- a Leap step: augment a mini-batch, loss, gradient, SGD step and Leap's segment of the path, per task;
 - an exact WarpGrad update: draw and augment two mini-batches, the gradient of equation 3, per task;
 
 and efficiency = counted FLOPs / (time x peak). Counted are the multiply-adds (two FLOPs each) of convolutions and
@@ -35,7 +35,7 @@ BATCH, STEPS = 20, 10
 
 
 def fastest(run: Callable[[], object], seconds: float) -> float:
-    """Seconds of the fastest of all runs that fit into `seconds`, after one that is not counted."""
+    """Seconds of the fastest of the runs that fit into `seconds`, after one that is not counted."""
     run()
     times, end = [], time.perf_counter() + seconds
     while not times or time.perf_counter() < end:
@@ -92,7 +92,7 @@ def made_up_tasks(n_tasks: int, draws: int = STEPS + 3) -> Task:
 
 
 def leap_step(model: Model, n_tasks: int, size: int, seconds: float) -> float:
-    """Seconds of a Leap task-step, for each task."""
+    """Seconds of a Leap step, for each task."""
     problem, tasks = leap_problem(model), made_up_tasks(n_tasks)
     params, fold = model.init(torch.Generator().manual_seed(0)), leap_fold()
 

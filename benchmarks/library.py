@@ -1,12 +1,11 @@
-"""Time and memory of a step of the fronts beside a bare training step, on a resnet18 with warps.
+"""Time and memory of a step of `Leap` and `WarpGrad` beside a plain training step, on a resnet18 with warps.
 
     python benchmarks/library.py [--device cuda] [--side 64] [--batch 16] [--steps 8] [--rounds 3]
 
-Prints the milliseconds of a step and the memory that it holds beyond the module, in copies of the parameters: on a GPU
-the peak, on a CPU without activations. The task measured is the second of a meta-batch, when the fronts hold what the
-first has left. Every time (of the process, on a CPU) is the fastest of `--rounds` tasks, taken
-in turns, since other work on the machine can only slow one down. A task's beginning and end are not
-counted with its steps.
+Prints the milliseconds of a step and the memory beside the module, in copies of the parameters: on a GPU the peak, on a
+CPU without activations. The measured task is the second of a meta-batch, when the sum of the first one is in memory.
+Every time (on a CPU, of the process) is the fastest of `--rounds` tasks, which take turns, since other work on the
+machine can only slow one down. The beginning and the end of a task are not counted.
 """
 
 import argparse
@@ -44,7 +43,7 @@ def network(device: torch.device) -> nn.Module:
 
 
 def held(device: torch.device) -> int:
-    """Bytes of tensors: the peak since the last call on a GPU, those alive on a CPU."""
+    """Bytes of tensors: on a GPU the peak since the last call, on a CPU those that exist now."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated()

@@ -103,7 +103,7 @@ class WarpCell(nn.Module):
 
 
 def straightforward(cell: PlainCell | WarpCell) -> Callable[[], object]:
-    """An update as one would write it down."""
+    """A straightforward update."""
     s, rng = SETTINGS, np.random.default_rng(0)
     worlds = [PythonMaze(s.interior, s.steps, s.reward, rng) for _ in range(s.batch)]
     optimizer = torch.optim.Adam(cell.parameters(), s.learning_rate, eps=s.epsilon)
@@ -160,7 +160,7 @@ def ours(name: str) -> Callable[[], object]:
 
 
 def products(pairs: list[tuple[int, int]], back: list[tuple[int, int]]) -> Callable[[], object]:
-    """Matrix products alone. pairs: (inputs, outputs) of each layer; back: those whose inputs need a gradient."""
+    """Only matrix products. pairs: (inputs, outputs) of each layer; back: those whose inputs need a gradient."""
     s = SETTINGS
     step = [(torch.randn(s.batch, n), torch.randn(n, m)) for n, m in pairs]
     step += [(torch.randn(s.batch, m), torch.randn(m, n)) for n, m in back]

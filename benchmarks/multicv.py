@@ -1,10 +1,10 @@
-"""Time and memory of Multi-CV's methods against the number of tasks that they have met.
+"""Time and parameters of Multi-CV's methods against the number of tasks that were trained before.
 
     python benchmarks/multicv.py [--filters 64] [--tasks 2 4 8 16] [--rounds 5]
 
-A training step of a task (batch 32, 32 x 32 x 3, 10 classes) on one thread, when so many tasks have been met: Leap and
-finetuning have one encoder, HAT one with masks, Progressive Nets a column for each task. Times are the fastest of the
-rounds, in which the methods take turns.
+It times a training step of a task (batch 32, 32 x 32 x 3, 10 classes) on one thread, after training on several numbers
+of tasks. Leap and finetuning have one encoder, HAT one with masks, and Progressive Nets a column for each task. Times
+are the fastest of the rounds, in which the methods take turns.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def made_up(n: int) -> list[Images]:
 
 
 def step_seconds(kind: Kind, n_tasks: int, settings: Settings) -> float:
-    """Of a step on the last of so many tasks, when all others have been met."""
+    """Seconds of a step on the last of `n_tasks` tasks, after all others were trained."""
     stream = torch.Generator().manual_seed(0)
     sets, before = made_up(n_tasks), n_tasks - 1
     _, sharing = kind.network(sets, before - 1, settings.filters)

@@ -2,9 +2,9 @@
 
     python benchmarks/paper_hours.py
 
-It counts, on a CPU, the operations that PyTorch starts and the FLOPs of the steps that a run is made of, multiplies
-them by how often the settings take each step, and turns them into time by the assumptions that it prints: on a GPU a
-step takes as long as starting its operations or as its arithmetic, whichever is longer. Nothing was measured on a GPU.
+It counts, on a CPU, the operations that PyTorch starts and the FLOPs of each kind of step, and multiplies them by the
+number of such steps in a run. Times follow from the assumptions that it prints: on a GPU a step takes as long as
+starting its operations or as its arithmetic, whichever is longer. Nothing was measured on a GPU.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ from leapwarp.trees import partition, repeat, zeros_like
 
 GPU = {"fast": (5e-6, 10e12), "slow": (10e-6, 2e12)}  # seconds to start an operation, FLOP/s in float32
 CORE = 75e9  # FLOP/s that one core reached on these steps (benchmarks/README.md)
-# Meta-steps of omniglot_leap until its early stopping, which nobody can know beforehand; the settings allow 5,000.
+# Assumed meta-steps of omniglot_leap until its early stopping, which are not known; the settings allow 5,000.
 STOPPED = {"fast": 50, "slow": 500}
 ROOT = Path(__file__).parents[1]
 OMNIGLOT = ("omniglot_warp", "omniglot_leap", "leap_ablation", "warp_ablation", "natural_gradient")
@@ -47,11 +47,11 @@ class Cost(NamedTuple):
     kind: str = "step"
     """"step" of task training, or "update" of the warps"""
     stack: int = 1
-    """tasks of one run that take it at a time"""
+    """tasks of one run that make this step together"""
     shared: bool = True
-    """whether the runs of a job take it in one stack"""
+    """whether the runs of a job make it in one stack"""
     captured: bool = True
-    """whether a GPU replays it as a graph"""
+    """whether a GPU runs it as a CUDA graph"""
 
 
 class _Count(TorchDispatchMode):
@@ -72,7 +72,7 @@ def _counted(run: Callable[[], object]) -> Cost:
 
 @cache
 def training_step(filters: int, n_tasks: int, batch: int, warp: Warp | None) -> Cost:
-    """One step of `n_tasks` tasks in one stack, with Leap's share: the difference of five steps and four."""
+    """One step of `n_tasks` tasks in one stack, with Leap's segment: the difference of five steps and four."""
     model = convnet(filters, warp=warp)
     problem, tasks = leap_problem(model), made_up_tasks(n_tasks)
     params = model.init(torch.Generator().manual_seed(0))
@@ -102,14 +102,14 @@ def warp_update(filters: int, warp: Warp, order: int) -> Cost:
 
 
 def steps_of(name: str, settings: Settings, warp: Warp | None, meta_steps: int) -> Iterator[tuple[float, Cost]]:
-    """(how often, cost) of each kind of step in one run."""
+    """(number of steps, cost) of each kind of step in one run."""
     s = settings
-    looks = 1 + 100 / 20 / 3 if s.stop_error else 1.0  # a stop looks at the 100 held-out images after every step
+    looks = 1 + 100 / 20 / 3 if s.stop_error else 1.0  # stopping evaluates 100 held-out images after every step
     if meta_steps and name.startswith("finetune"):  # one task after the other
         each = training_step(s.filters, 1, s.batch, warp)
         yield meta_steps * s.inner_steps * s.meta_batch, each._replace(captured=False)
     elif meta_steps:
-        # Differentiating through an inner loop costs about as much again as the loop, twice.
+        # Differentiating through an inner loop costs about twice as much as the loop itself.
         factor = 3 if name == "maml" else looks
         each = training_step(s.filters, s.meta_batch, s.batch, warp)
         yield factor * meta_steps * s.inner_steps, each._replace(stack=s.meta_batch, captured=name != "maml")
@@ -156,7 +156,7 @@ def at_paper(experiment: str, stopped: int) -> Iterator[tuple[str, int, Settings
     """(method, runs, settings, steps of a run) of an experiment on Omniglot; KFAC is not counted.
 
     Args:
-        stopped: meta-steps until early stopping, where the settings ask for it.
+        stopped: meta-steps until early stopping, if the settings have it.
     """
     size, planned = planned_at_paper()
     jobs = planned[experiment]

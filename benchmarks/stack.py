@@ -6,13 +6,13 @@ Prints, for each run (or task), the milliseconds of
 
 - an exact update of the warps with eta = 1: draw and augment two mini-batches, the gradient of WarpGrad's equation 3,
   and the outer SGD step; five runs are five points in one stack;
-- a step of Leap: augment a mini-batch, loss, gradient, SGD step and Leap's share of the path; of one task, of five,
+- a step of Leap: augment a mini-batch, loss, gradient, SGD step and Leap's segment of the path; of one task, of five,
   and of five runs of five tasks;
 
-and efficiency = counted FLOPs / (time x peak), counted as in `inner_loop.py`. Alone, stacked and the matrix product
-that measures the peak take turns in one process, and of each the fastest counts, since other work on the machine can
-only slow a run down. Efficiency is by the processor time of the thread, which stands still while the thread waits for
-a core; time by the clock is beside it.
+and efficiency = counted FLOPs / (time x peak), counted as in `inner_loop.py`. All cases, and the matrix product that
+measures the peak, take turns in one process, and the fastest of each counts, since other work on the machine can only
+slow a run down. Efficiency uses the processor time of the thread, which does not include waiting for a core. The time
+by the clock is shown beside it.
 """
 
 import argparse

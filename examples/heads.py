@@ -1,4 +1,4 @@
-"""Tasks with different numbers of classes and of steps, each with a head of its own; the body is learnt by Leap."""
+"""Tasks with different numbers of classes and of steps. Each has its own head, and Leap learns the body."""
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ steps = [5, 10, 20]
 heads = [nn.Linear(32, n) for n in classes]  # stay with their tasks from one meta-step to the next
 mixes = [torch.randn(8, n) for n in classes]
 net.head = heads[0]
-meta = leapwarp.Leap(net, exclude="head")  # no part of the path, and left as the task leaves it
+meta = leapwarp.Leap(net, exclude="head")  # the head is not part of the path, and Leap never changes it
 outer = torch.optim.Adam(meta.parameters(), 0.01)
 for meta_step in range(16):
     for head, mix, n_steps in zip(heads, mixes, steps, strict=True):

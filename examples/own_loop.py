@@ -1,4 +1,4 @@
-"""Leap around an ordinary training loop: waves y = a sin(x + b), beside a start that has learnt nothing."""
+"""Leap around an ordinary training loop, on waves y = a sin(x + b), compared with an untrained initialisation."""
 
 import copy
 
@@ -22,7 +22,7 @@ def wave():
 
 
 def train(net, params, batch, task=None, steps=20):
-    """The loop that was there before; what Leap adds are the lines with `task`."""
+    """An ordinary training loop. Leap adds only the lines with `task`."""
     inner = torch.optim.SGD(params, 0.05)
     for _ in range(steps):
         x, y = batch()

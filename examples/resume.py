@@ -1,4 +1,4 @@
-"""Checkpoints: a run that is killed goes on to the same numbers. And a logger, TensorBoard where it is installed."""
+"""Checkpoints: a run that is killed resumes with the same numbers. Logs go to TensorBoard if it is installed."""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ except ImportError:
 
 
 def train(folder, meta_steps, log=lambda name, value, step: None):
-    """Meta-train up to `meta_steps`, going on from the checkpoint in `folder` if there is one."""
+    """Meta-train up to `meta_steps`, from the checkpoint in `folder` if there is one."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(1, 20), torch.nn.Tanh(), torch.nn.Dropout(0.1), torch.nn.Linear(20, 1))
     meta = leapwarp.Leap(net)

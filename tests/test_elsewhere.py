@@ -254,7 +254,7 @@ def test_folders_of_editors_are_no_experiments(tmp_path):
         (tmp_path / name / "experiment.yaml").write_text("title: x\n")
     config = CONFIG | {"own_experiments": str(tmp_path), "experiments": ["mine"]}
     assert plan.chosen(config, []) == [f"{tmp_path}/mine"]
-    with pytest.raises(ValueError, match=r"'experiments' has '.ipynb_checkpoints', which there is not"):
+    with pytest.raises(ValueError, match=r"'experiments' has '.ipynb_checkpoints', which does not exist"):
         plan.chosen(config | {"experiments": [".ipynb_checkpoints"]}, [])
 
 

@@ -75,7 +75,7 @@ def test_an_experiment_that_there_is_not_is_named():
             {"name": "M", "colour": "red"},
             "'methods.momentum.colour' is 'red'. Allowed: a colour",
         ),
-        (["methods", "leap"], {"name": "L"}, "'methods.leap' has a look of its own, and methods.yaml has another"),
+        (["methods", "leap"], {"name": "L"}, "'methods.leap' has its own look, and methods.yaml has another"),
     ],
 )
 def test_a_wrong_experiment_yaml_gives_one_clear_line(tmp_path, keys, value, message):
@@ -241,7 +241,7 @@ def test_settings_are_read_once_for_each_version_of_size_and_code(tmp_path):
             "'data.sets' is ['a', 'b']. Allowed: a list of at least three names, without repeats.",
         ),
         (["search", "use"], "paper", "'search.use' is 'paper'. Allowed: auto, true or false."),
-        (["experiments"], ["omniglot_lep"], "'experiments' has 'omniglot_lep', which there is not. Known: atari,"),
+        (["experiments"], ["omniglot_lep"], "'experiments' has 'omniglot_lep', which does not exist. Known: atari,"),
         (
             ["experiments"],
             None,
@@ -257,7 +257,7 @@ def test_settings_are_read_once_for_each_version_of_size_and_code(tmp_path):
             "x.pt",
             "'state' is x.pt, a checkpoint of training; needed a state, as `python -m leapwarp.experiments",
         ),
-        (["state"], "x.safetensors", "'state' is x.safetensors, which there is not; needed a state,"),
+        (["state"], "x.safetensors", "'state' is x.safetensors, which does not exist; needed a state,"),
         (["profile"], "paper", "the key 'profile' is called 'size' now: --config size=paper."),
     ],
 )

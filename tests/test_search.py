@@ -287,7 +287,7 @@ def test_a_trial_that_diverges_is_a_result_and_another_run_is_not(toy, tmp_path,
 def test_data_without_validation_classes_are_refused(toy, tmp_path, monkeypatch):
     module = toy.module("run")
     monkeypatch.setattr(module, "EXPERIMENT", module.EXPERIMENT._replace(load=lambda path: SIMULATED))
-    with pytest.raises(SystemExit, match="toy_search has no validation classes to judge on; needed --held-out test"):
+    with pytest.raises(SystemExit, match="toy_search has no validation classes; needed --held-out test"):
         run(toy, tmp_path, "--held-out", "validation")
 
 
@@ -337,7 +337,7 @@ def test_a_trial_that_saw_test_classes_is_refused(toy, tmp_path):
     paths = trials(toy, tmp_path, 0.2, 0.9)
     origin = paths[1].with_suffix(".json")
     origin.write_text(origin.read_text().replace('"held_out": "validation"', '"held_out": "test"'))
-    with pytest.raises(ValueError, match="1.csv: was judged on test classes"):
+    with pytest.raises(ValueError, match="1.csv: was evaluated on test classes"):
         table.collect(paths, "accuracy")
 
 

@@ -1,7 +1,7 @@
 """Leap and WarpGrad: two meta-learning methods for a model of your own, and the experiments of their papers.
 
-`leapwarp.Leap` and `leapwarp.WarpGrad` go into a training loop of yours; `lift`, `supervised` and the functions of
-`leapwarp.learners` train stacks of tasks at once. PyTorch is imported when the first of them is used.
+`leapwarp.Leap` and `leapwarp.WarpGrad` go into a training loop of yours. `lift`, `supervised` and the functions of
+`leapwarp.learners` train stacks of tasks in parallel. PyTorch is imported when the first of these names is used.
 """
 
 from importlib import import_module

@@ -1,8 +1,8 @@
-"""Which experiments there are: every folder with an `experiment.yaml` is one. Nothing here imports torch.
+"""The catalogue of experiments: every folder with an `experiment.yaml` is one. Nothing here imports torch.
 
-An experiment's folder holds that file, which says what it is called, reads and leaves; `run.py`, which trains and
-evaluates; and `report.py`, which makes its document and figures. Folders of the package are found by name, a user's own
-by their path.
+An experiment's folder has three files. `experiment.yaml` gives its title, data, methods and captions. `run.py` trains
+and evaluates. `report.py` makes its document and figures. Folders of the package are found by name, and a user's own by
+their path.
 """
 
 import importlib
@@ -18,30 +18,30 @@ FILE = "experiment.yaml"
 
 
 class Look(NamedTuple):
-    """How a method is named, coloured and marked, in tables and figures alike."""
+    """The name, colour and marker of a method, in tables and figures."""
 
     name: str
     colour: str = "#5E3C99"
     marker: str = "p"
     dashed: bool = False
-    """whether its line has dashes: for methods that do without pretraining"""
+    """whether its line is dashed: for methods without pretraining"""
 
 
 class Method(NamedTuple):
     look: Look
     trains: bool = True
-    """whether `train` makes a state for it; the others are only evaluated"""
+    """whether it is trained; other methods are only evaluated"""
     default: bool = True
-    """whether it is run where config.yaml does not name methods"""
+    """whether it is run if config.yaml and the size do not name methods"""
 
 
 class Experiment(NamedTuple):
-    """What an `experiment.yaml` says; `experiments/experiment.schema.yaml` explains its keys."""
+    """The content of an `experiment.yaml`; `experiments/experiment.schema.yaml` explains its keys."""
 
     name: str
     folder: Path
     code: Path
-    """the folder whose run.py and report.py it has: its own, or that of the experiment that it is `like`"""
+    """the folder of its run.py and report.py: its own, or that of the experiment named under `like`"""
     title: str
     asks: str
     where: str
@@ -49,13 +49,13 @@ class Experiment(NamedTuple):
     printed: str | None
     data: str | None
     most_tasks: int
-    """the largest number of pretraining tasks; 0 where tasks are not counted"""
+    """the largest number of pretraining tasks; 0 if tasks are not counted"""
     arrays: bool
     table: str
     figures: dict[str, str]
     """captions by name"""
     methods: dict[str, Method]
-    """in the order of legends and columns"""
+    """methods by name, in the order of legends and columns"""
     search: dict[str, Any] | None
 
     def module(self, name: str) -> ModuleType:
@@ -67,7 +67,7 @@ class Experiment(NamedTuple):
 
 
 def names() -> list[str]:
-    """Of the package's experiments, sorted."""
+    """The names of the package's experiments, sorted."""
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{FILE}"))
 
 
@@ -78,20 +78,20 @@ def schema() -> dict[str, Any]:
 
 @cache
 def shared_looks() -> dict[str, Look]:
-    """Of methods that several experiments have."""
+    """The looks of methods that several experiments share."""
     found = read_yaml(FOLDER / "methods.yaml", "the looks of methods that several experiments have")
     return {name: Look(**about) for name, about in found.items()}
 
 
-_own: dict[str, Path] = {}  # experiments that were found by their path: from then on their name is enough
+_own: dict[str, Path] = {}  # experiments that were found by their path; after that they are also found by name
 
 
 @cache
 def find(where: str) -> Experiment:
-    """An experiment of the package by its name, or any by the path of its folder (which has a slash).
+    """An experiment of the package by its name, or any experiment by the path of its folder (which has a slash).
 
     Raises:
-        ValueError: there is none, or its file is not as the schema says.
+        ValueError: it does not exist, or its file does not fit the schema.
     """
     folder = Path(where).resolve() if "/" in where else _own.get(where, FOLDER / where)
     if not (folder / FILE).is_file():
@@ -123,7 +123,7 @@ def find(where: str) -> Experiment:
 
 
 def _raw(folder: Path) -> tuple[dict[str, Any], Path]:
-    """The keys of an experiment, with those of the one that it is `like`; and the folder of its code."""
+    """The keys of an experiment, completed by those of the one named under `like`; and the folder of its code."""
     path = folder / FILE
     found = read_yaml(path, "what an experiment says about itself")
     if not isinstance(found, dict) or "like" not in found:
@@ -148,7 +148,7 @@ def _method(path: Path, name: str, said: dict[str, Any]) -> Method:
     if not own and name in shared_looks():
         return Method(shared_looks()[name], **flags)
     if own and name in shared_looks():
-        raise ValueError(f"{path}: 'methods.{name}' has a look of its own, and methods.yaml has another one: keep one.")
+        raise ValueError(f"{path}: 'methods.{name}' has its own look, and methods.yaml has another one: keep one.")
     if "name" not in own:
         raise ValueError(f"{path}: 'methods.{name}' has no look. Needed here: name, colour, marker.")
     return Method(Look(**own), **flags)

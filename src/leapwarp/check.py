@@ -1,4 +1,4 @@
-"""Files of settings that a user edits: read, held against a schema, refused in one line. Nothing here imports torch."""
+"""Reads and checks the settings files that a user edits, with errors of one line. Nothing here imports torch."""
 
 import re
 from pathlib import Path
@@ -8,34 +8,34 @@ import jsonschema
 import jsonschema.validators
 import yaml
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML was built with it
 
-# What YAML 1.1 reads otherwise than most people mean it: 010 as 8, 12:30 as 750, 2026-11-27 as a date.
+# Values that YAML 1.1 does not read as most people mean them: 010 as 8, 12:30 as 750, 2026-11-27 as a date.
 _MISREAD = (
     (re.compile(r"[-+]?0[0-7_]+$"), "int", "an octal number"),
     (re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$"), "", "a number to the base of 60"),
     (re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"), "timestamp", "a date"),
     (re.compile(r"[-+]?\.(inf|nan)$", re.IGNORECASE), "float", "a number that is not finite"),
 )
-_EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")  # 1e-3, which YAML 1.1 takes for text
+_EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")  # 1e-3, which YAML 1.1 reads as text
 
 
 class _Loader(LOADER):  # type: ignore
-    """YAML in which 1e-3 is a number."""
+    """A YAML loader that reads 1e-3 as a number."""
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
 
 def read_yaml(path: Path, needed: str) -> Any:
-    """What a YAML file holds, where it can be read in one way only.
+    """The content of a YAML file without ambiguous parts.
 
     Args:
-        needed: what should be there, for the message.
+        needed: a description of the file, for the message.
 
     Raises:
-        ValueError: no such file, no YAML, a key that is there twice, or a value that YAML takes for something else than
-            it looks like; in one line, with the lines of the file.
+        ValueError: no such file, invalid YAML, a key that is there twice, or a value that YAML does not read as it
+            looks. The message is one line, with the line numbers of the file.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -53,9 +53,9 @@ def read_yaml(path: Path, needed: str) -> Any:
 
 
 def _check_nodes(node: yaml.Node | None, what: str, seen: set[int] | None = None) -> None:
-    """Raise ValueError at the first key that stands twice in a mapping, or scalar that is not what it looks like."""
+    """Raise ValueError for the first key that is twice in a mapping, or scalar that YAML does not read as it looks."""
     seen = set() if seen is None else seen
-    if node is None or id(node) in seen:  # what an alias names was looked at where it stands
+    if node is None or id(node) in seen:  # the target of an alias is checked at its own place
         return
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
@@ -89,7 +89,7 @@ def _is_whole(_: Any, value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-# 3.0 is no whole number: range(3.0) is an error.
+# 3.0 is not accepted as a whole number, since range(3.0) is an error.
 _Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole),
@@ -97,10 +97,10 @@ _Validator = jsonschema.validators.extend(
 
 
 def check(value: Any, schema: dict[str, Any], what: str) -> None:
-    """Raise ValueError at the first mistake, in one line: the key, its value, and what is allowed there.
+    """Raise ValueError for the first mistake, with a message of one line: the key, its value, and the allowed values.
 
     Args:
-        schema: a JSON schema, in which the description of each value is what the message calls "allowed".
+        schema: a JSON schema. The description of a value is the text after "Allowed:" in the message.
         what: the name of the file, for the message.
     """
     errors = _Validator(schema).iter_errors(value)

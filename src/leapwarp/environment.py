@@ -1,7 +1,8 @@
-"""What jobs take from the environment of whoever calls them, and what not. Nothing here imports torch or matplotlib.
+"""The environment variables of jobs. Nothing here imports torch or matplotlib.
 
-A cluster's modules, a notebook or a shell's settings must not change where a job computes, what it writes or whether it
-ends. All of that is fixed here, for the jobs of Snakemake (`workflow/rules/common.smk`) and programs run by hand alike.
+Settings of a cluster's modules, a notebook or a shell must not change the results of a job or make it fail. So the
+variables that matter are set here, for the jobs of Snakemake (`workflow/rules/common.smk`) and for programs that are
+called by hand.
 """
 
 import os
@@ -10,18 +11,18 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 FIXED = {
-    # Jobs share a machine: bound to "the first core", all of them would be bound to the same one.
+    # Jobs share a machine. If they were bound to "the first core", all would be bound to the same one.
     "OMP_PROC_BIND": "false",
     "KMP_AFFINITY": "disabled",
-    # One thread a job (host.settle), also in what is loaded before torch.
+    # One thread for each job (host.settle), also in libraries that are loaded before torch.
     "OMP_NUM_THREADS": "1",
     "OMP_DYNAMIC": "false",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "MPLBACKEND": "Agg",  # a notebook's own is not there in a job, and matplotlib then does not even import
-    "PYTHONUTF8": "1",  # for a Python that starts from here; files name their encoding themselves
+    "MPLBACKEND": "Agg",  # a notebook's backend is missing in a job, so matplotlib cannot be imported
+    "PYTHONUTF8": "1",  # for Python processes that start from here; files are opened with an explicit encoding
     "PYTHONHASHSEED": "0",
-    "GIT_OPTIONAL_LOCKS": "0",  # many jobs ask for the commit at the same time
+    "GIT_OPTIONAL_LOCKS": "0",  # many jobs read the commit at the same time
 }
 DROPPED = (
     *("OMP_PLACES", "GOMP_CPU_AFFINITY", "OMP_THREAD_LIMIT", "OMP_SCHEDULE", "KMP_HW_SUBSET", "KMP_ALL_THREADS"),
@@ -29,7 +30,7 @@ DROPPED = (
     *("OMP_STACKSIZE", "OMP_WAIT_POLICY", "OMP_NESTED"),
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),  # float32 means float32
     *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "ATEN_CPU_CAPABILITY", "MKL_CBWR"),
-    *("TORCH_LOGS", "TORCH_LOGS_OUT", "TORCH_TRACE", "TORCH_COMPILE_DEBUG"),  # a name that torch does not know ends it
+    *("TORCH_LOGS", "TORCH_LOGS_OUT", "TORCH_TRACE", "TORCH_COMPILE_DEBUG"),  # torch fails with an unknown name
     *("MKL_VERBOSE", "ONEDNN_VERBOSE", "DNNL_VERBOSE"),
     *("BASH_ENV", "ENV", "CDPATH", "GREP_OPTIONS", "SHELLOPTS", "BASHOPTS"),  # of the shells that start jobs
     *("PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONDEVMODE"),
@@ -37,20 +38,20 @@ DROPPED = (
 )
 GIT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_COMMON_DIR",
        "GIT_PREFIX", "GIT_EXTERNAL_DIFF", "GIT_CEILING_DIRECTORIES", "GIT_DISCOVERY_ACROSS_FILESYSTEM")  # fmt: skip
-"""which another repository may have set: those of a hook or an alias of git"""
+"""variables that git sets in hooks and aliases, and that may name another repository"""
 
 
 def of_job(given: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a job that is started from the environment `given`."""
+    """The environment of a job, from the environment `given` of its caller."""
     kept = {name: value for name, value in given.items() if name not in DROPPED and name not in GIT}
     kept |= FIXED
     if "MPLCONFIGDIR" not in kept and not _is_writable(Path(kept.get("HOME") or os.path.expanduser("~"))):
-        kept["MPLCONFIGDIR"] = os.path.join(tempfile.gettempdir(), "leapwarp-matplotlib")  # or it looks for fonts anew
+        kept["MPLCONFIGDIR"] = os.path.join(tempfile.gettempdir(), "leapwarp-matplotlib")  # for its font list
     return kept
 
 
 def settle(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Make this process's environment that of a job: called before torch and matplotlib are imported."""
+    """Set this process's environment to that of a job. Call it before torch and matplotlib are imported."""
     found = of_job(environment)
     for name in set(environment) - set(found):
         del environment[name]
@@ -58,12 +59,12 @@ def settle(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def settle_drawing() -> None:
-    """Draw into files wherever a report is made: matplotlib looks at this once, when it is imported."""
+    """Let matplotlib draw into files only. It reads this variable once, when it is imported."""
     os.environ["MPLBACKEND"] = FIXED["MPLBACKEND"]
 
 
 def of_git(given: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which git speaks of the repository it is asked about, whatever a user's language."""
+    """The environment for calls of git: with English messages, and without variables that name another repository."""
     return of_job(given) | {"LC_ALL": "C", "LANGUAGE": "C"}
 
 

@@ -13,7 +13,7 @@ from leapwarp.trees import Params
 
 
 def check_adapted(loss: Tensor, steps: Tensor, first: int) -> None:
-    """Raise FloatingPointError where a task's training loss, [task, step], stopped being finite on the way.
+    """Raise FloatingPointError if a training loss, [task, step], is not finite.
 
     `first` is the number of the first task, for the message.
     """
@@ -62,9 +62,9 @@ def evaluate(
     stop: Stop | None = None,
     gradient: Gradient = gradient,
 ) -> Evaluation:
-    """Adapt to `tasks` from where `learner` starts them, `steps` updates or until `stop`, and measure on the way.
+    """Adapt to `tasks` from the learner's initialisation, for `steps` updates or until `stop`, and measure curves.
 
-    `optimizer` is the tasks', where the learner has not learnt one.
+    `optimizer` is the task optimizer, unless the learner has learnt one.
     """
     at = points(steps, every)
     optimizer = learner.optimizer(state) if learner.optimizer else optimizer
@@ -80,7 +80,7 @@ def evaluate(
         adapted = adapt(problem, optimizer, params, fixed, tasks, steps, stop=stop, observe=observe, gradient=gradient)
         check_adapted(adapted.loss, adapted.steps, part.start)
         accuracy = heldout(problem, {**adapted.params, **fixed}, adapted.stats, tasks)
-        curve += [accuracy] * (len(at) - len(curve))  # all tasks stopped early: they stay where they are
+        curve += [accuracy] * (len(at) - len(curve))  # all tasks have stopped early and keep their accuracy
         return Evaluation(accuracy, adapted.loss, adapted.accuracy, torch.stack(curve, 1), adapted.steps)
 
     return map_tasks(one, tasks, size)
@@ -94,5 +94,5 @@ def area(curve: Tensor) -> Tensor:
 
 
 def error_below(problem: Problem, error: float, patience: int, every: int = 1) -> Stop:
-    """Stop a task once its held-out error has been below `error` for `patience` steps on end (Leap appendix F)."""
+    """Stop a task when its held-out error has been below `error` for `patience` consecutive steps (Leap appendix F)."""
     return Stop(lambda params, stats, tasks: 1 - heldout(problem, params, stats, tasks) < error, patience, every)

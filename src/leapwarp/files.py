@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, errors in one line, and work that only one process does at a time."""
+"""Atomic files, error messages of one line, and locks."""
 
 import errno
 import os
@@ -17,12 +17,13 @@ except ImportError:  # Windows
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that takes its place if the block ends well, and is deleted if not.
+    """Yield a temporary path beside `path`, which replaces `path` if the block succeeds, and is deleted if not.
 
-    A reader finds the old file or the new one. What a killed process leaves behind, the next writer overwrites.
+    So a reader finds either the old file or the new one. The next writer overwrites the remains of a killed process.
 
     Raises:
-        OSError: the file cannot be written (a full disk, a folder without write access); says which and what to do.
+        OSError: the file cannot be written (a full disk, a folder without write access). The message has the file and
+            what to do.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -33,18 +34,18 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is None:  # one that says what it needs already
+        if error.errno is None:  # an error with a full message already
             raise
         raise OSError(
             f"{path} cannot be written ({error.strerror}). Needed a folder with room and write access; what was there "
-            "before is unchanged. Make room or rights and start again: finished work is kept."
+            "before is unchanged. Make room or change the rights, and start again: finished work is kept."
         ) from None
     finally:
         if os.access(path.parent, os.W_OK):
             temporary.unlink(missing_ok=True)
 
 
-# How PyTorch, oneDNN, CUDA, numpy, the linker and the system say that there is no memory.
+# The messages of PyTorch, oneDNN, CUDA, numpy, the linker and the system when memory runs out.
 _NO_MEMORY = re.compile(
     r"out of memory|not enough memory|allocate memory|unable to allocate|alloc_failed|bad_alloc|defaultcpuallocator"
     r"|could not create a (primitive|memory)|can't start new thread|failed to map segment|cannot allocate",
@@ -62,7 +63,7 @@ _ADVICE = {
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or one that it came from, says that memory has run out, in whatever words."""
+    """Whether an error, or one that caused it, means that memory has run out."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError | RuntimeError | ImportError) and _NO_MEMORY.search(str(error)):
@@ -79,12 +80,12 @@ LOWER = (
 
 
 def said(error: BaseException, lower: str = LOWER) -> str:
-    """An error in one line that says what is wrong and what to do.
+    """A message of one line for an error, which says what is wrong and what to do.
 
-    What nobody expected also leaves its traceback on the standard error, before that line: in the log of a job.
+    The traceback of an unforeseen error is printed to the standard error before (in a job: to its log).
 
     Args:
-        lower: what to do where memory has run out.
+        lower: what to do if memory has run out.
     """
     text = " ".join(str(error).split())
     if is_out_of_memory(error):
@@ -105,7 +106,7 @@ def said(error: BaseException, lower: str = LOWER) -> str:
     )
 
 
-# How Snakemake's log says that a job did not end by itself: as a signal, or as the exit code that a shell makes of one.
+# How Snakemake's log reports that a job was ended by a signal: its name, or the exit code that a shell makes of it.
 _ENDED = re.compile(
     r"died with <Signals\.SIG(?P<signal>KILL|ABRT|BUS|SEGV|ILL): |non-zero exit status (?P<code>13[24579])\b"
     r"|SLURM status is: '(?P<slurm>OUT_OF_MEMORY)'"
@@ -123,7 +124,7 @@ _RULE = re.compile(r"^Error in rule (\w+):.*?\n    log: (\S+)", re.MULTILINE | r
 
 
 def ended(log: str) -> list[str]:
-    """A line for each job of a log of Snakemake's that did not end by itself, and so could not say why."""
+    """A line for each job in a log of Snakemake that was ended by a signal, and so could not say why."""
     found = []
     for each in _ENDED.finditer(log):
         kind = each["signal"] or each["slurm"] or _SIGNALS[each["code"]]
@@ -135,7 +136,7 @@ def ended(log: str) -> list[str]:
 
 
 def is_told(error: BaseException) -> bool:
-    """Whether code of this package raised it as an error that says what is needed."""
+    """Whether code of this package raised the error deliberately, with a full message."""
     if not isinstance(error, ValueError | FloatingPointError | OSError):
         return False
     frame = error.__traceback__
@@ -149,7 +150,7 @@ def is_told(error: BaseException) -> bool:
 
 @contextmanager
 def one_line(parser: ArgumentParser) -> Iterator[None]:
-    """Whatever is wrong ends the program with one line that says so, and exit code 1."""
+    """Inside this context, every error ends the program with a message of one line and exit code 1."""
     try:
         yield
     except KeyboardInterrupt:
@@ -160,7 +161,7 @@ def one_line(parser: ArgumentParser) -> Iterator[None]:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold a lock on the file `path` while the block runs; the lock ends with the process, however that ends.
+    """Hold a lock on the file `path` while the block runs. The lock is released when the process ends in any way.
 
     Raises:
         ValueError: another process holds it.
@@ -176,7 +177,7 @@ def alone(path: Path) -> Iterator[None]:
                 f"another process is at work on this run: it holds {path}. Perhaps a snakemake that was killed left it "
                 "behind. Wait until it has ended, or end it, and start again."
             ) from None
-        except OSError as error:  # a file system that has no locks: go on without
+        except OSError as error:  # the file system has no locks: continue without one
             print(f"no lock on {path} ({error.strerror}): see to it that nothing else works on this run", flush=True)
         try:
             yield

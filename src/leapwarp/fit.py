@@ -1,4 +1,4 @@
-"""The outer loop: meta-batches -> learner, for runs side by side, with early stopping, checkpoints and progress."""
+"""The outer loop: meta-training of a stack of runs, with early stopping, checkpoints and progress messages."""
 
 import io
 import json
@@ -28,50 +28,51 @@ LOG_EVERY = 10.0  # seconds between two lines of progress where the output is no
 
 
 class Member(NamedTuple):
-    """A run of a stack: one seed, trained beside others as if alone."""
+    """A run of a stack: one seed, which gives the same result as if it were trained alone."""
 
     seed: int
     name: str
-    """what messages call it"""
+    """its name in messages"""
     fingerprint: dict[str, Any]
-    """whatever its result depends on, as JSON values; an unfinished run of another one is refused"""
+    """everything that its result depends on, as JSON values. A checkpoint of an unfinished run with another fingerprint
+    is refused"""
 
 
 class Fitted(NamedTuple):
-    """What became of one run."""
+    """The result of one run."""
 
     state: State
-    """without the axis of runs: of the best validation error where there is validation and it is to be kept, else the
-    last; empty where the run ended in an error"""
+    """without the axis of runs: the state with the best validation error if `keep_best`, else the last one; empty if
+    the run ended in an error"""
     history: list[Record]
     meta_steps: int
-    """taken, counting those of an interrupted process"""
+    """meta-steps taken, including those of an interrupted process"""
     seconds: float
-    """its share of the time of its stack"""
+    """its share of its stack's time"""
     moved: dict[str, float]
-    """how far its state is from where it began, see `moved`"""
+    """the distance of its state from the first one, see `moved`"""
     error: str | None = None
-    """what was no longer finite, where that ended the run"""
+    """None, or a message if a number was no longer finite and ended the run"""
 
 
 class Fit(NamedTuple):
-    """How long to meta-train, and how to watch it."""
+    """How long to meta-train, and how to validate and save."""
 
     meta_steps: int
     validate: Callable[[int, State], float] | None = None
     """(number of the run, its state as a stack of one) -> mean error on its validation tasks"""
     validate_every: int = 1
     patience: int | None = None
-    """a run stops after so many meta-steps without a better validation error"""
+    """a run stops after this many meta-steps without a better validation error; None: never"""
     checkpoints: Path | None = None
-    """folder for the checkpoints of all stacks"""
+    """folder for the checkpoints of all stacks; None: no checkpoints"""
     part: str = ""
-    """which part of the runs this is, in the names of their checkpoints"""
+    """a suffix for the names of checkpoints, if one seed is trained several times (once for each held-out set)"""
     checkpoint_every: int = 10
     keep_best: bool = True
-    """end with the state of the best validation error, rather than with the last"""
+    """end with the state that has the best validation error, rather than with the last one"""
     watch: Callable[[int, State], dict[str, float]] | None = None
-    """other numbers of a run's state, taken whenever it is validated; they decide nothing"""
+    """other numbers of a run's state, measured whenever it is validated; they have no effect on training"""
 
 
 def fit(
@@ -81,15 +82,15 @@ def fit(
     how: Fit,
     members: Sequence[Member],
 ) -> list[Fitted]:
-    """Meta-train runs side by side from `params` [run, ...], run i at meta-step k on the tasks `sample(k, i)`.
+    """Meta-train a stack of runs from `params` [run, ...]. At meta-step k run i is trained on the tasks `sample(k, i)`.
 
-    A run that has finished, by its own validation error or because a number is no longer finite, leaves the stack, and
-    the others go on as they would have without it.
+    A run leaves the stack when it has finished, by its own validation error or because a number is no longer finite.
+    The others continue with the same results as without it.
 
-    All randomness of meta-step k comes from streams named by seed and k, so a stack that is killed and started again
-    ends as if it had never stopped. Checkpoints stay when the runs have finished: started again, they are read. Runs
-    that an earlier call has trained, with others or with fewer, are not trained again; those that it has begun go on in
-    the stack in which they began, before the new ones are trained in a stack of their own.
+    All randomness of meta-step k comes from streams named by seed and k. So a stack that is killed and started again
+    gives the same results as one that never stopped. Checkpoints are kept when runs have finished, and read if this is
+    called again: runs that an earlier call has trained are not trained again, whichever other runs were in its stack.
+    Unfinished runs continue in the stack in which they began. New runs are trained after them, in another stack.
 
     Raises:
         FloatingPointError: all runs have ended in an error; says the method, meta-step, task and step of the first.
@@ -117,7 +118,7 @@ def fit(
 
 
 def begun(state: State, seeds: Sequence[int], how: Fit) -> dict[str, Any]:
-    """A stack before its first meta-step: `runs` have what is each run's own, `state` is of those `active`."""
+    """A stack before its first meta-step. `runs` has the record of each run, and `state` is that of `active` runs."""
     run = {"meta_step": 0, "history": [], "seconds": 0.0, "best": None, "best_error": None, "best_step": 0}
     run |= {"state": {}, "error": None, "finished": is_finished(run, how)}
     return {"meta_step": 0, "state": state, "active": list(seeds), "runs": dict.fromkeys(seeds, run)}
@@ -132,21 +133,21 @@ def advance(
     members: Sequence[Member],
     first: State,
 ) -> dict[str, Any]:
-    """Train a stack to its end. -> the stack, with no run active"""
+    """Train a stack until all its runs have finished. -> the stack, with no active run"""
     mine = [member for member in members if member.seed in stack["runs"]]
     name = mine[0].name + (f" and {len(mine) - 1} more" if mine[1:] else "")
     fingerprint = {str(member.seed): member.fingerprint for member in mine}
     progress = Progress(name, stack["meta_step"], how.meta_steps)
     try:
         while stack["active"]:
-            # A new dictionary: whenever a signal comes, `stack` is the last whole meta-step.
+            # A new dictionary, so that `stack` is the last complete meta-step whenever a signal arrives.
             stack, summary = meta_step(learner, stack, sample, how, members, first)
             progress.show(stack["meta_step"], summary)
             runs = stack["runs"].values()
             due = not stack["active"] or stack["meta_step"] % how.checkpoint_every == 0
             if path and (due or any(run["best_step"] == stack["meta_step"] for run in runs)):
                 save(path, stack, fingerprint)
-            if received():  # and swallowed on the way
+            if received():  # a signal whose exception a library has swallowed
                 raise Interrupted(received())
     except BaseException as error:
         if not received():
@@ -167,7 +168,7 @@ def meta_step(
     members: Sequence[Member],
     first: State,
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """One step of meta-training from `stack`, which stays as it is. -> the stack after it, the step's mean numbers
+    """One step of meta-training. `stack` is not changed. -> the stack after the step, and the step's mean numbers
 
     Args:
         first: the state of all members before their first meta-step.
@@ -177,7 +178,7 @@ def meta_step(
     tasks = join_tasks([sample(k, i) for i in numbers])
     try:
         state, info = learner.step(stack["state"], tasks, [generator(seed, "learner", k) for seed in seeds])
-    except Diverged as error:  # said below, run by run
+    except Diverged as error:  # reported below, for each run
         state, info = error.after
     finite, way = are_finite(state, len(seeds)), moved(state, pick(first, numbers))
     runs, summaries = dict(stack["runs"]), []
@@ -215,7 +216,7 @@ def meta_step(
 
 
 def leave(stack: dict[str, Any], how: Fit) -> dict[str, Any]:
-    """The stack without the runs that have finished, each of which keeps what it has learnt."""
+    """The stack without the runs that have finished. Their states are kept in their records."""
     runs, seeds, state = dict(stack["runs"]), stack["active"], stack["state"]
     for row, seed in enumerate(seeds):
         run = runs[seed]
@@ -235,22 +236,22 @@ def leave(stack: dict[str, Any], how: Fit) -> dict[str, Any]:
 
 
 def is_finished(run: dict[str, Any], how: Fit) -> bool:
-    """All meta-steps are done, or validation has not got better for as long as it may."""
+    """Whether all meta-steps are done, or the validation error has not improved for `patience` meta-steps."""
     exhausted = how.patience is not None and run["best_error"] is not None
     return run["meta_step"] >= how.meta_steps or (exhausted and run["meta_step"] - run["best_step"] >= how.patience)
 
 
 def are_finite(state: State, runs: int) -> list[bool]:
-    """Of each run, whether every number of its state is finite; one look for all."""
+    """For each run, whether every number of its state is finite, with one transfer from the device."""
     parts = [leaf.isfinite().reshape(runs, -1).all(1) for leaf in leaves(state).values() if leaf.numel()]
     return torch.stack(parts).all(0).tolist() if parts else [True] * runs
 
 
 def moved(state: State, first: State) -> dict[str, list[float]]:
-    """How far warps and initialisation are from where meta-training began, over their norm there. -> [run] each
+    """Distances of warps and initialisation from those before meta-training, divided by their norm then. -> [run] each
 
-    `moved_warps` is of all parameters named `warp.*`, and not there for a method without any. `moved_init` is of what
-    tasks begin with; it stays 0 where that is not learnt.
+    `moved_warps` is for all parameters named `warp.*`; a method without warps has no such entry. `moved_init` is for
+    the parameters from which tasks start. It is 0 if they are not learnt.
     """
     groups: dict[str, list[tuple[Tensor, Tensor]]] = {}
     start = leaves(first)
@@ -268,12 +269,12 @@ def moved(state: State, first: State) -> dict[str, list[float]]:
 
 
 def not_finite(state: State, row: int) -> str:
-    """The path of the first tensor of a run's that is not finite."""
+    """The path of the first tensor in a run's state that is not finite."""
     return next(path for path, leaf in leaves(state).items() if not leaf[row].isfinite().all())
 
 
 def summarise(info: Info, index: Tensor, where: str) -> dict[str, float]:
-    """The numbers of one run's meta-step that a curve shows; raises where any loss is not finite.
+    """The numbers of one run's meta-step for the training curves. Raises FloatingPointError if a loss is not finite.
 
     Args:
         index: [task] the numbers of its training tasks.
@@ -307,10 +308,10 @@ def summarise(info: Info, index: Tensor, where: str) -> dict[str, float]:
 def thinned(
     history: Sequence[Record], meta_steps: int, most: int, kept: Collection[str] = ()
 ) -> list[tuple[str, int | None, str, float]]:
-    """The history of `meta_steps` as rows: of each metric at most `most` means, each at the first of its meta-steps.
+    """The history of `meta_steps` as rows. Each metric is averaged in at most `most` blocks of meta-steps.
 
     Args:
-        kept: metrics that stay as they are, such as those of validation, at the number of meta-steps done by then.
+        kept: metrics that are not averaged, such as those of validation. Their step is the number of meta-steps done.
     """
     every = -(-meta_steps // most)
     parts: dict[tuple[int, str], list[float]] = {}
@@ -320,15 +321,15 @@ def thinned(
 
 
 def save(path: Path, run: dict[str, Any], fingerprint: dict[str, Any]) -> None:
-    """Write a checkpoint so that a reader finds the old one or the new one, whole."""
-    buffer = io.BytesIO()  # torch.save calls a full disk an internal error
+    """Write a checkpoint atomically: a reader finds either the old one or the new one, complete."""
+    buffer = io.BytesIO()  # torch.save reports a full disk as an internal error
     torch.save(run | {"fingerprint": json.dumps(fingerprint)}, buffer)
     with atomic(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a checkpoint holds, on `device`, and its fingerprint.
+    """The content of a checkpoint, on `device`, and its fingerprint.
 
     Raises:
         ValueError: the file is damaged, or of an older version.
@@ -336,12 +337,12 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any]
     try:
         run = torch.load(path, weights_only=True, map_location=device)
         found = json.loads(run.pop("fingerprint"))
-    except Exception as error:  # torch.load raises a dozen kinds for a file that is cut off or overwritten
+    except Exception as error:  # torch.load raises many kinds of errors for a truncated or overwritten file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"checkpoint {path} is damaged ({reason[:120]}). Delete it to start this run from its beginning."
         ) from None
-    if "profile" in found:  # up to version 0.1 a run was known by it
+    if "profile" in found:  # a key of versions up to 0.1
         raise ValueError(
             f"checkpoint {path} was written by an older version of leapwarp. Delete it, with its folder, to begin anew."
         )
@@ -349,7 +350,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any]
 
 
 def is_usable(path: Path, found: dict[str, Any], fingerprint: dict[str, Any], finished: bool) -> bool:
-    """Whether a checkpoint is of these settings; says so where it is finished and of others.
+    """Whether a checkpoint has these settings. Prints a message if it is of a finished run with other settings.
 
     Raises:
         ValueError: it is of an unfinished run of other settings (the differences are named).
@@ -369,7 +370,7 @@ def is_usable(path: Path, found: dict[str, Any], fingerprint: dict[str, Any], fi
 
 
 def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The run that a checkpoint holds, on `device`; None where there is none, or a finished one of other settings.
+    """The run in a checkpoint, on `device`. None if there is no checkpoint, or one of a finished run of other settings.
 
     Raises:
         ValueError: the file is damaged, or an unfinished run of other settings (the differences are named).
@@ -381,15 +382,15 @@ def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "
 
 
 def checkpoint(how: Fit, seeds: Sequence[int]) -> Path | None:
-    """Where the stack of these seeds is kept."""
+    """The checkpoint file of the stack of these seeds."""
     name = f"seeds{'_'.join(map(str, seeds))}{f'-{how.part}' if how.part else ''}.pt"
     return how.checkpoints / name if how.checkpoints else None
 
 
 def kept(how: Fit, members: Sequence[Member], device: torch.device | str) -> list[tuple[Path | None, dict[str, Any]]]:
-    """The stacks that earlier calls have left in the folder, with those of their runs that are wanted.
+    """The stacks that earlier calls have saved in the folder, reduced to the wanted runs.
 
-    A run that several stacks have is taken from the one that has brought it furthest.
+    A run that is in several stacks is taken from the one in which it has made the most meta-steps.
     """
     if how.checkpoints is None:
         return []
@@ -422,7 +423,7 @@ def kept(how: Fit, members: Sequence[Member], device: torch.device | str) -> lis
 
 
 class Progress:
-    """A bar on a terminal; in a log, a line every ten seconds with rate and remaining time."""
+    """Progress: a bar on a terminal, or in a log a line every ten seconds with rate and remaining time."""
 
     def __init__(self, name: str, first: int, total: int, unit: str = "meta-step") -> None:
         self.name, self.first, self.total, self.unit = name, first, total, unit

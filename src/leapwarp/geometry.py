@@ -1,6 +1,6 @@
-"""The geometry of an explicit warp Omega: the metric it stands for, and how near warped descent is to descent under it.
+"""The geometry of an explicit warp Omega (WarpGrad appendix B): its metric, and descent under this metric.
 
-WarpGrad appendix B. A warp is given as a function of one vector, gamma = Omega(theta).
+A warp is given as a function of one vector, gamma = Omega(theta).
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ Loss = Callable[[Tensor], Tensor]
 
 
 def inverse_metric(warp: Warp, theta: Tensor) -> Tensor:
-    """G^-1 = [D Omega] [D Omega]^T at theta, the preconditioner that the warp stands for. -> [m, m]"""
+    """G^-1 = [D Omega] [D Omega]^T at theta, the preconditioner that the warp defines. -> [m, m]"""
     slope = jacrev(warp)(theta)  # [m, n]
     return slope @ slope.mT
 
 
 def metric(warp: Warp, theta: Tensor) -> Tensor:
-    """G at gamma = Omega(theta), positive definite. -> [m, m]
+    """The metric G at gamma = Omega(theta), positive definite. -> [m, m]
 
     Raises:
-        ValueError: Omega is degenerate at theta, so that there is no metric.
+        ValueError: D Omega does not have full rank at theta, so that there is no metric.
     """
     slope = jacrev(warp)(theta)
     values = torch.linalg.svdvals(slope)
@@ -42,16 +42,16 @@ def metric(warp: Warp, theta: Tensor) -> Tensor:
 
 
 class Descent(NamedTuple):
-    """One step of descent by both ways."""
+    """The losses after one step of warped descent and after one step of descent under the metric."""
 
     warped: Tensor
     """(L o Omega)(theta - alpha Delta theta), the step that a WarpGrad optimiser takes"""
     preconditioned: Tensor
-    """L(gamma - alpha G^-1 grad L(gamma)), descent under the metric; its mean is what Eq. 7 minimises over warps"""
+    """L(gamma - alpha G^-1 grad L(gamma)), descent under the metric. Eq. 7 minimises its mean over warps"""
 
 
 def descend(loss: Loss, warp: Warp, theta: Tensor, rate: float) -> Descent:
-    """The loss after one step of both, which agree to first order in the rate alpha (Eq. 6)."""
+    """The losses after one step of each kind. They agree to first order in the rate alpha (Eq. 6)."""
     gamma = warp(theta)
     step = grad(lambda point: loss(warp(point)))(theta)  # Eq. 4: [D Omega]^T grad L(gamma)
     metric_step = inverse_metric(warp, theta) @ grad(loss)(gamma)  # Eq. 5

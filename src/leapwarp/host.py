@@ -1,4 +1,4 @@
-"""What a process that trains asks of its machine: threads and memory of a CPU core, the graphs of a GPU."""
+"""Settings of the machine for a process that trains: threads and memory on a CPU, and CUDA graphs on a GPU."""
 
 import ctypes
 import platform
@@ -15,13 +15,13 @@ _MEBIBYTE = 1 << 20
 
 
 def settle() -> None:
-    """One thread, and memory that is kept: call it once, at the start of a job.
+    """Use one thread, and keep freed memory in the process. Call this once, at the start of a job.
 
-    A neighbour on the machine slows two threads down by far more than the second one gains. And glibc gives every
-    freed activation back to the system, so that each step gets its memory anew and pays a page fault for every 4 kB
-    of it: a tenth of the time of a small network (docs/log/speed.md). Elsewhere than on Linux with glibc, memory is
-    left as it is. On a GPU, numbers stay full float32: TF32 would save a fifth of Warp-Leap's time, and on images
-    of noise it changed the gradient of the warps by a fifth (benchmarks/README.md).
+    One thread: with two, other work on the machine slows a run down by far more than the second thread gains. Memory:
+    by default glibc returns every freed activation to the system. Each step then allocates it again, with a page fault
+    for every 4 kB, which takes a tenth of the time of a small network (docs/log/speed.md). On systems without glibc the
+    memory settings are not changed. On a GPU, TF32 is turned off: it would save a fifth of Warp-Leap's time, but on
+    images of noise it changed the gradient of the warps by a fifth (benchmarks/README.md).
     """
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -35,7 +35,7 @@ def settle() -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one; raises ValueError for a device that is not there."""
+    """The device of a name. `auto` is the GPU if there is one. Raises ValueError for a device that does not exist."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -48,22 +48,22 @@ def pick_device(name: str) -> torch.device:
 
 
 MOST_GRAPHS = 6
-"""kept of one function; each holds the memory of its inputs and of all that it computes"""
+"""graphs that are kept for one function; each holds the memory of its inputs and of all intermediate results"""
 CAPTURE = True
-"""False starts every operation of a GPU by itself, to compare"""
+"""False launches every GPU operation separately, for comparison"""
 
 
 def captured(function: Callable[..., Any]) -> Callable[..., Any]:
-    """On a GPU, `function` as CUDA graphs; on a CPU, `function` itself is called.
+    """Run `function` as CUDA graphs on a GPU. On a CPU, `function` itself is called.
 
-    A stack of small networks is a thousand small operations, and starting each from Python takes longer than computing
-    it. A graph starts all of them at once. It is captured at the first call, and anew for other shapes or other values
-    that are no tensors; the graphs that have waited longest are given up beyond `MOST_GRAPHS`.
+    A stack of small networks consists of about a thousand small operations, and launching each from Python takes longer
+    than computing it. A graph launches all of them at once. A graph is captured at the first call, and again for other
+    shapes or other arguments that are not tensors. At most `MOST_GRAPHS` are kept; those used longest ago are dropped.
 
     Args:
-        function: of nested dictionaries and tuples of tensors, and with such a result. What it returns depends on the
-            arguments alone; it draws no random numbers, copies nothing from the CPU, waits for nothing, and changes no
-            argument. Its results need no gradient.
+        function: takes and returns nested dictionaries and tuples of tensors. Its result depends on the arguments only.
+            It draws no random numbers, copies nothing from the CPU, does not wait for the GPU, and changes no argument.
+            Its results need no gradient.
     """
     graphs: dict[Any, Callable[[list[Any]], Any]] = {}
 
@@ -94,13 +94,13 @@ def _can_be_captured(leaves: list[Any]) -> bool:
 
 
 def _capture(function: Callable[..., Any], leaves: list[Any], spec: TreeSpec) -> Callable[[list[Any]], Any]:
-    """leaves of the arguments -> result, by one graph."""
+    """A function (leaves of the arguments -> result) that runs one graph."""
     held = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     replay, made = _record(lambda: function(*tree_unflatten(held, spec)))
     results, shape = tree_flatten(made)
     results = [leaf.detach() for leaf in results]
     last: list[Any] = [None] * len(held)
-    """of each input: the tensor that was copied last, and its version"""
+    """for each input, the tensor that was copied last, and its version"""
 
     @torch.no_grad()
     def call(leaves: list[Any]) -> Any:
@@ -121,11 +121,11 @@ def _capture(function: Callable[..., Any], leaves: list[Any], spec: TreeSpec) ->
 
 
 def _record(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-    """A graph of `function`: what replays it, and the result that a replay fills anew."""
+    """Capture `function` in a graph. -> the graph's replay, and the result whose tensors each replay overwrites"""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
-        for _ in range(2):  # libraries set themselves up, which a graph must not hold
+        for _ in range(2):  # the first calls initialise libraries, which must not be captured
             function()
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()

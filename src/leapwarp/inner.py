@@ -1,4 +1,4 @@
-"""The only inner loop: adaptation to a stack of tasks, and folds over its steps."""
+"""The inner loop: adaptation to a stack of tasks, and folds over its steps."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,7 +16,7 @@ from leapwarp.trees import Params, choose, repeat, to_device
 
 
 class Step(NamedTuple):
-    """One point of the learning process: the parameters and what they met there."""
+    """One point of the path: the parameters, and the gradient and loss there."""
 
     number: int
     params: Params
@@ -26,7 +26,7 @@ class Step(NamedTuple):
 
 
 Fold = Callable[[Any, Step, Step], Any]
-"""(total, before, after) -> total, over consecutive steps; `total` is a stack."""
+"""(total, before, after) -> total: adds the contribution of two consecutive points of the path. `total` is a stack."""
 
 
 Gradient = Callable[[Problem, Params, Params, Params, Batch, bool], tuple[Loss, Params]]
@@ -34,13 +34,13 @@ Gradient = Callable[[Problem, Params, Params, Params, Batch, bool], tuple[Loss, 
 
 
 class Stop(NamedTuple):
-    """Early stopping of task training: once a task has been learnt for `patience` steps on end."""
+    """Early stopping of task training: a task stops when it has been learnt for `patience` consecutive steps."""
 
     is_learnt: Callable[[Params, Params, Task], Tensor]
     """(all parameters, statistics, tasks) -> [task] bool"""
     patience: int
     every: int = 1
-    """steps between two looks; what is seen is taken to hold until the next"""
+    """steps between two checks; the result of a check is assumed to hold until the next one"""
 
 
 class Adapted(NamedTuple):
@@ -48,7 +48,7 @@ class Adapted(NamedTuple):
     """after the last step"""
     stats: Params
     total: Any
-    """what the fold gathered"""
+    """the final total of the fold"""
     loss: Tensor
     """[task, step] training loss on each step's batch, before the update; nan after a task has stopped"""
     accuracy: Tensor
@@ -58,7 +58,7 @@ class Adapted(NamedTuple):
 
 
 def first_bad(loss: Tensor, steps: Tensor) -> tuple[int, int] | None:
-    """(task, step) of the earliest loss that is not finite among those of steps taken, or None.
+    """(task, step) of the earliest loss that is not finite, among the steps that were taken, or None.
 
     Args:
         loss: [task, step], nan after a task has stopped.
@@ -73,9 +73,9 @@ def first_bad(loss: Tensor, steps: Tensor) -> tuple[int, int] | None:
 
 
 def carried(curve: Tensor) -> Tensor:
-    """Curves [task, step] in which a task that has stopped, whose values are nan from there, keeps its last.
+    """Curves [task, step] in which a task that has stopped keeps its last value; before, its later values are nan.
 
-    A mean over them counts every task alike, those that were learnt fast as much as the slow.
+    In a mean over the curves every task then has the same weight.
     """
     last = (~curve.isnan()).sum(1, keepdim=True).sub(1).clamp_min(0)
     return torch.where(curve.isnan(), curve.gather(1, last), curve)
@@ -84,7 +84,7 @@ def carried(curve: Tensor) -> Tensor:
 def gradient(
     problem: Problem, params: Params, fixed: Params, stats: Params, batch: Batch, differentiable: bool = False
 ) -> tuple[Loss, Params]:
-    """Loss and its gradient with respect to `params` alone, each task's its own.
+    """Each task's loss, and its gradient with respect to that task's `params` only.
 
     With `differentiable`, the gradient is itself a differentiable function of `params` and `fixed`.
     """
@@ -120,7 +120,7 @@ def _draw_and_gradient(
 
 @lru_cache(maxsize=8)
 def _captured_gradient(problem: Problem) -> Callable[..., tuple[Loss, Params]]:
-    """The same for plain gradients, captured once for all calls of `adapt`."""
+    """The same for plain gradients, as a CUDA graph that all calls of `adapt` share."""
     return captured(_draw_and_gradient(problem, gradient, False))
 
 
@@ -142,18 +142,21 @@ def adapt(
     differentiable: bool = False,
     gradient: Gradient = gradient,
 ) -> Adapted:
-    """Train a stack of `params` for `steps` updates, with `fixed` held.
+    """Train a stack of `params` for `steps` updates, with `fixed` constant.
 
-    A fold sees all segments of the path, theta_0 -> ... -> theta_K; for the last it needs the loss at theta_K, which
-    is taken on one more batch. Running statistics start afresh on every task.
+    A fold sees all segments of the path theta_0 -> ... -> theta_K. For the last segment it needs the loss at theta_K,
+    which is computed on one more batch. Running statistics are reset for every task.
 
     Args:
-        params, fixed: stacks.
-        tasks: with at least `steps` draws, and one more with a fold.
-        stop: a task that it stops keeps its parameters, statistics and total.
-        observe: called with (step, parameters, statistics) before the first update and after each.
+        problem: draws mini-batches and computes losses.
+        optimizer: the task optimizer, one of `leapwarp.optim`.
+        params, fixed: stacks [task, ...] of the adapted and of the constant parameters.
+        tasks: with at least `steps` draws each, or `steps + 1` with a fold.
+        fold, total: a function that is called with each segment of the path, and its first total.
+        stop: early stopping. A task that has stopped keeps its parameters, statistics and total.
+        observe: called with (step, parameters, statistics) before the first update and after each update.
         differentiable: keep the graph through all updates (MAML).
-        gradient: what the optimizer is given; `leapwarp.kfac` has another.
+        gradient: computes the direction for the optimizer; `leapwarp.kfac` has the natural gradient.
 
     Raises:
         TypeError: the optimizer is none of `leapwarp.optim`.
@@ -182,9 +185,9 @@ def adapt(
     stats = fresh_stats(problem, n_tasks, device)
     state = optimizer.init(params)
     active = torch.ones_like(who, dtype=torch.bool)
-    moved = active  # whether the update before this point was made
+    moved = active  # whether the task made the update before this point
     taken = torch.zeros_like(who)
-    streak = torch.zeros_like(who)  # steps on end for which a task has been learnt
+    streak = torch.zeros_like(who)  # consecutive steps for which a task has been learnt
     loss = torch.full((n_tasks, steps), torch.nan, device=device)
     accuracy = torch.full_like(loss, torch.nan)
     before = None

@@ -1,8 +1,8 @@
-"""Runs that are told to stop: they keep what they have and leave with an exit code of their own.
+"""Signals that tell a run to stop. The run saves its state and ends with its own exit code.
 
-SLURM announces the end of a job's time by a signal, a preempted job gets one, and so does a run whose terminal is
-interrupted. A learner's state is a value that is replaced once a meta-step, so a run may be stopped anywhere: what
-`fit` saves is the last whole meta-step.
+A run gets such a signal before its time limit on SLURM, when a job is preempted, and by Ctrl-C. A learner's state is a
+value that is replaced once in a meta-step. So a run can be stopped at any moment, and `fit` saves the state after the
+last complete meta-step.
 """
 
 import signal
@@ -13,22 +13,25 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Interrupted(BaseException):
-    """The name of the signal. Not an Exception: nothing that handles errors on the way may take it for one."""
+    """Raised by a signal, with its name. It is not an Exception, so that code that handles errors does not catch it."""
 
 
 _received: list[str] = []
 
 
 def watch() -> None:
-    """From now on the first of SIGNALS raises `Interrupted` in the main thread; those after it are ignored."""
+    """From now on the first signal of SIGNALS raises `Interrupted` in the main thread. Later ones are ignored."""
     _received.clear()
     for number in SIGNALS:
         signal.signal(number, _stop)
 
 
 def received() -> str | None:
-    """The name of the signal, also where it was raised inside a library that swallowed `Interrupted` or made another
-    error of it, as those written in C do."""
+    """The name of the signal that has arrived, or an empty text.
+
+    Some libraries, such as those written in C, swallow `Interrupted` or turn it into another error. This tells of the
+    signal in that case too.
+    """
     return _received[0] if _received else None
 
 

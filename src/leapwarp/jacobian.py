@@ -1,12 +1,13 @@
-"""Jacobians of training: how the parameters after i steps move with those before the first.
+"""Jacobians of training: derivatives of the parameters after i steps with respect to those before the first step.
 
-Leap leaves these Jacobians out and appendix D asks what that costs. There they are computed backwards, and memory ends
-the measurement at 20 steps. Here the columns of J go forward along with the training, by the derivative of the update,
+Leap replaces these Jacobians by the identity, and appendix D measures the error. There they are computed in reverse
+mode, which memory limits to 20 steps. Here the columns of J are propagated forward along with training, by the
+derivative of the update,
 
-    J <- J - alpha H(theta_i) J,
+    J <- J - alpha H(theta_i) J.
 
-so that memory does not depend on the number of steps, and columns can be taken a few at a time. What is kept is J - I:
-beside the ones of the identity, float32 would lose all that is smaller than a ten-millionth.
+So memory does not depend on the number of steps, and a few columns can be computed at a time. J - I is stored instead
+of J, since in float32 the ones of the identity would hide everything smaller than 1e-7.
 """
 
 from collections.abc import Sequence
@@ -23,17 +24,17 @@ from leapwarp.trees import Params, add_scaled, map_tree
 def departures(
     problem: Problem, params: Params, task: Task, names: Sequence[str], rate: float, at: Sequence[int], chunk: int
 ) -> Tensor:
-    """J - I, J = d theta^i / d theta^0, for gradient descent on one task; of `names` with respect to themselves.
+    """J - I for gradient descent on one task, where J is the block of d theta^i / d theta^0 for the parameters `names`.
 
-    All parameters are trained, and a change in the block reaches it again through all of them; only the diagonal block
-    of the whole Jacobian is kept.
+    All parameters are trained, so a change in the block acts on it through all of them. The result is the diagonal
+    block of the whole Jacobian.
 
     Args:
         params, task: stacks of one task; draw k of the task is the mini-batch of step k.
         names: the block; its elements come in this order.
         rate: the task learning rate, alpha.
         at: the numbers of steps, i, at least 1 and increasing.
-        chunk: columns to carry at a time; it changes time and memory, not the result.
+        chunk: columns to propagate at a time. It changes time and memory, not the result.
 
     Returns:
         [point, n, n] for a block of n elements.
@@ -68,7 +69,7 @@ def _columns(
 ) -> Tensor:
     """The columns `part` of the block's J - I, as rows. -> [point, column, n]"""
     who = torch.zeros(1, dtype=torch.long, device=task.x.device)
-    stats = fresh_stats(problem, 1, task.x.device)  # the training loss does not read them
+    stats = fresh_stats(problem, 1, task.x.device)  # they do not influence the training loss
     unit = _unit(params, names, part, size)
     moved = map_tree(torch.zeros_like, unit)  # J - I
     seen = []
@@ -78,7 +79,7 @@ def _columns(
         def loss(params: Params, batch=batch) -> Tensor:
             return problem.loss(params, stats, batch).loss.sum()
 
-        # The point is the same for all columns, so that vmap stacks the tangents alone.
+        # The point is the same for all columns, so vmap stacks only the tangents.
         curve = vmap(lambda tangent, params=params, loss=loss: jvp(grad(loss), (params,), (tangent,))[1])
         moved = add_scaled(moved, -rate, curve(add_scaled(unit, 1, moved)))
         params = add_scaled(params, -rate, grad(loss)(params))

@@ -1,17 +1,17 @@
-"""Natural gradient by Kronecker factors: a gradient that `adapt` may follow in place of the plain one.
+"""Natural gradient by Kronecker factors, which `adapt` can follow in place of the plain gradient.
 
-KFAC (Martens and Grosse, 2015; for convolutions Grosse and Martens, 2016) takes the Fisher matrix of each layer for
-the Kronecker product of two small ones and of the number of places T at which the layer is applied to an example,
+KFAC (Martens and Grosse, 2015; for convolutions Grosse and Martens, 2016) approximates the Fisher matrix of each layer
+by a Kronecker product of two small matrices, times the number T of places at which a layer is applied to an example,
 
     F = T A (x) S,   A = E[a a'],  S = E[g g'],
 
-where a is what the layer's weights are multiplied with, with a 1 appended for the bias, g the gradient of an example's
-loss at the layer's output, and E the mean over examples and places. The natural gradient of the layer is then
+where a is the input of the layer's weights, with a 1 appended for the bias, g is the gradient of an example's loss at
+the layer's output, and E is the mean over examples and places. The natural gradient of the layer is then
 
     (S + sqrt(damping / T) I)^-1  G  (A + sqrt(damping / T) I)^-1 / T,
 
-with G [output, input + 1] the plain gradient of weight and bias. This is the setting of the code that the authors
-of WarpGrad name as theirs (docs/warpgrad.md): factors of the present batch alone, the damping split evenly.
+where G [output, input + 1] is the plain gradient of weight and bias. These are the settings of the code that the
+authors of WarpGrad name (docs/warpgrad.md): factors come from the present batch only, and the damping is split evenly.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -38,19 +38,19 @@ class Factors(NamedTuple):
 
 
 Columns = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor]], Iterable[Sequence[Tensor]]]
-"""(the model's outputs, layers' outputs, gradient of the loss of the batch's labels at these) -> gradients g whose
-outer products sum up to the S of each layer"""
+"""(the model's outputs, layers' outputs, gradient of the batch's loss at these) -> gradients g, whose outer products
+sum to the S of each layer"""
 
 
 def empirical(outputs: Tensor, layers: Sequence[Tensor], grads: Sequence[Tensor]) -> Iterable[Sequence[Tensor]]:
-    """Of the labels in the batch: the empirical Fisher matrix, as in the released setting. It costs nothing more."""
+    """Gradients for the labels in the batch: the empirical Fisher matrix, as in the released code, at no extra cost."""
     yield grads
 
 
 def expected(outputs: Tensor, layers: Sequence[Tensor], grads: Sequence[Tensor]) -> Iterable[Sequence[Tensor]]:
-    """In expectation over the labels that the model predicts: the Fisher matrix. One backward pass for each class.
+    """Gradients for all labels, weighted by the model's prediction: the Fisher matrix. One backward pass a class.
 
-    outputs are logits, [task, batch, class]. The gradient of -log p_c at the logits is p - e_c, of weight p_c.
+    outputs are logits, [task, batch, class]. The gradient of -log p_c at the logits is p - e_c, with weight p_c.
     """
     p = outputs.detach().softmax(-1)
     for c, e in enumerate(torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)):
@@ -59,9 +59,9 @@ def expected(outputs: Tensor, layers: Sequence[Tensor], grads: Sequence[Tensor])
 
 
 def rows_of(x: Tensor, n_tasks: int) -> Tensor:
-    """What a layer takes or gives, examples and places in one axis: [task, row, feature].
+    """A layer's input or output with examples and places in one axis: [task, row, feature].
 
-    x: [task, batch, feature] of a linear layer, or [batch, task * channel, height, width] of a convolution.
+    x: [task, batch, feature] for a linear layer, or [batch, task * channel, height, width] for a convolution.
     """
     if x.dim() == 3:
         return x
@@ -71,12 +71,13 @@ def rows_of(x: Tensor, n_tasks: int) -> Tensor:
 
 
 def patches(x: Tensor, n_tasks: int, side: int, height: int) -> Tensor:
-    """What a convolution of stride 1 multiplies its weights with: [task, row, side * side * channel].
+    """The image patches that a convolution of stride 1 multiplies by its weights: [task, row, side * side * channel].
 
-    Channels come last, as they lie in memory: with the weights' own order, this takes four times as long.
+    Channels come last, as in memory. With the order of the weights this would take four times as long.
 
     Args:
-        x: [batch, task * channel, height, width]. height: of the output, from which the padding follows.
+        x: [batch, task * channel, height, width].
+        height: of the output, which determines the padding.
     """
     padding = (height - x.shape[2] + side - 1) // 2
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, *(padding,) * 4))
@@ -96,7 +97,7 @@ def unflat(matrix: Tensor, like: Tensor) -> Tensor:
 
 
 def covariance(rows: Tensor) -> Tensor:
-    """Uncentred: the mean of outer products. [task, row, feature] -> [task, feature, feature]"""
+    """The mean of outer products, not centred. [task, row, feature] -> [task, feature, feature]"""
     return rows.mT @ rows / rows.shape[1]
 
 
@@ -114,7 +115,8 @@ def factors(
 
     Args:
         weights: [task, output, input] each, or [task, output, input, side, side] of a convolution.
-        met: what the layers took and gave. columns: see `Columns`, of the mean over `batch` examples.
+        met: the inputs and outputs of the layers.
+        columns: see `Columns`; for the mean over `batch` examples.
     """
     n_tasks = len(weights[0])
     outer = [torch.zeros((), dtype=weight.dtype, device=weight.device) for weight in weights]
@@ -129,7 +131,7 @@ def factors(
 
 
 def inverse_root(factor: Tensor, damping: float, name: str) -> Tensor:
-    """Cholesky factor of `factor + sqrt(damping) I`; raises FloatingPointError naming the layer where there is none."""
+    """Cholesky factor of `factor + sqrt(damping) I`. Raises FloatingPointError with the layer's name if none exists."""
     if not factor.isfinite().all():
         raise FloatingPointError(f"a Fisher factor of the layer {name} is not finite: raise the damping of KFAC.")
     damped = factor + damping**0.5 * torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
@@ -157,18 +159,18 @@ def kfac(
 ) -> Gradient:
     """The natural gradient of `supervised(model, loss)`, for `adapt(..., gradient=kfac(model.apply, loss, damping))`.
 
-    Every task has its own factors, of the batch of the step. Parameters that are not of a linear layer or convolution
-    (batch norm's) keep the plain gradient.
+    Every task has its own factors, from the batch of the step. Parameters that do not belong to a linear layer or
+    convolution (batch norm's) keep the plain gradient.
 
     Args:
-        apply: a model's, that calls its last argument, `tap`, with (name, input, output) of each layer in the graph;
-            the layer's parameters are `<name>.weight` and `<name>.bias`, its shapes those of `models.convnet`.
-        loss: mean over the batch for each task.
+        apply: the `apply` of a model. It calls its last argument, `tap`, with (name, input, output) of each layer. The
+            layer's parameters are `<name>.weight` and `<name>.bias`, with the shapes of `models.convnet`.
+        loss: the mean over the batch for each task.
         damping: added to the eigenvalues of the Fisher matrix, split evenly between the factors.
         columns: which Fisher matrix, `empirical` or `expected`.
 
     Raises:
-        FloatingPointError: from the result, where a factor is not finite or cannot be inverted.
+        FloatingPointError: when the returned function is called, if a factor is not finite or cannot be inverted.
     """
     if damping <= 0:
         raise ValueError(f"KFAC needs a damping above 0, got {damping}.")

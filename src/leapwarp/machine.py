@@ -1,4 +1,4 @@
-"""What this machine has, for the default of local runs: memory and GPUs. Nothing here imports torch."""
+"""The memory and GPUs of this machine, for the limits of local runs. Nothing here imports torch."""
 
 import os
 import re
@@ -9,16 +9,16 @@ MEBIBYTE = 1 << 20
 
 
 def memory_mb(root: Path = Path("/")) -> int | None:
-    """The memory that processes here may take in MB: the machine's, or less where a container has a limit."""
+    """The memory that processes may use, in MB: that of the machine, or less if a container has a limit."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on this system
+    except (AttributeError, ValueError, OSError):  # not available on this system
         return None
     return min([total, *_limits(root)]) // MEBIBYTE
 
 
 def _limits(root: Path) -> list[int]:
-    """Of this process's control groups, from the innermost to the outermost."""
+    """The memory limits of this process's control groups, from the innermost to the outermost."""
     found = []
     try:
         groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -36,7 +36,7 @@ def _limits(root: Path) -> list[int]:
             for name in ("memory.max", "memory.limit_in_bytes"):
                 try:
                     found.append(int((folder / name).read_text(encoding="utf-8")))
-                except (OSError, ValueError):  # none here, or "max"
+                except (OSError, ValueError):  # no limit here, or "max"
                     continue
     return found
 

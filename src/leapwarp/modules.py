@@ -1,4 +1,4 @@
-"""An `nn.Module` of a user's: which of its parameters are learnt how, and the module with others in their places."""
+"""The parameters of a user's `nn.Module`: the role of each, and calls of the module with other values for them."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,18 +20,18 @@ _SAYS_WARP = re.compile(r"(^|[._])warps?(?![a-z])")
 
 
 class Groups(NamedTuple):
-    """The parameters of a module by their names, each in one group. Printed, it says who is what."""
+    """The parameters of a module by their names, each in one group. Printed, it is a table of the groups."""
 
     learnt: dict[str, nn.Parameter]
-    """adapted on each task; where that begins is learnt"""
+    """adapted on each task, from an initialisation that is meta-learned"""
     warp: dict[str, nn.Parameter]
-    """learnt over all tasks, fixed while one is learnt"""
+    """meta-learned, and fixed while a task is learnt"""
     task_only: dict[str, nn.Parameter]
     """adapted on each task, always from the same values"""
     exclude: dict[str, nn.Parameter]
-    """left to the user"""
+    """left to the user's own code"""
     frozen: dict[str, nn.Parameter]
-    """constants, such as those whose `requires_grad` is False"""
+    """constants, such as parameters whose `requires_grad` is False"""
 
     def __str__(self) -> str:
         lines = []
@@ -51,7 +51,7 @@ def shortened(names: Any, most: int = 6) -> str:
 
 
 def plain(name: str) -> str:
-    """A parameter's name without what `torch.compile` and checkpoint wrappers put in."""
+    """A parameter's name without the parts that `torch.compile` and checkpoint wrappers add."""
     return _WRAPPERS.sub("", name).removeprefix(".")
 
 
@@ -92,15 +92,18 @@ def groups(
     exclude: Chosen = (),
     frozen: Chosen = (),
 ) -> Groups:
-    """The parameters of `module`, sorted.
+    """Sort the parameters of `module` into groups by their role.
 
     Args:
-        warp: None for those named `warp.*`, if there are any; () for none, whatever they are called.
-        frozen: constants, beside those whose `requires_grad` is False.
+        module: any `nn.Module`.
+        warp: parameters that are warps. None for those named `warp.*`, if there are any; () for none.
+        task_only: parameters that each task adapts from the same values, and that are not meta-learned.
+        exclude: parameters that are left to the user's own code.
+        frozen: constants, besides the parameters whose `requires_grad` is False.
 
     Raises:
-        TypeError: `module` is no module.
-        ValueError: a choice matches nothing, a parameter is chosen twice, a parameter's name says that it is a warp and
+        TypeError: `module` is not a module.
+        ValueError: a choice matches nothing, a parameter is chosen twice, a parameter's name says that it is a warp but
             it is not chosen as one, a chosen warp is frozen, or nothing is left to learn.
 
     Examples:
@@ -152,7 +155,7 @@ def groups(
 
 
 class _Held(nn.Module):
-    """A module whose call is any function of what it holds."""
+    """A wrapper whose call runs any function, so that `functional_call` can replace tensors of the module inside."""
 
     def __init__(self, held: nn.Module) -> None:
         super().__init__()
@@ -184,7 +187,7 @@ def copies(named: Any) -> Params:
 
 @torch.no_grad()
 def put_back(into: Params, values: Params) -> None:
-    """Write `values` into the tensors of the same names; what has another shape by now is someone else's."""
+    """Write `values` into the tensors of the same names. Tensors whose shape has changed are left as they are."""
     for name, value in values.items():
         if name in into and into[name].shape == value.shape:
             into[name].copy_(value)
@@ -192,7 +195,7 @@ def put_back(into: Params, values: Params) -> None:
 
 @contextmanager
 def twice_differentiable(module: nn.Module | None = None) -> Iterator[None]:
-    """Kernels that have a second derivative: attention by its formula, recurrent layers without cuDNN."""
+    """Use kernels that have a second derivative: attention by its formula, recurrent layers without cuDNN."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     recurrent = module is not None and any(isinstance(part, nn.RNNBase) for part in module.modules())
@@ -201,6 +204,6 @@ def twice_differentiable(module: nn.Module | None = None) -> Iterator[None]:
 
 
 def without_cudnn() -> AbstractContextManager[None]:
-    """cuDNN's recurrent layers have no second derivative."""
+    """Turn cuDNN off, since its recurrent layers have no second derivative."""
     cudnn = torch.backends.cudnn
     return cudnn.flags(enabled=False, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic)

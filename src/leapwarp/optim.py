@@ -1,4 +1,4 @@
-"""Optimizers as pairs of functions, used in the inner and the outer loop, differentiable in their gradients."""
+"""Optimizers as pairs of functions, for the inner and the outer loop. Updates are differentiable in the gradients."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def sgd(learning_rate: float) -> Optimizer:
 
 
 def scaled_sgd(rates: Params) -> Optimizer:
-    """Gradient descent with a rate for every number: p <- p - rates * g, differentiable in the rates."""
+    """Gradient descent with a learning rate for every parameter: p <- p - rates * g, differentiable in the rates."""
 
     def update(params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         return map_tree(lambda p, g, rate: p - rate * g, params, grads, rates), state
@@ -85,7 +85,7 @@ def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon
 
 
 def rmsprop(learning_rate: float, decay: float, epsilon: float) -> Optimizer:
-    """v <- decay * v + (1 - decay) g^2, p <- p - learning_rate * g / (sqrt(v) + epsilon); the state is v."""
+    """RMSProp: v <- decay * v + (1 - decay) g^2, p <- p - learning_rate * g / (sqrt(v) + epsilon); the state is v."""
 
     def update(params: Params, grads: Params, state: Params) -> tuple[Params, Params]:
         square = map_tree(lambda v, g: decay * v + (1 - decay) * g * g, state, grads)

@@ -1,6 +1,6 @@
-"""What `snakemake` makes: config.yaml and a size's file, checked, and the jobs and files that follow from them.
+"""The plan of the workflow: checks of config.yaml and a size's file, and the jobs and files that follow from them.
 
-Pure functions of these files, without torch and without Snakemake; `workflow/rules` are written in them.
+These are pure functions of the files, without torch and without Snakemake. `workflow/rules` use them.
 """
 
 import copy
@@ -21,50 +21,50 @@ from leapwarp.check import check, read_yaml
 
 SCHEMAS = Path(__file__).parent / "schemas"
 DECIDES = ("nothing", "orders", "everything")
-"""what a size may decide: nothing; orders of methods; all that the papers claim"""
-SEARCH_SEED = 100  # of the runs of trials; no run that is reported has it
+"""what a size is made to decide: nothing, the order of methods, or all claims. The last two have the same gate"""
+SEARCH_SEED = 100  # first seed of trials; reported runs have smaller seeds
 
 
 class Size(NamedTuple):
-    """What a size's file says; `schemas/size.schema.yaml` explains its keys."""
+    """The content of a size's file; `schemas/size.schema.yaml` and docs/options.md explain its keys."""
 
     name: str
     about: str
     decides: str
     search_with_all: bool
-    """random searches are made with everything else"""
+    """whether random searches are made with everything else"""
     search_used: bool
-    """runs take what these have found, unless config.yaml says otherwise"""
+    """whether runs use the winners of the searches, unless config.yaml says otherwise"""
     experiments: dict[str, Experiment]
-    """those of this size, by where they were found: a name, or the path of a folder"""
+    """the experiments of this size, by name or by the path of a folder"""
     entries: dict[str, dict[str, Any]]
-    """by name"""
+    """the size's entry for each experiment, by name"""
     first_seed: int
-    """0, or 100 and up in trials"""
+    """the first seed: 0, or at least 100 in trials"""
 
 
 class Jobs(NamedTuple):
-    """One experiment at one size, with what config.yaml changes."""
+    """One experiment at one size, with the changes of config.yaml."""
 
     size: str
     where: str
-    """how commands name it: by its name, or by the path of its folder"""
+    """the experiment as commands take it: its name, or the path of its folder"""
     about: Experiment
     methods: list[str]
     n_tasks: list[int]
-    """numbers of pretraining tasks; [0] where they are not counted"""
+    """numbers of pretraining tasks; [0] if they are not counted"""
     seeds: list[int]
     seeds_per_job: int
-    """that share a job of training"""
+    """number of seeds in a job of training"""
     seeds_per_evaluation: int
     note: str
-    """what tables say of the size"""
+    """the sentence on the size under tables"""
     chain: dict[str, int]
-    """meta_steps and games, where meta-training is a chain of jobs"""
+    """meta_steps and games, if meta-training is a chain of jobs"""
     search: dict[str, Any]
-    """trials, methods and settings of its random searches"""
+    """numbers of trials, methods and settings of its random searches"""
     states: dict[str, tuple[str, dict[str, Any]]]
-    """of a user: method name -> file, and what it says of itself"""
+    """states of a user: name -> file, and its metadata"""
 
     @property
     def folder(self) -> str:
@@ -77,12 +77,12 @@ def schema(name: str) -> dict[str, Any]:
 
 
 def size_files(folder: Path) -> list[Path]:
-    """The files of the sizes of a folder, without copies such as `quick (1).yaml`, whose names no size can have."""
+    """The files of the sizes in a folder, without copies such as `quick (1).yaml`, which is not a valid name."""
     return sorted(path for path in folder.glob("*.yaml") if NAME.fullmatch(path.stem))
 
 
 def size_path(size: str, folder: Path) -> Path:
-    """The file of a size: `<size>.yaml` of `folder`, or a file of a user by its path; raises ValueError."""
+    """The file of a size: `<size>.yaml` in `folder`, or a user's file by its path. Raises ValueError if missing."""
     path = Path(size) if size.endswith((".yaml", ".yml")) else folder / f"{size}.yaml"
     if not path.is_file():
         known = ", ".join(each.stem for each in size_files(folder))
@@ -91,10 +91,11 @@ def size_path(size: str, folder: Path) -> Path:
 
 
 def read_size(path: Path, wheres: Iterable[str] | None = None) -> Size:
-    """The size of a file, with those of its experiments that `wheres` names (by name or path), or all.
+    """The size in a file, with the experiments in `wheres` (names or paths), or all of its experiments.
 
     Raises:
-        ValueError: the file is not as the schema says, or names what an experiment has not; says which key and value.
+        ValueError: the file does not fit the schema, or names a method that an experiment does not have. The message
+            has the key and its value.
     """
     found = read_yaml(path, "a size, as those in workflow/sizes")
     check(found, schema("size"), str(path))
@@ -142,10 +143,10 @@ def _check_entry(about: Experiment, entry: dict[str, Any], what: str) -> None:
 
 
 def settled(config: dict[str, Any]) -> dict[str, Any]:
-    """config.yaml as it is meant: paths with ~ and $HOME in full, and what `--config` gives as text or as nothing.
+    """config.yaml with ~ and variables in paths expanded, and texts and empty values of `--config` converted.
 
     Raises:
-        ValueError: a path names a variable or a folder that there is not.
+        ValueError: a path has an unknown variable, or names a folder that does not exist.
     """
     found = copy.deepcopy(config)
     for key in ("own_experiments", "state"):
@@ -187,7 +188,7 @@ def _meant(value: Any) -> Any:
 
 
 def _in_full(path: str, key: str) -> str:
-    """A path with its variables and ~ replaced; raises ValueError where one is not known."""
+    """A path with its variables and ~ expanded. Raises ValueError if one is unknown."""
     full = os.path.expandvars(os.path.expanduser(path))
     lost = re.search(r"\$(\w+|\{\w+\})", full)
     if lost and not Path(full).exists():
@@ -197,24 +198,24 @@ def _in_full(path: str, key: str) -> str:
 
 NAME = re.compile(r"\w[\w.-]*")
 FOLDERS = {"data", "logs", "slurm"}
-"""of results, beside those of sizes"""
+"""folders in `results`, besides those of sizes"""
 RULES = {
     *("all", "claims", "all_claims", "code", "evaluate", "evaluate_with_arrays", "gather", "logs", "page", "prepare"),
     *("prepare_images", "prepare_imagenet", "search", "search_figure", "table", "train", "trial", "winner"),
     *("atari_game", "atari_update", "atari_curves", "atari_state"),
 }
-"""and of the results of a size, the folders beside those of experiments"""
+"""folders in the results of a size, besides those of experiments"""
 
 
 def check_name(name: str, what: str, taken: Collection[str] = ()) -> None:
-    """Raise ValueError where a name of a user's cannot be that of a file, a rule and a word of a command at once."""
+    """Raise ValueError if a user's name cannot be used for files, rules and commands."""
     if not NAME.fullmatch(name) or name in taken:
         why = "that is taken" if name in taken else "needed letters, digits, '_', '-' and '.', a letter or digit first"
         raise ValueError(f"{what} is called {name!r}: {why}. Give it another name.")
 
 
 def read_config(config: dict[str, Any], sizes: Path) -> Path:
-    """Check config.yaml as it is `settled` (its schema explains its keys). -> the file of its size
+    """Check the config that `settled` returns (its schema explains the keys). -> the file of its size
 
     Raises:
         ValueError: one line with the key, its value and what is allowed.
@@ -228,9 +229,9 @@ def read_config(config: dict[str, Any], sizes: Path) -> Path:
 
 
 def check_profile(checkout: Path, arguments: Sequence[str]) -> None:
-    """Raise ValueError where Snakemake cannot have found its default options, and would go on without a word.
+    """Raise ValueError if Snakemake has not found its default options. It would run without them and without a message.
 
-    `profiles` is a symbolic link to workflow/profiles, which git leaves as a file of text where it may not make links.
+    `profiles` is a symbolic link to workflow/profiles. If git may not create links, it is a text file.
     """
     if any(word.partition("=")[0] == "--workflow-profile" for word in arguments):
         return
@@ -250,13 +251,13 @@ def check_profile(checkout: Path, arguments: Sequence[str]) -> None:
 
 
 def largest_first(paths: Iterable[Path]) -> list[str]:
-    """The names of sizes, those that may decide most before the others."""
+    """The names of sizes, sorted by `decides`: everything, orders, nothing."""
     ranks = {path.stem: DECIDES.index(read_size(path, []).decides) for path in paths}
     return sorted(ranks, key=lambda name: (-ranks[name], name))
 
 
 def chosen(config: dict[str, Any], entries: Iterable[str]) -> list[str]:
-    """Where the experiments of config.yaml are found: names of the package's, paths of a user's own."""
+    """The experiments of config.yaml: names of the package's, and paths of a user's own."""
     folder, own = config["own_experiments"], {}
     if folder:
         own = {
@@ -268,7 +269,7 @@ def chosen(config: dict[str, Any], entries: Iterable[str]) -> list[str]:
     unknown = [name for name in asked if name not in own and name not in catalogue.names()]
     if unknown:
         known = ", ".join([*catalogue.names(), *own])
-        raise ValueError(f"config: 'experiments' has {unknown[0]!r}, which there is not. Known: {known}.")
+        raise ValueError(f"config: 'experiments' has {unknown[0]!r}, which does not exist. Known: {known}.")
     for name in asked:
         check_name(name, "config: the experiment", RULES)
     return [own.get(name, name) for name in asked]
@@ -278,7 +279,7 @@ def jobs(config: dict[str, Any], path: Path) -> dict[str, Jobs]:
     """The jobs of each experiment, by its name, at the size of a file.
 
     Raises:
-        ValueError: as `read_size`, or config.yaml names what there is not.
+        ValueError: as `read_size`, or config.yaml has an unknown name.
     """
     size = read_size(path, chosen(config, read_size(path, []).entries))
     names = {about.name: where for where, about in size.experiments.items()}
@@ -319,7 +320,7 @@ def jobs(config: dict[str, Any], path: Path) -> dict[str, Jobs]:
 
 
 def given_states(paths: str | Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """The states that a user hands in, by what rows call them: the name of the file."""
+    """The states that a user has given, by their names in rows, which are the names of the files."""
     found = {}
     for path in [paths] if isinstance(paths, str) else paths:
         if path:
@@ -331,7 +332,7 @@ def given_states(paths: str | Sequence[str]) -> dict[str, tuple[str, dict[str, A
 
 
 def state_header(path: Path) -> dict[str, Any]:
-    """What a state's file says of itself (`leapwarp.experiments.states`), read without torch; raises ValueError."""
+    """The metadata of a state's file (`leapwarp.experiments.states`), read without torch. Raises ValueError."""
     needed = "needed a state, as `python -m leapwarp.experiments train` writes it"
     if path.suffix == ".pt":
         raise ValueError(f"config: 'state' is {path}, a checkpoint of training; {needed} (*.safetensors).")
@@ -340,7 +341,7 @@ def state_header(path: Path) -> dict[str, Any]:
             length = int.from_bytes(file.read(8), "little")
             return json.loads(json.loads(file.read(min(length, 100_000_000)))["__metadata__"]["about"])
     except FileNotFoundError:
-        raise ValueError(f"config: 'state' is {path}, which there is not; {needed}.") from None
+        raise ValueError(f"config: 'state' is {path}, which does not exist; {needed}.") from None
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"config: 'state' is {path}, which is damaged or something else; {needed}.") from None
 
@@ -349,12 +350,12 @@ def state_header(path: Path) -> dict[str, Any]:
 
 
 def chunks(seeds: Sequence[int], per_job: int) -> list[tuple[int, int]]:
-    """[(first, last), ...]: seeds that follow each other, cut into chunks of at most `per_job`."""
+    """[(first, last), ...]: consecutive seeds in chunks of at most `per_job`."""
     return [(seeds[k], seeds[min(k + per_job, len(seeds)) - 1]) for k in range(0, len(seeds), per_job)]
 
 
 def state_files(jobs: Jobs, method: str, first: int, last: int) -> list[str]:
-    """The states that an evaluation of some seeds of a method reads: none where it is not trained."""
+    """The states that an evaluation of some seeds of a method reads; none if it is not trained."""
     if method in jobs.states:
         return [jobs.states[method][0]]
     if not jobs.about.methods[method].trains:
@@ -368,7 +369,7 @@ def state_files(jobs: Jobs, method: str, first: int, last: int) -> list[str]:
 
 
 def history_files(jobs: Jobs, method: str, first: int, last: int) -> list[str]:
-    """The histories of these; a user's state has none."""
+    """The histories of these states. A user's state has none."""
     return (
         []
         if method in jobs.states
@@ -383,24 +384,24 @@ def evaluations(jobs: Jobs) -> list[tuple[str, int, int]]:
 
 
 def row_files(jobs: Jobs, ending: str = "csv") -> list[str]:
-    """What the jobs of evaluation leave."""
+    """The outputs of the jobs of evaluation."""
     return [f"{jobs.folder}/runs/{method}/seeds{a}-{b}.{ending}" for method, a, b in evaluations(jobs)]
 
 
 def figures(jobs: Jobs) -> list[str]:
-    """Its figures, to look at and to print."""
+    """The files of an experiment's figures, PNG and PDF."""
     return [f"{jobs.folder}/figures/{name}.{kind}" for kind in ("png", "pdf") for name in jobs.about.figures]
 
 
 def figure_files(jobs: Jobs) -> list[str]:
-    """What its figures read beside its rows: arrays of evaluation, and the curves of a chain of jobs."""
+    """The inputs of its figures besides its rows: arrays of evaluation, and the curves of a chain of jobs."""
     files = row_files(jobs, "npz") if jobs.about.arrays else []
     trained = [name for name in jobs.methods if jobs.about.methods[name].trains]
     return files + [f"{jobs.folder}/meta_curves.csv"] * bool(jobs.chain and trained)
 
 
 def outputs(jobs: Jobs) -> list[str]:
-    """What one experiment leaves at one size: tidy rows, their provenance, a table, its document, figures."""
+    """The outputs of one experiment at one size: tidy rows, their provenance, a table, its document, figures."""
     files = [
         f"{jobs.folder}/{name}"
         for name in ("rows.csv", "runs.json", *(f"{jobs.about.table}.{kind}" for kind in ("csv", "md", "json")))
@@ -409,7 +410,7 @@ def outputs(jobs: Jobs) -> list[str]:
 
 
 def searches(jobs: Jobs) -> list[str]:
-    """What its random searches leave: winners, tables of trials and figures."""
+    """The outputs of its random searches: winners, tables of trials and figures."""
     return [
         f"results/{jobs.size}/search/{jobs.about.name}/{method}/{name}"
         for method in jobs.search.get("methods", [])
@@ -427,10 +428,10 @@ def trials(jobs: Jobs, method: str) -> list[str]:
 
 
 def departures_file(path: Path, wheres: Sequence[str], cache: Path, papers: Path | None = None) -> Path:
-    """Where the folder `cache` keeps what `departures` finds for this version of the size and of the code."""
+    """The file in the folder `cache` with the result of `departures` for this version of the size and of the code."""
     folders = [catalogue.FOLDER.parent, *(Path(where) for where in wheres if "/" in where)]
     found = [file for folder in folders for kind in ("py", "yaml") for file in sorted(folder.rglob(f"[!.]*.{kind}"))]
-    files = [file for file in found if file.is_file()]  # editors leave links to nowhere
+    files = [file for file in found if file.is_file()]  # editors leave broken links
     digest = hashlib.sha256(json.dumps(list(wheres)).encode())
     printed = [file for file in sorted(papers.glob("[!.]*")) if file.is_file()] if papers else []
     for file in [path, *files, *printed]:
@@ -441,17 +442,18 @@ def departures_file(path: Path, wheres: Sequence[str], cache: Path, papers: Path
 def departures(
     path: Path, wheres: Sequence[str], cache: Path, papers: Path | None = None
 ) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """What a size makes of every method's settings: experiment -> method -> {"train": ..., "evaluate": ...}.
+    """The settings of every method at a size that differ from the published ones, in the form
+    experiment -> method -> {"train": ..., "evaluate": ...}.
 
-    They follow from the size and from the code, whose settings need torch to be read: another process does that, once
-    for each version of these files, and what it finds is kept in the folder `cache`.
+    They follow from the size and from the code, whose settings need torch to be read. Another process does that once
+    for each version of these files, and the result is stored in the folder `cache`.
 
     Args:
-        papers: the folder of the papers' claims and numbers: what tables, figures and verdicts need is asked there too,
-            before anything runs.
+        papers: the folder of the papers' claims and numbers. The process also checks, before anything runs, that the
+            report can be made from them.
 
     Raises:
-        ValueError: a setting that there is not, or a value that it cannot have; or something that the report lacks.
+        ValueError: an unknown setting or a wrong value, or something that the report needs is missing.
     """
     kept = departures_file(path, wheres, cache, papers)
     if not kept.is_file():

@@ -1,8 +1,8 @@
-"""What the tasks of one family share, and how a function of one stack of tasks is mapped over many.
+"""Tasks, models and losses of one family of tasks, and functions mapped over stacks of tasks.
 
-Everything here carries a leading task axis: a *stack* of one task is the plain, unbatched case. A model that knows
-the axis (`leapwarp.models.convnet`) trains all its tasks in one grouped convolution; a user's own `nn.Module` is
-given the axis by `lift`.
+All tensors have a leading task axis. A *stack* is a set of tasks along this axis, and may have only one. A model that
+is written for the axis (`leapwarp.models.convnet`) trains all tasks in one grouped convolution. `lift` adds the axis to
+an `nn.Module` that was written for one task.
 """
 
 import warnings
@@ -20,18 +20,18 @@ from leapwarp.trees import TASK_ONLY, Params, leaves, map_leaves, n_runs
 
 
 class Task(NamedTuple):
-    """A stack of tasks, with every random choice of their adaptation drawn beforehand."""
+    """A stack of tasks. All random choices of their adaptation are drawn beforehand."""
 
     index: Tensor
     """[task] a task's number among the training tasks (finetuning keeps one head for each)"""
     x: Any
-    """[task, n, *input] training inputs, or a dictionary of such, which the module is given as it is"""
+    """[task, n, *input] training inputs, or a dictionary of such tensors, which is passed to the module"""
     y: Tensor
     """[task, n]"""
     order: Tensor
-    """[task, draw, batch] rows of x that each mini-batch takes"""
+    """[task, draw, batch] the rows of x in each mini-batch"""
     x_test: Any
-    """[task, m, *input] held-out inputs, ready for the model; or a dictionary"""
+    """[task, m, *input] held-out inputs, already transformed for the model; or a dictionary of such tensors"""
     y_test: Tensor
     """[task, m]"""
     affine: Tensor | None = None
@@ -46,22 +46,24 @@ def stack_tasks(
     held_out: Sequence[Any] | None = None,
     item: Callable[[Any], tuple[Any, Any]] | None = None,
 ) -> Task:
-    """Tasks from their data, with `draws` random mini-batches for each.
+    """A stack of tasks from their data, with `draws` random mini-batches for each.
 
-    Tasks may have different numbers of rows: all are filled up to the largest. What fills them up is never drawn; among
-    held-out data it has the label -100, which `cross_entropy` passes over.
+    Tasks may have different numbers of rows: all are padded to the largest. Padding is never drawn in a mini-batch.
+    Among held-out data it has the label -100, which `cross_entropy` ignores.
 
     Args:
         data: for each task a pair (x [n, *input], y [n, *]), or a data set of PyTorch's kind (`len` and items x, y).
             Inputs may be dictionaries of tensors, for modules that take one.
         draws: mini-batches of each task: `learner.draws` for a step of a learner, as many as steps for `adapt`.
-        held_out: as many, for the tasks' evaluation; where None, the training data serve again.
-        item: (an item of a data set) -> x, y, where the items are something else, such as dictionaries.
+        batch: rows of a mini-batch, drawn with replacement.
+        generator: the random stream of the mini-batches.
+        held_out: for each task the data of its evaluation, in the same form; None for the training data.
+        item: (an item of a data set) -> x, y, if items are not pairs but, for example, dictionaries.
 
     Raises:
-        ValueError: there are no tasks, the held-out sets are fewer or more than the tasks, the inputs of a task are
-            fewer or more than its targets, one has no rows, the shapes of rows differ, or held-out targets that are no
-            labels differ in number.
+        ValueError: there are no tasks; the number of held-out sets differs from that of tasks; the numbers of inputs
+            and targets of a task differ; a task has no rows; the shapes of rows differ between tasks; or the numbers of
+            held-out targets differ and these are no labels.
 
     Examples:
         >>> import torch, leapwarp
@@ -112,7 +114,7 @@ def _pair(data: Any, item: Callable[[Any], tuple[Any, Any]] | None, what: str) -
 
 
 def _stacked(parts: Sequence[Any]) -> Any:
-    """Items in one tensor, or, of dictionaries, in one for each key."""
+    """Items in one tensor or, if they are dictionaries, in one tensor for each key."""
     if isinstance(parts[0], dict):
         return {key: _stacked([part[key] for part in parts]) for key in parts[0]}
     return torch.stack([torch.as_tensor(part) for part in parts])
@@ -159,57 +161,58 @@ class Model(NamedTuple):
     init: Callable[[torch.Generator], Params]
     """A fresh set of parameters, of one task."""
     stats: Callable[[], Params]
-    """Fresh running statistics (batch norm's averages), of one task; empty where the model has none."""
+    """Fresh running statistics (batch norm's averages) of one task; empty if the model has none."""
     apply: Callable[..., tuple[Tensor, Params]]
     """(parameters, statistics, x, train) -> (outputs [task, batch, *], statistics), all of them stacks. A model whose
-    layers can be watched (`models.convnet`) takes a fifth argument."""
+    activations can be observed (`models.convnet`) takes a fifth argument."""
 
 
 class Lifted(NamedTuple):
-    """A module of a user's as a `Model`, with the way back."""
+    """A user's module as a `Model`, and functions to read its parameters back."""
 
     init: Callable[[torch.Generator], Params]
     stats: Callable[[], Params]
     apply: Callable[..., tuple[Tensor, Params]]
     groups: Callable[[], Groups]
-    """Who is what; printed, a table."""
+    """The role of each parameter. Printed, it is a table."""
     state_dict: Callable[..., Params]
-    """(parameters of one task, or a stack of one; statistics) -> what `module.load_state_dict` takes, whole"""
+    """(parameters of one task, or a stack of one; statistics) -> a complete state for `module.load_state_dict`"""
 
 
 class Loss(NamedTuple):
     loss: Tensor
     """[task] mean over the batch"""
     accuracy: Tensor
-    """[task] share of right answers, or nan where the problem has none"""
+    """[task] share of correct answers, or nan if the problem has no accuracy"""
     stats: Params
 
 
 class Problem(NamedTuple):
-    """A family of tasks: how to draw a mini-batch and what to minimise."""
+    """A family of tasks: how to draw a mini-batch and which loss to minimise."""
 
     draw: Callable[[Task, Tensor, Tensor], Batch]
-    """(tasks, who [t], draw [t]) -> the batch number draw[i] of the task number who[i]"""
+    """(tasks, who [t], draw [t]) -> for each i, mini-batch number draw[i] of task number who[i]"""
     loss: Callable[[Params, Params, Batch], Loss]
-    """Training loss with the batch's own statistics, twice differentiable."""
+    """(parameters, statistics, batch) -> training loss, with the batch's own statistics; twice differentiable"""
     evaluate: Callable[[Params, Params, Batch], Loss]
-    """The same on held-out data, with the running statistics gathered on the task."""
+    """the same on held-out data, with the running statistics of the task"""
     stats: Callable[[], Params]
+    """fresh running statistics of one task, as of `Model`"""
     draw_meta: Callable[[Task, Tensor, Tensor], Batch] | None = None
-    """as `draw`, what the outer loss of a warp objective, L_meta, is measured on; None for the same data"""
+    """as `draw`, for L_meta, the outer loss of the warp objective; None for the same data as `draw`"""
     capture: bool = False
-    """a GPU may replay draws, losses and gradients as graphs, see `leapwarp.host.captured`"""
+    """whether a GPU may run draws, losses and gradients as CUDA graphs, see `leapwarp.host.captured`"""
 
 
 StackLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(outputs [task, batch, *], y [task, batch, *]) -> loss [task], accuracy [task]"""
 
 IGNORED = -100
-"""the label that counts for nothing, as in PyTorch"""
+"""the label that is ignored, as in PyTorch"""
 
 
 def for_stacks(loss: StackLoss) -> StackLoss:
-    """Mark a loss that takes whole stacks of tasks; `supervised` takes others to be written for one task."""
+    """Mark a loss that takes whole stacks of tasks. `supervised` assumes that other losses are written for one task."""
     loss.for_stacks = True  # type: ignore[attr-defined]
     return loss
 
@@ -241,7 +244,7 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 @for_stacks
 def mean_square(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Half the mean squared error of each task; there is no accuracy (nan). outputs and y [task, batch, *]
+    """Half the mean squared error of each task. The accuracy is nan. outputs and y [task, batch, *]
 
     Examples:
         >>> import torch, leapwarp
@@ -259,7 +262,7 @@ def mean_square(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def each_task(loss: Callable[[Tensor, Tensor], Any]) -> StackLoss:
-    """A loss written for one task, for stacks.
+    """Make a loss for stacks of a loss that is written for one task.
 
     Args:
         loss: (outputs [batch, *], y [batch, *]) -> the loss [], or a pair of it and the accuracy [].
@@ -292,7 +295,7 @@ def each_task(loss: Callable[[Tensor, Tensor], Any]) -> StackLoss:
 
 
 def rows(tasks: Task, who: Tensor, draw: Tensor) -> Batch:
-    """The mini-batches as they lie in the data, without any transform."""
+    """Mini-batches of the task's data without any transform."""
     picked = tasks.order[who, draw]  # [t, batch]
     return Batch(map_leaves(lambda leaf: leaf[who[:, None], picked], tasks.x), tasks.y[who[:, None], picked])
 
@@ -305,8 +308,13 @@ def supervised(
     """The problem of fitting `model` to tasks of inputs and targets.
 
     Args:
-        loss: `cross_entropy`, `mean_square`, or a loss written for one task, see `each_task`: those of
-            `torch.nn.functional`, for instance.
+        model: a lifted module, or another `Model`.
+        loss: `cross_entropy`, `mean_square`, or a loss written for one task (see `each_task`), such as those of
+            `torch.nn.functional`.
+        draw: how a mini-batch is made of a task's data; without transforms by default.
+
+    Raises:
+        TypeError: the model is a module that was not lifted.
 
     Examples:
         >>> import torch, leapwarp
@@ -333,7 +341,7 @@ def supervised(
 
 @contextmanager
 def _modes(module: nn.Module, train: bool, keep: bool) -> Iterator[None]:
-    """The module in training or evaluation, and afterwards every part as it was."""
+    """The module in training or evaluation mode. Afterwards every part has its previous mode."""
     before = [(part, part.training) for part in module.modules()]
     for part, was in before:
         part.training = train and (was or not keep)
@@ -351,17 +359,19 @@ def lift(
     frozen: Chosen = "requires_grad",
     keep_modes: bool = True,
 ) -> Lifted:
-    """Make a `Model` of a module written for one task; its present weights are the first initialisation.
+    """Make a `Model` of a module written for one task. Its present weights are the first initialisation.
 
-    A stack of several tasks runs under `torch.vmap`, or in a loop where that is not possible, with a warning that says
-    why; a stack of one without either. `print(lift(module).groups())` says who is what.
+    A stack of several tasks runs under `torch.vmap`. If that is not possible, it runs in a loop, with a warning that
+    says why. A stack of one task needs neither. `print(lift(module).groups())` shows the role of each parameter.
 
     Args:
-        warp, task_only: names, patterns (`*.warp.*`) or modules, see `leapwarp.modules.groups`. Where warp is None, the
-            parameters named `warp.*`; () for none.
-        frozen: "requires_grad" for those whose `requires_grad` is False; others that are to be constants beside them.
-        keep_modes: parts that are in `eval()` stay so in training (batch norm with fixed averages); where False, all
-            parts train. In evaluation all are in `eval()`. Afterwards the module's modes are as before.
+        module: written for one task: inputs [batch, *], or a dictionary of them -> outputs [batch, *].
+        warp, task_only: names, patterns (`*.warp.*`) or modules, see `leapwarp.modules.groups`. If warp is None, the
+            parameters named `warp.*` are the warps; () for none.
+        frozen: parameters to keep constant, besides those whose `requires_grad` is False.
+        keep_modes: if True, parts in `eval()` mode stay in it during training (batch norm with fixed averages). If
+            False, all parts are in training mode then. In evaluation all parts are in `eval()` mode. Afterwards the
+            module has its previous modes.
 
     Raises:
         ValueError: a choice matches nothing, or the name of a parameter says warp and it is not chosen as one.
@@ -385,7 +395,7 @@ def lift(
             called = called if called.startswith("warp.") else f"warp.{called}"
         elif name in found.task_only:
             called = f"{TASK_ONLY}.{called}"
-        elif called.split(".", 1)[0] in ("embedding", "warp"):  # words that learners know
+        elif called.split(".", 1)[0] in ("embedding", "warp"):  # names that have a meaning for learners
             called = f"task.{called}"
         own[called] = name
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
@@ -460,8 +470,9 @@ def lift(
 def map_tasks(function: Callable[[Task, slice], Any], tasks: Task, size: int) -> Any:
     """Apply `function` to at most `size` tasks at a time and join the results along the task axis.
 
-    `size=1` is a plain loop, `size=len(tasks)` one call. The result is a tensor, or a dictionary or tuple of results.
-    `function` also gets the slice that its tasks are of the whole.
+    Args:
+        function: (some tasks, their slice of all tasks) -> a tensor with a task axis, or a dictionary or tuple of such.
+        size: 1 for a plain loop, or the number of tasks for a single call.
     """
     if size < 1:
         raise ValueError(f"tasks are mapped at least one at a time, got size {size}.")

@@ -1,4 +1,4 @@
-"""Where numbers come from: version and sources of the code, packages, machine."""
+"""The provenance of numbers: version and sources of the code, packages, machine."""
 
 import hashlib
 import json
@@ -14,17 +14,17 @@ import torch
 
 from leapwarp import __version__, environment
 
-DIGITS = 12  # of a hash, as shown and compared
+DIGITS = 12  # characters of a hash that are shown and compared
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "ale-py")
 
 
 def digest(value: Any) -> str:
-    """A short hash of anything that JSON can write."""
+    """A short hash of a value that JSON can write."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
 
 def version() -> str:
-    """The version, with the commit where the package runs from a checkout: 0.1.0+g1a2b3c4, or ...dirty if changed."""
+    """The version, with the commit if the package runs from a checkout: 0.1.0+g1a2b3c4, or ...dirty if changed."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -33,7 +33,7 @@ def version() -> str:
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", __file__)  # and not a checkout of something else around site-packages
+        git("ls-files", "--error-unmatch", __file__)  # not the checkout of another project that contains site-packages
         changed = git("status", "--porcelain", "--untracked-files=normal", "--", ".")
         return f"{__version__}+g{git('rev-parse', '--short=7', 'HEAD')}{'.dirty' if changed else ''}"
     except (OSError, UnicodeError, subprocess.SubprocessError):
@@ -41,7 +41,7 @@ def version() -> str:
 
 
 def code() -> str:
-    """A hash of all sources of this package that the process has imported: what computed, and nothing else."""
+    """A hash of the source files of this package that the process has imported."""
     found = {name: module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "leapwarp"}
     main = sys.modules["__main__"].__file__ if hasattr(sys.modules["__main__"], "__file__") else None
     package = Path(__file__).parent
@@ -55,7 +55,7 @@ def packages() -> dict[str, str]:
     def version_of(name: str) -> str | None:
         try:
             return metadata.version(name)
-        except metadata.PackageNotFoundError:  # the emulators, say, which one experiment alone needs
+        except metadata.PackageNotFoundError:  # such as the emulators, which only one experiment needs
             return None
 
     found = {name: version_of(name) for name in PACKAGES}
@@ -63,7 +63,7 @@ def packages() -> dict[str, str]:
 
 
 def machine(device: torch.device) -> str:
-    """The model of what computes, without the machine's name."""
+    """The model of the processor or GPU, without the machine's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:

@@ -1,4 +1,4 @@
-"""Randomness is drawn outside the algorithms, from streams that have names."""
+"""Random streams with names. Random numbers are drawn outside the algorithms, from such streams."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +10,8 @@ import torch
 def generator(seed: int, *names: str | int) -> torch.Generator:
     """A CPU generator for the stream `names` of `seed`.
 
-    Streams of different names are independent, so that adding a draw to one leaves the others as they were:
-    `generator(0, "split")` gives the same alphabets whatever else the run draws.
+    Streams of different names are independent, so another draw from one stream does not change the others. For example,
+    `generator(0, "split")` gives the same alphabets whatever else a run draws.
     """
     text = "/".join(str(part) for part in (seed, *names))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
@@ -20,10 +20,11 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
 
 @contextmanager
 def global_draws_from(generators: Sequence[torch.Generator]) -> Iterator[Callable[[], bool]]:
-    """What draws from PyTorch's global streams in here, such as dropout, draws from one that `generators` decide.
+    """Inside this context, PyTorch's global streams (for dropout, say) are seeded from the states of `generators`.
 
-    Afterwards the global streams are as before. What is given in here says whether something was drawn. A generator is
-    read, and moves on by one number only if so, so that what else it draws is the same for a network without dropout.
+    Afterwards the global streams are as before. The context gives a function that tells whether something was drawn.
+    Each generator advances by one number if so, and else not at all. So its other draws do not depend on this context
+    for a network without dropout.
     """
     states = b"".join(bytes(each.get_state().tolist()) for each in generators)
     seed = int.from_bytes(hashlib.sha256(states).digest()[:8], "big") % (1 << 63)

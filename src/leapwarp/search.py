@@ -1,7 +1,7 @@
 """Random search: the settings of one trial, drawn from a space that an experiment.yaml declares.
 
-The number of a trial decides all its draws, each from a stream of its own: a search that is made longer keeps the
-trials that it has, and a parameter more in the space leaves the others as they were.
+All draws of a trial depend only on its number and on the parameter's name. So a search can be made longer without
+changing its trials, and a new parameter in the space does not change the draws of the others.
 """
 
 import math
@@ -16,11 +16,11 @@ from leapwarp.rng import generator
 KINDS = ("uniform", "log_uniform", "choice")
 
 Space = Mapping[str, Mapping[str, Sequence[Any]]]
-"""setting -> {kind: what it is drawn from}, with the two ends of a range, or the choices"""
+"""setting -> {kind: values}, where the values are the two ends of a range, or the choices"""
 
 
 def check(space: Space) -> None:
-    """Raise ValueError at the first parameter whose distribution is not one."""
+    """Raise ValueError for the first parameter whose distribution is not valid."""
     for name, distribution in space.items():
         if not isinstance(distribution, Mapping) or len(distribution) != 1 or set(distribution) - set(KINDS):
             raise ValueError(f"{name} is drawn from {distribution!r}, needed one of {', '.join(KINDS)}.")

@@ -1,7 +1,7 @@
 """Arithmetic on parameters, `dict[str, Tensor]`.
 
-A *stack* is such a dictionary in which every tensor has one leading axis: the run or the task. Where runs train side by
-side, the tasks of all runs share one axis, run by run: run r of R has rows r n to (r + 1) n of the R n rows.
+A *stack* is such a dictionary in which every tensor has one leading axis: the run or the task. If several runs train in
+parallel, their tasks share one axis of R n rows, and run r of R has the rows r n to (r + 1) n - 1.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 Params = dict[str, Tensor]
 
 TASK_ONLY = "task_only"
-"""The group of parameters that every task adapts from the same values, which no meta-learner moves."""
+"""The group of parameters that every task adapts from the same values, and that no meta-learner changes."""
 
 
 def map_tree(function: Callable[..., Tensor], *trees: Params) -> Params:
@@ -61,7 +61,7 @@ def repeat(tree: Params, n: int) -> Params:
 
 
 def spread(stack: Params, n_rows: int) -> Params:
-    """Give every run its equal part of the rows. [run, ...] -> [row, ...]; views where there is one run"""
+    """Repeat each run's tensors for its equal part of the rows. [run, ...] -> [row, ...]; a view if there is one run"""
 
     def one(leaf: Tensor) -> Tensor:
         if n_rows % len(leaf):
@@ -97,14 +97,14 @@ def map_leaves(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
 
 
 def pick(tree: Any, rows: int | Sequence[int]) -> Any:
-    """A copy of some rows of nested dictionaries; of one row, by its number, without the leading axis."""
+    """A copy of some rows of nested dictionaries. For a single number, the copy has no leading axis."""
     if isinstance(rows, int):
         return map_leaves(lambda leaf: leaf[rows].clone(), tree)
     return map_leaves(lambda leaf: leaf[torch.tensor(rows, device=leaf.device)], tree)
 
 
 def join(trees: Sequence[Any]) -> Any:
-    """Nested dictionaries with the rows of all; of other values, those of the first."""
+    """Nested dictionaries with the rows of all `trees`. Other values are taken from the first."""
     first = trees[0]
     if isinstance(first, Tensor):
         return torch.cat(list(trees))
@@ -145,7 +145,7 @@ def is_task_only(name: str) -> bool:
 
 
 def leaves(tree: Any, path: str = "") -> Params:
-    """All tensors of nested dictionaries, by their paths (`params/head.weight`); other values are passed over."""
+    """All tensors of nested dictionaries, by their paths (`params/head.weight`). Other values are ignored."""
     if isinstance(tree, Tensor):
         return {path: tree}
     if not isinstance(tree, dict):

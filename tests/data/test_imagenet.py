@@ -229,7 +229,7 @@ def test_a_folder_of_ones_own_is_not_passed_off_as_a_published_set(tmp_path):
     with pytest.raises(DataError, match="found 3/2/1 train/validation/test classes, mini-imagenet has 64/16/20"):
         prepare_imagenet.prepare("mini", str(tmp_path / "mini-imagenet"), None)
     as_folders(tmp_path / "textures")
-    with pytest.raises(DataError, match="rows would say textures, which it is not"):
+    with pytest.raises(DataError, match="rows would call the data textures, as other data"):
         prepare_imagenet.prepare("mini", str(tmp_path / "textures"), None)
 
 

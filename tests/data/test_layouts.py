@@ -322,7 +322,7 @@ def test_a_data_source_is_called_as_its_folder_really_is(tmp_path, monkeypatch):
     for given, said in (
         ("/", "rows would call the data ''"),
         ("bad\nname", "rows would call the data 'bad"),
-        ("Glyphs", "which it is not"),
+        ("Glyphs", "as other data are called"),
     ):
         if given != "/":
             (tmp_path / given).mkdir()

@@ -493,7 +493,7 @@ def test_training_reads_no_settings_of_evaluation(drawn):
 def test_a_state_of_other_sets_is_refused(drawn):
     few = drawn._replace(sets=dict(list(drawn.sets.items())[:2]))
     state = run.train(one_run(few, "multicv", "finetune")).state
-    with pytest.raises(ValueError, match="learnt without glyphs-0, glyphs-1; needed glyphs-0, glyphs-1, glyphs-2"):
+    with pytest.raises(ValueError, match="held-out sets glyphs-0, glyphs-1; needed glyphs-0, glyphs-1, glyphs-2"):
         run.judge(one_run(drawn, "multicv", "finetune"), state)
 
 
@@ -560,7 +560,7 @@ def test_the_table_sets_ours_beside_the_papers_and_says_what_the_data_are():
     assert "| facescrub | No pretraining | **35.5 ± 0.7** / 18.2 |" in text
     assert "| svhn | Leap | – / **8.4** |" in text
     assert "| chars74k | 10 | 400 | 50 | taken where SVHN is missing; not SVHN |" in text
-    assert "Left out, since they could not be had: notmnist, fashion-mnist, cifar10, svhn" in text
+    assert "Left out, since they were not found: notmnist, fashion-mnist, cifar10, svhn" in text
     assert "| facescrub | No pretraining | Progressive Nets | No pretraining | Progressive Nets |" in text
     assert "| Finetuning (multi-head) | +15.0 | +15.0 to +15.0 |" in text
     assert set(lines["heldout"]) >= {"chars74k", "svhn"}

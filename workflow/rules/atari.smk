@@ -1,15 +1,16 @@
-# Leap's meta-training on Atari is a chain. For every seed, a meta-step is a job a game, which can run at the same time, and
-# an update along the mean of what they return; the next meta-step begins where it ends:
+# Leap's meta-training on Atari is a chain of jobs. For every seed, a meta-step has a job for each game, and these can
+# run in parallel. Then an update takes the mean of their meta-gradients. The next meta-step begins with its result:
 #
 #   meta/step0/seed0/game*.safetensors -> meta/step1/seed0.safetensors -> meta/step1/seed0/game*.safetensors -> ...
 #
-# Finished shares and updates are kept when the chain is cut off, and a game goes on from its checkpoint. Shares are
-# removed once they are summed up (2.7 MB each, 43 GB in a `paper` of 16,000); initialisations, with Adam's state (8 MB each, 8
-# GB), and curves stay. Games have no group: one of jobs that wait for each other would wait for itself.
+# A share is the part of Leap's meta-gradient that comes from one game. If the chain is interrupted, finished shares and
+# updates are kept, and a game continues from its checkpoint. Shares are removed once they are summed (2.7 MB each, 43
+# GB for the 16,000 of `paper`). Initialisations with Adam's state (8 MB each, 8 GB) and curves are kept. Games are in
+# no group of jobs: a group waits for the inputs of all its jobs, so jobs that depend on each other would deadlock.
 
 
 rule atari_game:
-    """One game of a meta-step, learnt from the initialisation: its share of Leap's meta-gradient, and its curve."""
+    """Learn one game of a meta-step from the initialisation: its share of Leap's meta-gradient, and its curve."""
     input:
         start=start_of,
         code="results/{size}/atari/code.txt",
@@ -69,7 +70,7 @@ rule atari_update:
 
 
 rule atari_curves:
-    """The learning curves of meta-training in one file. The command names the folder: the files are 16,000 at `paper`."""
+    """The learning curves of meta-training in one file. The command names the folder, of 16,000 files at `paper`."""
     input:
         curves_of_games,
     output:
@@ -92,7 +93,7 @@ rule atari_curves:
 
 
 rule atari_state:
-    """The ends of the chains of some seeds as a state, as `train` makes it elsewhere."""
+    """The last initialisations of some seeds as a state, as the rule `train` makes it for other experiments."""
     input:
         chain_ends,
     output:

@@ -1,4 +1,4 @@
-"""What to make: config.yaml and the size, checked, and functions of wildcards that say which files belong together."""
+"""Reads and checks config.yaml and the size. Functions of wildcards say which files and options a job has."""
 
 import json
 import os
@@ -11,12 +11,12 @@ from leapwarp import catalogue, environment, machine, plan
 from leapwarp.check import read_yaml
 from leapwarp.files import ended, said
 
-environment.settle()  # of all jobs, which inherit it
+environment.settle()  # jobs inherit the environment
 
-# Commands say `python`: it is the one that runs snakemake, also where .venv is not activated.
+# Commands call `python`. This makes it the one that runs snakemake, even if .venv is not activated.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 
-# Of this file, not of the main one: that is another workflow's where this one is its module.
+# The folder of this file, not of the main Snakefile: if this is a module, the main one belongs to another workflow.
 CHECKOUT = Path(os.path.relpath(Path(str(workflow.current_basedir)).parents[1]))
 SIZES = CHECKOUT / "workflow/sizes"
 
@@ -31,7 +31,7 @@ def planned(size):
 
 
 try:
-    for path in workflow.configfiles:  # Snakemake reads them too, but takes the last of two equal keys
+    for path in workflow.configfiles:  # Snakemake reads them too, but accepts a key that is there twice
         read_yaml(Path(path), "what to run")
     if workflow.is_main_process and not workflow.modifier.is_module:
         plan.check_profile(CHECKOUT, sys.argv)
@@ -45,14 +45,14 @@ except Exception as error:
 
 
 def explain(logs):
-    """Say why jobs ended that could not say it themselves, as this call's logs of Snakemake tell it."""
+    """Explain why jobs were ended from outside, according to the logs of this call of Snakemake."""
     for path in [logs] if isinstance(logs, str) else logs:
         for line in ended(Path(path).read_text(encoding="utf-8", errors="replace")):
             print(line, file=sys.stderr)
 
 
-# Runs at home take no more than this machine has, unless --resources says otherwise. A job that asks for more than there
-# is runs alone. All jobs of `device: auto` compute on the first GPU, so that one at a time has it.
+# Local jobs together use no more memory than the machine has, unless --resources says otherwise. A job that asks for
+# more runs alone. With `device: auto` all jobs compute on the first GPU, so only one of them runs at a time.
 if workflow.is_main_process and workflow.local_exec:
     for name, there in (("mem_mb", machine.memory_mb()), ("gpu", min(1, machine.gpus()))):
         if there is not None and name not in workflow.global_resources:
@@ -87,7 +87,7 @@ def as_json(value):
 
 
 def method_of(wildcards):
-    """The method whose settings a run has: its own, or that of a user's state."""
+    """The method whose settings a run has. For a state of the user's, it is the method that the state belongs to."""
     given = of(wildcards).states.get(wildcards.method)
     return given[1]["method"] if given else wildcards.method
 
@@ -97,7 +97,7 @@ def training_settings(wildcards):
 
 
 def evaluation_settings(wildcards):
-    """With those of training, where nothing was trained."""
+    """The evaluation settings. Methods without training have no other job, so theirs include the training settings."""
     jobs, method = of(wildcards), method_of(wildcards)
     found = planned(wildcards.size)[1][wildcards.experiment][method]
     trained = wildcards.method in jobs.states or jobs.about.methods[method].trains
@@ -105,7 +105,7 @@ def evaluation_settings(wildcards):
 
 
 def priority_of(wildcards, input):
-    """The first experiment of a size before the others, and in each the methods in the order of its file."""
+    """The first experiment of a size runs first, and in each experiment the methods in the order of its file."""
     jobs = planned(wildcards.size)[0]
     methods = list(jobs[wildcards.experiment].about.methods)
     place = methods.index(wildcards.method) / len(methods)
@@ -121,7 +121,7 @@ def histories(wildcards):
 
 
 def states_option(wildcards, input):
-    """What is evaluated: states, or seeds of a method that is not trained."""
+    """The option that says what to evaluate: states, or the seeds of a method without training."""
     if not input.states:
         return ["--seeds", *range(int(wildcards.first), int(wildcards.last) + 1)]
     return ["--states", *input.states] + (["--histories", *input.histories] if input.histories else [])
@@ -135,16 +135,17 @@ def arrays_option(wildcards, output):
     return ["--arrays", output.arrays] if "arrays" in output.keys() else []
 
 
-# What a user has written goes into rules through functions: in a plain value, Snakemake takes {x} for a wildcard.
+# Values that a user has written reach the rules through functions. In a plain value Snakemake would read {x} as a
+# wildcard.
 
 
 def folder_option(wildcards):
-    """Where the images lie, where config.yaml says so."""
+    """The option with the folder of the images, if config.yaml names one."""
     return ["--dir", config["data"]["dir"]] if config["data"]["dir"] else []
 
 
 def data_file(wildcards):
-    """The images that an experiment reads, where it reads any."""
+    """The file with the images that an experiment reads, if any."""
     found = of(wildcards).about.data
     return [f"results/data/{found}.safetensors"] if found else []
 
@@ -154,7 +155,7 @@ def data_option(wildcards, input):
 
 
 def winner_file(wildcards):
-    """The settings that a run takes from a random search, where config.yaml says so and the method is searched."""
+    """The winner of the random search for this method, if there is a search and runs use its winner."""
     jobs = of(wildcards)
     asked = config["search"]["use"]
     used = size_of(wildcards.size).search_used if asked == "auto" else asked
@@ -168,7 +169,7 @@ def winner_option(wildcards, input):
 
 
 def size_of(name):
-    """What the file of a size says of itself."""
+    """The content of a size's file, without its experiments."""
     return plan.read_size(SIZE_FILE if name == SIZE else plan.size_path(name, SIZES), [])
 
 
@@ -177,7 +178,7 @@ def decides(size):
 
 
 def stated_power(size):
-    """The table of power beside the file of a size, where it has one."""
+    """The table of statistical power beside the file of a size, if there is one."""
     path = SIZE_FILE if size == SIZE else plan.size_path(size, SIZES)
     return [str(table) for table in [Path(path).with_suffix(".power.csv")] if table.exists()]
 
@@ -191,14 +192,14 @@ def searches(size):
 
 
 def searches_with_all(size):
-    """What the random searches leave, where they are made with everything else."""
+    """The outputs of the random searches, if they are made with everything else."""
     with_all = config["search"]["with_all"]
     wanted = size_of(size).search_with_all if with_all == "auto" else with_all
     return searches(size) if wanted else []
 
 
 def searched(wildcards):
-    """Searches that were made on their own, and when: the page shows them, and is made anew where one is."""
+    """Searches that were made separately, and their times. The page shows them, and is made again after a new one."""
     if searches_with_all(wildcards.size):
         return []
     named = [
@@ -216,12 +217,12 @@ def paper_numbers(about):
 
 
 def names(about):
-    """What tables call methods."""
+    """The names of methods in tables."""
     return as_json({name: method.look.name for name, method in about.methods.items()})
 
 
 def looks(about):
-    """How figures draw methods."""
+    """The names, colours and markers of methods in figures."""
     return as_json([about.title, {name: method.look for name, method in about.methods.items()}])
 
 
@@ -235,7 +236,7 @@ def caption(about, figure):
 
 
 def wheres(size):
-    """How commands name the experiments of a size."""
+    """The experiments of a size, as commands take them: names, or folders of a user's own."""
     return [jobs.where for jobs in planned(size)[0].values()]
 
 
@@ -248,11 +249,11 @@ def output_folder(wildcards, output):
     return Path(output[0]).parent.as_posix()
 
 
-# ---- The chain of Atari: rules/atari.smk
+# ---- Meta-training on Atari: rules/atari.smk
 
 
 def chain_of(wildcards):
-    """meta_steps and games of its chain."""
+    """The numbers of meta-steps and of games in each."""
     return planned(wildcards.size)[0]["atari"].chain
 
 
@@ -265,19 +266,19 @@ def chain_settings(wildcards):
 
 
 def start_of(wildcards):
-    """The initialisation that a meta-step begins with; none before the first, where it is random."""
+    """The initialisation at the start of a meta-step. The first meta-step has no file: its initialisation is random."""
     k = int(wildcards.k)
     return [f"{meta_folder(wildcards)}/step{k}/seed{wildcards.seed}.safetensors"] if k else []
 
 
 def shares(wildcards):
-    """What the games of the meta-step before return."""
+    """The results of the games of the previous meta-step."""
     here = f"{meta_folder(wildcards)}/step{int(wildcards.k) - 1}/seed{wildcards.seed}"
     return [f"{here}/game{place}.safetensors" for place in range(chain_of(wildcards)["games"])]
 
 
 def before(wildcards):
-    """The initialisation that an update starts from."""
+    """The initialisation that an update starts from: that of the previous meta-step."""
     k = int(wildcards.k) - 1
     return [f"{meta_folder(wildcards)}/step{k}/seed{wildcards.seed}.safetensors"] if k else []
 
@@ -297,7 +298,7 @@ def start_option(wildcards, input):
 
 
 def chain_ends(wildcards):
-    """The initialisations after all meta-steps, a file a seed."""
+    """The initialisations after all meta-steps, a file for each seed."""
     folder = f"{meta_folder(wildcards)}/step{chain_of(wildcards)['meta_steps']}"
     return [
         f"{folder}/seed{seed}.safetensors" for seed in range(int(wildcards.first), int(wildcards.last) + 1)

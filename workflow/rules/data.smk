@@ -1,5 +1,5 @@
 rule prepare:
-    """All images of one source in one file, checked and with a checksum; says which source it took."""
+    """All images of one source in one file, checked and with a checksum. The file says which source was used."""
     output:
         "results/data/alphabets.safetensors",
     log:
@@ -16,7 +16,7 @@ rule prepare:
 
 
 rule prepare_imagenet:
-    """The images of mini- or tiered-ImageNet, or of what stands in for them, in one file."""
+    """The images of mini- or tiered-ImageNet, or of their substitute, in one file."""
     output:
         "results/data/{subset}_imagenet.safetensors",
     log:
@@ -35,7 +35,7 @@ rule prepare_imagenet:
 
 
 rule prepare_images:
-    """Every image data set that is found in one file, checked; says which were left out and why."""
+    """All available image data sets in one file, checked. The log says which were left out and why."""
     output:
         "results/data/images.safetensors",
     log:

@@ -1,9 +1,10 @@
-# One job evaluates all states of some seeds of a method, at every number of tasks: a start of Python costs as much as
-# evaluating a small state. What it has evaluated is kept beside the checkpoints, so that one state more costs one more.
+# One job evaluates all states of some seeds of a method, at every number of tasks, since starting Python takes as long
+# as evaluating a small state. Finished evaluations are kept beside the checkpoints, so an added state is evaluated
+# alone.
 
 
 rule evaluate:
-    """What one method learnt, or the method as it is, on held-out tasks: rows, and where they came from."""
+    """Evaluate a trained or untrained method on held-out tasks: rows, and their provenance."""
     input:
         states=states,
         histories=histories,
@@ -41,7 +42,7 @@ rule evaluate:
         " > {log:q} 2>&1"
 
 
-# With arrays for figures, where the experiment leaves any.
+# The same, with arrays for figures, for experiments that write them.
 use rule evaluate as evaluate_with_arrays with:
     output:
         rows="results/{size}/{experiment}/runs/{method}/seeds{first}-{last}.csv",

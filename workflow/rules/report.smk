@@ -1,4 +1,4 @@
-# High priorities: a table or figure is made as soon as its runs are there, before the next run starts.
+# These rules have high priorities, so that a table or figure is made as soon as its runs are done.
 
 
 rule gather:
@@ -18,7 +18,7 @@ rule gather:
 
 
 rule table:
-    """Ours beside the paper's numbers, and the document that the page and the snapshot render."""
+    """The table with our numbers beside the paper's, and the document that the page and the snapshot render."""
     input:
         rows="results/{size}/{experiment}/rows.csv",
         runs="results/{size}/{experiment}/runs.json",
@@ -115,7 +115,7 @@ rule claims:
 
 
 rule all_claims:
-    """The verdicts of all sizes that there are, in one file, those of the largest first."""
+    """The verdicts of all sizes that were run, in one file, those of the largest size first."""
     input:
         f"results/{SIZE}/claims.csv",
     output:

@@ -1,9 +1,9 @@
-# A trial is a run of its experiment that is judged on validation classes. Its part of the space is a parameter, so that a
-# change in one space makes the trials of that method anew and no others.
+# A trial is a run of an experiment with drawn settings, whose score is measured on validation classes. The search space
+# of its method is a parameter of the rule, so a change of one space repeats the trials of that method only.
 
 
 rule trial:
-    """One trial of a random search: draw its settings, then meta-train and judge on validation classes."""
+    """One trial of a random search: draw its settings, meta-train, and measure the score on validation classes."""
     input:
         data=data_file,
         code="results/{size}/{experiment}/code.txt",
@@ -36,7 +36,7 @@ rule trial:
 
 
 rule winner:
-    """All trials of a method as a table, and the settings of the best."""
+    """All trials of a method as a table, and the settings of the best trial."""
     input:
         lambda wildcards: plan.trials(of(wildcards), wildcards.method),
     output:

@@ -1,10 +1,11 @@
-# The device is a resource and not a parameter: moving to another machine must not rerun what is there. Checkpoints are
-# neither input nor output: Snakemake would delete them when a run fails, and a run could not resume. `exec`: a signal to
-# the job reaches the run, and Snakemake waits until that has saved its state. Groups matter on a cluster only.
+# The device is a resource and not a parameter, since moving to another machine must not rerun finished runs.
+# Checkpoints are neither input nor output: Snakemake would delete them when a run fails, and the run could not resume.
+# With `exec`, a signal to the job reaches the run, and Snakemake waits until the run has saved its state. Groups matter
+# on a cluster only.
 
 
 rule code:
-    """A mark of the code that results were made with: `--forcerun code` makes them anew after a change in src."""
+    """A marker file that results depend on: `--forcerun code` makes all results again after a change in src."""
     output:
         "results/{size}/{experiment}/code.txt",
     log:
@@ -17,7 +18,7 @@ rule code:
 
 
 rule train:
-    """Meta-train one method with one number of tasks, for a few seeds: what they learnt, and how it went."""
+    """Meta-train one method with one number of tasks, for some seeds: their learnt parameters, and the history."""
     input:
         data=data_file,
         winner=winner_file,

@@ -1,1 +1,1 @@
-"""Images of the tasks, prepared once, read by every run."""
+"""Images of the tasks, which are prepared once and read by every run."""

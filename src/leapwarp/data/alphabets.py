@@ -15,7 +15,7 @@ SIZE = 28  # pixels along a side
 
 
 class Alphabets(NamedTuple):
-    """All characters of all alphabets; rows of one alphabet lie together, in the order of `names`."""
+    """All characters of all alphabets. Rows of one alphabet are adjacent, in the order of `names`."""
 
     images: Tensor
     """uint8 [character, 20, 28, 28]: ink 255 on background 0; the second axis is the person who drew it"""
@@ -24,13 +24,13 @@ class Alphabets(NamedTuple):
     names: list[str]
     """sorted"""
     source: str
-    """omniglot, or glyphs for the procedural stand-in"""
+    """omniglot, or glyphs for synthetic characters"""
     checksum: str
-    """of the prepared file, or of the tensors before they are written"""
+    """checksum of the prepared file, or of the tensors before they are written"""
 
 
 def build(images: Tensor, alphabet: Tensor, names: list[str], source: str) -> Alphabets:
-    """An `Alphabets` of tensors that are not in a file yet."""
+    """An `Alphabets` from tensors that are not in a file yet."""
     checksum = store.checksum({"images": images, "alphabet": alphabet})
     return Alphabets(images, alphabet, names, source, checksum)
 
@@ -45,7 +45,7 @@ def load(path: str | os.PathLike[str]) -> Alphabets:
     """Read the prepared file.
 
     Raises:
-        DataError: the file is missing or damaged (see `store.read`), or does not hold alphabets.
+        DataError: the file is missing or damaged (see `store.read`), or does not contain alphabets.
     """
     tensors, metadata = store.read(path)
     found = sorted(tensors.keys() | metadata.keys())

@@ -1,8 +1,8 @@
 """Batched affine transforms of images, with every random number drawn beforehand.
 
-A transform is a matrix [2, 3] that takes a position in the *result* to the position in the *source* it is
-read from, both in units of half the image with the centre at 0 (`theta` of torch's `affine_grid`).
-`affine` and `rotations` draw such matrices from a named stream; `transform` applies them.
+A transform is a matrix [2, 3] that maps a position in the *result* to the position in the *source* from which its value
+is read. Both are in units of half the image, with the centre at 0 (`theta` of torch's `affine_grid`). `affine` and
+`rotations` draw such matrices from a named stream, and `transform` applies them.
 """
 
 import math
@@ -20,10 +20,10 @@ def affine(
     translate: float = 0.2,
     scale: tuple[float, float] = (0.8, 1.2),
 ) -> Tensor:
-    """Random affine transforms, as WarpGrad (appendix F) and Leap's code augment. -> [*shape, 2, 3]
+    """Random affine transforms, the augmentation of WarpGrad (appendix F) and Leap's code. -> [*shape, 2, 3]
 
-    The meaning of torchvision's `RandomAffine`: rotate about the centre and scale, then shift by up to
-    `translate` of the image's size along each axis. Shifts are continuous; torchvision rounds to pixels.
+    They have the meaning of torchvision's `RandomAffine`: rotate about the centre and scale, then shift by up to
+    `translate` of the image's size along each axis. Shifts are continuous, while torchvision rounds to pixels.
 
     Args:
         generator: CPU stream, see `leapwarp.rng`.
@@ -45,7 +45,7 @@ def rotations(generator: torch.Generator, shape: tuple[int, ...], count: int = 3
 
 
 def all_rotations(count: int = 36) -> Tensor:
-    """The `count` uniformly spaced rotations, clockwise from none. -> [count, 2, 3]"""
+    """The `count` uniformly spaced rotations, clockwise from 0 degrees. -> [count, 2, 3]"""
     if count < 1:
         raise ValueError(f"the number of rotations must be at least 1, got {count}.")
     angle = torch.arange(count, dtype=torch.float64) * (360 / count)
@@ -69,10 +69,10 @@ def matrices(angle: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def transform(images: Tensor, matrices: Tensor) -> Tensor:
-    """Each image seen through its own transform: bilinear, 0 (the background) outside. -> [n, size, size]
+    """Each image under its own transform: bilinear interpolation, and 0 (the background) outside. -> [n, size, size]
 
-    The positions are one matrix product that leaves x and y as two planes, and the sampler reads them as they
-    are: about a quarter of the time of `affine_grid`, which builds them by n small products.
+    The positions are computed by one matrix product, with x and y in two planes, which the sampler reads directly. This
+    takes about a quarter of the time of `affine_grid`, which uses n small products.
 
     Args:
         images: float32 [n, size, size].

@@ -1,6 +1,6 @@
-"""Arrays that other programs have left: pickles of every protocol, from Python 2 and 3, and .npz files.
+"""Reads arrays that other programs have written: pickles of every protocol, from Python 2 and 3, and .npz files.
 
-A pickle can run any program when it is read, so that only arrays and plain values are admitted.
+A pickle can run any program when it is read. So only pickles of arrays and plain values are accepted.
 """
 
 import pickle
@@ -33,10 +33,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickle(file: IO[bytes], place: str) -> Any:
-    """What a pickle holds, with text for the keys of dictionaries.
+    """The content of a pickle, with text for the keys of dictionaries.
 
     Raises:
-        DataError: it is damaged or holds something else than arrays and plain values; the message names the file.
+        DataError: it is damaged, or contains anything but arrays and plain values. The message names the file.
     """
     first = file.read(16)
     file.seek(0)
@@ -44,24 +44,24 @@ def unpickle(file: IO[bytes], place: str) -> Any:
         content = _Unpickler(file, encoding="latin1").load()
     except MemoryError:
         raise
-    except Exception as error:  # a damaged pickle raises almost anything
+    except Exception as error:  # a damaged pickle can raise almost any error
         said = " ".join(str(error).split())
         raise DataError(f"{place}: damaged, or not a cache of images ({said}; {beginning(first)}).") from None
     return with_text(content)
 
 
 def with_text(content: Any) -> Any:
-    """The same, with text in place of bytes among the keys of a dictionary and of those in it."""
+    """The same, with text in place of bytes for the keys of nested dictionaries."""
     if not isinstance(content, dict):
         return content
     return {name.decode("latin1") if isinstance(name, bytes) else name: with_text(v) for name, v in content.items()}
 
 
 def unzip(file: IO[bytes], place: str, wanted: Iterable[str]) -> dict[str, np.ndarray]:
-    """The arrays of an .npz that are wanted, and nothing in place of others.
+    """The wanted arrays of an .npz file that exist in it.
 
     Raises:
-        DataError: it is damaged, or an array that is wanted holds pickled objects; the message names the file.
+        DataError: it is damaged, or a wanted array contains pickled objects. The message names the file.
     """
     first = file.read(16)
     file.seek(0)
@@ -82,7 +82,7 @@ def unzip(file: IO[bytes], place: str, wanted: Iterable[str]) -> dict[str, np.nd
 
 
 def take(content: Any, names: tuple[str, ...], place: str) -> Any:
-    """The first of `names` that a dictionary has; raises DataError that says what it has."""
+    """The value of the first of `names` in a dictionary. Raises DataError with its keys if there is none."""
     there = content if isinstance(content, dict) else {}
     found = next((name for name in names if name in there), None)
     if found is None:
@@ -92,10 +92,10 @@ def take(content: Any, names: tuple[str, ...], place: str) -> Any:
 
 
 def labels(found: Any, place: str, part: str) -> list[str]:
-    """The class of each image: text as it is, a number by its part's name, since numbers count within a part.
+    """The class of each image. Text is kept. A number gets the name of its part, since numbers count within a part.
 
     Raises:
-        DataError: they are neither text nor whole numbers, one for each image.
+        DataError: the labels are neither text nor whole numbers, or not one for each image.
     """
     values = np.asarray(found) if not isinstance(found, list) else found
     if isinstance(values, np.ndarray):

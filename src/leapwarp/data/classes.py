@@ -1,4 +1,4 @@
-"""Images of classes that are split into those to meta-train on, to choose by and to judge on: few-shot data sets."""
+"""Few-shot data sets: images of classes that are split into training, validation and test classes."""
 
 import json
 import os
@@ -16,7 +16,7 @@ CHUNK = 2048  # images resized at a time
 
 
 class Classes(NamedTuple):
-    """All images of all classes; rows of one class lie together, in the order of `names`."""
+    """All images of all classes. Rows of one class are adjacent, in the order of `names`."""
 
     images: Tensor
     """uint8 [image, 3, size, size]"""
@@ -27,9 +27,9 @@ class Classes(NamedTuple):
     split: dict[str, list[int]]
     """indices in `names` of the train, validation and test classes"""
     source: str
-    """mini-imagenet, tiered-imagenet, tiny-imagenet, textures for the procedural stand-in, or a folder's name"""
+    """mini-imagenet, tiered-imagenet, tiny-imagenet, textures for synthetic images, or a folder's name"""
     checksum: str
-    """of the prepared file, or of the tensors before they are written"""
+    """checksum of the prepared file, or of the tensors before they are written"""
 
     def rows(self, index: int) -> range:
         """The rows of the images of a class."""
@@ -38,7 +38,7 @@ class Classes(NamedTuple):
 
 
 def build(images: Tensor, label: Tensor, names: list[str], split: dict[str, list[int]], source: str) -> Classes:
-    """A `Classes` of tensors that are not in a file yet."""
+    """A `Classes` from tensors that are not in a file yet."""
     checksum = store.checksum({"images": images, "label": label})
     return Classes(images, label, names, split, source, checksum)
 
@@ -54,12 +54,12 @@ def save(path: str | os.PathLike[str], classes: Classes, licence: str) -> None:
 
 
 def load(path: str | os.PathLike[str], size: int | None = None) -> Classes:
-    """Read the prepared file, images resized to `size` pixels a side where that is given and they have another.
+    """Read the prepared file. If `size` is given, images are resized to this number of pixels a side.
 
-    The images are mapped and not read into memory as long as their size stays.
+    Images whose size does not change are memory-mapped and not read into memory.
 
     Raises:
-        DataError: the file is missing or damaged (see `store.read`), or does not hold classes of images.
+        DataError: the file is missing or damaged (see `store.read`), or does not contain classes of images.
     """
     tensors, metadata = store.read(path)
     found = sorted(tensors.keys() | metadata.keys())
@@ -84,7 +84,7 @@ def load(path: str | os.PathLike[str], size: int | None = None) -> Classes:
 
 
 def for_choosing(classes: Classes) -> Classes:
-    """The same with validation classes in the place of test classes: what is chosen by it has seen none of these."""
+    """The same data with the validation classes as test classes, to choose settings without use of the test classes."""
     return classes._replace(split=classes.split | {"test": classes.split["validation"]})
 
 

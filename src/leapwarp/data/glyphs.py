@@ -1,9 +1,9 @@
-"""Glyphs: made-up alphabets that stand in for Omniglot where it is missing, with no download.
+"""Glyphs: synthetic alphabets that replace Omniglot if it is missing, without a download.
 
-An alphabet has a style (a vocabulary of a few strokes, how many make a character), so that its characters
-look related; a person has a hand (slant, size, pen, jitter) that shows in all they draw. A stroke is a spline
-through a few points. All of it comes from named streams, the same every time.
-Unit: half the image's side, y down.
+An alphabet has a style, which is a vocabulary of a few strokes and the number of strokes in a character. So its
+characters look related. A person has a hand (slant, size, pen, jitter), which affects all their drawings. A stroke is a
+spline through a few points. All random numbers come from named streams, so the images are always the same. The unit of
+length is half the image's side, and y points down.
 """
 
 import math
@@ -16,7 +16,7 @@ from leapwarp.data.alphabets import DRAWINGS, SIZE, Alphabets, build
 from leapwarp.rng import generator
 
 LICENCE = "made by leapwarp.data.glyphs, no rights of others"
-SEED = 0  # of the data set itself, the same for all experiments
+SEED = 0  # seed of the data set, the same for all experiments
 ALPHABETS = 50
 SMALL = (14, 14, 16, 17)  # alphabets with fewer than 20 characters, the sizes of Omniglot's four
 STROKES = 4  # most strokes of a character
@@ -61,10 +61,10 @@ def draw(alphabet: int, count: int) -> Tensor:
 
 
 def _characters(alphabet: int, count: int) -> tuple[Tensor, Tensor]:
-    """Ideal characters of an alphabet in its style.
+    """The ideal characters of an alphabet in its style.
 
     Returns:
-        Points of the strokes [count, stroke, point, 2]; which strokes there are, bool [count, stroke].
+        points of the strokes [count, stroke, point, 2], and which strokes exist, bool [count, stroke].
     """
     rng = generator(SEED, "glyphs", "style", alphabet)
     vocabulary = _vocabulary(rng)
@@ -75,7 +75,7 @@ def _characters(alphabet: int, count: int) -> tuple[Tensor, Tensor]:
 
     n_strokes = (mean_strokes + 0.8 * torch.randn(count, generator=rng)).round().clamp(1, STROKES)
     word = torch.randint(len(vocabulary), (count, STROKES), generator=rng)
-    # Two characters of one and the same stroke could not be told apart: the later one gets a second stroke.
+    # Two characters with the same single stroke would be identical, so the later one gets a second stroke.
     alone = torch.where(n_strokes == 1, word[:, 0], -1 - torch.arange(count))
     is_repeat = (alone[:, None] == alone).tril(-1).any(1)
     is_drawn = torch.arange(STROKES) < torch.where(is_repeat, 2, n_strokes)[:, None]
@@ -113,7 +113,7 @@ def _vocabulary(rng: torch.Generator) -> Tensor:
     turns = torch.tensor(TURNS)[torch.multinomial(liking, n, replacement=True, generator=rng)]
     turns = turns * torch.empty(n, 1).uniform_(0.75, 1.25, generator=rng)
     turns = torch.where(torch.rand(n, 1, generator=rng) < 0.5, -turns, turns)
-    # Strokes set off along one of eight directions, upright and level ones twice as often.
+    # Strokes start in one of eight directions, with vertical and horizontal ones twice as often.
     start = torch.randint(12, (n, 1), generator=rng)
     start = torch.where(start < 8, start * (math.pi / 4), start * (math.pi / 2))
     heading = start + F.pad(turns, (1, 0)).cumsum(1)
@@ -125,10 +125,10 @@ def _vocabulary(rng: torch.Generator) -> Tensor:
 
 
 def _hands(alphabet: int, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Let the alphabet's 20 people draw its characters.
+    """The characters as the alphabet's 20 people draw them.
 
     Returns:
-        Points [character, person, stroke, point, 2]; width of each person's pen [person].
+        points [character, person, stroke, point, 2], and the width of each person's pen [person].
     """
     rng = generator(SEED, "glyphs", "hands", alphabet)
     n = len(points)

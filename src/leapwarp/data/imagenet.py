@@ -1,7 +1,7 @@
-"""Subsets of ImageNet for few-shot learning: find them in the layouts that people have, check them, read them.
+"""Subsets of ImageNet for few-shot learning: find them in their common layouts, check them, and read them.
 
 mini-ImageNet (Vinyals et al., 2016, with the split of Ravi and Larochelle, 2017) and tiered-ImageNet (Ren et al., 2018)
-have no official archive. A set is a folder, or a zip of one, that holds, itself or in the one folder in it, one of
+have no official archive. A set is a folder or a zip file that contains, at its top or in a single folder, one of
 
     folders  train/, val/ and test/ with a folder of images for each class (a user's own data set is the same)
     csv      train.csv, val.csv and test.csv with the columns filename and label, and the images in images/
@@ -10,10 +10,10 @@ have no official archive. A set is a folder, or a zip of one, that holds, itself
     tiered   {train,val,test}_images_png.pkl (encoded images) or {train,val,test}_images.npz, and {...}_labels.pkl
     tiny     the official tiny-imagenet-200: train/<class>/images/, val/ with val_annotations.txt, test/ without labels
 
-The official Tiny-ImageNet has all of its 200 classes in train/ and again in val/; its test images have no labels and
-are passed over. Of its classes, sorted by name, the first 16 of each 25 are for training, the next 4 for validation
-and the last 5 for tests: 128, 32 and 40, each with its 500 + 50 images. Where images are missing, rows call it
-tiny-imagenet-200-subset. Images are squeezed to the size asked for, whatever their proportions.
+The official Tiny-ImageNet has all of its 200 classes in train/ and again in val/. Its test images have no labels and
+are ignored. Of each 25 classes, sorted by name, the first 16 are for training, the next 4 for validation and the last 5
+for tests: 128, 32 and 40 classes, each with its 500 + 50 images. If images are missing, rows call the set
+tiny-imagenet-200-subset. Images are resized to the requested size without keeping proportions.
 """
 
 import posixpath
@@ -45,15 +45,15 @@ ANNOTATIONS = "val/val_annotations.txt"
 
 
 class Kind(NamedTuple):
-    """What a published set has to have."""
+    """The required properties of a published set."""
 
     source: str
     folders: tuple[str, ...]
-    """names under which people keep it, whatever the letter case, hyphens and underscores"""
+    """names of its folder; letter case, hyphens and underscores do not matter"""
     classes: tuple[int, int, int] | None = None
-    """train, validation, test; None where any will do"""
+    """numbers of train, validation and test classes; None for any"""
     images: tuple[int, int] = (1, 1_000_000)
-    """of a class, least and most"""
+    """smallest and largest number of images of a class"""
     size: int = SIZE
 
 
@@ -65,10 +65,10 @@ KINDS = {
 
 
 class Found(NamedTuple):
-    """A class as it lies on the disk."""
+    """A class on the disk."""
 
     place: str
-    """for messages"""
+    """its place, for messages"""
     count: int
     read: Callable[[int], pictures.Item]
     """number of an image of the class -> its pixels, or the bytes of its file"""
@@ -80,7 +80,7 @@ class Set(NamedTuple):
     parts: dict[str, dict[str, Found]]
     """part -> name of a class -> its images"""
     source: str | None = None
-    """what rows should call it, where the layout tells"""
+    """its name in rows, if the layout determines it"""
 
 
 def plain(name: str) -> str:
@@ -88,10 +88,10 @@ def plain(name: str) -> str:
 
 
 def find(folder: Path, kind: Kind) -> Path | None:
-    """Where the set lies in `folder`, or None.
+    """The path of the set in `folder`, or None.
 
     Raises:
-        DataError: it is there in an archive that is not read.
+        DataError: it exists as an archive of a kind that is not read.
     """
     entries = sorted(folder.iterdir())
     for name in kind.folders:
@@ -107,13 +107,13 @@ def find(folder: Path, kind: Kind) -> Path | None:
 
 
 def read(path: Path, kind: Kind, size: int | None = None) -> Classes:
-    """Read and check all of a set; says in one line what was passed over.
+    """Read and check a whole set. Prints a line about ignored files.
 
     Args:
-        size: pixels along a side; the kind's own where None.
+        size: pixels along a side; None for the usual size of the set.
 
     Raises:
-        DataError: something is missing, damaged or not as many as it has to be; the message names it.
+        DataError: something is missing or damaged, or a number is wrong. The message names it.
     """
     size = size or kind.size
     lying = listing.of(path)
@@ -140,8 +140,8 @@ def read(path: Path, kind: Kind, size: int | None = None) -> Classes:
             row += 1
     listing.tell(lying)
     for in_one, why in (
-        (True, "another of their class, so that a task may be asked for what it was shown"),
-        (False, "one of another class, so that a class to judge on may be one to train on"),
+        (True, "another of their class, so that a task may be tested on images that it was trained on"),
+        (False, "one of another class, so that a test class may contain training images"),
     ):
         if twice[in_one]:
             print(f"{path}: {len(twice[in_one]):,} images are the same as {why}: {twice[in_one][0]}", flush=True)
@@ -149,7 +149,7 @@ def read(path: Path, kind: Kind, size: int | None = None) -> Classes:
 
 
 def check(path: Path, parts: dict[str, dict[str, Found]], kind: Kind) -> None:
-    """Raise DataError unless classes and images are as many as the set has, and no class is in two parts."""
+    """Raise DataError unless the numbers of classes and images are right, and no class is in two parts."""
     counts = tuple(len(parts[part]) for part in PARTS)
     if kind.classes and counts != kind.classes:
         found, needed = ("/".join(map(str, each)) for each in (counts, kind.classes))
@@ -171,11 +171,11 @@ def check(path: Path, parts: dict[str, dict[str, Found]], kind: Kind) -> None:
 
 
 class Incomplete(DataError):
-    """Some parts of a set are there and others are not."""
+    """Some parts of a set exist and others are missing."""
 
 
 def _layout(lying: Listing, kind: Kind) -> Set:
-    """The set in whichever layout it is, at the top or in the one folder there."""
+    """The set, in any of the layouts, at the top or in the single folder there."""
     here, incomplete = lying, None
     while here is not None:
         for layout in (_tiny, _csv, _arrays, _tiered, _folders):
@@ -199,7 +199,7 @@ def _layout(lying: Listing, kind: Kind) -> Set:
 def _parts(lying: Listing, names: list[str], patterns: tuple[str, ...]) -> dict[str, str] | None:
     """The file or folder of each part, of `names`: by the first of the patterns that all parts have.
 
-    None where no more than one has any; raises Incomplete where one part is missing beside the other two.
+    None if at most one part has a file. Raises Incomplete if two parts exist and one is missing.
     """
     # `train_phase_train` is the training part of mini-ImageNet beside `val` and `test`.
     exact = {name.casefold().replace("train_phase_train", "train"): name for name in names}
@@ -240,7 +240,7 @@ def _files(lying: Listing, files: list[str], place: str) -> Found:
 
 
 def _tiny(lying: Listing, kind: Kind) -> Set | None:
-    """The official Tiny-ImageNet, also where val/ has been sorted into folders, as many programs do."""
+    """The official Tiny-ImageNet, also if val/ has been sorted into folders, as many programs do."""
     train = listing.within(lying, "train")
     sorted_out = kind is KINDS["tiny"] and set(listing.tops(train)) == set(listing.tops(listing.within(lying, "val")))
     if not listing.tops(train) or not (ANNOTATIONS in lying.files or sorted_out):
@@ -362,7 +362,7 @@ def _rows(labels: list[str], images: Any, place: str) -> dict[str, list[int]]:
 
 
 def _picked(images: Any, classes: dict[str, Any], place: str) -> dict[str, Found]:
-    """Classes of which each has some rows of images; raises DataError where a row is not there, or is there twice."""
+    """Classes from their rows of images. Raises DataError if a row does not exist, or is in two classes."""
     if not hasattr(images, "__len__"):
         raise DataError(f"{place}: needed images, found {type(images).__name__}.")
     one, taken, found = pictures.rows(images, place), {}, {}

@@ -1,7 +1,7 @@
 """Image data sets as tasks, for transfer between them: Leap's Multi-CV (appendix G).
 
-Each set is 32 x 32 with labels from 0, checked when it is read. What stands in for a set has a name of its own. A set
-comes from torchvision's download, or from what lies in the data folder:
+Each set has images of 32 x 32 pixels and labels from 0, which are checked when it is read. A substitute for a set has
+its own name. A set comes from torchvision's download, or from one of these in the data folder:
 
     <name>.npz             train_images, train_labels, test_images and test_labels, or Keras' x_train, y_train, ...;
                            images [n, height, width, channels] or [n, channels, height, width]
@@ -32,12 +32,12 @@ from leapwarp.rng import generator
 
 SIZE = 32  # Leap App. G
 FEWEST = 3  # sets: one to hold out, and more than one to pretrain on
-NETWORK_SECONDS = 5  # without any answer, before a download is given up
+NETWORK_SECONDS = 5  # seconds without an answer until a download is abandoned
 FULL, SUBSETS, GLYPHS = "multicv", "multicv-subsets", "glyph-sets"  # sources
 
 
 class Official(NamedTuple):
-    """What is known of a set of the papers: the normalisation of HAT's code, which Leap took, and its size."""
+    """A set of the papers: its normalisation, from HAT's code, which Leap used too, and its size."""
 
     classes: int
     n_train: int
@@ -45,7 +45,7 @@ class Official(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     loader: str | None = None
-    """in torchvision.datasets"""
+    """its class in torchvision.datasets"""
 
 
 _CIFAR = (tuple(v / 255 for v in (125.3, 123.0, 113.9)), tuple(v / 255 for v in (63.0, 62.1, 66.7)))
@@ -59,15 +59,15 @@ OFFICIAL = {  # sizes are those of torchvision, or those that HAT's paper gives
     "cifar100": Official(100, 50_000, 10_000, *_CIFAR, "CIFAR100"),
     "traffic-signs": Official(43, 26_640, 12_630, (0.3398, 0.3117, 0.3210), (0.2755, 0.2647, 0.2712), "GTSRB"),
 }
-STAND_INS = {"svhn": "chars74k"}  # taken where the set cannot be had and an .npz of the other name is there
+STAND_INS = {"svhn": "chars74k"}  # used if the set is not available and an .npz of the other name exists
 ALSO = {"notmnist": ("notMNIST", "notMNIST_small"), "traffic-signs": ("GTSRB", "gtsrb")}  # folders and zips
 NOTMNIST = 18_724
-"""Images of notMNIST as published: 18,726 files, of which two are empty. HAT's 16,853 + 1,873 count these two; its
-split was never published. All of them in our own split, every tenth of a class for tests, are the whole set."""
+"""Images of notMNIST as published: 18,726 files, of which two are empty. HAT's 16,853 + 1,873 include these two, and
+its split was never published. All images in our own split, with every tenth of a class for tests, are the whole set."""
 TRAFFIC_SIGNS = 39_209
-"""Training images of GTSRB's final archive, which its readme calls the training and test sets of the online competition
-together (torchvision has the first, 26,640). The count is the one that its users report; we had no archive to count.
-Another count is no error: the set is then called a subset."""
+"""Training images of GTSRB's final archive. Its readme says that they are the training and test sets of the online
+competition (torchvision has the first, 26,640). The number is the one that users report; we had no archive to check it.
+With another number the set is called a subset, which is not an error."""
 PARTS = ("train", "test")
 WORDS = {"train": ("train", "training"), "test": ("test", "testing")}
 KERAS = {
@@ -75,11 +75,11 @@ KERAS = {
     for part in PARTS
     for what, x in (("images", "x"), ("labels", "y"))
 }
-SVHN_DIGITS = {  # images of the digits 0 to 9, whose unevenness tells a shift of the labels
+SVHN_DIGITS = {  # numbers of images of the digits 0 to 9; they are uneven, so that shifted labels can be detected
     "train": (4_948, 13_861, 10_585, 8_497, 7_458, 6_882, 5_727, 5_595, 5_045, 4_659),
     "test": (1_744, 5_099, 4_149, 2_882, 2_523, 2_384, 1_977, 2_019, 1_660, 1_595),
 }
-SURE = 12.0  # difference of log-likelihoods from which one explanation of a part's labels is taken for the right one
+SURE = 12.0  # difference of log-likelihoods above which one explanation of a part's labels is accepted
 
 
 class ImageSet(NamedTuple):
@@ -91,24 +91,24 @@ class ImageSet(NamedTuple):
     test_labels: Tensor
     classes: int
     mean: list[float]
-    """by which pixels in [0, 1] are normalised, one of each channel"""
+    """means and deviations that normalise pixels in [0, 1], one for each channel"""
     std: list[float]
     origin: str
-    """where it came from, and how it differs from the official set"""
+    """its provenance, and how it differs from the official set"""
 
 
 class ImageSets(NamedTuple):
     sets: dict[str, ImageSet]
     source: str
     checksum: str
-    """of the prepared file"""
+    """checksum of the prepared file"""
 
 
 Arrays = dict[str, np.ndarray]
 
 
 def check(name: str, arrays: Arrays) -> int:
-    """The number of classes; raises DataError where labels or counts are not what a set called `name` can have."""
+    """The number of classes. Raises DataError if labels or counts are impossible for a set called `name`."""
     classes = 0
     for part in PARTS:
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
@@ -143,7 +143,7 @@ def check(name: str, arrays: Arrays) -> int:
 
 
 def check_official(name: str, arrays: Arrays) -> None:
-    """Raise DataError where a download is not the whole official set."""
+    """Raise DataError if a download is not the whole official set."""
     about = OFFICIAL[name]
     found = len(set(arrays["train_labels"].tolist())), len(arrays["train_labels"]), len(arrays["test_labels"])
     needed = about.classes, about.n_train, about.n_test
@@ -152,10 +152,11 @@ def check_official(name: str, arrays: Arrays) -> None:
 
 
 def check_digits(part: str, labels: np.ndarray) -> bool:
-    """Whether the labels of a part of SVHN are sure to mean the digits; raises DataError where they are shifted.
+    """Whether the labels of a part of SVHN certainly mean the digits. Raises DataError if they are shifted.
 
-    All of a part must have the published counts. Of fewer images the counts are held against those ten, in every
-    shift, and against equal ones: 400 images drawn at random nearly always tell, equally many of each never do.
+    A complete part must have the published counts. For fewer images, the likelihoods of the published distribution, in
+    every shift, and of equal counts are compared. 400 images drawn at random nearly always decide; equal numbers of
+    each digit never do.
     """
     known, found = np.array(SVHN_DIGITS[part]), np.bincount(labels, minlength=10)
     shifts = np.stack([np.roll(known, shift) for shift in range(10)])
@@ -182,7 +183,7 @@ def check_digits(part: str, labels: np.ndarray) -> bool:
 
 
 def build(name: str, arrays: Arrays, origin: str) -> ImageSet:
-    """A set from its arrays: checked, 32 x 32, with its normalisation; says in `origin` what is missing."""
+    """A set from its arrays: checked, 32 x 32, with its normalisation. `origin` says what is missing."""
     classes, about = check(name, arrays), OFFICIAL.get(name)
     tensors = {}
     for part in PARTS:
@@ -209,7 +210,7 @@ def build(name: str, arrays: Arrays, origin: str) -> ImageSet:
 
 
 def _whole(name: str, classes: int, counts: tuple[int, int]) -> str | None:
-    """Why a set counts as whole though it has not the counts of OFFICIAL; None where it does not."""
+    """Why a set counts as whole although its numbers differ from OFFICIAL, or None if it does not."""
     if name == "notmnist" and classes == 10 and sum(counts) == NOTMNIST:
         return "whole, in our own split"
     if name == "traffic-signs" and (classes, *counts) == (43, TRAFFIC_SIGNS, OFFICIAL[name].n_test):
@@ -218,7 +219,7 @@ def _whole(name: str, classes: int, counts: tuple[int, int]) -> str | None:
 
 
 def fit(images: Tensor) -> Tensor:
-    """[n, height, width, channel] -> [n, channel, 32, 32]: padded with zeros where smaller, else resized."""
+    """[n, height, width, channel] -> [n, channel, 32, 32]: smaller images are padded with zeros, others resized."""
     images = images.permute(0, 3, 1, 2)
     height, width = images.shape[2:]
     if height <= SIZE and width <= SIZE:
@@ -232,7 +233,7 @@ def fit(images: Tensor) -> Tensor:
 
 
 def read_npz(path: Path) -> Arrays:
-    """The arrays of an .npz, checked and brought to 8 bits; raises DataError that names it."""
+    """The arrays of an .npz file, checked and converted to 8 bits. Raises DataError with its name."""
     try:
         with open(path, "rb") as file:
             content = caches.unzip(file, str(path), {way for ways in KERAS.values() for way in ways})
@@ -244,7 +245,7 @@ def read_npz(path: Path) -> Arrays:
     arrays = {name: next(content[way] for way in ways if way in content) for name, ways in KERAS.items()}
     for part in PARTS:
         arrays[f"{part}_labels"] = _labels(arrays[f"{part}_labels"], f"{path}: {part}_labels")
-    # What a value means is decided by both parts, which one program wrote.
+    # The meaning of a value is determined from both parts together, since one program wrote them.
     both = {arrays[f"{part}_images"].dtype for part in PARTS}
     if len(both) > 1:
         raise DataError(f"{path}: found images of {' and '.join(sorted(map(str, both)))}, needed one dtype.")
@@ -254,7 +255,7 @@ def read_npz(path: Path) -> Arrays:
 
 
 def _labels(labels: np.ndarray, place: str) -> np.ndarray:
-    """int64 [n] of whole numbers, of whichever dtype, in one column or none."""
+    """int64 [n] from whole numbers of any dtype, as [n] or [n, 1]."""
     flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if flat.ndim != 1 or flat.dtype.kind not in "iuf" or not np.isfinite(flat).all() or (flat != np.floor(flat)).any():
         raise DataError(
@@ -264,10 +265,10 @@ def _labels(labels: np.ndarray, place: str) -> np.ndarray:
 
 
 def read_folder(path: Path, name: str | None = None) -> Arrays:
-    """Images by class, of a folder or a zip, in one of the layouts above.
+    """Images by class, from a folder or a zip file, in one of the layouts above.
 
     Raises:
-        DataError: an image is damaged, a class or a part is missing; the message names it.
+        DataError: an image is damaged, or a class or a part is missing. The message names it.
     """
     lying = listing.of(path)
     if name == "notmnist":
@@ -302,7 +303,7 @@ def read_folder(path: Path, name: str | None = None) -> Arrays:
 
 
 def _without_empty(lying: Listing) -> Listing:
-    """notMNIST without its two empty files, which it is published with; a third would be damage."""
+    """notMNIST without the two empty files with which it is published. A third empty file would be damage."""
     empty = [name for name in lying.files if listing.is_picture(name) and not lying.read(name)]
     if len(empty) > 2:
         return lying
@@ -317,7 +318,7 @@ Split = dict[str, dict[str, list[str]]]
 
 
 def _split(lying: Listing) -> Split | None:
-    """Which images are to train and to test on; None where no layout fits."""
+    """Which images are for training and for tests, or None if no layout fits."""
     signs = _gtsrb(lying)
     if signs is not None:
         return signs
@@ -346,7 +347,7 @@ def _within(lying: Listing, folder: str) -> dict[str, list[str]]:
 
 
 def _gtsrb(lying: Listing) -> Split | None:
-    """GTSRB as its authors, torchvision and Kaggle pack it: the test images flat, with a CSV that has their ClassId."""
+    """GTSRB as its authors, torchvision and Kaggle distribute it: a folder of test images, and a CSV of ClassId."""
     table, rows = "", []
     for name in [name for name in lying.files if name.lower().endswith(".csv") and "test" in name.lower()]:
         rows = tables.read(lying.read(name), lying.where(name))
@@ -402,7 +403,7 @@ def download(name: str, folder: Path) -> Arrays:
     """Have torchvision download a set into `folder`.
 
     Raises:
-        OSError, RuntimeError, HTTPException: there is no network, or what came is not what torchvision knows.
+        OSError, RuntimeError, HTTPException: there is no network, or the file is not the one that torchvision expects.
         DataError: torchvision has no such set.
     """
     about = OFFICIAL.get(name)
@@ -412,7 +413,7 @@ def download(name: str, folder: Path) -> Arrays:
 
     loader, by_split = getattr(datasets, about.loader), about.loader in ("SVHN", "GTSRB")
     arrays, before = {}, socket.getdefaulttimeout()
-    socket.setdefaulttimeout(NETWORK_SECONDS)  # a network that swallows packets would hang this for minutes
+    socket.setdefaulttimeout(NETWORK_SECONDS)  # a network that drops packets would block this for minutes
     try:
         for part in PARTS:
             which: dict[str, Any] = {"split": part} if by_split else {"train": part == "train"}
@@ -432,7 +433,7 @@ def find(name: str, folder: Path | None, fetch: Callable[[str], Arrays]) -> Imag
     """The set of that name, from `folder` or by `fetch`.
 
     Raises:
-        DataError: it is damaged, or cannot be had; the message says why in one line.
+        DataError: it is damaged or not available. The message says why in one line.
     """
     if not name or name in (".", "..") or os.path.basename(name) != name or not name.isprintable():
         raise DataError(f"{name!r} is no name of a set: needed that of an .npz, a folder or a .zip in the data folder.")
@@ -463,14 +464,14 @@ def find(name: str, folder: Path | None, fetch: Callable[[str], Arrays]) -> Imag
 
 
 class Missing(DataError):
-    """A set that cannot be had, which is no reason to stop."""
+    """A set that is not available. It is skipped, and others are still read."""
 
 
 # ---------------------------------------------------------------- stand-ins
 
 
 def glyph_sets(n: int = 4) -> dict[str, ImageSet]:
-    """Sets of made-up characters in different looks, where there are no images at all: 20 classes of 15 + 5 each."""
+    """Sets of synthetic characters in different styles, used if there are no images: 20 classes of 15 + 5 images."""
     return {f"glyphs-{number}": _glyph_set(number) for number in range(n)}
 
 
@@ -503,7 +504,7 @@ FACTS = ("classes", "mean", "std", "origin")
 
 
 def source_of(sets: dict[str, ImageSet]) -> str:
-    """multicv where the eight official sets are there and whole, and whatever else beside them."""
+    """The name of the data source: multicv if all eight official sets are complete, whatever else there is."""
     whole = all(name in sets and "subset" not in sets[name].origin for name in OFFICIAL)
     return FULL if whole else SUBSETS
 
@@ -515,7 +516,7 @@ def save(path: str | os.PathLike[str], sets: dict[str, ImageSet], source: str) -
 
 
 def load(path: str | os.PathLike[str]) -> ImageSets:
-    """Read the prepared file; raises DataError where it is missing, damaged, or holds other data."""
+    """Read the prepared file. Raises DataError if it is missing or damaged, or contains other data."""
     tensors, metadata = store.read(path)
     if "sets" not in metadata:
         raise DataError(

@@ -1,8 +1,8 @@
-"""What a folder or a zip of pictures holds, without what systems and editors leave in it.
+"""The image files in a folder or a zip file, without the files that operating systems and editors add.
 
-Every reader of folders goes through here. Links are followed, except those that lead back to a folder they lie in.
-Names are in Unicode's composed form, as macOS writes the same name in another way than others. What is passed over is
-counted by kind, and `tell` says it in one line.
+All readers of folders use this module. Links are followed, except those that lead back to a folder that contains them.
+Names are in Unicode's composed form, since macOS writes the same name in another form than other systems. Ignored files
+are counted by kind, and `tell` reports them in one line.
 """
 
 import os
@@ -18,9 +18,9 @@ from typing import IO, NamedTuple
 from leapwarp.data.pictures import EXTENSIONS, FIRST_FRAME
 from leapwarp.data.store import DataError, beginning
 
-# What zipfile raises on damaged archives; the last three are for a field that makes no sense, and for a password.
+# The errors of zipfile for damaged archives. The last three are for invalid fields and for a password.
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, RuntimeError)
-LEFT = (  # in any letter case: by macOS, Windows, Linux, Synology, QNAP, editors, Python
+LEFT = (  # in any letter case: files that macOS, Windows, Linux, Synology, QNAP, editors and Python add
     *("._*", ".*", "__macosx", "icon\r", "thumbs.db", "ehthumbs*.db", "desktop.ini", "*zone.identifier"),
     *("$recycle.bin", "system volume information", "lost+found", "@eadir", "@tmp", "@recycle", "#recycle"),
     *("recycler", "recycled", "network trash folder", "temporary items", "cvs"),
@@ -32,7 +32,7 @@ OUTSIDE = "pictures outside of classes"
 
 
 class Listing(NamedTuple):
-    """Files by their names from the top of a folder or zip, such as `train/n01/3.png`."""
+    """Files by their names relative to a folder or zip file, such as `train/n01/3.png`."""
 
     place: str
     """for messages"""
@@ -41,10 +41,10 @@ class Listing(NamedTuple):
     folders: list[str]
     open: Callable[[str], IO[bytes]]
     passed: Counter[str]
-    """what was passed over, by kind, and what else should be said"""
+    """counts of ignored files, by kind, and of other things to report"""
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; raises DataError that names it."""
+        """The bytes of a file. Raises DataError with its name."""
         try:
             with self.open(name) as file:
                 return file.read()
@@ -65,14 +65,14 @@ def composed(name: str) -> str:
 
 
 def left_by(name: str) -> str | None:
-    """The pattern of LEFT that a file's or folder's own name is of, or None."""
+    """The pattern of LEFT that the name of a file or folder matches, or None."""
     folded = name.casefold()
     found = next((pattern for pattern in LEFT if fnmatchcase(folded, pattern)), None)
     return name if found == ".*" else found
 
 
 def of(path: Path) -> Listing:
-    """What lies in a folder or a zip; raises DataError where it cannot be read."""
+    """The files in a folder or a zip file. Raises DataError if it cannot be read."""
     return _of_zip(path) if path.is_file() else _of_folder(path)
 
 
@@ -140,7 +140,7 @@ def _of_zip(path: Path) -> Listing:
     for entry in archive.namelist():
         parts = [composed(part) for part in entry.replace("\\", "/").split("/") if part not in ("", ".")]
         at = next((i for i, part in enumerate(parts) if left_by(part)), None)
-        if at is not None:  # once for a folder, whatever it holds
+        if at is not None:  # once for a folder with all its content
             name = "/".join(parts[: at + 1])
             passed[str(left_by(parts[at]))] += name not in left
             left.add(name)
@@ -162,7 +162,7 @@ def _of_zip(path: Path) -> Listing:
 
 
 def within(listing: Listing, folder: str) -> Listing:
-    """The part of a listing that lies in one of its folders; what is passed over is counted in the whole."""
+    """The part of a listing in one of its folders. Ignored files are counted in the whole listing."""
     start = f"{folder}/" if folder else ""
     cut = lambda names: [name.removeprefix(start) for name in names if name.startswith(start)]  # noqa: E731
     read = lambda name: listing.open(start + name)  # noqa: E731
@@ -170,12 +170,12 @@ def within(listing: Listing, folder: str) -> Listing:
 
 
 def tops(listing: Listing) -> list[str]:
-    """The folders that lie at the top."""
+    """The folders at the top."""
     return [name for name in listing.folders if "/" not in name]
 
 
 def only_folder(listing: Listing) -> Listing | None:
-    """The listing of the one folder at the top, if there is one and it has folders in it: one unpacks such archives."""
+    """The listing of the single folder at the top, if there is one with folders in it, as in unpacked archives."""
     found = tops(listing)
     if len(found) != 1 or any(is_picture(name) for name in listing.files if "/" not in name):
         return None
@@ -188,7 +188,7 @@ def is_picture(name: str) -> bool:
 
 
 def pictures(listing: Listing) -> list[str]:
-    """The files of a listing that are pictures by their names; others are counted."""
+    """The files of a listing that are images by their names. Others are counted."""
     found = []
     for name in listing.files:
         if is_picture(name):
@@ -199,10 +199,10 @@ def pictures(listing: Listing) -> list[str]:
 
 
 def classes(listing: Listing) -> dict[str, list[str]]:
-    """The pictures of each class, which is a folder at the top, whatever folders are in it.
+    """The images of each class. A class is a folder at the top, and may contain other folders.
 
     Raises:
-        DataError: a class without pictures, or two classes whose names differ in letter case only.
+        DataError: a class has no images, or the names of two classes differ only in letter case.
     """
     found: dict[str, list[str]] = {name: [] for name in tops(listing)}
     before = listing.passed.copy()
@@ -225,7 +225,7 @@ def classes(listing: Listing) -> dict[str, list[str]]:
 
 
 def check_apart(names: Iterable[str], place: str) -> None:
-    """Raise DataError where two names are one on systems that do not tell letter case or forms of Unicode apart."""
+    """Raise DataError if two names are equal on systems that ignore letter case or Unicode normalisation."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(composed(composed(name).casefold()), name)
@@ -241,7 +241,7 @@ def said(counts: Counter[str]) -> str:
 
 
 def tell(listing: Listing) -> None:
-    """Say in one line what was passed over, if anything was."""
+    """Print a line about ignored files, if there are any."""
     frames = listing.passed.pop(FIRST_FRAME, 0)
     over = said(listing.passed)
     parts = [f"passed over {over}"] * bool(over) + [f"{frames:,} pictures {FIRST_FRAME}"] * bool(frames)

@@ -1,9 +1,9 @@
-"""Omniglot (Lake et al., 2015): find it, check that all of it is there, read it.
+"""Omniglot (Lake et al., 2015): find it, check that it is complete, and read it.
 
-The layout is the one torchvision leaves, `omniglot-py/images_background/<alphabet>/<character>/<drawing>.png`
-and the same in `images_evaluation`; each of the two is a folder or a zip, which is read without unpacking it. Both may
-lie up to two folders deeper (a git clone of brendenlake/omniglot has them in `python/`), and the alphabets one folder
-deeper still (as Kaggle's archive has them).
+The layout is that of torchvision, `omniglot-py/images_background/<alphabet>/<character>/<drawing>.png`, and the same in
+`images_evaluation`. Each of the two is a folder or a zip file, which is read without unpacking it. Both may be up to
+two folders deeper (a git clone of brendenlake/omniglot has them in `python/`), and the alphabets one folder deeper
+still (as in Kaggle's archive).
 """
 
 import os
@@ -26,11 +26,11 @@ ALPHABETS = 50
 CHARACTERS = 1623
 SIDE = 105
 LICENCE = "MIT, Brenden Lake, https://github.com/brendenlake/omniglot"
-NETWORK_SECONDS = 10  # without any answer, before the download is given up
+NETWORK_SECONDS = 10  # seconds without an answer until the download is abandoned
 
 
 class Part(NamedTuple):
-    """One of the two halves of Omniglot as it lies on the disk."""
+    """One of the two parts of Omniglot on the disk."""
 
     name: str  # where it was found, for messages
     characters: dict[str, list[str]]  # "Greek/character01" -> sorted names of its drawings
@@ -38,8 +38,8 @@ class Part(NamedTuple):
 
 
 def find(folder: Path) -> Path | None:
-    """The folder that should hold the two parts: `folder/omniglot-py`, or the first of `folder` and of those up to two
-    deeper that has one of them; None if there is none."""
+    """The folder of the two parts: `folder/omniglot-py`, or else the first with a part among `folder` and the folders
+    up to two levels below it; None if there is none."""
     if os.path.lexists(folder / "omniglot-py"):
         return folder / "omniglot-py"
     here = [folder]
@@ -58,7 +58,7 @@ def has(folder: Path, part: str) -> bool:
 def _folders(folder: Path) -> list[Path]:
     try:
         return sorted(each for each in folder.iterdir() if each.is_dir() and not listing.left_by(each.name))
-    except OSError:  # of another, which is none of ours
+    except OSError:  # a folder of another user, which cannot be read
         return []
 
 
@@ -66,12 +66,12 @@ def download(folder: Path) -> Path:
     """Have torchvision download both parts into `folder`.
 
     Raises:
-        OSError, RuntimeError: there is no network, or what came is not what torchvision knows.
+        OSError, RuntimeError: there is no network, or the file is not the one that torchvision expects.
     """
     from torchvision.datasets import Omniglot  # takes seconds to import and is needed nowhere else
 
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(NETWORK_SECONDS)  # a network that swallows packets would hang this for minutes
+    socket.setdefaulttimeout(NETWORK_SECONDS)  # a network that drops packets would block this for minutes
     try:
         for background in (True, False):
             Omniglot(str(folder), background=background, download=True)
@@ -84,11 +84,11 @@ def read(root: Path) -> Alphabets:
     """Read and check all of Omniglot.
 
     Raises:
-        DataError: something is missing, damaged or of the wrong size; the message names the file.
+        DataError: something is missing, damaged or of the wrong size. The message names the file.
     """
     parts = [_open(root, part) for part in PARTS]
     _check(root, parts)
-    # Sorted by alphabet and character over both parts, so that no listing's order decides a split.
+    # Sorted by alphabet and character over both parts, so that splits do not depend on the order of a listing.
     rows = sorted((character, part) for part in parts for character in part.characters)
     names = sorted({_alphabet(character) for character, _ in rows})
     images = np.empty((len(rows), DRAWINGS, SIZE, SIZE), np.uint8)
@@ -102,7 +102,7 @@ def read(root: Path) -> Alphabets:
 def _open(root: Path, part: str) -> Part:
     """A part from its zip or its folder.
 
-    Where both are there the zip is read: an interrupted unpacking leaves half a folder beside a whole zip.
+    If both exist the zip file is read, since interrupted unpacking leaves an incomplete folder beside it.
     """
     path = next((path for path in (root / f"{part}.zip", root / part) if os.path.lexists(path)), None)
     if path is None:
@@ -146,7 +146,7 @@ def _check(root: Path, parts: list[Part]) -> None:
 
 
 def _missing_characters(parts: list[Part]) -> str:
-    """Which characters are not there, told by Omniglot's numbers; empty where those cannot tell."""
+    """A text that names missing characters, from Omniglot's numbers of drawings; empty if these do not tell."""
     gaps = []
     for part in parts:
         numbers: dict[str, set[int]] = {}
@@ -176,7 +176,7 @@ def _alphabet(character: str) -> str:
 
 
 def _number(name: str) -> int:
-    """The number that a name ends in, 0 where it has none."""
+    """The number at the end of a name, or 0 if there is none."""
     match = re.search(r"(\d+)$", name)
     return int(match[1]) if match else 0
 
@@ -187,8 +187,8 @@ def _ink(part: Part, name: str) -> np.ndarray:
     image = pictures.decode(part.read(name), path, "L")
     if image.size != (SIDE, SIDE):
         raise DataError(f"{path}: found an image of {image.width} x {image.height}, needed {SIDE} x {SIDE}.")
-    # Grey before resizing: Pillow resizes 1-bit images by NEAREST whatever the filter, which loses thin
-    # strokes (it is what the authors' code got). LANCZOS is the filter they asked for; of Pillow's filters it
-    # keeps the strokes, here under a pixel wide, darkest. BOX would cover 3 or 4 pixels by turns, as 105 / 28
-    # is not whole.
+    # Converted to grey before resizing. Pillow resizes 1-bit images by NEAREST with every filter, which loses thin
+    # strokes, and this happened in the authors' code. LANCZOS is the filter that they asked for. Of Pillow's filters
+    # it keeps the strokes, here less than a pixel wide, darkest. BOX would cover 3 or 4 pixels in turn, since 105 / 28
+    # is not a whole number.
     return 255 - np.asarray(image.resize((SIZE, SIZE), Image.Resampling.LANCZOS))

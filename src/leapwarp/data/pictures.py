@@ -1,14 +1,14 @@
-"""Pictures: whatever a file or an array holds, as 8 bits in grey or colour, or an error that names it.
+"""Reads images from files and arrays as 8-bit grey or colour images, or raises an error that names them.
 
-Every reader of images goes through here, so that no pixel is cast without a look at what its value means:
+All readers of images use this module, so that the meaning of a pixel's value is always checked:
 
-    8 bits, palettes, CMYK, YCbCr, LAB, HSV  as Pillow converts them; what is transparent lies on white
-    16 bits (a file's mode I;16, uint16)     65,535 becomes 255; refused where no value is above 4,095
-    fractions (mode F, float arrays)         1 becomes 255; refused outside 0 to 1, or where not a number
-    other whole numbers                      as they are from 0 to 255, else refused
+    8 bits, palettes, CMYK, YCbCr, LAB, HSV  as Pillow converts them; transparent parts become white
+    16 bits (a file's mode I;16, uint16)     65,535 becomes 255; refused if no value is above 4,095
+    fractions (mode F, float arrays)         1 becomes 255; refused outside 0 to 1, and for nan
+    other whole numbers                      unchanged from 0 to 255, else refused
     true and false                           255 and 0
 
-A picture is turned as its EXIF says. Of several frames or pages the first is taken, and `notes` counts it.
+An image is rotated according to its EXIF data. Of several frames or pages the first is used, and `notes` counts this.
 """
 
 import io
@@ -28,7 +28,7 @@ EXTENSIONS = (
     *(".pnm", ".webp", ".jp2", ".j2k", ".avif", ".tga", ".pcx"),
 )
 Image.init()
-# Not all that Pillow knows: reading EPS starts another program.
+# Not all formats of Pillow: reading EPS starts another program.
 FORMATS = [
     name
     for name in ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "PPM", "WEBP", "JPEG2000", "AVIF", "TGA", "PCX")
@@ -39,7 +39,7 @@ DEEP = (*SIXTEEN, "I", "F")  # more than 8 bits a channel, which Pillow cuts off
 GREY = ("1", "L", "LA", "La", *DEEP)
 FLAT = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 SEE_THROUGH = ("LA", "La", "PA", "RGBA", "RGBa")
-TWELVE = 4095  # the most in 12 bits: cameras and scanners write these into files and arrays of 16
+TWELVE = 4095  # largest value of 12 bits, which cameras and scanners write into files and arrays of 16 bits
 PNG_END = b"IEND\xaeB`\x82"
 ORIENTATION = 0x0112  # the EXIF tag, and how to undo its values
 TURNS = {
@@ -55,21 +55,21 @@ FIRST_FRAME = "of several frames, of which the first is taken"
 
 
 def decode(data: bytes, place: str, mode: str | None = None, notes: Counter[str] | None = None) -> Image.Image:
-    """The picture in the bytes of a file, of mode L or RGB.
+    """The image in the bytes of a file, of mode L or RGB.
 
     Args:
         place: the file, for messages.
-        mode: L or RGB; where None, L of a picture without colours and RGB of others.
-        notes: counts what should be said of it.
+        mode: L or RGB; None for L if the image has no colours, and RGB otherwise.
+        notes: counts things to report.
 
     Raises:
-        DataError: it is damaged, no picture, or of a mode or range that is not known; the message names the file.
+        DataError: it is damaged, not an image, or of an unknown mode or range. The message names the file.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.format == "PNG":  # the checksum of every chunk, which load() skips
+            if image.format == "PNG":  # checks the checksum of every chunk, which load() skips
                 image.verify()
                 if PNG_END not in data:
                     raise EOFError("its end is missing")
@@ -84,7 +84,7 @@ def decode(data: bytes, place: str, mode: str | None = None, notes: Counter[str]
         raise
     except Image.DecompressionBombError as error:
         raise DataError(f"{place}: {str(error).partition(',')[0]}, which Pillow keeps. Make it smaller.") from None
-    except Exception as error:  # a damaged picture raises almost anything
+    except Exception as error:  # a damaged image can raise almost any error
         suffix = PurePath(place).suffix.lower()
         what = suffix[1:].upper() if suffix in EXTENSIONS else "picture"
         said = beginning(data) if "BytesIO" in str(error) else " ".join(str(error).split())
@@ -94,12 +94,12 @@ def decode(data: bytes, place: str, mode: str | None = None, notes: Counter[str]
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF says nothing, and the pixels are there
+    except Exception:  # damaged EXIF data are ignored, since the pixels are readable
         return 1
 
 
 def convert(image: Image.Image, place: str, mode: str | None = None) -> Image.Image:
-    """A picture of any mode as L or RGB; raises DataError where its mode or range is not known."""
+    """An image of any mode as L or RGB. Raises DataError if its mode or range is not known."""
     mode = mode or ("L" if image.mode in GREY else "RGB")
     if image.mode in DEEP:
         return _eight_bits(image, place).convert(mode)
@@ -117,7 +117,7 @@ def convert(image: Image.Image, place: str, mode: str | None = None) -> Image.Im
 
 
 def _eight_bits(image: Image.Image, place: str) -> Image.Image:
-    """A grey picture of more than 8 bits as one of mode L."""
+    """A grey image of more than 8 bits, converted to mode L."""
     values = np.asarray(image)
     low, high = values.min(), values.max()
     what = f"{place}: found a picture of mode {image.mode} with values from {low} to {high}"
@@ -139,14 +139,14 @@ def _from_sixteen(values: np.ndarray, full: int = 65535) -> np.ndarray:
 
 
 def scaling(dtype: np.dtype, low: Any, high: Any, what: str) -> Callable[[np.ndarray], np.ndarray]:
-    """How values of a dtype that run from `low` to `high` become 8 bits; raises DataError where that is not known."""
+    """A function that converts values of a dtype, from `low` to `high`, to 8 bits. Raises DataError if unclear."""
     if dtype.kind == "b":
         return lambda values: values.astype(np.uint8) * 255
     if dtype.kind in "iu" and low >= 0 and high <= 255:
         return lambda values: values.astype(np.uint8)
     if dtype.kind == "u" and dtype.itemsize == 2 and high > TWELVE:
         return _from_sixteen
-    if dtype.kind == "f" and low >= -1e-6 and high <= 1 + 1e-6:  # rounding of float32; false where not a number
+    if dtype.kind == "f" and low >= -1e-6 and high <= 1 + 1e-6:  # allows for rounding of float32; false for nan
         return lambda values: np.rint(values.clip(0, 1).astype(np.float32) * 255).astype(np.uint8)
     raise DataError(
         f"{what}, needed whole numbers (uint8 and the like) from 0 to 255, uint16 up to 65,535 or fractions from 0 to "
@@ -159,10 +159,10 @@ Item = np.ndarray | bytes
 
 
 def rows(pictures: Any, place: str) -> Callable[[int], Item]:
-    """What gives picture number i of an array, or of a list of arrays, encoded or not.
+    """A function that gives image number i of an array, or of a list of arrays or encoded images.
 
-    What the values mean is decided by all of them, not picture by picture: [n, height, width], [n, height, width,
-    channel] and [n, channel, height, width] are known, of every dtype that `scaling` knows.
+    The meaning of the values is determined from all images together. The shapes [n, height, width], [n, height, width,
+    channel] and [n, channel, height, width] are read, with every dtype of `scaling`.
 
     Raises:
         DataError: shape, dtype or range are not known.
@@ -181,7 +181,7 @@ def rows(pictures: Any, place: str) -> Callable[[int], Item]:
 
 
 def _item(one: Any, place: str) -> Item:
-    """A picture of a list: an encoded one as bytes, which were text if Python 2 wrote them, or an array as it is."""
+    """An image of a list: an encoded one as bytes (text, if Python 2 wrote it), or an array unchanged."""
     if isinstance(one, str):
         one = one.encode("latin1", "replace")
     if isinstance(one, bytes | bytearray):
@@ -222,7 +222,7 @@ def _upright(array: np.ndarray, place: str) -> np.ndarray:
 
 
 def picture(item: Item, place: str, mode: str | None = None, notes: Counter[str] | None = None) -> Image.Image:
-    """What `rows` gives, as a picture of mode L or RGB; `place`, `mode`, `notes` and errors as in `decode`."""
+    """A result of `rows` as an image of mode L or RGB. `place`, `mode`, `notes` and errors are as in `decode`."""
     if isinstance(item, bytes):
         return decode(item, place, mode, notes)
     channels = np.ascontiguousarray(item).squeeze(2) if item.shape[2] == 1 else np.ascontiguousarray(item)
@@ -231,7 +231,7 @@ def picture(item: Item, place: str, mode: str | None = None, notes: Counter[str]
 
 
 def stack(pictures: np.ndarray, place: str) -> np.ndarray:
-    """An array of pictures, as `rows` knows them. -> uint8 [n, height, width, 1 or 3]"""
+    """An array of images of a form that `rows` reads. -> uint8 [n, height, width, 1 or 3]"""
     if not isinstance(pictures, np.ndarray) or pictures.ndim not in (3, 4) or not pictures.size:
         raise DataError(
             f"{place}: found {pictures.dtype} {list(pictures.shape)}, needed pictures [n, height, width, channel]."
@@ -240,7 +240,7 @@ def stack(pictures: np.ndarray, place: str) -> np.ndarray:
     first = one(0)
     assert isinstance(first, np.ndarray)
     if pictures.dtype == np.uint8 and first.shape == pictures.shape[1:] and first.shape[2] in (1, 3):
-        return pictures  # as it should be
+        return pictures  # already in the right form
     mode = "L" if first.shape[2] <= 2 else "RGB"
     made = [np.asarray(picture(one(number), place, mode)) for number in range(len(pictures))]
     return np.stack(made).reshape(len(pictures), *first.shape[:2], -1)

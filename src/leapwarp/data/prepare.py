@@ -1,10 +1,10 @@
-"""Make the data file that every run reads: real Omniglot where it is found, else the procedural stand-in.
+"""Make the data file of the Omniglot experiments: Omniglot if it is available, else synthetic glyphs.
 
     python -m leapwarp.data.prepare --source auto --out results/data/alphabets.safetensors
 
-On `auto` it takes the first it finds of: the folder of --dir or, where that is not given, of the environment
-variable LEAPWARP_DATA; torchvision's download; glyphs, with a warning. A folder that is there but damaged is
-an error and never a reason to go on with other data. It takes about 10 seconds.
+With `auto` it uses the first available of these: the folder of --dir or, if that is not given, of the environment
+variable LEAPWARP_DATA; torchvision's download; glyphs, with a warning. A damaged folder is an error, and other data are
+not used in its place. This takes about 10 seconds.
 """
 
 import argparse
@@ -25,12 +25,12 @@ BAR = "!" * 100
 
 
 def prepare(source: str, folder: str | None, download_folder: str) -> tuple[Alphabets, str, str]:
-    """Find and read the data: alphabets, licence, and one sentence that says which was taken.
+    """Find and read the data: alphabets, licence, and a sentence that says which data are used.
 
     Args:
         source: auto, omniglot, or glyphs.
-        folder: folder that holds Omniglot, see `omniglot.find`; None or "" for that of LEAPWARP_DATA.
-        download_folder: where torchvision puts its download.
+        folder: folder with Omniglot, see `omniglot.find`; None or "" for that of LEAPWARP_DATA.
+        download_folder: the folder for torchvision's download.
 
     Raises:
         DataError: a named folder is missing or damaged, or `omniglot` was asked for and not found.
@@ -57,7 +57,7 @@ def prepare(source: str, folder: str | None, download_folder: str) -> tuple[Alph
 
 
 def _folder(folder: str | None) -> tuple[Path | None, str]:
-    """Omniglot's folder among those named by the user; if None, also what was looked at."""
+    """Omniglot's folder in the one that the user has named, or None; and a text that says where it was looked for."""
     name, value = ("--dir", folder) if folder else (VARIABLE, os.environ.get(VARIABLE))
     if not value:
         return None, f"no folder given (neither --dir nor {VARIABLE})"

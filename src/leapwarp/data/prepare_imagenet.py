@@ -1,15 +1,15 @@
-"""Make the data file of the few-shot experiments: a subset of ImageNet where there is one, else a stand-in.
+"""Make the data file of the few-shot experiments: a subset of ImageNet if one is available, else synthetic textures.
 
     python -m leapwarp.data.prepare_imagenet --set mini --source auto --out results/data/mini_imagenet.safetensors
 
-On `auto` it takes the first it finds in the folder of --dir or, where that is not given, of the environment variable
-LEAPWARP_DATA: the set itself (mini-imagenet/ or tiered-imagenet/, see leapwarp.data.imagenet for the layouts);
-tiny-imagenet or the official tiny-imagenet-200, a folder or a zip; textures, with a warning. None of them is
-downloaded. A set that is there but damaged or incomplete is an error and never a reason to go on with other data. A
-folder as source is a data set of your own, train/, val/ and test/ with a folder of images for each class.
+With `auto` it uses the first available of these in the folder of --dir or, if that is not given, of the environment
+variable LEAPWARP_DATA: the set itself (mini-imagenet/ or tiered-imagenet/, see leapwarp.data.imagenet for the layouts);
+tiny-imagenet or the official tiny-imagenet-200, a folder or a zip file; textures, with a warning. Nothing is
+downloaded. A damaged or incomplete set is an error, and other data are not used in its place. If the source is a
+folder, it is a data set of your own: train/, val/ and test/ with a folder of images for each class.
 
-Tiny-ImageNet takes 15 seconds, textures 3. tiered-ImageNet is 779,165 images, 16.5 GB at 84 pixels, and needs twice
-that memory while it is written; runs map the file and need no more than they touch.
+Tiny-ImageNet takes 15 seconds, textures 3. tiered-ImageNet has 779,165 images, 16.5 GB at 84 pixels, and needs twice
+that memory while it is written. Runs map the file into memory and read only the parts that they use.
 """
 
 import argparse
@@ -25,23 +25,23 @@ from leapwarp.data.prepare import BAR, LOWER, VARIABLE
 from leapwarp.data.store import DataError
 from leapwarp.files import said
 
-RESERVED = (  # what other data are called
+RESERVED = (  # names of other data sources
     *("omniglot", "glyphs", "textures", "simulated", "multicv", "multicv-subsets", "glyph-sets", "atari"),
     "tiny-imagenet-200-subset",
 )
 
 
 def prepare(which: str, source: str, folder: str | None, size: int | None = None) -> tuple[Classes, str, str]:
-    """Find and read the data: classes, licence, and one sentence that says which was taken.
+    """Find and read the data: classes, licence, and a sentence that says which data are used.
 
     Args:
         which: mini or tiered.
         source: auto, real (the set itself), tiny, textures, or a folder with a data set of one's own.
-        folder: where the sets lie; None or "" for the folder of LEAPWARP_DATA.
-        size: pixels along a side; None for the set's own.
+        folder: the folder of the sets; None or "" for that of LEAPWARP_DATA.
+        size: pixels along a side; None for the usual size of the set.
 
     Raises:
-        DataError: a named folder is missing or damaged, or what was asked for was not found.
+        DataError: a named folder is missing or damaged, or the requested set was not found.
     """
     if source == "textures":
         return textures.make(), textures.LICENCE, "textures, the procedural stand-in, as asked"
@@ -73,17 +73,19 @@ def prepare(which: str, source: str, folder: str | None, size: int | None = None
 
 
 def name_of(path: Path) -> str:
-    """What rows call a data set of a user's: its folder, as it is really called, or its zip without the ending.
+    """The name of a user's data set in rows: that of its folder, with links resolved, or of its zip without the suffix.
 
     Raises:
-        DataError: it has no name, or that of other data.
+        DataError: it has no name, or the name of other data.
     """
     name = os.path.basename(os.path.abspath(path))
     name = name.removesuffix(".zip") if path.is_file() else name
     if not name.strip() or not name.isprintable():
         raise DataError(f"--source is {path}: rows would call the data {name!r}. Put them into a folder with a name.")
     if name.casefold() in RESERVED:
-        raise DataError(f"--source is {path}: rows would say {name}, which it is not. Rename the folder.")
+        raise DataError(
+            f"--source is {path}: rows would call the data {name}, as other data are called. Rename the folder."
+        )
     return name
 
 
@@ -110,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--set", choices=["mini", "tiered"], required=True, help="which the experiment is about")
+    parser.add_argument("--set", choices=["mini", "tiered"], required=True, help="the set of the experiment")
     parser.add_argument(
         "--source", default="auto", help="auto, real, tiny, textures, or a folder of your own; default: auto"
     )

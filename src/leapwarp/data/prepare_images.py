@@ -1,11 +1,11 @@
-"""Make the data file of Multi-CV: every image data set that is found, 32 x 32, checked, in one file.
+"""Make the data file of Multi-CV: all available image data sets, checked, with 32 x 32 pixels, in one file.
 
     python -m leapwarp.data.prepare_images --out results/data/images.safetensors
 
-A set is taken from <name>.npz or a folder <name> in the folder of --dir or, where that is not given, of the environment
-variable LEAPWARP_DATA; else from torchvision's download. A missing one is skipped, with a message that says why;
-a damaged one is an error. Where fewer than three are found, made-up characters stand in for all, with a warning.
-It takes some seconds where there is nothing to download.
+A set is read from <name>.npz or a folder <name> in the folder of --dir or, if that is not given, of the environment
+variable LEAPWARP_DATA; else from torchvision's download. A missing set is skipped, with a message that says why. A
+damaged set is an error. If fewer than three sets are found, synthetic characters replace all of them, with a warning.
+This takes some seconds without downloads.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from leapwarp.files import said
 
 
 def prepare(source: str, names: Sequence[str], folder: Path | None, download: Path) -> tuple[dict[str, ImageSet], str]:
-    """The sets that are found, and their source.
+    """The available sets, and the name of the data source.
 
     Raises:
-        DataError: a set is there and damaged.
+        DataError: a set is damaged.
     """
     if source == "glyphs":
         return images.glyph_sets(), images.GLYPHS
@@ -65,7 +65,7 @@ def warning(found: list[str]) -> str:
 
 
 def folder_of(given: str | None) -> Path | None:
-    """--dir, else LEAPWARP_DATA; raises DataError where it is no folder."""
+    """The folder of --dir, else of LEAPWARP_DATA. Raises DataError if it does not exist."""
     name, value = ("--dir", given) if given else (VARIABLE, os.environ.get(VARIABLE))
     if not value:
         return None

@@ -1,4 +1,4 @@
-"""The data file: named tensors and text metadata in a safetensors file, written whole, verified when read."""
+"""Data files: named tensors and text metadata in a safetensors file, written atomically and verified when read."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ SEAL = "checksum_of_metadata"
 
 
 class DataError(ValueError):
-    """Data that is missing or damaged; the message says what was found, what is needed and what to do."""
+    """Data are missing or damaged. The message says what was found, what is needed and what to do."""
 
 
-_MARKS = (  # what often lies in the place of something else
+_MARKS = (  # kinds of files that are often found in the place of others
     (b"\x1f\x8b", "is packed with gzip: unpack it"),
     (b"BZh", "is packed with bzip2: unpack it"),
     (b"\xfd7zXZ", "is packed with xz: unpack it"),
@@ -33,7 +33,7 @@ _MARKS = (  # what often lies in the place of something else
 
 
 def beginning(data: bytes) -> str:
-    """What a file that could not be read seems to be, by its first bytes."""
+    """A text that says, by its first bytes, what an unreadable file seems to be."""
     if not data:
         return "it is empty"
     if data[4:8] == b"ftyp" and data[8:11] in (b"hei", b"hev", b"mif", b"msf"):
@@ -43,7 +43,7 @@ def beginning(data: bytes) -> str:
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Write `tensors` and `metadata`, with the checksum added, so that `path` appears whole or not at all.
+    """Write `tensors` and `metadata` atomically, with a checksum.
 
     Returns:
         The checksum.
@@ -63,10 +63,10 @@ def read(path: str | os.PathLike[str], advice: str = PREPARE) -> tuple[dict[str,
     """The tensors and metadata of a file that `write` made.
 
     Args:
-        advice: what to do where it is missing or damaged.
+        advice: what to do if it is missing or damaged, for the message.
 
     Raises:
-        DataError: no such file, not a safetensors file, no checksum in it, or one that its bytes do not have.
+        DataError: no such file, not a safetensors file, or no checksum or a wrong one.
     """
     if not Path(path).is_file():
         make = f"Make it with `python -m leapwarp.data.prepare --out {path}`."

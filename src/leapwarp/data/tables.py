@@ -1,4 +1,4 @@
-"""CSV files as spreadsheets and other programs write them: with a byte order mark, with commas, semicolons or tabs."""
+"""CSV files of spreadsheets and other programs: with a byte order mark, and with commas, semicolons or tabs."""
 
 import codecs
 import csv
@@ -12,7 +12,7 @@ MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM
 
 
 def text(data: bytes, place: str) -> str:
-    """UTF-8, or what a byte order mark says; raises DataError that names the file where it is neither."""
+    """The text of a file in UTF-8 or the encoding of its byte order mark. Raises DataError with the file's name."""
     coding = next((coding for mark, coding in MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         return data.decode(coding)
@@ -21,9 +21,9 @@ def text(data: bytes, place: str) -> str:
 
 
 def read(data: bytes, place: str) -> list[dict[str, str]]:
-    """The rows below the header, by its names in lower case; raises DataError where it is no CSV."""
+    """The rows below the header, by its names in lower case. Raises DataError if it is not a CSV file."""
     content = text(data, place)
-    told = re.match(r"sep=([,;\t])\r?\n", content)  # a line of Excel's own
+    told = re.match(r"sep=([,;\t])\r?\n", content)  # a line that Excel adds
     content = content[told.end() :] if told else content
     header = content.partition("\n")[0]
     separator = max(SEPARATORS, key=header.count)

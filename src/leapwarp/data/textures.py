@@ -1,8 +1,8 @@
-"""Textures: made-up classes of coloured shapes that stand in for the ImageNet subsets where none is found.
+"""Textures: synthetic classes of coloured shapes that replace the ImageNet subsets if none is available.
 
-A class is a shape (a closed outline), a texture of three gratings on it and two colours. An image shows it at a place,
-size and angle of its own, with its own phases, light and noise, before a smooth background of random colours. All of
-it comes from named streams, the same every time.
+A class has a shape (a closed outline), a texture of three gratings and two colours. Each image shows it at a random
+place, size and angle, with random phases, light and noise, in front of a smooth background of random colours. All
+random numbers come from named streams, so the images are always the same.
 """
 
 import math
@@ -15,7 +15,7 @@ from leapwarp.data.classes import PARTS, Classes, build
 from leapwarp.rng import generator
 
 LICENCE = "made by leapwarp.data.textures, no rights of others"
-SEED = 0  # of the data set itself, the same for all experiments
+SEED = 0  # seed of the data set, the same for all experiments
 CLASSES = (64, 16, 20)  # train, validation, test: as mini-ImageNet
 IMAGES = 60  # of a class
 SIZE = 32  # pixels along a side
@@ -24,7 +24,7 @@ GRATINGS = 3
 
 
 def make(n_classes: tuple[int, int, int] = CLASSES, n_images: int = IMAGES, size: int = SIZE) -> Classes:
-    """The classes, `n_images` images each."""
+    """The classes, with `n_images` images each."""
     total = sum(n_classes)
     images = torch.cat([draw(index, n_images, size) for index in range(total)])
     split, first = {}, 0

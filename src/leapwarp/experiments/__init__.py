@@ -1,6 +1,6 @@
-"""The papers' experiments: a folder each, found by its experiment.yaml (`leapwarp.catalogue`).
+"""The papers' experiments. Each is a folder with an experiment.yaml (`leapwarp.catalogue`).
 
-These are programs: whatever is imported from here runs in the environment of a job.
+Importing this package sets the environment variables of a job (`leapwarp.environment`).
 """
 
 from leapwarp import environment

@@ -1,4 +1,4 @@
-"""Train, evaluate, and check settings, of any experiment.
+"""Commands that train and evaluate any experiment, and check its settings.
 
     python -m leapwarp.experiments train omniglot_warp --method leap --n-tasks 5 --seeds 0 \\
         --settings '{"filters": 8}' --data results/data/alphabets.safetensors --out leap.safetensors --history leap.csv
@@ -6,7 +6,7 @@
         --settings '{"n_test": 5}' --data results/data/alphabets.safetensors --out rows.csv
     python -m leapwarp.experiments settings workflow/sizes/quick.yaml
 
-Settings that are not named are the published ones. Each command explains its options with --help.
+Settings that are not given have their published values. Each command explains its options with --help.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What an experiment is for the commands `train` and `evaluate`: a value made of functions."""
+"""The interface of an experiment for the commands `train` and `evaluate`: a tuple of functions."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ Record = tuple[str, int | None, str, float]
 
 
 class Simulated(NamedTuple):
-    """Stands where data stand in an experiment whose tasks are made by its own code from the seed."""
+    """The data of an experiment whose tasks are made by its own code from the seed."""
 
     source: str = "simulated"
     checksum: str = "none"
@@ -25,37 +25,37 @@ SIMULATED = Simulated()
 
 
 class Run(NamedTuple):
-    """One seed of one method at one number of tasks, as an experiment's functions get it."""
+    """One seed of one method at one number of pretraining tasks, as passed to an experiment's functions."""
 
     data: Any
-    """what `load` gave"""
+    """the result of `load`"""
     method: Any
     """an entry of `methods`, with the settings of this run"""
     name: str
-    """of the method"""
+    """the name of the method"""
     n_tasks: int
-    """pretraining tasks; 0 where they are not counted, or nothing is pretrained"""
+    """pretraining tasks; 0 if they are not counted, or without pretraining"""
     seed: int
     device: torch.device
     checkpoints: Path | None
-    """folder to keep checkpoints in, or None to keep none"""
+    """folder for checkpoints, or None for no checkpoints"""
     identity: dict[str, Any]
-    """whatever the result depends on, as JSON values: a checkpoint of another one is refused"""
+    """everything that the result depends on, as JSON values. A checkpoint with another identity is refused"""
 
     @property
     def title(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return (
             f"{self.name}, {self.n_tasks} tasks, seed {self.seed}" if self.n_tasks else f"{self.name}, seed {self.seed}"
         )
 
     @property
     def member(self) -> Member:
-        """What `fit` calls it."""
+        """The run as `fit` takes it."""
         return Member(self.seed, self.title, self.identity)
 
     def checkpoint(self, name: str) -> Path | None:
-        """The file of a part of the run, `name`, that is kept by itself."""
+        """The checkpoint file of a part of the run, `name`."""
         return self.checkpoints / f"seed{self.seed}-{name}.pt" if self.checkpoints else None
 
 
@@ -63,27 +63,27 @@ class Trained(NamedTuple):
     """One seed."""
 
     state: State
-    """what was learnt: nested dictionaries of tensors, without the axis of runs"""
+    """the learnt parameters: nested dictionaries of tensors, without the run axis"""
     records: list[Record]
     """the history of training"""
     seconds: float
-    """those of interrupted processes included; where seeds train in one stack, its share"""
+    """training time, including interrupted processes. If seeds train in one stack, this seed's share"""
     error: str | None = None
-    """why there is no state: what was no longer finite"""
+    """None, or the reason why there is no state: a number that was not finite"""
 
 
 def trained(fitted: Fitted, history: list[Record]) -> Trained:
-    """What `fit` gives for one run, with the history as the experiment wants it."""
+    """The result of `fit` for one run, with the history in the experiment's form."""
     counted: list[Record] = [("", None, "meta_steps", fitted.meta_steps), ("", None, "meta_seconds", fitted.seconds)]
     counted += [("", None, name, value) for name, value in fitted.moved.items()]
     return Trained(fitted.state, history + counted, fitted.seconds, fitted.error)
 
 
 def in_turn(train: Callable[[Run], Trained]) -> Callable[[Sequence[Run]], list[Trained]]:
-    """Train seeds one after another, where they share no stack.
+    """Train seeds one after another, for experiments that do not train them in one stack.
 
     Raises:
-        FloatingPointError: none of them stays finite; says so of the first.
+        FloatingPointError: all of them diverge. The message is that of the first.
     """
 
     def all_of(runs: Sequence[Run]) -> list[Trained]:
@@ -104,21 +104,21 @@ def in_turn(train: Callable[[Run], Trained]) -> Callable[[Sequence[Run]], list[T
 class Evaluated(NamedTuple):
     records: list[Record]
     arrays: dict[str, Tensor] = {}  # noqa: RUF012
-    """for figures, where the experiment's yaml says that it leaves any"""
+    """arrays for figures, if the experiment's yaml has `arrays: true`"""
 
 
 class Experiment(NamedTuple):
-    """What a `run.py` calls EXPERIMENT."""
+    """The value EXPERIMENT in an experiment's `run.py`."""
 
     published: Any
     """the published settings, a dataclass"""
     methods: Callable[[Any], dict[str, Any]]
-    """settings -> methods by name, each with the `settings` that it departs to"""
+    """settings -> methods by name, each with its own `settings`"""
     evaluate: Callable[[Run, State | None], Evaluated]
-    """the run, with what it has learnt, without the axis of runs; None for a method that is not trained"""
+    """(run, its learnt state without the run axis, or None for a method that is not trained) -> rows and arrays"""
     train: Callable[[Sequence[Run]], list[Trained]] | None = None
-    """seeds of one method -> what each has learnt, or why it has not: side by side, or `in_turn`"""
+    """seeds of one method -> the result of each: trained in one stack, or `in_turn`"""
     load: Callable[..., Any] | None = None
-    """the data file, or None where the experiment reads none -> data with `source` and `checksum`"""
+    """the data file, or None if the experiment reads none -> data with `source` and `checksum`"""
     evaluation: frozenset[str] = frozenset()
-    """names of the settings that training does not read: changing one evaluates again and trains nothing"""
+    """names of the settings that training does not use. Changing one repeats the evaluation, and no training"""

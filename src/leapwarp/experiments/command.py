@@ -1,7 +1,7 @@
-"""The commands `train` and `evaluate`, which every experiment has: seeds of one method -> a state; states -> rows.
+"""The commands `train` (seeds of one method -> a state) and `evaluate` (states -> rows) of all experiments.
 
-They settle the process, listen for signals, hold the lock of what they write, load the data, call the experiment's
-functions once a seed, and write whole files with where they came from. Whatever is wrong ends in one line of error.
+They set up the process and its signal handlers, lock the output, load the data, call the experiment's functions, and
+write files atomically, with their provenance. Every fault ends in an error of one line.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from leapwarp.report import rows
 
 PROGRAM = "python -m leapwarp.experiments"
 DIVERGED = "diverged"
-"""the metric of a seed whose numbers did not stay finite, in training or on a held-out task; it has no results"""
+"""the metric of a seed that diverged, in training or on a held-out task, and has no results"""
 
 
 def whole_number(text: str) -> int:
@@ -51,32 +51,36 @@ def mapping(text: str) -> dict[str, Any]:
 
 
 def options_of_both(command: argparse.ArgumentParser) -> None:
-    """What `train` and `evaluate` are both asked for."""
+    """The options that `train` and `evaluate` share."""
     command.add_argument("experiment", help="its name, or the path of a folder with an experiment.yaml")
     command.add_argument("--method", required=True)
-    command.add_argument("--size", default="own", help="what rows call the size of these settings")
-    command.add_argument("--settings", type=mapping, default={}, metavar="JSON", help="in place of published ones")
-    command.add_argument("--winner", type=Path, metavar="YAML", help="further settings, as a random search found them")
-    command.add_argument("--data", type=Path, help="what `python -m leapwarp.data.prepare` and its like made")
-    command.add_argument("--checkpoints", type=Path, help="folder to keep checkpoints in, and to resume from")
+    command.add_argument("--size", default="own", help="the name of the size in the rows")
+    command.add_argument(
+        "--settings", type=mapping, default={}, metavar="JSON", help="settings that replace published ones"
+    )
+    command.add_argument("--winner", type=Path, metavar="YAML", help="a file with the winner of a random search")
+    command.add_argument(
+        "--data", type=Path, help="the data file that leapwarp.data.prepare, or a command like it, made"
+    )
+    command.add_argument("--checkpoints", type=Path, help="folder for checkpoints, to resume from")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     command.add_argument(
         "--held-out",
         choices=["test", "validation"],
         default="test",
-        help="classes to judge on: validation to choose settings, and then a run that diverges has a row that says so",
+        help="classes for the evaluation; with validation, to choose settings, a run that diverges has a row",
     )
 
 
 @contextmanager
 def job(name: str, out: Path) -> Iterator[None]:
-    """Hold the lock of `out`; a signal ends the process with a code of its own, bad input with one line of error."""
+    """Lock `out`. A signal ends the process with its own exit code, and bad input with an error of one line."""
     try:
         with alone(out.with_name(f".{out.name}.lock")):
             yield
     except BaseException as error:
         signal = interrupt.received()
-        if signal:  # whatever else the error says: libraries may make another one of it
+        if signal:  # libraries may turn the signal's exception into another error
             print(
                 f"{name}: stopped by {signal}; started again, it goes on from its checkpoint, if it has one", flush=True
             )
@@ -87,7 +91,7 @@ def job(name: str, out: Path) -> Iterator[None]:
 
 
 def begin(program: str, arguments: Sequence[str]) -> None:
-    """Settle the process, and print the command, by which it can be made again."""
+    """Set up the process, and print the command, with which it can be repeated."""
     interrupt.watch()
     host.settle()
     print(shlex.join(["python", "-m", *program.split(), *arguments]), flush=True)
@@ -98,12 +102,12 @@ def now() -> str:
 
 
 def digits(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those settings that results depend on."""
+    """The settings that results depend on."""
     return {key: value for key, value in settings.items() if key not in NOT_RESULTS}
 
 
 class Job:
-    """What the options of a command name: the experiment, its data, and the method with its settings."""
+    """The experiment, its data, and the method with its settings, from the options of a command."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.about = options, catalogue.find(options.experiment)
@@ -116,11 +120,11 @@ class Job:
         self.data: Any = load(options.data) if load else SIMULATED
         if options.held_out == "validation":
             if not isinstance(self.data, Classes):
-                raise ValueError(f"{self.about.name} has no validation classes to judge on; needed --held-out test.")
+                raise ValueError(f"{self.about.name} has no validation classes; needed --held-out test.")
             self.data = for_choosing(self.data)
 
     def method(self, name: str, values: dict[str, dict[str, Any]]) -> Any:
-        """A method with its published settings but for those of `values`, by where they stand, and then of --winner."""
+        """A method with its published settings, replaced by those of `values` (source -> settings), then --winner."""
         methods = self.experiment.methods(self.experiment.published)
         if name not in methods:
             raise ValueError(f"{self.about.name} has no method {name!r}, needed one of {', '.join(methods)}.")
@@ -133,7 +137,7 @@ class Job:
         return methods[name]._replace(settings=settings)
 
     def origin(self, name: str, n_tasks: int) -> dict[str, Any]:
-        """What all results of the job have in common, as the rows say it."""
+        """The columns that are the same in all rows of the job."""
         return {
             "experiment": self.about.name,
             "method": name,
@@ -146,7 +150,7 @@ class Job:
         }
 
     def made_by(self) -> dict[str, Any]:
-        """How the numbers came about, beside what the rows say."""
+        """The provenance of the results, besides the columns of the rows."""
         return {
             "held_out": self.options.held_out,
             "code": provenance.code(),
@@ -156,7 +160,7 @@ class Job:
         }
 
     def identity(self, name: str, n_tasks: int, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-        """Whatever the result of one seed depends on."""
+        """Everything that the result of one seed depends on."""
         return {
             "experiment": self.about.name,
             "method": name,
@@ -175,9 +179,9 @@ class Job:
 
 def train(arguments: Sequence[str]) -> None:
     """The command `train`."""
-    parser = argparse.ArgumentParser(prog=f"{PROGRAM} train", description="Seeds of one method -> what they learnt.")
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} train", description="Train seeds of one method.")
     options_of_both(parser)
-    parser.add_argument("--n-tasks", type=whole_number, default=0, help="pretraining tasks; 0 where not counted")
+    parser.add_argument("--n-tasks", type=whole_number, default=0, help="pretraining tasks; 0 if they are not counted")
     parser.add_argument("--seeds", type=whole_number, nargs="+", required=True, help="one run each")
     parser.add_argument("--out", type=Path, required=True, metavar="SAFETENSORS", help="the learnt state to write")
     parser.add_argument("--history", type=Path, required=True, metavar="CSV", help="rows of training to write")
@@ -191,9 +195,9 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def train_seeds(job: Job, options: argparse.Namespace) -> None:
-    """Train the seeds of the options, and write what each has learnt and how it went.
+    """Train the seeds of the options, and write the state and the history of each.
 
-    A seed whose numbers stop being finite has a row that says so, and no state; the job fails where all do.
+    A seed that diverges has no state, and a row that says so. The job fails if all seeds diverge.
     """
     about, experiment = job.about, job.experiment
     method = job.method(options.method, {"--settings": options.settings})
@@ -248,7 +252,7 @@ class Learnt(NamedTuple):
     state: State | None
     """None for a method that is not trained"""
     training: dict[str, Any]
-    """where the state came from; nothing where there is none"""
+    """the provenance of the state; empty without a state"""
     history: list[Record]
     seconds: float
     """of training"""
@@ -259,14 +263,20 @@ class Learnt(NamedTuple):
 def evaluate(arguments: Sequence[str]) -> None:
     """The command `evaluate`."""
     parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} evaluate", description="What one method learnt, or the method as it is -> rows of results."
+        prog=f"{PROGRAM} evaluate", description="Evaluate a method, trained or not, on held-out tasks."
     )
     options_of_both(parser)
-    parser.add_argument("--states", type=Path, nargs="+", default=[], help="what `train` wrote, all seeds of each")
+    parser.add_argument(
+        "--states", type=Path, nargs="+", default=[], help="files that `train` wrote; all seeds are evaluated"
+    )
     parser.add_argument("--histories", type=Path, nargs="+", default=[], help="their histories, in the same order")
-    parser.add_argument("--seeds", type=whole_number, nargs="+", default=[], help="of a method that is not trained")
-    parser.add_argument("--name", help="what rows call the method: its own name, but for a state of other origin")
-    parser.add_argument("--out", type=Path, required=True, metavar="CSV", help="rows to write; provenance beside it")
+    parser.add_argument(
+        "--seeds", type=whole_number, nargs="+", default=[], help="the seeds of a method that is not trained"
+    )
+    parser.add_argument("--name", help="the name of the method in the rows, for a state of other origin")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="CSV", help="rows to write, with their provenance beside them"
+    )
     parser.add_argument("--arrays", type=Path, metavar="NPZ", help="arrays for figures to write")
     options = parser.parse_args(arguments)
     if bool(options.states) == bool(options.seeds):
@@ -279,7 +289,7 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 
 def read_learnt(job: Job, path: Path, history: Path | None) -> list[Learnt]:
-    """The seeds of a state file; raises ValueError where it is damaged, or of another method."""
+    """The seeds of a state file. Raises ValueError if it is damaged, or belongs to another method."""
     found, about = states.read(path, job.device)
     of, needed = (
         f"{method} in {experiment}"
@@ -348,13 +358,13 @@ def _evaluate(job: Job, options: argparse.Namespace) -> None:
 
 
 def evaluated_before(run: Run, experiment: Experiment, each: Learnt) -> tuple[Evaluated, float]:
-    """What the evaluation of one seed gives, and its seconds; kept beside the checkpoints, so that a job that is cut
-    off, or that is given one state more, does not evaluate again what it has."""
+    """The evaluation of one seed, and its seconds. It is stored beside the checkpoints, so that a job that was
+    interrupted, or that gets another state, does not repeat it."""
     kept = run.checkpoint(f"tasks{run.n_tasks}-evaluated")
     found = fit.load(kept, run.identity) if kept else None
     if found:
         return Evaluated([tuple(record) for record in found["records"]], found["arrays"]), found["seconds"]
-    if each.state == {}:  # training diverged, as its history says
+    if each.state == {}:  # training diverged, according to its history
         return Evaluated([]), 0.0
     began = monotonic()
     evaluated = experiment.evaluate(run, each.state)

@@ -1,4 +1,4 @@
-"""What the experiments on Omniglot share: a method's settings, its training, and its evaluation on new alphabets."""
+"""Shared by the experiments on Omniglot: a method's settings, its training, and its evaluation on new alphabets."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ EVALUATION = frozenset({"eval_steps", "curve_every", "dampings", "damping_tasks"
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of one method in one experiment at one size; the experiments give their sources."""
+    """The settings of one method. The experiments' run.py give the sources of the published values."""
 
     filters: int
     batch: int
@@ -54,9 +54,9 @@ class Settings:
     stop_error: float = 0.0
     """task training stops below this held-out error; 0 for never"""
     stop_patience: int = 30
-    """gradient steps for which it has to stay below"""
+    """gradient steps for which the error has to stay below it"""
     stop_every: int = 1
-    """gradient steps between two looks at it"""
+    """gradient steps between two measurements of the error"""
     curve_every: int = 5
     """steps of a held-out task between two points of its curves"""
     eta: int = 1
@@ -66,13 +66,13 @@ class Settings:
     order: int = 2
     """the warp objective in full (2), to first order (1) or without the inner step (0)"""
     released_pixels: bool = False
-    """paper white, ink and rotated-in corners black, as in the authors' code"""
+    """pixels as in the authors' code: background 1, and 0 for ink and for the corners that rotations bring in"""
     dampings: tuple[float, ...] = ()
-    """KFAC's: the one of the best validation accuracy is taken"""
+    """dampings of KFAC to try; the one with the best validation accuracy is used"""
     damping_tasks: int = 0
     """validation alphabets for that choice"""
     tasks_at_a_time: int = 0
-    """tasks adapted in one stack: time and memory, not results; 0 for what `stack_size` says"""
+    """tasks adapted in one stack, which changes time and memory, but not results; 0 for the value of `stack_size`"""
     checkpoint_every: int = 10
 
 
@@ -84,13 +84,13 @@ class Method(NamedTuple):
     """(problem, settings, number of training tasks, early stopping of task training) -> learner"""
     warp: Warp | None = None
     natural: Callable[[Model, float], Gradient] | None = None
-    """(model, damping) -> what held-out tasks follow instead of the plain gradient; for methods that are not trained"""
+    """(model, damping) -> the direction in place of the plain gradient, for methods without training (KFAC)"""
     measure: "Callable[[Subject], list[Record]] | None" = None
     """further records, after the evaluation"""
 
 
 class Subject(NamedTuple):
-    """What a run has learnt and on whom it is judged."""
+    """What a run has learnt, and the tasks that it is evaluated on."""
 
     settings: Settings
     model: Model
@@ -103,15 +103,15 @@ class Subject(NamedTuple):
 
 
 def stack_size(device: torch.device, settings: Settings, n_runs: int) -> int:
-    """How many tasks to adapt at a time: five on a CPU, the fastest or as fast at every width (benchmarks/README.md).
+    """How many tasks to adapt at a time: on a CPU five, which is the fastest at every width (benchmarks/README.md).
 
-    On a GPU, where starting an operation costs more than what it computes, the meta-batches of all runs.
+    On a GPU all tasks of all runs, since launching an operation takes longer than computing it.
     """
     return 5 if device.type == "cpu" else max(n_runs * settings.meta_batch, settings.n_test)
 
 
 def path_learner(build: Callable[..., Learner]) -> Callable[[Problem, Settings, int, Stop | None], Learner]:
-    """The learner of a method that takes a problem, two optimizers, and how to walk the path."""
+    """The `learner` of a `Method` whose `build` takes a problem, two optimizers and the options of a path."""
 
     def learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None) -> Learner:
         inner, outer = sgd(settings.inner_lr), sgd(settings.outer_lr)
@@ -121,12 +121,12 @@ def path_learner(build: Callable[..., Learner]) -> Callable[[Problem, Settings, 
 
 
 def finetune_learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None) -> Learner:
-    """Finetuning mixes the batches of all tasks, so that there is no training of one task to stop."""
+    """Finetuning mixes the batches of all tasks, so the training of a single task cannot be stopped early."""
     return finetune(problem, sgd(settings.inner_lr), settings.inner_steps, n_tasks)
 
 
 def untrained(settings: Settings) -> Settings:
-    """For methods that are not meta-trained: without what only meta-training reads, so that changing it leaves them."""
+    """Settings of methods without meta-training. Those of meta-training are fixed, so changing them has no effect."""
     return replace(settings, outer_lr=0.0, meta_batch=0, meta_steps=0, validate_every=0, patience=None)
 
 
@@ -135,7 +135,7 @@ def scratch_learner(problem: Problem, settings: Settings, n_tasks: int, stop: St
 
 
 class Setup(NamedTuple):
-    """What training and evaluation of a run have in common."""
+    """The model, problem and initialisation, which training and evaluation of a run share."""
 
     settings: Settings
     parts: Split
@@ -145,11 +145,11 @@ class Setup(NamedTuple):
     inner: Optimizer
     stop: Stop | None
     params: Params
-    """the random start, of one task"""
+    """the random initialisation, of one task"""
 
 
 def set_up(run: Run, n_runs: int = 1) -> Setup:
-    """Args: n_runs: how many train side by side."""
+    """n_runs: how many runs train in one stack."""
     method, settings = run.method, run.method.settings
     if not settings.tasks_at_a_time:
         settings = replace(settings, tasks_at_a_time=stack_size(run.device, settings, n_runs))
@@ -179,9 +179,9 @@ def validation_error(setup: Setup, tasks: Task, state: State, gradient: Gradient
 
 
 def choose_damping(dampings: Sequence[float], error: Callable[[float], float]) -> tuple[float, list[Record]]:
-    """The damping with the least validation error (the first of equals), and the rows that say so.
+    """The damping with the smallest validation error (the first of equals), and rows with the errors of all.
 
-    One with which training stops being finite counts as an error of 1; raises FloatingPointError where all do.
+    A damping with which training diverges counts with an error of 1. Raises FloatingPointError if all diverge.
     """
     errors = {}
     for damping in dampings:
@@ -200,14 +200,14 @@ def choose_damping(dampings: Sequence[float], error: Callable[[float], float]) -
 
 
 def held(run: Run, settings: Settings, names: list[str], stream: str, draws: int) -> Task:
-    """Alphabets that nothing is trained on, all in one stack, with `draws` mini-batches of each."""
+    """Alphabets that are not used in pretraining, all in one stack, with `draws` mini-batches of each."""
     data, index = images(run.data, names, run.seed, run.device), torch.arange(len(names))
     random = generator(run.seed, stream)
     return draw_tasks(data, index, random, draws, settings.batch, settings.augmentation, settings.released_pixels)
 
 
 def train(runs: Sequence[Run]) -> list[Trained]:
-    """Meta-train on `n_tasks` alphabets, all seeds side by side."""
+    """Meta-train on `n_tasks` alphabets, all seeds in one stack."""
     setups = [set_up(run, len(runs)) for run in runs]
     settings, learner = setups[0].settings, setups[0].learner
     data = [images(run.data, setup.parts.train, run.seed, run.device) for run, setup in zip(runs, setups, strict=True)]
@@ -240,9 +240,9 @@ def train(runs: Sequence[Run]) -> list[Trained]:
 
 
 def step_seconds(setup: Setup, state: State, tasks: Task, follow: Gradient) -> float:
-    """What a gradient step takes of one task alone, with nothing measured on the way: comparable between methods.
+    """The seconds of a gradient step on a single task, without measurements in between, comparable between methods.
 
-    On a CPU the time is that of the process, so that other work on the machine does not count.
+    On a CPU this is the time of the process, so that other work on the machine does not count.
     """
     one, device = take_tasks(tasks, slice(0, 1)), tasks.x.device
     begin, fixed = setup.learner.start(state, one)
@@ -261,7 +261,7 @@ def step_seconds(setup: Setup, state: State, tasks: Task, follow: Gradient) -> f
 
 
 def judge(run: Run, state: State | None) -> Evaluated:
-    """Adapt to the alphabets held out, from what was learnt or from the random start."""
+    """Adapt to the held-out alphabets, from the learnt state or from the random initialisation."""
     setup, method = set_up(run), run.method
     settings, learner, names = setup.settings, setup.learner, setup.parts.test
     start: State = alone(state) if state else learner.init(alone(setup.params))

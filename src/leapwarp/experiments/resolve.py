@@ -1,8 +1,8 @@
-"""What a size makes of every method's settings: checked, and as departures from the published ones.
+"""The settings of every method at a size: checked, and as differences from the published ones.
 
     python -m leapwarp.experiments settings workflow/sizes/quick.yaml --out settings.json
 
-Snakemake calls it once for every version of a size and of the code, and takes the departures as parameters of rules.
+Snakemake calls this once for every version of a size and of the code, and uses the differences as parameters of rules.
 """
 
 import argparse
@@ -17,14 +17,14 @@ from leapwarp.files import atomic, one_line
 
 
 def of_experiment(where: str, entry: dict[str, Any], what: str) -> dict[str, dict[str, dict[str, Any]]]:
-    """`departures` of one experiment; raises ValueError where its yaml and its code differ in methods, or a search
-    names a setting that there is not."""
+    """`departures` of one experiment. Raises ValueError if its yaml and its code have different methods, or if a search
+    has an unknown setting."""
     about = catalogue.find(where)
     experiment = about.module("run").EXPERIMENT
     methods = of_size(experiment, entry, what)
     missing = sorted(set(about.methods) - set(methods))
     if missing:
-        raise ValueError(f"{about.folder}: experiment.yaml has the methods {', '.join(missing)}, run.py has them not.")
+        raise ValueError(f"{about.folder}: experiment.yaml has the methods {', '.join(missing)}, run.py does not.")
     search = entry.get("search", {})
     for name in search.get("methods", []):
         drawn = {key: getattr(methods[name].settings, key, None) for key in (about.search or {})["spaces"][name]}
@@ -34,10 +34,10 @@ def of_experiment(where: str, entry: dict[str, Any], what: str) -> dict[str, dic
 
 
 def check_report(size: plan.Size, papers: Path) -> None:
-    """Ask now what tables, figures and verdicts will need when all runs are done; raises ValueError.
+    """Check, before anything runs, that the report can be made later. Raises ValueError if not.
 
-    Their packages can be imported, a figure can be drawn, report.py has what experiment.yaml names, and the papers'
-    numbers and claims can be read.
+    The packages of the report must be importable, a figure must be drawable, report.py must have the functions that
+    experiment.yaml names, and the papers' numbers and claims must be readable.
     """
     from matplotlib.figure import Figure
 

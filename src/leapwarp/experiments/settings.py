@@ -1,9 +1,9 @@
-"""Settings of an experiment's methods: the published ones in code, what a size changes of them, and what a run is told.
+"""Settings of an experiment's methods: the published ones in code, and those that a size or a command changes.
 
     python -m leapwarp.experiments settings workflow/sizes/quick.yaml
 
-A size's `settings` replace those that all methods share, before each method departs from them (`methods` of the
-experiment); what it says under `methods` replaces those of one method, afterwards.
+A size's `settings` replace the published ones first. Then `methods()` of the experiment derives each method's settings
+from them. Last, the settings under the size's `methods` replace those of single methods.
 """
 
 import math
@@ -15,17 +15,17 @@ from typing import Any
 from leapwarp.check import read_yaml
 from leapwarp.experiments.base import Experiment
 
-NOT_RESULTS = {"checkpoint_every", "tasks_at_a_time"}  # they change how a run is made, and not what it learns
+NOT_RESULTS = {"checkpoint_every", "tasks_at_a_time"}  # they change how a run is computed, and not its result
 
 
 def changed(settings: Any, values: Mapping[str, Any], what: str) -> Any:
     """`settings`, a dataclass, with some replaced.
 
     Args:
-        what: where the values stand, for the message.
+        what: the source of the values, for the message.
 
     Raises:
-        ValueError: a setting that there is not, or a value that it cannot have.
+        ValueError: an unknown setting, or a value of the wrong type or range.
     """
     known, new = asdict(settings), {}
     for key, value in values.items():
@@ -37,7 +37,7 @@ def changed(settings: Any, values: Mapping[str, Any], what: str) -> Any:
 
 
 def _fitting(before: Any, value: Any, optional: bool, what: str) -> Any:
-    """`value` as a value of the type of `before`, or None where the setting is optional."""
+    """`value` converted to the type of `before`, or None if the setting is optional."""
     if optional and value is None:
         return None
     kind = type(before) if before is not None else int
@@ -54,7 +54,7 @@ def _fitting(before: Any, value: Any, optional: bool, what: str) -> Any:
 
 
 def of_size(experiment: Experiment, entry: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The methods of an experiment with the settings that a size's entry for it gives them."""
+    """The methods of an experiment with their settings at a size, from the size's entry for it."""
     shared = changed(experiment.published, entry.get("settings", {}), f"{what}.settings")
     methods = experiment.methods(shared)
     for name, values in entry.get("methods", {}).items():
@@ -66,8 +66,8 @@ def of_size(experiment: Experiment, entry: Mapping[str, Any], what: str) -> dict
 
 
 def departures(experiment: Experiment, entry: Mapping[str, Any], what: str) -> dict[str, dict[str, dict[str, Any]]]:
-    """For each method, what its settings at a size are other than its published ones: those of training and of
-    evaluation. -> method -> {"train": ..., "evaluate": ...}
+    """For each method, the settings at a size that differ from its published ones, for training and for evaluation.
+    -> method -> {"train": ..., "evaluate": ...}
     """
     published, found = experiment.methods(experiment.published), {}
     for name, method in of_size(experiment, entry, what).items():
@@ -81,7 +81,7 @@ def departures(experiment: Experiment, entry: Mapping[str, Any], what: str) -> d
 
 
 def winner(path: Path, experiment: str, method: str, size: str, data_source: str) -> dict[str, Any]:
-    """The settings that a file of a random search declares (`leapwarp.search`, `leapwarp.report.search`).
+    """The settings in a file of a random search (`leapwarp.search`, `leapwarp.report.search`).
 
     Raises:
         ValueError: no such file, or one of another experiment, method, size or data source.
@@ -93,6 +93,6 @@ def winner(path: Path, experiment: str, method: str, size: str, data_source: str
         of = f"{found.get('method')} in {found.get('experiment')}"
         raise ValueError(f"{path}: has the settings of {of}, needed those of {method} in {experiment}.")
     for key, needed in (("size", size), ("data_source", data_source)):
-        if found.get(key, needed) != needed:  # the settings of a trial have neither
+        if found.get(key, needed) != needed:  # files of trials have neither
             raise ValueError(f"{path}: was chosen with {key} {found[key]}, needed {needed}.")
     return found["settings"]

@@ -1,7 +1,7 @@
-"""A learnt state in a file: the parameters of some seeds of one method, with where they came from.
+"""Files of learnt states: the parameters of some seeds of one method, with their provenance.
 
-A safetensors file, whose tensors are named by seed and place (`seed0/params/head.weight`). It may be evaluated on
-another machine or device than the one that trained it.
+A state is a safetensors file whose tensors are named by seed and path (`seed0/params/head.weight`). It can be evaluated
+on another machine or device than the one that trained it.
 """
 
 import json
@@ -21,19 +21,19 @@ ADVICE = "Delete it and run its rule again, or name another file."
 
 
 def learnt(state: State) -> State:
-    """A state without what outer optimizers keep, which is under names that end in "outer"."""
+    """A state without the states of outer optimizers, whose names end in "outer"."""
     return {name: part for name, part in state.items() if not name.endswith("outer")}
 
 
 def empties(tree: Any, path: str) -> list[str]:
-    """The paths of the dictionaries in `tree` that hold nothing."""
+    """The paths of the empty dictionaries in `tree`."""
     if not isinstance(tree, dict):
         return []
     return [place for key, part in tree.items() for place in empties(part, f"{path}/{key}")] or [path] * (not tree)
 
 
 def write(path: Path, states: dict[int, State], about: dict[str, Any]) -> None:
-    """Write the states of some seeds, and what is known of them, as JSON values."""
+    """Write the states of some seeds, with their provenance as JSON values."""
     tree = {f"seed{seed}": learnt(state) for seed, state in states.items()}
     empty = [place for name, state in tree.items() for place in empties(state, name)]
     tensors = {name: leaf.clone() for name, leaf in leaves(tree).items()}  # parts of a state may share memory
@@ -41,7 +41,7 @@ def write(path: Path, states: dict[int, State], about: dict[str, Any]) -> None:
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[int, State], dict[str, Any]]:
-    """The states by seed, on `device`, and what is known of them, with the `checksum` of the file.
+    """The states by seed, on `device`, and their provenance, with the `checksum` of the file.
 
     Raises:
         DataError: no such file, a damaged one, or one of another kind.

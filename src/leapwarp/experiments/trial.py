@@ -1,4 +1,4 @@
-"""One trial of a random search: a run with settings that are drawn, judged on validation classes."""
+"""One trial of a random search: a run with drawn settings, evaluated on validation classes."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from leapwarp.files import atomic, one_line
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The command `trial`: leaves <number>.yaml, .safetensors (where the method trains), .csv and .json."""
+    """The command `trial`. It writes <number>.yaml, .csv, .json and, if the method is trained, .safetensors."""
     parser = argparse.ArgumentParser(prog=f"{command.PROGRAM} trial", description="One trial of a random search.")
     parser.add_argument("experiment", help="its name, or the path of a folder with an experiment.yaml")
     parser.add_argument("--number", type=command.whole_number, required=True, help="of the trial")

@@ -133,7 +133,7 @@ class Leap:
         """Set the gradient of `parameters()` to the meta-gradient, and begin a new meta-batch.
 
         Returns:
-            means over the meta-batch: `loss` on the way, `length` of a path; and `tasks`, how many there were.
+            means over the tasks of the `loss` along a path and of the `length` of a path; and `tasks`, their number.
 
         Raises:
             RuntimeError: there was no task, or one is open.
@@ -193,7 +193,9 @@ class Leap:
         self.total, self.tasks, self.seen = {}, 0, {"loss": 0.0, "length": 0.0}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a killed run needs beside the state of your optimizers and random streams; between tasks.
+        """The state from which a killed run resumes, besides those of your optimizers and random streams.
+
+        Call it between tasks.
 
         `module` in it is the learnt initialisation, with buffers, as `net.load_state_dict` takes it.
 
@@ -212,10 +214,10 @@ class Leap:
         return {"module": self.module.state_dict(), "total": gathered, "tasks": self.tasks, "seen": seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`.
+        """Continue from a state of `state_dict`.
 
         Raises:
-            ValueError: it is of other learnt parameters, or of another module.
+            ValueError: the state has other learnt parameters, or belongs to another module.
 
         Examples:
             >>> import torch, leapwarp
@@ -300,14 +302,14 @@ class Task:
         self.step(loss, scaler)
 
     def step(self, loss: Tensor, scaler: Any = None) -> None:
-        """Say that the module stands at a point of the path, between `loss.backward()` and the optimizer's step.
+        """Add the module's present parameters to the path, between `loss.backward()` and the optimizer's step.
 
-        Called before gradients are clipped, so that they are those of the loss.
+        Call it before gradients are clipped, so that they are the gradients of the loss.
 
         Args:
             loss: [] of this step's batch, unscaled.
-            scaler: a `torch.amp.GradScaler` whose scale is in the gradients. A point whose scaled gradient is not
-                finite, at which it makes no step, is passed over.
+            scaler: a `torch.amp.GradScaler` that has scaled the gradients. If they are not finite, the scaler skips
+                the step, and the point is not added.
 
         Raises:
             FloatingPointError: the loss at the last point was not finite.

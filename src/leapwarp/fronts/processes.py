@@ -1,4 +1,4 @@
-"""What the processes of `torch.distributed` tell each other; with one process, or none, nothing is told."""
+"""Communication between the processes of `torch.distributed`. With one process, or none, nothing is sent."""
 
 from collections.abc import Sequence
 

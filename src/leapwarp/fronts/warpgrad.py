@@ -33,7 +33,7 @@ LossOf = Callable[[Any], Tensor]
 
 
 class Point(NamedTuple):
-    """What the replay needs of one point of a path."""
+    """The data of one point of a path in the replay buffer."""
 
     theta: Params
     task_batch: Any
@@ -195,7 +195,7 @@ class WarpGrad:
 
     @contextmanager
     def task(self) -> Iterator["WarpTask"]:
-        """A task; see `Leap.task`. What its points say of the warps counts only if it ends well.
+        """A task; see `Leap.task`. If it fails, its points contribute nothing to the warps.
 
         Examples:
             >>> import torch, leapwarp
@@ -228,7 +228,7 @@ class WarpGrad:
         """Set the gradients of `parameters()`, and begin a new meta-batch. Offline, those of the warps are None.
 
         Returns:
-            what `Leap.backward` does and, online, `warp_loss`, the mean of the objective over all points.
+            the result of `Leap.backward` and, online, `warp_loss`, the mean of the objective over all points.
 
         Raises:
             RuntimeError: there was no task, one is open, or points have not been replayed.
@@ -280,9 +280,9 @@ class WarpGrad:
         initialisation is None. Processes go through the points of all of them together.
 
         Args:
-            eta: points for each turn. What is left when it does not divide them makes a smaller last turn.
-            points: how many to go through; all where None.
-            generator: of the order; its own where None.
+            eta: points for each turn. If it does not divide their number, the last turn has fewer points.
+            points: how many points to use; None for all.
+            generator: the random stream of the order; None for the front's own.
 
         Yields:
             the mean of the objective over these points.
@@ -358,7 +358,7 @@ class WarpGrad:
         self.warp_total, self.warp_loss, self.warp_points = {}, 0.0, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """See `Leap.state_dict`; holds the warps' sums, the points of the replay and the random streams too.
+        """See `Leap.state_dict`. It also has the warps' sums, the points of the replay and the random streams.
 
         Examples:
             >>> import torch, leapwarp
@@ -378,7 +378,7 @@ class WarpGrad:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`.
+        """Continue from a state of `state_dict`.
 
         Examples:
             >>> import torch, leapwarp
@@ -412,7 +412,7 @@ class WarpGrad:
         return {name: leaf for name, leaf in every if leaf.requires_grad and name not in self.groups.warp}
 
     def _keep(self, point: Point) -> None:
-        """Keep a point, or leave it: each of those met is kept with equal probability."""
+        """Keep a point or drop it, so that each point so far is kept with equal probability (reservoir sampling)."""
         self.met += 1
         size = self.size or 0
         if len(self.points) < size:
@@ -448,7 +448,7 @@ class WarpTask:
         self.begun = {name: leaf._version for name, leaf in meta._warps().items()}
 
     def backward(self, loss: Tensor, meta_batch: Any, task_batch: Any = None, scaler: Any = None) -> None:
-        """In place of `loss.backward()`, before gradients are clipped: the gradients, and what this point says.
+        """Call this in place of `loss.backward()`, before gradients are clipped. It also adds a point to the path.
 
         Args:
             loss: [] of this step's batch.
@@ -490,7 +490,7 @@ class WarpTask:
             self._gather(*warp_gradient(meta, {n: theta[n] for n in grads}, None, meta_batch, grads))
 
     def step(self, loss: Tensor, meta_batch: Any, task_batch: Any = None, scaler: Any = None) -> None:
-        """Say that the module stands at a point of the path, after a `loss.backward()` of your own.
+        """Add the module's present parameters to the path, after your own `loss.backward()`.
 
         Args:
             See `backward`. Without the graph of `loss`, the objective in full (and every replay) needs `task_batch`.
@@ -564,9 +564,9 @@ def warp_gradient(
 ) -> tuple[Tensor, Params]:
     """The warp objective at a point, and its gradient (WarpGrad equation 3; see `leapwarp.learners.warpgrad`).
 
-    The chain rule is taken in three parts, each while the module holds the parameters that it is about: the gradient at
-    theta, with its graph; the meta-loss after the step; and the product of both. So a checkpointed part, which computes
-    its inside again on the way back, computes it with the right parameters.
+    The chain rule is applied in three parts, each while the module holds the corresponding parameters: the gradient at
+    theta, with its graph; the meta-loss after the step; and the product of both. So a checkpointed part, which is
+    computed again in the backward pass, uses the right parameters.
 
     Args:
         theta: task parameters: the module's own, or others in their places.

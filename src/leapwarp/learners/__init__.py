@@ -1,6 +1,7 @@
-"""The meta-learners, one file a method.
+"""The meta-learners.
 
-Each is a function of a problem, an inner and an outer optimizer and the number of inner steps, and returns a `Learner`.
+Each is a function that takes a problem, an inner and an outer optimizer and the number of inner steps, and returns a
+`Learner`.
 """
 
 from leapwarp.learners.base import Learner

@@ -1,8 +1,8 @@
-"""What a meta-learner is: a value made of functions.
+"""What a meta-learner is: a tuple of functions.
 
-Every tensor of a state is a stack of runs, [run, ...]: seeds that train side by side, each from its own start, on its
-own tasks and as if it were alone. The tasks of a meta-batch are [run x task, ...], run by run. One run is a stack of
-one.
+Every tensor of a state is a stack of runs, [run, ...]. Runs, such as several seeds, train in parallel. Each has its own
+initialisation and its own tasks, and gives the same results as if it were alone. The tasks of a meta-batch are
+[run x task, ...], run by run. A single run is a stack of one.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,18 +27,20 @@ class _Functions(NamedTuple):
     """parameters [run, ...] -> state: the meta-parameters and the outer optimizer's own state"""
     step: Step
     """(state, tasks, a stream of random numbers for each run) -> state, info: one meta-update of each run, from its
-    part of the meta-batch. Info holds what `path_info` says and what the method adds, run by run."""
+    part of the meta-batch. Info has the entries of `path_info` and those that the method adds, run by run."""
     start: Callable[[State, Task], tuple[Params, Params]]
-    """Where adaptation to new tasks begins: stacks of adaptable and of fixed parameters."""
+    """(state, tasks) -> stacks of the adaptable and of the fixed parameters from which new tasks start"""
     draws: int = 1
-    """Mini-batches that one meta-update needs of every task."""
+    """mini-batches of every task that one meta-update needs"""
     optimizer: Callable[[State], Optimizer] | None = None
-    """The task optimizer that one run has learnt; None where it learns none, and adaptation takes what it was given."""
+    """(state of one run) -> the task optimizer that was learnt; None if the method does not learn one"""
 
 
 class Learner(_Functions):
-    """A meta-learner. Its step refuses tasks with too few mini-batches, draws dropout and the like from the streams
-    that it is given, and raises `Diverged` where every run has a loss that is not finite.
+    """A meta-learner.
+
+    Its step raises ValueError for tasks with too few mini-batches, and `Diverged` if every run has a loss that is not
+    finite. Dropout and other global draws of the step come from the streams that it is given.
     """
 
     __slots__ = ()
@@ -55,7 +57,7 @@ class Learner(_Functions):
 
 
 class Diverged(FloatingPointError):
-    """Every run of a stack has a loss that is not finite; `after` is what the step gave."""
+    """Every run of a stack has a loss that is not finite. `after` is the result of the step."""
 
     def __init__(self, message: str, after: tuple[State, Info]) -> None:
         super().__init__(message)
@@ -63,8 +65,8 @@ class Diverged(FloatingPointError):
 
 
 def checked(step: Step, draws: int) -> Step:
-    """A learner's step with what holds for all of them, see `Learner`."""
-    in_turn = False  # whether runs draw dropout, so that each needs its own stream
+    """A learner's step with the checks and random streams that all learners have, see `Learner`."""
+    in_turn = False  # whether the step makes global draws (dropout), so that each run needs its own stream
 
     @wraps(step)
     def whole(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
@@ -97,7 +99,7 @@ def checked(step: Step, draws: int) -> Step:
 
 
 def each_run(step: Step, state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
-    """The step of each run of a stack alone, in turn, with its global draws from its own stream."""
+    """Make the step of each run of a stack separately, with global draws from the run's own stream."""
     n_tasks, found = len(tasks.index) // len(generators), []
     for run, stream in enumerate(generators):
         with global_draws_from([stream]):
@@ -108,7 +110,7 @@ def each_run(step: Step, state: State, tasks: Task, generators: Sequence[torch.G
 
 
 def everywhere_bad(info: Info, runs: int) -> str:
-    """What is not finite in the first run, if every run has such a loss, else nothing."""
+    """A sentence on the first loss that is not finite, if every run has such a loss; else an empty text."""
     said = []
     if "loss" in info and "steps" in info and (bad := first_bad(info["loss"], info["steps"])):
         said.append(f"the training loss of task {bad[0]} is {info['loss'][bad].item()} at step {bad[1]}.")
@@ -127,14 +129,14 @@ def everywhere_bad(info: Info, runs: int) -> str:
 
 
 def path_info(adapted: Adapted) -> Info:
-    """What every meta-update reports: [run x task, step] losses and accuracies (nan after a stop), and steps."""
+    """The info of every meta-update: losses and accuracies [run x task, step], nan after a stop, and steps taken."""
     return {"loss": adapted.loss, "accuracy": adapted.accuracy, "steps": adapted.steps}
 
 
 def gradient_learner(
     meta_gradient: Callable[[Params, Task], tuple[Params, Info]], outer: Optimizer, draws: int
 ) -> Learner:
-    """A learner of an initialisation alone, from its meta-gradient: the shape that most methods have.
+    """A learner that learns only an initialisation, from its meta-gradient. Most methods have this form.
 
     Args:
         meta_gradient: (parameters [run, ...], tasks) -> gradient [run, ...], info.
@@ -156,7 +158,7 @@ def gradient_learner(
 
 
 def one_run(learner: Learner) -> Learner:
-    """A learner that is written for one run, without the axis, in the form that all have; it takes stacks of one.
+    """A learner for stacks of one run, from a learner that is written for one run without the run axis.
 
     Raises:
         ValueError: it is given several runs.

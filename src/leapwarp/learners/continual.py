@@ -17,11 +17,11 @@ Losses = Callable[[Params, Params, Batch, Batch], Tensor]
 
 
 def weights(subtasks: int, steps: int, printed: bool = False) -> Tensor:
-    """What the loss of sub-task i counts at a point of sub-task t of the sequence, for `steps` points each. -> [t, i]
+    """The weight of sub-task i's loss at a point of sub-task t, where each sub-task has `steps` = n points. -> [t, i]
 
-    1 / (n (T - i + 1)) for i <= t, with i from 1: sub-task i is met at n (T - i + 1) points, and so weighs 1 in all, as
-    the text below equation 18 explains it. `printed` has t for i, as the equation does: the first sub-task then weighs
-    1 + 1/2 + ... + 1/T and the last 1.
+    It is 1 / (n (T - i + 1)) for i <= t, with i from 1. Sub-task i counts at n (T - i + 1) points, so its weights sum
+    to 1, as the text below equation 18 explains. With `printed`, i is replaced by t, as in the equation. The weights of
+    the first sub-task then sum to 1 + 1/2 + ... + 1/T, and those of the last to 1.
     """
     remaining = subtasks - torch.arange(subtasks, dtype=torch.float64)
     table = (1 / (steps * remaining)).expand(subtasks, subtasks)
@@ -29,7 +29,7 @@ def weights(subtasks: int, steps: int, printed: bool = False) -> Tensor:
 
 
 def after_step(problem: Problem, inner: Optimizer) -> Losses:
-    """Meta-losses after one step from each point (equation 3), the gradient taken through the step."""
+    """Meta-losses after one step from each point (equation 3), differentiable through the step."""
 
     def losses(theta: Params, warp: Params, batch: Batch, held_out: Batch) -> Tensor:
         theta = {name: leaf.detach().requires_grad_() for name, leaf in theta.items()}
@@ -62,21 +62,21 @@ def continual_warp(
     losses: Losses,
     printed_weights: bool = False,
 ) -> Learner:
-    """Warps learnt for sequences of sub-tasks, from an initialisation that is not learnt (WarpGrad equations 14, 18).
+    """Meta-train warps for sequences of sub-tasks, with a fixed initialisation (WarpGrad equations 14 and 18).
 
-    A task is a sequence: mini-batch k is of its sub-task number k // steps, and `x_test` and `y_test` hold equally many
-    points of each sub-task in that order. The path theta_0, ..., theta_K of ordinary gradient descent goes through all
-    sub-tasks; at each of its points, the warps are to lower the losses of the current sub-task and of all before it.
-    A run's warps take one step for its meta-batch, along the mean over tasks of
+    A task is a sequence of sub-tasks: mini-batch k belongs to sub-task number k // steps, and `x_test` and `y_test`
+    have equally many points of each sub-task, in order. The path theta_0, ..., theta_K of gradient descent goes through
+    all sub-tasks. At each of its points, the objective of the warps has the losses of the current and all earlier
+    sub-tasks. A run's warps take one step for its meta-batch, along the gradient of the mean over tasks of
 
         sum_t sum_{k in t} sum_{i <= t} w_i L_i(theta_k),
 
-    where L_i is measured after a step from theta_k on its own mini-batch, or at theta_k: `losses` decides. All points
-    of a sub-task, of all tasks, go through the network at once.
+    where L_i is computed after one step from theta_k on its own mini-batch, or at theta_k itself, depending on
+    `losses`. All points of a sub-task, of all tasks, go through the network at once.
 
     Args:
         steps: gradient steps on each sub-task, n.
-        losses: `after_step`, `at_point`, or what a model does faster.
+        losses: `after_step`, `at_point`, or a faster version of them for a model.
         printed_weights: see `weights`.
     """
     table, everything = weights(subtasks, steps, printed_weights), subtasks * steps

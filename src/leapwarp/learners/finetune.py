@@ -1,4 +1,4 @@
-"""Multi-headed finetuning: one body trained on all tasks at once, each with a head of its own."""
+"""Multi-headed finetuning: one body is trained on all tasks together, and each task has its own head."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,15 @@ from leapwarp.trees import Params, partition, spread
 
 
 def finetune(problem: Problem, optimizer: Optimizer, steps: int, n_tasks: int) -> Learner:
-    """Finetuning as both papers compare with it: plain training on the tasks' batches, shuffled together.
+    """The finetuning baseline of both papers: plain training on the tasks' batches, shuffled together.
 
     A meta-step takes `steps` batches of each task of the meta-batch, in one random order, and makes one update with
-    each, so it makes `steps * meta_batch` updates where Leap makes one. The head, the parameters named `head.*`, is
-    the task's own; a new task starts from the same random head that each training task once started from.
+    each. So it makes `steps * meta_batch` updates, where Leap makes one. Each task has its own head, the parameters
+    named `head.*`. A new task starts from the random head that all training tasks started from.
 
     Args:
+        problem, optimizer: the family of tasks, and the optimizer of every update.
+        steps: batches of each task in a meta-step.
         n_tasks: number of training tasks, each of which has a head.
     """
 

@@ -1,7 +1,7 @@
 """Hard attention to the task (Serrà et al., 2018), for a network of convolutional blocks, with tasks that come back.
 
-Each task learns a gate for every filter of every block, a = sigmoid(s e), with an embedding e of its own. Weights that
-matter to the filters of other tasks do not move.
+Each task learns a gate for every filter of every block, a = sigmoid(s e), with its own embedding e. Weights between
+filters that other tasks use are not changed.
 """
 
 from collections.abc import Callable
@@ -40,14 +40,14 @@ def scale(stats: Params, params: Params, s_max: float) -> Tensor:
 
 
 def gates(params: Params, s: Tensor, blocks: int) -> list[Tensor]:
-    """Of each block, [task, filter]."""
+    """The gates of each block, [task, filter]."""
     return [torch.sigmoid(s[:, None] * params[f"{EMBEDDING}.{block}"]) for block in range(blocks)]
 
 
 def regulariser(own: list[Tensor], others: list[Tensor]) -> Tensor:
-    """Share of the filters that no other task uses which this one uses. Lists of [task, filter] -> [task]
+    """Of the filters that no other task uses, the share that this task uses. Lists of [task, filter] -> [task]
 
-    Where the other tasks use every filter there is nothing left to share, and the regulariser is 0.
+    If other tasks use every filter, the regulariser is 0.
     """
     used = torch.stack([(a * (1 - o)).sum(1) for a, o in zip(own, others, strict=True)]).sum(0)
     free = torch.stack([(1 - o).sum(1) for o in others]).sum(0)
@@ -57,7 +57,7 @@ def regulariser(own: list[Tensor], others: list[Tensor]) -> Tensor:
 def gated(problem: Problem, about: Attention) -> Problem:
     """The problem with gates after each block, through the scales `warp.<block>.scale.*` of the network.
 
-    Training anneals the gates over each epoch and adds the regulariser; evaluation has them at their steepest.
+    Training anneals the gates over each epoch and adds the regulariser. Evaluation uses the largest steepness s_max.
     """
 
     def through(params: Params, own: list[Tensor]) -> Params:
@@ -87,17 +87,17 @@ def gated(problem: Problem, about: Attention) -> Problem:
 
 
 def compensate(grad: Tensor, embedding: Tensor, s: Tensor, s_max: float) -> Tensor:
-    """An embedding's gradient as if its gate had not been annealed. grad and embedding [task, filter], s [task]"""
+    """An embedding's gradient, corrected for the annealing of its gate. grad and embedding [task, filter], s [task]"""
     s = s[:, None]
     ratio = (torch.cosh((s * embedding).clamp(-BOUND, BOUND)) + 1) / (torch.cosh(embedding) + 1)
     return grad * s_max / s * ratio
 
 
 def allowed(name: str, params: Params) -> Tensor | float:
-    """What a weight of the encoder keeps of its gradient: 1 - min(a_out, a_in), with the gates of other tasks.
+    """The factor of a parameter's gradient: 1 - min(a_out, a_in), with the gates of other tasks.
 
-    A convolution's weight lies between two filters; biases and batch norm's parameters belong to one, and so do weights
-    that look at the image. Heads and embeddings are the task's own.
+    A convolution's weight connects two filters. Biases, batch norm's parameters and the weights of the first block
+    belong to one filter, so their factor is 1 - a_out. Heads and embeddings belong to the task and have factor 1.
     """
     group, block, *rest = name.split(".")
     if group != "task":
@@ -113,7 +113,7 @@ def allowed(name: str, params: Params) -> Tensor | float:
 
 
 def masked_gradient(about: Attention) -> inner.Gradient:
-    """The gradient with what other tasks use held, and that of embeddings compensated for the annealing."""
+    """The gradient, masked by the gates of other tasks; that of embeddings is corrected for the annealing."""
 
     def gradient(
         problem: Problem, params: Params, fixed: Params, stats: Params, batch: Batch, differentiable: bool = False
@@ -148,7 +148,7 @@ def bounded(learning_rate: float, steps: int) -> Optimizer:
 
 
 def used_by_others(state: State, number: int | None, about: Attention) -> Params:
-    """The union of the gates, at their steepest, of all tasks met but `number`: a task's own mask never holds it."""
+    """The maximum, over all tasks met except `number`, of the gates at s_max. A task's own gates never mask it."""
     first = next(iter(state["own"].values()))
     found = {f"{OTHERS}.{block}": torch.zeros_like(first[f"{EMBEDDING}.{block}"]) for block in range(about.blocks)}
     for other, own in state["own"].items():

@@ -25,21 +25,22 @@ from leapwarp.trees import (
 
 
 def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True, capture: bool = False) -> Fold:
-    """The fold that sums up the meta-gradient of the path's length or energy with identity Jacobians.
+    """The fold that sums the meta-gradient of the path's length or energy, with identity Jacobians.
 
-    Each segment theta_i -> theta_{i+1} adds (Leap equation 8, whose sign is that of descent)
+    Each segment theta_i -> theta_{i+1} adds (Leap equation 8, as a gradient to descend)
 
         -(d_theta + d_f grad f(theta_i)) / norm,   norm = sqrt(|d_theta|^2 + d_f^2)  for the length (p = 1),
 
-    and norm = 1 for the energy (p = 2; its constant 2 is left to the meta learning rate). A segment of no length
-    adds nothing. Parameters named `task_only.*` are no part of it.
+    where d_theta and d_f are the changes of parameters and loss. For the energy (p = 2) norm is 1, and the constant
+    factor 2 is left to the meta learning rate. A segment of length zero adds nothing. Parameters named `task_only.*`
+    are not part of the path.
 
     Args:
-        length: the path's length (p = 1) rather than its energy (p = 2).
-        loss: measure on the loss surface rather than in parameter space alone (f_tau = 1).
-        stabiliser: replace d_f by -|d_f|, so as never to follow a rise in the loss (mu = 1). Without the loss it has
-            nothing to act on.
-        capture: as of `Problem`.
+        length: minimise the path's length (p = 1) rather than its energy (p = 2).
+        loss: measure the path on the loss surface rather than in parameter space only (f_tau = 1).
+        stabiliser: replace d_f by -|d_f|, so as never to follow a rise in the loss (mu = 1). It has no effect if `loss`
+            is False.
+        capture: run the fold as a CUDA graph, see `Problem`.
     """
 
     def fold(total: Params, before: Step, after: Step) -> Params:
@@ -71,7 +72,7 @@ def leap_fold(length: bool = True, loss: bool = True, stabiliser: bool = True, c
 def path_gradient(
     problem: Problem, inner: Optimizer, steps: int, fold: Fold, size: int, stop: Stop | None = None
 ) -> Callable[[Params, Task], tuple[Params, Info]]:
-    """The meta-gradient that `fold` gathers on the way, averaged over the tasks of each run's meta-batch."""
+    """The meta-gradient that `fold` sums along the paths, averaged over the tasks of each run's meta-batch."""
 
     def meta_gradient(params: Params, tasks: Task) -> tuple[Params, Info]:
         starts = spread(params, len(tasks.index))
@@ -101,9 +102,9 @@ def leap(
     """Leap (Flennerhag et al., 2019, Algorithm 1 with the pull-forward objective and identity Jacobians).
 
     Args:
-        problem, inner, outer: what to learn, and the optimizers of the tasks and of the initialisation.
+        problem, inner, outer: the family of tasks, and the optimizers of the tasks and of the initialisation.
         steps: gradient steps on each task, K.
-        size: how many tasks to adapt at a time; it changes time and memory, never the result.
+        size: how many tasks to adapt at a time. It changes time and memory and, except for dropout, never the result.
         stop: early stopping of task training.
         length, loss, stabiliser: see `leap_fold`.
     """

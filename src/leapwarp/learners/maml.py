@@ -1,7 +1,7 @@
-"""MAML and what backpropagates through adaptation like it: Meta-SGD, CAVIA, T-Nets.
+"""MAML and methods that also backpropagate through adaptation: Meta-SGD, CAVIA, T-Nets.
 
-All go through the same inner loop as everything else. They differ in what is adapted, by which optimizer, and in what
-is learnt besides: an `unfold` says so.
+All use the same inner loop as the other methods. They differ in which parameters are adapted, by which optimizer, and
+what else is learnt. A function called `unfold` defines this for each method.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from leapwarp.problem import Batch, Loss, Problem, Task, map_tasks
 from leapwarp.trees import Params, map_tree, mean_rows, n_runs, partition, spread, take
 
 Unfold = Callable[[Params], tuple[Params, Params, Optimizer]]
-"""meta-parameters, a stack -> where the task begins, what is fixed while it is learnt, and the task optimizer, all of
-them differentiable in the meta-parameters"""
+"""meta-parameters, a stack -> the task's initial parameters, its fixed parameters, and the task optimizer, all of them
+differentiable in the meta-parameters"""
 
 
 def _first_order(
     problem: Problem, params: Params, fixed: Params, stats: Params, batch: Batch, differentiable: bool
 ) -> tuple[Loss, Params]:
-    """`leapwarp.inner.gradient`, taken for a constant in what comes after."""
+    """`leapwarp.inner.gradient` without its graph, so that it is a constant in later derivatives."""
     return loop.gradient(problem, params, fixed, stats, batch, False)
 
 
@@ -40,15 +40,15 @@ def row_gradients(
 ) -> tuple[Params, Info]:
     """The gradient, through `steps` updates, of the loss on each task's held-out data.
 
-    Held-out data are normalised by their own statistics, as the steps' batches are. Memory grows with `steps`.
+    Batch norm uses the held-out data's own statistics. Memory grows with `steps`.
 
     Args:
-        params: meta-parameters [task, ...], as many as tasks.
-        order: 2, or 1 to take the task gradients for constants.
+        params: meta-parameters [task, ...], a row for each task.
+        order: 2, or 1 to treat the task gradients as constants.
         observe: as in `adapt`.
 
     Returns:
-        gradients [task, ...] shaped as `params`, and what `path_info` says.
+        gradients [task, ...] shaped as `params`, and the info of `path_info`.
     """
     learnt = {n: leaf.detach().requires_grad_() for n, leaf in params.items()}
     start, fixed, inner = unfold(learnt)
@@ -98,19 +98,20 @@ def maml(
     stop: Stop | None = None,
     order: int = 2,
 ) -> Learner:
-    """MAML (Finn et al., 2017): the gradient through all updates of the loss on the task's held-out data.
+    """MAML (Finn et al., 2017): the gradient, through all updates, of the loss on the task's held-out data.
 
-    Held-out data are normalised by their own statistics, as the steps' batches are. Memory grows with `steps`.
+    Batch norm uses the held-out data's own statistics. Memory grows with `steps`.
 
     Args:
-        order: 1 for its first-order approximation, the gradient on the held-out data at theta_K.
+        problem, inner, outer, steps, size, stop: as in `leap`.
+        order: 2, or 1 for the first-order approximation, which is the gradient on the held-out data at theta_K.
     """
     unfold = lambda learnt: (learnt, {}, inner)  # noqa: E731
     return gradient_learner(query_gradient(problem, unfold, steps, size, stop, order), outer, steps)
 
 
 def tnets(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5) -> Learner:
-    """T-Nets (Lee and Choi, 2018): MAML that also learns the layers `warp.*`, which no task adapts."""
+    """T-Nets (Lee and Choi, 2018): MAML that also learns the layers `warp.*`, which are fixed within a task."""
 
     def unfold(learnt: Params) -> tuple[Params, Params, Optimizer]:
         fixed, theta = partition(learnt, "warp")
@@ -129,7 +130,8 @@ def metasgd(problem: Problem, learning_rate: float, outer: Optimizer, steps: int
     """Meta-SGD (Li et al., 2017): MAML that also learns a task learning rate for every parameter.
 
     Args:
-        learning_rate: what all of them begin with.
+        problem, outer, steps, size: as in `leap`.
+        learning_rate: the initial value of all task learning rates.
     """
 
     def split(learnt: Params) -> tuple[Params, Params]:
@@ -153,7 +155,7 @@ def metasgd(problem: Problem, learning_rate: float, outer: Optimizer, steps: int
 
 
 def cavia(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5) -> Learner:
-    """CAVIA (Zintgraf et al., 2019): tasks adapt `context` alone, from 0; everything else is learnt across tasks."""
+    """CAVIA (Zintgraf et al., 2019): a task adapts only `context`, from 0. All other parameters are meta-learned."""
 
     def begin(shared: Params) -> Params:
         context = shared["film.weight"]

@@ -1,4 +1,4 @@
-"""WarpGrad online (Algorithm 1) for the warps alone, where tasks bring their own initialisation."""
+"""Online WarpGrad (Algorithm 1) for the warps only, with a given initialisation for each task."""
 
 from collections.abc import Callable, Sequence
 
@@ -21,11 +21,11 @@ def online_warp(
 ) -> Learner:
     """WarpGrad Algorithm 1: one update of a run's warps for its meta-batch, along the sum of its gradients.
 
-    The warps stay as they are while the meta-batch is learnt. So the gradients, which the algorithm adds up step by
-    step, are taken for all points of all paths at once when these are complete; the sum is the same.
+    The warps are constant while the meta-batch is learnt. The algorithm adds a gradient at each step. Here the
+    gradients at all points of all paths are computed together when the paths are complete, and the sum is the same.
 
     Args:
-        problem, inner, outer: what to learn, and the optimizers of the tasks and of the warps.
+        problem, inner, outer: the family of tasks, and the optimizers of the tasks and of the warps.
         steps: gradient steps on each task, K.
         begin: (warps as a stack, tasks) -> the tasks' initial parameters, a stack.
     """

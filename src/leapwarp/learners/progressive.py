@@ -1,4 +1,7 @@
-"""Progressive Nets with laterals between all tasks and revisits (Leap appendix G): a task trains its own column."""
+"""Progressive Nets with lateral connections between all tasks (Leap appendix G). A task trains only its own column.
+
+Tasks may be trained more than once, in contrast to the original method.
+"""
 
 from collections.abc import Callable
 
@@ -12,7 +15,7 @@ from leapwarp.trees import Params, repeat
 def progressive_sharing(
     new: Callable[[int, torch.Generator], Params], constants: Callable[[list[Params], int | None], Params]
 ) -> Sharing:
-    """Tasks share nothing that moves: each owns a column, and the others' are constants while it is trained.
+    """Tasks share no trained parameters. Each owns a column, and the other columns are constant while it is trained.
 
     Args:
         new: (classes, stream) -> a new column.

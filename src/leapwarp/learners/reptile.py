@@ -1,4 +1,4 @@
-"""First-order learners that read only the end of the learning process."""
+"""First-order learners whose meta-gradient depends only on the end of each path: Reptile and first-order MAML."""
 
 from leapwarp.inner import Step, Stop
 from leapwarp.learners.base import Learner, gradient_learner
@@ -9,12 +9,12 @@ from leapwarp.trees import Params, map_tree
 
 
 def displacement(total: Params, before: Step, after: Step) -> Params:
-    """Sums up to theta_0 - theta_K, in the order of the Leap fold, which equals it to the last bit without the loss."""
+    """A fold whose total is theta_0 - theta_K. Leap's fold for the energy without loss equals it to the last bit."""
     return map_tree(lambda t, b, a: t - (a - b), total, before.params, after.params)
 
 
 def last_gradient(total: Params, before: Step, after: Step) -> Params:
-    """The gradient at the newest point, on a batch that the steps so far have not used."""
+    """A fold whose total is the gradient at the last point, on a batch that no step has used."""
     return after.grads
 
 

@@ -10,7 +10,7 @@ from leapwarp.trees import spread
 
 
 def scratch() -> Learner:
-    """A learner that learns nothing; `fit` has nothing to do for it."""
+    """A learner without meta-training: its step changes nothing."""
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
         return state, {}

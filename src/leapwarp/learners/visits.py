@@ -1,8 +1,8 @@
-"""Tasks of different shapes, met one at a time: Leap on an encoder alone, and methods that keep what each visit learns.
+"""Learners for tasks of different shapes, which are trained one at a time: Leap on an encoder, and sequential methods.
 
-A task owns some parameters (its head, at least), whose shapes may differ from task to task, and shares the rest. So
-every task is a stack of one, and its number of steps is its own. Seeds are trained one after another, for the same
-reason: their tasks share no shapes.
+A *visit* is one training of a task during meta-training; a task may be visited many times. A task owns some parameters,
+at least its head, whose shapes may differ from task to task, and shares the others. So every task is a stack of one
+with its own number of steps. Seeds are trained one after another, for the same reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,34 +20,35 @@ from leapwarp.trees import Params, add_scaled, map_tree, repeat, to_device, zero
 
 
 class Visit(NamedTuple):
-    """How one of the training tasks is trained whenever it is met."""
+    """How a training task is trained on each visit."""
 
     steps: int
-    """at most"""
+    """largest number of steps"""
     batches: int
-    """in an epoch"""
+    """batches of an epoch"""
     classes: int
     error: Callable[[Params, Params], Tensor]
     """(all parameters, statistics) -> validation error []"""
 
 
 class Training(NamedTuple):
-    """What the training of all tasks has in common."""
+    """Settings of training that all tasks share."""
 
     learning_rate: float
     patience: int
-    """looks at the validation error without a better one before a task stops"""
+    """a task stops after this many measurements of the validation error without improvement"""
     every: int
-    """steps between two looks; 0 for an epoch"""
+    """steps between two measurements; 0 for an epoch"""
 
 
 class Sharing(NamedTuple):
-    """What tasks share and what each owns: a method, but for how it trains over many tasks."""
+    """How a method divides parameters into those that tasks share and those that each task owns."""
 
     new: Callable[[int, torch.Generator], Params]
-    """(classes, stream) -> what a new task owns, of one task"""
+    """(classes, stream) -> the first values of the parameters that a task owns, without a task axis"""
     join: Callable[[State, int | None, Params, int], tuple[Params, Params]]
-    """(state, number of a training task or None, what it owns, batches in an epoch) -> trained, fixed: stacks of one"""
+    """(state, number of a training task or None, its own parameters, batches of an epoch) -> trained and fixed
+    parameters, as stacks of one"""
     keep: Callable[[State, int, Params], State]
     """(state, number, trained parameters, of one task) -> state"""
     gradient: Gradient = gradient
@@ -56,9 +57,9 @@ class Sharing(NamedTuple):
 
 
 def no_better(error: Callable[[Params, Params], Tensor], patience: int, every: int) -> Stop:
-    """Stop a stack of one when its validation error has not been better than the best at `patience` looks on end.
+    """Stop a stack of one when its validation error has not improved in `patience` consecutive measurements.
 
-    The best is remembered: every training of a task needs a new one.
+    The returned `Stop` remembers the best error, so every visit needs a new one.
     """
     best = float("inf")
 
@@ -83,7 +84,7 @@ def visit(
     fold: Fold | None = None,
     total: Params | None = None,
 ) -> Adapted:
-    """Train one task of the state's from what it owns, until it stops."""
+    """Train one task, from the state and the parameters that it owns, until it stops."""
     params, fixed = sharing.join(state, number, own, about.batches)
     stop = no_better(about.error, training.patience, training.every or about.batches)
     optimizer = sharing.inner(training.learning_rate, about.steps)
@@ -116,7 +117,7 @@ def joined_info(visits: list[Adapted]) -> Info:
 
 
 def encoder_fold(fold: Fold, names: set[str]) -> Fold:
-    """`fold` along the path of the parameters `names` alone: others enter neither its sum nor the norm of a segment."""
+    """`fold` for the path of the parameters `names` only. Others are not in its sum or in the norm of a segment."""
 
     def part(step: Step) -> Step:
         kept = [{n: leaf for n, leaf in tree.items() if n in names} for tree in (step.params, step.grads)]
@@ -147,12 +148,12 @@ def leap_encoder(
     visits: list[Visit],
     length: bool = True,
 ) -> Learner:
-    """Leap on the encoder only: every task begins with a new random head, on every visit (Leap appendix G).
+    """Leap on the encoder only. On every visit a task starts with a new random head (Leap appendix G).
 
     Args:
-        outer: of the encoder's initialisation, moved after all tasks of a meta-batch have been trained.
-        visits: of each training task, by its number.
-        length: the path's length rather than its energy.
+        outer: the optimizer of the encoder's initialisation, with one update after each meta-batch.
+        visits: how each training task is trained, by its number.
+        length: minimise the path's length rather than its energy.
     """
 
     def init(params: Params) -> State:
@@ -185,14 +186,14 @@ def sequential(
     owned: list[Params],
     shares: bool = True,
 ) -> Learner:
-    """Tasks trained one after another, each going on from what the visits before have left.
+    """Tasks are trained one after another, each from the parameters after the visits before.
 
-    There is no distinction between an initialisation and the parameters of a task (Leap appendix G). A task that is met
-    again goes on with what it owns.
+    There is no distinction between an initialisation and the parameters of a task (Leap appendix G). On its next visit
+    a task continues with the parameters that it owns.
 
     Args:
-        owned: what each training task owns before it is first met.
-        shares: whether tasks share the parameters that meta-training begins from; if not, these are left out.
+        owned: the parameters that each training task owns before its first visit.
+        shares: whether tasks share the initial parameters of meta-training; if not, these are left out.
     """
 
     def init(params: Params) -> State:
@@ -219,10 +220,11 @@ def sequential(
 
 
 def _unmet(visits: list[Visit], device: torch.device) -> Tensor:
-    """The state's `latest`: each task's validation error when it was last trained, [task]; before, 2.
+    """The state's `latest`, [task]: each task's validation error on its last visit, or 2 before its first one.
 
-    Their mean tells how meta-training goes whichever tasks a meta-batch has: a mean over the meta-batch would
-    mostly tell which these were. As no error is above 1, it is not at its lowest before all tasks have been met.
+    The mean of these errors measures the progress of meta-training. A mean over the tasks of a meta-batch would mostly
+    depend on which tasks these are. An error is at most 1, so the mean is not lowest before all tasks have been
+    visited.
     """
     return torch.full((len(visits),), 2.0, device=device)
 

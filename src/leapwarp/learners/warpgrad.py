@@ -1,7 +1,8 @@
-"""WarpGrad: warp layers that precondition every step of adaptation, learnt along the paths of adaptation.
+"""WarpGrad: warp layers that precondition every step of adaptation, meta-learned at the points of adaptation's paths.
 
-`warp_leap` replays stored points of the paths (offline, Algorithm 2); `warp_leap_online` follows the paths once
-(Algorithm 1). Both learn the initialisation by Leap; `warp_maml` follows the paths once and learns it by MAML.
+`warp_leap` stores points of the paths and replays them (offline, Algorithm 2). `warp_leap_online` uses each point once,
+when it is reached (online, Algorithm 1). Both learn the initialisation by Leap. `warp_maml` is online, and learns the
+initialisation by MAML.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,9 +40,9 @@ class Rates(NamedTuple):
     """A task learning rate and momentum that are learnt with the warps, a scalar each (WarpGrad appendix G)."""
 
     learning_rate: float
-    """the first"""
+    """its initial value"""
     momentum: float = 0.0
-    """the first"""
+    """its initial value"""
     outer_lr: float = 0.001
     clip: float = 0.001
     """bound on the absolute value of the meta-gradient of either"""
@@ -62,28 +63,29 @@ def warp_gradient(
 ) -> tuple[Tensor, Params]:
     """The gradient of the warp objective at given task parameters (WarpGrad equation 3).
 
-    With phi the warp parameters and theta a task's, held fixed, the objective of a stack is
+    Let phi be the warp parameters and theta a task's parameters, which are constant. The objective of a stack is
 
         L(phi) = sum_theta L_meta(theta - alpha grad_theta L_task(theta; phi); phi),
 
-    differentiated in full: through the warp layers of the outer loss and through the inner gradient, which takes one
-    second-order product and does not depend on the length of the trajectory that theta comes from.
+    It is differentiated through the warp layers in the outer loss and through the inner gradient, which takes one
+    second-order product. The cost does not depend on the length of the path that theta comes from.
 
     Args:
         inner: the task optimizer whose first update is the step in the objective.
-        params: stack of task parameters. warp: warp parameters [run, ...]; the tasks of the stack are those of each
-            run in turn, in equal numbers.
+        params: task parameters [run x task, ...], run by run, as many for each run.
+        warp: warp parameters [run, ...].
         task_batch, meta_batch: batches for L_task and L_meta.
-        order: 2 for the objective as it stands. 1 detaches the inner gradient, which leaves the path through the
-            outer loss alone: the paper's approximation (Sec. 2), and what the released code computes when it is asked
-            for the objective in full. 0 leaves out the step: L_meta(theta; phi), the released code's approximation.
-        rates: `learning_rate` and `momentum`, [run] each, in place of `inner`; their gradients join the warps'.
-        velocity: with `rates`, the momentum that the task had gathered at `params`.
-        share: gives each of so many tasks its run's warps, where the tasks are not those of each run in turn.
-        stats: running statistics [task] to begin with, fresh ones where None.
+        order: 2 for the gradient of the objective. 1 detaches the inner gradient: the paper's approximation (Sec. 2),
+            which the released code computes for its full objective. 0 leaves out the step, L_meta(theta; phi), which
+            the released code computes for its approximation.
+        rates: `learning_rate` and `momentum`, [run] each, in place of `inner`. They have gradients too.
+        velocity: with `rates`, the momentum buffer of the task at `params`.
+        share: (warps [run, ...], number of tasks) -> the warps of each task, if the tasks are only a part of those of
+            all runs.
+        stats: initial running statistics [task, ...]; None for fresh ones.
 
     Returns:
-        L_meta [task] after the step, and the gradient of their sum, shaped as `warp` (and `rates`).
+        L_meta [task] after the step, and the gradient of its sum, shaped as `warp` (and `rates`).
     """
     n_tasks, device = len(task_batch.y), task_batch.y.device
     leaves = {name: leaf.detach().requires_grad_() for name, leaf in (warp | (rates or {})).items()}
@@ -109,7 +111,7 @@ def _split(params: Params) -> Split:
 
 
 def _pull(outer: Optimizer, state: State, leap_grads: Params, scale: float) -> State:
-    """The initialisation after a step along Leap's gradient. Task embeddings begin at 0 on every task, for ever."""
+    """The initialisation after a step along Leap's gradient. Task embeddings always start at their first values."""
     fixed = lambda name: is_task_only(name) or name.split(".", 1)[0] == "embedding"  # noqa: E731
     grads = {name: torch.zeros_like(g) if fixed(name) else scale * g for name, g in leap_grads.items()}
     params, outer_state = outer.update(state["params"], grads, state["outer"])
@@ -140,22 +142,22 @@ def warp_leap(
 ) -> Learner:
     """Warp-Leap (WarpGrad Algorithm 2): offline meta-training of warps, and a Leap initialisation (Eqs. 9 and 12).
 
-    A meta-update adapts to every task of the meta-batch with the warps fixed, keeps every theta_k, k < steps, in a
-    buffer, and then goes through the buffer in random order: after each `eta` points, the warps take one step along
-    the sum of their exact gradients. Last, the initialisation takes one step along the Leap gradient of the paths.
-    Runs share nothing: each replays its own buffer into its own warps.
+    A meta-update adapts to every task of the meta-batch with the warps fixed, and stores every theta_k, k < steps, in
+    a buffer. Then it goes through the buffer in random order. After each `eta` points, the warps take one step along
+    the sum of their gradients at these points. Last, the initialisation takes one step along the Leap gradient of the
+    paths. Each run has its own buffer and its own warps.
 
     The warps are the parameters named `warp.*`. Those named `embedding.*` are adapted with the others on each task,
-    but always begin at the value they were initialised with.
+    but always start at their first values.
 
     Args:
-        problem, inner, outer: as in `leap`; `outer` moves both warps and initialisation, each with its own state.
+        problem, inner, outer: as in `leap`; `outer` updates both warps and initialisation, with a state for each.
         steps: gradient steps on each task, K.
         size: tasks adapted at a time.
         eta: points of the buffer for each update of the warps.
-        points: how many points of the buffer to replay, drawn without replacement; all of them where None. What is
-            left when `eta` does not divide them makes a smaller last step.
-        scale: lambda, the weight of the Leap objective: it multiplies the gradient of the initialisation.
+        points: how many points of the buffer to replay, drawn without replacement; None for all. If `eta` does not
+            divide their number, the last update uses fewer points.
+        scale: lambda, the weight of the Leap objective. It multiplies the gradient of the initialisation.
         order: see `warp_gradient`.
         rates: learn the task optimizer's learning rate and momentum too, in place of `inner`; the buffer then holds
             the momentum beside each theta_k. The learner's `optimizer` is what has been learnt.
@@ -177,7 +179,7 @@ def warp_leap(
         return state
 
     def collect(state: State, tasks: Task) -> tuple[Params, Params, Params, Info]:
-        """Leap's gradient, and the buffer of parameters and momenta: a preallocated tensor each, [task, step, ...]."""
+        """Leap's gradient, and the buffers of parameters and momenta: preallocated tensors [task, step, ...]."""
         starts, warps = _start(state, tasks)
         buffer = map_tree(lambda leaf: leaf.new_empty(len(leaf), steps, *leaf.shape[1:]), starts)
         momenta = map_tree(torch.zeros_like, buffer) if rates else {}
@@ -227,7 +229,7 @@ def warp_leap(
             order_of: [run, point] the points of each run's own tasks.
 
         Returns:
-            what changed of the state, and the meta-losses [run x point].
+            the changed entries of the state, and the meta-losses [run x point].
         """
         warp, outer_state, learnt, losses = state["warp"], state["warp_outer"], state.get("rates"), []
         first = torch.arange(len(order_of), device=order_of.device)[:, None] * (len(tasks.index) // len(order_of))
@@ -268,9 +270,9 @@ def warp_leap_online(
 ) -> Learner:
     """Warp-Leap with online meta-training (WarpGrad Algorithm 1): one update of a run's warps for its meta-batch.
 
-    At every theta_k, k < steps, of every task, the gradient of the warp objective is added up on the way, in constant
-    memory; the warps then take one step along the sum, as the algorithm prints it, so that `warp_outer`'s rate goes
-    with the number of tasks and steps. The initialisation moves as in `warp_leap`.
+    The gradient of the warp objective is computed at every theta_k, k < steps, of every task, and added to a sum, in
+    constant memory. The warps then take one step along the sum, as the algorithm prints it. So a suitable rate of
+    `warp_outer` depends on the number of tasks and steps. The initialisation is updated as in `warp_leap`.
 
     Args:
         warp_outer: the optimizer of the warps. The others: see `warp_leap`.
@@ -331,15 +333,17 @@ def warp_maml(
 
         J = L(phi) + lambda C_MAML(theta_0)
 
-    At every theta_k, k < steps, of every task, the gradient of the warp objective is added up, the task loss being that
-    of the step's batch and the meta-loss that of the task's held-out data; a run's warps take one step along the sum of
-    its tasks. The
-    initialisation takes one along the gradient, through all steps, of the loss on the held-out data, with the warps
-    held and not otherwise preconditioned. L needs constant memory; C is MAML's, whose memory grows with `steps`.
+    The gradient of the warp objective is summed over every theta_k, k < steps, of every task. Its task loss is that of
+    the step's batch, and its meta-loss that of the task's held-out data. A run's warps take one step along the sum over
+    its tasks. The initialisation takes one step along the gradient, through all steps, of the loss on the held-out
+    data, with the warps constant. L needs constant memory. C is MAML's objective, whose memory grows with `steps`.
 
     Args:
-        warp_outer: the optimizer of the warps, the parameters named `warp.*`. scale: lambda.
-        order: 1 takes the task gradients for constants in both objectives; `warp_gradient` has 0 as well.
+        problem, inner, outer, steps, size: as in `leap`.
+        warp_outer: the optimizer of the warps, the parameters named `warp.*`.
+        scale: lambda.
+        order: 2, or 1 to treat the task gradients as constants in both objectives; 0 also leaves out the step of the
+            warp objective.
     """
 
     def init(params: Params) -> State:

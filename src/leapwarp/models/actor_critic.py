@@ -1,4 +1,4 @@
-"""The Atari network: an encoder of pictures that all games share, and a head of logits and a value for each game."""
+"""The Atari network: an encoder of frames that all games share, and a head with logits and a value for each game."""
 
 import math
 
@@ -17,7 +17,7 @@ WIDTH = SHAPES["encoder.2"][0]
 
 
 def layer(name: str, shape: tuple[int, ...], rng: torch.Generator) -> Params:
-    """Weight and bias, uniform within one over the root of the number of inputs."""
+    """Weight and bias, uniform within 1 / sqrt(inputs)."""
     bound = 1 / math.sqrt(math.prod(shape[1:]))
     return {
         f"{name}.weight": torch.empty(shape).uniform_(-bound, bound, generator=rng),
@@ -33,13 +33,13 @@ def encoder(rng: torch.Generator) -> Params:
 
 
 def head(n_actions: int, rng: torch.Generator) -> Params:
-    """Two linear layers of the same input in one: a row an action, and the value in the last."""
+    """The head as one linear layer: a row for each action, and the value in the last row."""
     return layer("head", (n_actions + 1, WIDTH), rng)
 
 
 def forward(params: Params, pixels: Tensor) -> Tensor:
     """Logits and, last, values. pixels [batch, 84, 84, 3] of bytes -> [batch, action + 1]"""
-    # Pictures come with colours last; convolutions in that layout are the faster ones (benchmarks/README.md).
+    # Frames have their colours last, and convolutions are faster in that layout (benchmarks/README.md).
     x = pixels.permute(0, 3, 1, 2).to(params["encoder.0.bias"].dtype) / 255
     for name, stride in (("encoder.0", 4), ("encoder.1", 2)):
         weight = params[f"{name}.weight"].contiguous(memory_format=torch.channels_last)

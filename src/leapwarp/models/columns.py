@@ -1,15 +1,16 @@
-"""Progressive Nets (Rusu et al., 2016) of the Omniglot network's blocks: a column a task, laterals from all others.
+"""Progressive Nets (Rusu et al., 2016) with the Omniglot network's blocks: a column for each task, and lateral
+connections from all other columns.
 
 With h_l^j the activations of column j after block l, column t computes
 
     h_l^t = block(W_l^t * h_{l-1}^t + U_l^t * relu(V_l^t * [alpha_j h_{l-1}^j]_{j != t})),
 
-V a 1x1 and U a 3x3 convolution, alpha learned scalars; the first block sees the image alone, and the head adds a linear
-function of all other columns' features. Only column t is trained: the others are constants, whose activations are
-taken without a gradient, though they may themselves look at column t.
+where V is a 1x1 and U a 3x3 convolution, and the alphas are learned scalars. The first block has only the image as
+input, and the head adds a linear function of all other columns' features. Only column t is trained. The others are
+constant, and their activations have no gradient, though they may receive the features of column t.
 
-Column t's parameters are `task.<block>.*`, `lateral.<block>.*` and `head.*`; the other columns' are stacks `others.*`
-that `dense` makes, [1, column, ...]. Apply takes a stack of one.
+Column t's parameters are `task.<block>.*`, `lateral.<block>.*` and `head.*`. Those of the other columns are stacks
+`others.*`, [1, column, ...], which `dense` makes. `apply` takes a stack of one.
 """
 
 import torch
@@ -21,7 +22,7 @@ from leapwarp.models.norm import normalise
 from leapwarp.problem import Model
 from leapwarp.trees import Params
 
-ALPHA = 0.1  # at first; Rusu et al. take small random numbers
+ALPHA = 0.1  # initial value; Rusu et al. use small random numbers
 
 
 def uniform(shape: tuple[int, ...], stream: torch.Generator, inputs: int) -> Tensor:
@@ -31,7 +32,7 @@ def uniform(shape: tuple[int, ...], stream: torch.Generator, inputs: int) -> Ten
 def column(
     filters: int, others: int, classes: int, stream: torch.Generator, channels: int = 3, size: int = 32
 ) -> Params:
-    """Parameters of a new column with laterals from `others` columns; PyTorch's default weights."""
+    """Parameters of a new column with lateral connections from `others` columns, with PyTorch's default weights."""
     params: Params = {}
     for block in range(BLOCKS):
         inputs = channels if block == 0 else filters
@@ -54,10 +55,10 @@ def column(
 
 
 def dense(columns: list[Params], number: int | None) -> Params:
-    """The columns but `number` as constants, [1, column, ...], without heads.
+    """All columns except `number` as constants, [1, column, ...], without heads.
 
-    Where `number` is one of them, its activations come last among what the others' laterals see. Alphas are folded into
-    the 1x1 convolutions, and what a column has of itself there is 0.
+    If `number` is one of the columns, its activations come last in the inputs of the others' lateral connections.
+    Alphas are multiplied into the 1x1 convolutions, and the weights of a column for its own activations are 0.
     """
     order = [j for j in range(len(columns)) if j != number]
     sources = order if number is None else [*order, number]
@@ -83,7 +84,7 @@ def dense(columns: list[Params], number: int | None) -> Params:
 def columns(filters: int, others: int, channels: int = 3, size: int = 32) -> Model:
     """One trained column among `others` constant ones, as a `Model` over images [1, batch, channels, size, size].
 
-    Its `init` is that of a column of two classes: `column` makes those of any number.
+    Its `init` makes a column for two classes. `column` makes one for any number.
     """
 
     def stats() -> Params:
@@ -145,7 +146,7 @@ def columns(filters: int, others: int, channels: int = 3, size: int = 32) -> Mod
 
 
 def parameters(filters: int, n_tasks: int, channels: int = 3) -> int:
-    """How many parameters `n_tasks` columns have without heads and their laterals."""
+    """The number of parameters of `n_tasks` columns, without heads and their lateral connections."""
     base = (9 * channels + 3) * filters + (BLOCKS - 1) * (9 * filters + 3) * filters
     others = n_tasks - 1
     lateral = (BLOCKS - 1) * (others + others * filters**2 + filters + 9 * filters**2) if others else 0

@@ -1,8 +1,8 @@
-"""The few-shot network of WarpGrad (appendix I), plain or with what each method adds to it, for a stack of tasks.
+"""The few-shot network of WarpGrad (appendix I), with the parameters that each method adds, for a stack of tasks.
 
 Four blocks of 3x3 convolution, batch norm, ReLU and 2x2 max-pooling, then a linear head. As in `models.convnet`, all
-tasks of a stack go through one grouped convolution. Running statistics are those of the last batch seen in training,
-so that held-out images can be normalised by the images that a task was learnt from.
+tasks of a stack go through one grouped convolution. Running statistics are those of the last training batch, so that
+held-out images can be normalised by the statistics of the images that a task was learnt from.
 """
 
 from typing import NamedTuple
@@ -20,16 +20,16 @@ FILM_BLOCK = 2  # CAVIA modulates the third convolution (Zintgraf et al., 2019)
 
 
 class Extra(NamedTuple):
-    """What a method adds to the network."""
+    """The parameters that a method adds to the network."""
 
     warps: bool = False
-    """WarpGrad: 3x3 convolutions `warp.*` after the last three blocks; the first block is one of the warps,
-    `warp.stem`, as it is fixed while a task is learnt"""
+    """WarpGrad: 3x3 convolutions `warp.*` after the last three blocks. The first block belongs to the warps, as
+    `warp.stem`, since it is fixed while a task is learnt"""
     projections: bool = False
-    """T-Nets (Lee and Choi, 2018): linear maps `warp.*` after all convolutions and the head, the identity at first"""
+    """T-Nets (Lee and Choi, 2018): linear maps `warp.*` after all convolutions and the head, initially the identity"""
     context: int = 0
-    """CAVIA (Zintgraf et al., 2019): so many numbers `context`, from 0, that scale and shift the third block's
-    channels through a linear map `film`"""
+    """CAVIA (Zintgraf et al., 2019): the size of `context`, a vector that starts at 0. A linear map `film` turns it
+    into a scale and a shift of the third block's channels"""
 
 
 PLAIN = Extra()

@@ -21,8 +21,8 @@ POOLED = 5  # blocks with a pooling: App. I
 def conv6(widths: Sequence[int], classes: int, size: int, warped: bool = False, channels: int = 3) -> Model:
     """The network as a `Model` over images [task, batch, channel, size, size], with as many blocks as `widths`.
 
-    With `warped`, a 3x3 convolution `warp.<block>` follows each block but the first, which is itself one of the warps,
-    `warp.stem`: fixed while a task is learnt, as in the few-shot network (`models.conv4`).
+    With `warped`, a 3x3 convolution `warp.<block>` follows each block except the first. The first block belongs to the
+    warps, as `warp.stem`: it is fixed while a task is learnt, as in the few-shot network (`models.conv4`).
     """
     side = size >> min(POOLED, len(widths))
     if not widths or min(widths) < 1 or side < 1:

@@ -1,11 +1,11 @@
-"""The Omniglot network of both papers, with or without warp layers, for a stack of tasks at a time.
+"""The Omniglot network of both papers, with or without warp layers, for a stack of tasks.
 
 Four blocks of 3x3 convolution, 2x2 max-pooling, batch norm and ReLU, then a linear head (Leap appendix F, WarpGrad
 appendix F; the order pool, norm, ReLU is WarpGrad's and the released code's). A warp layer may follow each block.
 
 All tasks of a stack go through one grouped convolution: activations are [batch, task * channel, height, width] in
-channels-last memory, so that a group is a task. Written plainly with `torch.vmap`, the same network takes 1.1
-to 2.5 times as long on a CPU (benchmarks/README.md), and a test holds the two equal.
+channels-last memory, so that each task is a group. The same network with `torch.vmap` takes 1.1 to 2.5 times as long on
+a CPU (benchmarks/README.md). A test checks that both give the same results.
 """
 
 from collections.abc import Callable
@@ -23,24 +23,24 @@ from leapwarp.trees import Params
 BLOCKS = 4
 
 Tap = Callable[[str, Tensor, Tensor], None]
-"""(layer, input, output): sees the tensors that pass through a layer, as parts of the graph"""
+"""(layer, input, output): is called with the tensors that pass through a layer, as parts of the graph"""
 
 
 class Warp(NamedTuple):
-    """What a warp layer is made of (WarpGrad appendix G). The default is the main experiment's: one 3x3 convolution.
+    """The kind of a warp layer (WarpGrad appendix G). The default is the main experiment's: one 3x3 convolution.
 
-    A layer is norm -> convolution -> ReLU -> sum with its input -> norm, of which it has what the fields say; the
-    second norm comes with the residual connection (the order of the released code; the paper gives none).
+    The order is norm -> convolution -> ReLU -> sum with its input -> norm, and the fields say which parts there are.
+    The second norm belongs to the residual connection. This is the order of the released code; the paper gives none.
     """
 
     kernel: int = 3
-    """side of the convolutions; 0 for a scale and a shift of each channel instead"""
+    """kernel size of the convolutions; 0 for a scale and a shift of each channel instead"""
     layers: int = 1
     """stacked layers, 1 or 2; with two, the first has twice the filters"""
     norm: bool = False
     relu: bool = False
     residual: bool = False
-    """where a layer changes the number of channels, the input goes through a 1x1 convolution"""
+    """if a layer changes the number of channels, the residual input goes through a 1x1 convolution"""
     film: bool = False
     """a scale and a shift of each channel between two layers, which tasks adapt: parameters `embedding.*`, from 0"""
 
@@ -48,10 +48,10 @@ class Warp(NamedTuple):
 def convnet(filters: int = 64, classes: int = 20, channels: int = 1, size: int = 28, warp: Warp | None = None) -> Model:
     """The network as a `Model` over images [task, batch, channel, size, size] (or without the channel axis).
 
-    Parameters are named `task.<block>.*`, `warp.<block>.*`, `embedding.<block>.*` and `head.*`. All are initialised by
-    PyTorch's defaults, but scales as 1 and shifts and embeddings as 0.
+    Parameters are named `task.<block>.*`, `warp.<block>.*`, `embedding.<block>.*` and `head.*`. They have PyTorch's
+    default initialisation, except that scales are 1, and shifts and embeddings 0.
 
-    `apply` takes a `Tap` as an optional last argument, which sees the convolutions `task.<block>.conv`, the warps
+    `apply` takes a `Tap` as an optional last argument. It is called for the convolutions `task.<block>.conv`, the warps
     `warp.<block>` (all with tensors [batch, task * channel, height, width]) and the `head` ([task, batch, *]).
     """
     side = size >> BLOCKS
@@ -159,7 +159,7 @@ def convnet(filters: int = 64, classes: int = 20, channels: int = 1, size: int =
 
 
 def _layer(warp: Warp, block: int, layer: int) -> str:
-    """The name of a layer of a warp; those of one layer go without its number."""
+    """The name of a layer of a warp. If the warp has only one layer, the name has no number."""
     return f"warp.{block}" if warp.layers == 1 else f"warp.{block}.{layer}"
 
 
@@ -178,8 +178,8 @@ def _fold(x: Tensor) -> Tensor:
     """[task, batch, channel, height, width] -> [batch, task * channel, height, width], channels-last."""
     n_tasks, batch, channels, height, width = x.shape
     h = x.permute(1, 3, 4, 0, 2).reshape(batch, height, width, n_tasks * channels).contiguous()
-    # With one task and one channel the memory is NCHW and NHWC at once, and convolutions would go on in NCHW, in
-    # which pooling alone takes ten times as long; explicit strides settle it.
+    # With one task and one channel, the memory is both NCHW and NHWC. Convolutions would then return NCHW, in which
+    # pooling takes ten times as long. Explicit strides prevent this.
     depth = n_tasks * channels
     return h.as_strided((batch, depth, height, width), (height * width * depth, 1, width * depth, depth))
 

@@ -24,10 +24,10 @@ def normalise(
     Args:
         h: [batch, channel, height, width]; a stack of tasks is folded into the channels.
         weight, bias, mean, variance: [channel].
-        momentum: weight of the newest batch; with 1, the statistics are those of the last batch alone.
+        momentum: weight of the newest batch. With 1, the running statistics are those of the last batch.
 
     Returns:
-        the normalised h and the new running mean and variance (of the unbiased kind, as PyTorch keeps it).
+        the normalised h, and the new running mean and variance (unbiased, as in PyTorch).
     """
     if not train:
         return F.batch_norm(h, mean, variance, weight, bias, False, MOMENTUM, EPSILON), mean, variance

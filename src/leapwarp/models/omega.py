@@ -1,8 +1,8 @@
 """The explicit warp of WarpGrad appendix E: a network from the plane, where a learner moves, to the plane of the task.
 
 omega(theta) = skip * theta + W_1 tanh(W_0 theta + b_0) + b_1, with parameters `warp.0.*` and `warp.1.*`. With the skip
-(a residual warp), every point of the plane is the image of some theta, since what is added to theta is bounded; without
-it, the image is bounded, and a learner may be unable to start where it should.
+connection (a residual warp), every point of the plane is the image of some theta, since the other term is bounded.
+Without it, the image is bounded, and a learner may be unable to start at a given point.
 """
 
 import torch
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from leapwarp.trees import Params
 
-TRIES = 4  # points of the lattice that a search for a preimage begins from
+TRIES = 4  # points of the lattice from which the search for a preimage starts
 
 
 def init(kind: str, stream: torch.Generator, hidden: int = 30) -> Params:
     """Warp parameters, of one task.
 
     Args:
-        kind: "identity", a residual warp whose last layer is zero; "residual", one of PyTorch's default layers;
-            "plain", default layers without the skip.
+        kind: "identity", a residual warp whose last layer is zero; "residual", a residual warp with PyTorch's default
+            layers; "plain", default layers without the skip connection.
     """
     params: Params = {}
     for layer, (inputs, outputs) in enumerate([(2, hidden), (hidden, 2)]):
@@ -31,7 +31,7 @@ def init(kind: str, stream: torch.Generator, hidden: int = 30) -> Params:
 
 
 def omega(params: Params, theta: Tensor, skip: bool = True) -> Tensor:
-    """Where the warp takes `theta`. Stacks; theta [task, 2] or [task, point, 2] -> the same shape"""
+    """The image of `theta` under the warp. Stacks; theta [task, 2] or [task, point, 2] -> the same shape"""
     points = theta if theta.dim() == 3 else theta.unsqueeze(1)
     hidden = torch.tanh(_linear(params, 0, points))
     image = _linear(params, 1, hidden) + (points if skip else 0)
@@ -47,16 +47,17 @@ def jacobian(params: Params, theta: Tensor, skip: bool = True) -> Tensor:
 
 @torch.no_grad()
 def preimage(params: Params, x: Tensor, skip: bool = True, steps: int = 40, points: int = 41) -> Tensor:
-    """A theta that the warp takes to `x`, or as near as it gets. Stacks; x [task, 2] -> [task, 2]
+    """A theta whose image is `x`, or as close to it as possible. Stacks; x [task, 2] -> [task, 2]
 
-    Damped Gauss-Newton (Levenberg and Marquardt) from x itself; where that does not arrive, from those points of a
-    lattice around x whose images are nearest. With the skip, the lattice covers all that can be a preimage.
+    It is found by damped Gauss-Newton steps (Levenberg and Marquardt) from x. If they do not reach x, they start again
+    from the points of a lattice around x whose images are closest. With the skip connection, the lattice covers all
+    possible preimages.
     """
     theta = _descend(params, x, x, skip, steps)
     missed = (omega(params, theta, skip) - x).norm(dim=1) > 1e-4
     if missed.any():
         mine, target = {name: leaf[missed] for name, leaf in params.items()}, x[missed]
-        reach = (mine["warp.1.weight"].abs().sum(2) + mine["warp.1.bias"].abs()).amax(1)  # of what is added to theta
+        reach = (mine["warp.1.weight"].abs().sum(2) + mine["warp.1.bias"].abs()).amax(1)  # bound of the other term
         line = torch.linspace(-1, 1, points, dtype=x.dtype, device=x.device)
         around = target[:, None] + reach[:, None, None] * torch.cartesian_prod(line, line)
         distance = (omega(mine, around, skip) - target[:, None]).norm(dim=2)

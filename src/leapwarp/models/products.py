@@ -1,8 +1,8 @@
 """Convolutions of a stack of small networks as batched matrix products of unfolded images (im2col), for a GPU.
 
-A group of a grouped convolution is a network with its own kernels. A GPU's library takes groups of 16 to 64 channels at
-a fraction of its speed for matrix products (benchmarks/README.md). Here each network's images are unfolded into what
-its kernels meet, once for all derivatives, and every convolution is one product for each network.
+Each group of a grouped convolution is a network with its own kernels. On a GPU, library convolutions with groups of 16
+to 64 channels reach a fraction of the speed of matrix products (benchmarks/README.md). Here the images of each network
+are unfolded into patches, once for all derivatives, and every convolution is one product for each network.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WORD = torch.complex128  # the largest element that a copy moves at once, 16 bytes
-TILE, TILES = 64, 512  # sides of what a GPU's multiprocessor computes at a time; how many keep all of them busy
+WORD = torch.complex128  # bytes of the largest element that a copy moves at once
+TILE, TILES = 64, 512  # side of the tile of one GPU multiprocessor; tiles that keep all of them busy
 
 
 def unfold(h: Tensor, groups: int, kernel: int) -> Tensor:
-    """What the kernels meet at each pixel; at the single pixel of an image of one, the middle of the kernels alone.
+    """The patch of the image under the kernels at each pixel. For images of one pixel, only the centre of the kernels.
 
     Args:
         h: [batch, group * channel, height, width].
@@ -31,7 +31,7 @@ def unfold(h: Tensor, groups: int, kernel: int) -> Tensor:
     last, dtype = h.permute(0, 2, 3, 1).contiguous(), h.dtype
     channels = last.shape[-1] // groups
     if all(n * last.element_size() % WORD.itemsize == 0 for n in (channels, last.storage_offset())):
-        # Several numbers are copied at a time: finding their places is what takes the time.
+        # Several numbers are copied at a time, since computing their addresses takes most of the time.
         last = last.flatten().view(WORD).view(*last.shape[:3], -1)
     last = last.unflatten(-1, (groups, -1))  # [batch, height, width, group, channel]
     seen = last.unfold(1, kernel, 1).unfold(2, kernel, 1)  # [batch, height, width, group, channel, kernel, kernel]
@@ -40,12 +40,12 @@ def unfold(h: Tensor, groups: int, kernel: int) -> Tensor:
 
 
 def convolve(unfolded: Tensor, weight: Tensor, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
-    """Convolution that keeps the images' size.
+    """Convolution with the same size of input and output.
 
     Args:
-        unfolded: the images.
+        unfolded: the unfolded images.
         weight: [group * filter, channel, kernel, kernel]. bias: [group * filter].
-        shape: of the images before they were unfolded, of which the channels are not used.
+        shape: the shape of the images before they were unfolded; its number of channels is not used.
 
     Returns:
         [batch, group * filter, height, width], channels-last.
@@ -66,7 +66,7 @@ def convolve(unfolded: Tensor, weight: Tensor, bias: Tensor | None, shape: Seque
 
 
 def flipped(weight: Tensor, groups: int) -> Tensor:
-    """The kernels by which the gradient of a convolution's images is a convolution of the gradient of its result.
+    """The kernels with which the gradient of the images is a convolution of the gradient of the result.
 
     [group * filter, channel, kernel, kernel] -> [group * channel, filter, kernel, kernel]
     """
@@ -82,7 +82,7 @@ def weight_gradient(grad: Tensor, unfolded: Tensor, kernel: int) -> Tensor:
     groups = len(unfolded)
     rows = unfold(grad, groups, 1)
     filters, batch = rows.shape[-1], len(grad)
-    # A sum over many pixels with few results leaves most of a GPU idle: it is taken in parts of the batch.
+    # A sum over many pixels with few results leaves most of a GPU idle, so it is computed in parts of the batch.
     tiles = groups * -(-filters // TILE) * -(-unfolded.shape[-1] // TILE)
     parts = next((n for n in range(1, batch) if batch % n == 0 and n * tiles >= TILES), batch)
     sums = torch.bmm(_split(rows, parts).mT, _split(unfolded, parts))

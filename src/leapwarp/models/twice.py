@@ -1,11 +1,11 @@
-"""Convolution and batch norm for networks that are differentiated twice, as the objective of the warps is.
+"""Convolution and batch norm for objectives that are differentiated twice, such as that of the warps.
 
-The first derivatives are PyTorch's own kernels. PyTorch's second derivatives are slow: that of a grouped convolution
-goes through the groups one by one and includes gradients that nobody asked for, that of batch norm is some forty
-elementwise operations. Here both are written with the kernels of the first derivatives.
+The first derivatives use PyTorch's kernels. PyTorch's second derivatives are slow: that of a grouped convolution loops
+over the groups and computes gradients that are not needed, and that of batch norm takes about forty elementwise
+operations. Here both are computed with the kernels of the first derivatives.
 
-The transforms of `torch.func` (`leapwarp.jacobian`) cannot see through functions of our own. Under them PyTorch's
-operations are used; `transformed` says when.
+Under the transforms of `torch.func` (`leapwarp.jacobian`), which do not support functions of our own, PyTorch's
+operations are used. `transformed` tells whether such a transform is active.
 """
 
 from collections.abc import Sequence
@@ -22,24 +22,24 @@ _convolution_backward = torch.ops.aten.convolution_backward.default
 _batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
 
 PRODUCTS = True
-"""On a GPU, convolutions are matrix products of unfolded images; False takes grouped convolutions, to compare."""
+"""Whether convolutions on a GPU are matrix products of unfolded images; False for grouped convolutions, to compare."""
 
 
 def transformed() -> bool:
-    """Whether a transform of `torch.func` is at work."""
+    """Whether a transform of `torch.func` is active."""
     return torch._C._are_functorch_transforms_active()
 
 
 def convolve(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolution of a stack of tasks that keeps the images' size.
+    """Convolution of a stack of tasks, with the same size of input and output.
 
     Args:
         h: [batch, task * channel, height, width].
-        weight: [task, filter, channel, kernel, kernel], of an odd side and of the type of `h`. bias: [task, filter], or
-            None for none.
+        weight: [task, filter, channel, kernel, kernel], with an odd kernel size and the dtype of `h`.
+        bias: [task, filter], or None.
 
     Returns:
-        [batch, task * filter, height, width]. On a GPU it has two derivatives, and asking for a third is an error.
+        [batch, task * filter, height, width]. On a GPU it has two derivatives, and a third one raises an error.
     """
     if transformed():
         return _convolve(h, weight.flatten(0, 1), None if bias is None else bias.flatten(), len(weight))
@@ -63,7 +63,7 @@ def _convolve(h: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Te
     middle = weight.shape[-1] // 2
     if h.shape[-2:] != (1, 1) or h.device.type != "cpu":
         return F.conv2d(h, weight, bias, padding=middle, groups=groups)
-    # One pixel meets the middle of the kernel alone. A matrix product takes a tenth of the convolution's time.
+    # A single pixel uses only the centre of the kernel. A matrix product takes a tenth of the convolution's time.
     centre = weight[:, :, middle, middle].unflatten(0, (groups, -1)).mT
     rows = _rows(h, groups)
     return _pixels(torch.bmm(rows, centre) if bias is None else torch.baddbmm(bias.view(groups, 1, -1), rows, centre))
@@ -72,7 +72,7 @@ def _convolve(h: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Te
 def _gradients(
     grad: Tensor, h: Tensor, weight: Tensor, groups: int, needed: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of a convolution's input and weight, of which those `needed`. It is linear in `h` and in `weight`."""
+    """Gradients of a convolution's input and weight, if `needed`. The convolution is linear in `h` and in `weight`."""
     middle = weight.shape[-1] // 2
     if h.shape[-2:] != (1, 1) or h.device.type != "cpu":
         pad, one, mask = [middle, middle], [1, 1], [*needed, False]
@@ -104,9 +104,10 @@ def _pixels(rows: Tensor) -> Tensor:
 
 
 def _needed(ctx: Any, count: int) -> list[bool]:
-    """Which of a function's first inputs need their gradient in this pass.
+    """Which of a function's first inputs need their gradient in this backward pass.
 
-    `needs_input_grad` says which require it in any. Of a leaf PyTorch does not tell, and it counts as needed.
+    `needs_input_grad` tells which inputs require a gradient in any pass. For a leaf PyTorch gives no further
+    information, and its gradient is always computed.
     """
     nodes = [node for node, _ in ctx.next_functions[:count]]
     return [n is not None and (hasattr(n, "variable") or torch._C._will_engine_execute_node(n)) for n in nodes]
@@ -140,7 +141,7 @@ class _ConvolutionGradients(Function):
 
     @staticmethod
     def backward(ctx: Any, to_h: Tensor | None, to_weight: Tensor | None) -> tuple[Tensor | None, ...]:
-        """`to_h` and `to_weight` come back to the two gradients, each of which is linear in two of three inputs."""
+        """`to_h` and `to_weight` are the gradients of the two outputs. Each output is linear in two of three inputs."""
         grad, h, weight = ctx.saved_tensors
         need_grad, need_h, need_weight = _needed(ctx, 3)
         need_h, need_weight = need_h and to_weight is not None, need_weight and to_h is not None
@@ -156,7 +157,7 @@ class _ConvolutionGradients(Function):
 
 
 class _Product(Function):
-    """`_Convolution` as matrix products. Each tensor is unfolded once, and what comes of it handed on."""
+    """`_Convolution` as matrix products. Each tensor is unfolded once, and the result is passed on."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
@@ -198,7 +199,7 @@ class _ProductGradients(Function):
 
     @staticmethod
     def backward(ctx: Any, to_h: Tensor | None, to_weight: Tensor | None) -> tuple[Tensor | None, ...]:
-        """As that of `_ConvolutionGradients`."""
+        """As `backward` of `_ConvolutionGradients`."""
         if torch.is_grad_enabled():
             raise RuntimeError("these convolutions can be differentiated twice, and this asks for a third derivative.")
         grad, weight, unfolded, unfolded_grad = ctx.saved_tensors
@@ -223,7 +224,7 @@ class _ProductGradients(Function):
 def _gradients_of_product(
     grad: Tensor, weight: Tensor, unfolded: Tensor | None, groups: int, needed: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """As `_gradients`, and the unfolded `grad` where it was made."""
+    """As `_gradients`, and the unfolded `grad` if it was computed."""
     kernel = weight.shape[-1]
     grad_h = grad_weight = unfolded_grad = None
     if needed[0]:
@@ -270,7 +271,7 @@ def _norm_gradients(
 def _sums_of_products(a: Tensor, b: Tensor) -> Tensor:
     """The sum of a * b for each channel."""
     if a.device.type != "cpu":
-        return (a * b).sum((0, 2, 3))  # the kernel below fails on a GPU where the gradient of its input is not needed
+        return (a * b).sum((0, 2, 3))  # the kernel below fails on a GPU if the gradient of its input is not needed
     none, one = a.new_zeros(a.shape[1]), a.new_ones(a.shape[1])
     return _norm_gradients(a, b, None, none, one, (False, True, False))[1]
 
@@ -311,7 +312,8 @@ class _BatchNormGradients(Function):
         along_a = weight * inverse * sum_gx / n
         along_u = weight * inverse * sum_ax / n
         along_g = to_weight - along_u
-        # By x it is along_g * g - along_a * a; each channel's mean and its part along x fall out, as for any gradient.
+        # The derivative by x is along_g * g - along_a * a, minus each channel's mean and its part along x, as for any
+        # gradient.
         slope = -share * (sum_gx * (along_g - along_u) + weight * inverse * bracket)
         offset = -share * (along_g * sum_g - along_a * sum_a)
         by_h = line(slope, offset)

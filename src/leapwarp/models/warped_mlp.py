@@ -1,7 +1,7 @@
 """The network of WarpGrad appendix K: a multilayer perceptron with residual warp blocks, for stacks of tasks.
 
-Four linear layers of 200 hidden units with ReLUs between them; after each ReLU a warp block
-h + W_1 tanh(W_0 h + b_0) + b_1 of 100 hidden units. Parameters are `task.<layer>.*` and `warp.<block>.<layer>.*`.
+There are four linear layers with 200 hidden units and ReLUs between them. After each ReLU there is a warp block
+h + W_1 tanh(W_0 h + b_0) + b_1 with 100 hidden units. Parameters are `task.<layer>.*` and `warp.<block>.<layer>.*`.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from leapwarp.problem import Batch, Model, mean_square
 from leapwarp.trees import Params
 
 Change = Callable[[int, Tensor, Tensor], Tensor]
-"""(layer, its input, its output) -> the output to go on with"""
+"""(layer, its input, its output) -> the output that replaces it"""
 
 
 def warped_mlp(hidden: int = 200, warp_hidden: int = 100, layers: int = 4, warp: bool = True) -> Model:
-    """The network as a `Model` over inputs [task, batch, 1], with outputs of the same shape; PyTorch's default weights.
+    """The network as a `Model` over inputs [task, batch, 1] with outputs of this shape, and PyTorch's default weights.
 
-    Task layers are drawn before the warps, so that the networks with and without start at the same ones.
+    Task layers are drawn before the warps, so that they have the same initial values with and without warps.
     """
     widths = [1, *[hidden] * (layers - 1), 1]
 
@@ -42,11 +42,11 @@ def warped_mlp(hidden: int = 200, warp_hidden: int = 100, layers: int = 4, warp:
 def forward(params: Params, x: Tensor, change: Change | None = None) -> Tensor:
     """Outputs of the network. x [task, batch, 1] -> the same
 
-    Parameters are stacks. Those of a layer may be fewer than the tasks, [run, ...]: the tasks are then those of each
-    run in turn.
+    Parameters are stacks, [task, ...] or [run, ...]. In the second case the tasks are in the order of the runs, as many
+    for each run.
 
     Args:
-        change: what is done to the output of each task layer.
+        change: a function that is applied to the output of each task layer.
     """
     layers = sum(name.startswith("task.") for name in params) // 2
     h = x
@@ -65,17 +65,18 @@ def after_step(params: Params, batch: Batch, rate: float, x: Tensor) -> Tensor:
     """Outputs at `x` after one step of gradient descent on half the mean square error, differentiable in the warps.
 
     The gradient of a layer is a sum over the batch's points of (gradient at its output) x (its input, and 1 for the
-    bias). So after the step the layer adds
+    bias). So the step changes the layer's output at h by
 
-        -rate * sum_j (h . h_j + 1) delta_j
+        -rate * sum_j (h . h_j + 1) delta_j.
 
-    to its output at h. With five points a step this is a tenth of the layer's own work. Neither the gradient nor the
-    parameters after the step are ever written down: over all points of a path, they would take most of the time and
-    memory. The deltas are the gradients of probes that are added to the layers' outputs.
+    With five points a step, computing this is a tenth of the layer's own work. Neither the gradient nor the parameters
+    after the step are computed explicitly. For all points of a path they would take most of the time and memory. The
+    deltas are the gradients of probes that are added to the layers' outputs.
 
     Args:
-        params: task parameters [task, ...], constants; warps [run, ...] or [task, ...].
-        batch: the step's, of each task. x: [task, point, 1].
+        params: task parameters [task, ...], constant; warps [run, ...] or [task, ...].
+        batch: the mini-batch of the step, for each task.
+        x: [task, point, 1].
     """
     inputs: list[Tensor] = []
     probes: list[Tensor] = []

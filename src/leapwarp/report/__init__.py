@@ -1,4 +1,4 @@
-"""What is made of result rows: tables, figures, verdicts, the page and the snapshot. Nothing here imports torch."""
+"""Makes tables, figures, verdicts, the page and the snapshot from result rows. Nothing here imports torch."""
 
 from leapwarp import environment
 

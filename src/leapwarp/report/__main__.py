@@ -1,11 +1,11 @@
-"""The rows of an experiment gathered, its document with the table, and its figures.
+"""Commands that gather the rows of an experiment, and make its document, table and figures.
 
     python -m leapwarp.report gather --out results/quick/maze/rows.csv --origins results/quick/maze/runs.json RUN.csv
     python -m leapwarp.report table maze --rows results/quick/maze/rows.csv --out-dir results/quick/maze
     python -m leapwarp.report figures maze --rows results/quick/maze/rows.csv --out-dir results/quick/maze/figures
 
 `table` writes the table as CSV and Markdown, and the document as JSON, which the page and the snapshot render. It reads
-runs.json beside the rows where that is there. An experiment is named by its name, or by the path of its folder.
+runs.json beside the rows if it exists. An experiment is given by its name, or by the path of its folder.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from leapwarp.report.table import PAPER_COLUMNS, default_paper, read_paper, summ
 
 
 def printed(about: Experiment, path: Path | None) -> pd.DataFrame:
-    """The paper's numbers that ours are compared with; no lines where it prints none."""
+    """The paper's numbers that ours are compared with; empty if the paper prints none."""
     if not about.printed:
         return pd.DataFrame(columns=PAPER_COLUMNS)
     return read_paper(path or default_paper(about.paper), about.printed)
 
 
 def rows_of(about: Experiment, path: Path) -> pd.DataFrame:
-    """Its gathered rows; raises ValueError where they are another experiment's, or of several sizes."""
+    """The gathered rows of an experiment. Raises ValueError if they belong to another one, or to several sizes."""
     frame = rows.read(path)
     rows.provenance(frame, about.name)
     return frame
@@ -49,10 +49,10 @@ def gather(options: argparse.Namespace) -> None:
 
 
 def or_gap(about: Experiment, frame: pd.DataFrame, make: Callable[[], Any], gap: Callable[[str], Any]) -> Any:
-    """What `make` gives; or, where it cannot do without a method that was not run, what `gap` makes of the reason.
+    """The result of `make`, or of `gap` with the reason if `make` fails because a method was not run.
 
-    A subset of methods is a user's good right, and what it leaves out must not cost the rest of the page. Where all
-    methods were run, and where report.py itself says what is wrong, an error stays one.
+    A user may run any subset of the methods, and the rest of the page must still be made. If all methods were run, or
+    if report.py itself raises the error, the error is passed on.
     """
     ran = set(frame["method"])
     missing = [each.look.name for name, each in about.methods.items() if each.default and name not in ran]
@@ -68,7 +68,7 @@ def or_gap(about: Experiment, frame: pd.DataFrame, make: Callable[[], Any], gap:
 
 
 def bare(about: Experiment, frame: pd.DataFrame, why: str) -> Document:
-    """All quantities of the methods that were run, in place of the experiment's own table."""
+    """A document with all quantities of the methods that were run, in place of the experiment's own table."""
     names = list(about.module("report").QUANTITIES)
     lines = summaries(frame, names) if names else frame.iloc[:0]
     shown = (
@@ -80,7 +80,7 @@ def bare(about: Experiment, frame: pd.DataFrame, why: str) -> Document:
 def build(
     about: Experiment, frame: pd.DataFrame, paper: pd.DataFrame, note: str, runs: Sequence[origin.Run] = ()
 ) -> Document:
-    """What report.py of the experiment says of its rows, with what every experiment's document has.
+    """The document of the experiment's report.py, with the parts that all documents have.
 
     Raises:
         ValueError: rows of another experiment, or of several sizes or data.
@@ -112,7 +112,7 @@ def table(options: argparse.Namespace) -> None:
 
 
 def draw_all(about: Experiment, frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> dict[str, Any]:
-    """Its figures by name: each that has a caption in its yaml is a function of that name in its report.py."""
+    """The figures of an experiment by name. Each caption in its yaml has a function of the same name in report.py."""
     from leapwarp.report import draw
 
     module = about.module("report")
@@ -132,8 +132,7 @@ def draw_all(about: Experiment, frame: pd.DataFrame, paper: pd.DataFrame, files:
 
 
 def laid_out(figure: Any) -> Any:
-    """The figure, once matplotlib has found a place for everything: some errors, as of an empty logarithmic axis, come
-    then."""
+    """The figure after a first layout, where matplotlib raises some errors, such as for an empty logarithmic axis."""
     figure.draw_without_rendering()
     return figure
 

@@ -7,10 +7,10 @@
     python -m leapwarp.report.claims power --claims paper/claims.yaml --size-file workflow/sizes/quick.yaml \
         --source "seeds 100 to 102" --experiments maze --rows trials/maze/rows.csv --out workflow/sizes/quick.power.csv
 
-A claim has parts, and each part is a contrast: a weighted sum of cells, a method at a number of tasks each, that is
-positive where the claim is right. All methods of a seed see the same held-out tasks, so that the contrast is taken
-for each seed and task. A part is decided only where the gate lets it (`unlearnt`, `underpowered`). Nothing here imports
-torch.
+A claim has parts. Each part is a contrast: a weighted sum of cells that is positive if the claim is right, where a cell
+is a method at a number of pretraining tasks. All methods of a seed see the same held-out tasks, so the contrast is
+computed for each seed and task. A part is decided only if it passes the gate (`unlearnt`, `underpowered`). Nothing here
+imports torch.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from leapwarp.report.stats import LEVEL, corrected, interval, power, seeds_for, 
 
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = VERDICTS = "supported", "contradicted", "undecided", "not tested"
 GROUPS = {"claim": "", "identity": "by mathematics or counting", "other data": "on other data than the paper's"}
-"""what is counted apart, and how its list is headed"""
+"""groups of claims that are counted separately, with the headings of their lists"""
 COLUMNS = [
     "id", "paper", "section", "claim", "group", "experiment", "verdict", "part", "part_verdict", "effect", "low",
     "high", "unit", "n_seeds", "n_heldout", "reason", "size", "data_source",
@@ -55,7 +55,7 @@ class Part(NamedTuple):
     name: str
     weights: Weights
     logarithm: bool = False
-    """of ratios: the contrast is taken of logarithms, to base 2"""
+    """for ratios: the contrast is computed from logarithms to base 2"""
     constant: float = 0.0
     """added to the weighted sum"""
 
@@ -64,7 +64,7 @@ class Part(NamedTuple):
 
 
 def _counts(asked: Any, run: Sequence[int]) -> list[int]:
-    """Numbers of tasks that `at` names; a list names them whether they were run or not."""
+    """Numbers of tasks that `at` names. A list may also name numbers that were not run."""
     if asked == "each":
         return list(run)
     if asked == "largest":
@@ -100,12 +100,12 @@ def difference(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> li
 
 
 def ratio(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Part]:
-    """`more` divided by `less`; the claim is that it is above 1, or above `beyond`."""
+    """`more` divided by `less`. The claim is that it is above 1, or above `beyond`."""
     return _pair(spec, run, methods, "/", True)
 
 
 def gain(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Part]:
-    """What `method` gains from one number of tasks to another, beyond what `than` gains."""
+    """The gain of `method` from one number of tasks to another, minus the gain of `than`."""
     first, last = spec["between"]
     weights = {(spec["method"], last): 1.0, (spec["method"], first): -1.0}
     name = f"gain of {methods[spec['method']].look.name} from {first} to {last} tasks"
@@ -116,7 +116,7 @@ def gain(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Par
 
 
 def slope(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Part]:
-    """What the metric of `method` falls by whenever the number of tasks doubles: least squares over all numbers."""
+    """The fall of the metric of `method` for each doubling of the number of tasks, by least squares."""
     name = f"fall of {methods[spec['method']].look.name} per doubling of tasks"
     if len(run) < 3:
         return [Part(name, {})]
@@ -125,7 +125,7 @@ def slope(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Pa
 
 
 def bound(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Part]:
-    """By how much `method` stays below `at_most`, or above `at_least`; with `scale: log`, how many times."""
+    """The distance of `method` below `at_most`, or above `at_least`; with `scale: log`, the ratio."""
     upper, logarithm = "at_most" in spec, spec.get("scale") == "log"
     limit, sign = spec["at_most" if upper else "at_least"], 1.0 if upper else -1.0
     name = f"{methods[spec['method']].look.name}, {'at most' if upper else 'at least'} {limit:g}"
@@ -149,22 +149,22 @@ KINDS: dict[str, Callable[[dict[str, Any], Sequence[int], Methods], list[Part]]]
 
 
 class Book(NamedTuple):
-    """What paper/claims.yaml says."""
+    """The content of paper/claims.yaml."""
 
     gate: dict[str, Any]
-    """when rows may decide anything, for all claims alike"""
+    """the conditions under which rows may decide a claim, the same for all claims"""
     identities: list[str]
-    """claims that hold by mathematics or counting: every seed must keep to them"""
+    """claims that hold by mathematics or counting, which every seed must fulfil"""
     costs: dict[str, str]
-    """what the published settings take, by experiment"""
+    """the cost of the published settings, by experiment"""
     claims: list[dict[str, Any]]
 
 
 def read(path: Path, known: Collection[str]) -> Book:
-    """The claims; raises ValueError naming the claim and the key where one is not as docs/claims.md says.
+    """The claims. Raises ValueError with the claim and the key if one does not have the form of docs/claims.md.
 
     Args:
-        known: the experiments whose methods and metrics there are; claims on others are not held against any.
+        known: the experiments whose methods and metrics are known. Claims on other experiments are not checked.
     """
     found = read_yaml(path, "the claims of the papers")
     error = best_match(Draft202012Validator(read_yaml(SCHEMAS / "claims.schema.yaml", "the schema")).iter_errors(found))
@@ -186,7 +186,7 @@ def read(path: Path, known: Collection[str]) -> Book:
 
 
 def _check_names(claim: dict[str, Any], what: str) -> None:
-    """Raise ValueError at the first metric or method that the claim's experiment has not."""
+    """Raise ValueError for the first metric or method that the claim's experiment does not have."""
     about = catalogue.find(claim["experiment"])
     metrics = quantities(about.name)
     for spec in claim.get("parts", []):
@@ -208,7 +208,7 @@ def expanded(claim: dict[str, Any], frame: pd.DataFrame, methods: Methods) -> li
 
 
 def named(part: Part, spec: dict[str, Any]) -> str:
-    """How results and tables of power call a part."""
+    """The name of a part in results and tables of power."""
     return f"{spec['metric']}: {part.name}"
 
 
@@ -216,25 +216,25 @@ def named(part: Part, spec: dict[str, Any]) -> str:
 
 
 def unlearnt(frame: pd.DataFrame, part: Part, gate: dict[str, Any], about: catalogue.Experiment) -> str:
-    """Why the rows of a part's methods are not about what these have learnt, or "". The same for all claims.
+    """Why the methods of a part have not learnt enough for a verdict, or "". The same for all claims.
 
-    A method with warps must have moved them, in every run; another one must have moved its initialisation and be ahead
-    of no pretraining, unless that is what the part compares it with.
+    A method with warps must have moved them, in every run. Another method must have moved its initialisation and be
+    better than no pretraining, unless the part compares it with no pretraining.
     """
     for method, count in part.weights:
         if not about.methods[method].trains:
             continue
-        name = about.methods[method].look.name + (f" with {count} tasks" if count else "")
+        name = about.methods[method].look.name + (f" with {count} task{'s' * (count != 1)}" if count else "")
         mine = frame.loc[(frame["method"] == method) & (frame["n_tasks"] == count)]
         what, moved = "warps", final(mine, "moved_warps")["value"]
         if moved.empty:
             what, moved = "initialisation", final(mine, "moved_init")["value"]
         if moved.empty:
-            return f"the rows do not say how far {name} has moved from where it began"
+            return f"the rows do not say how far {name} has moved from its first parameters"
         least, needed = float(moved.to_numpy().min()), gate["moved"][what]
         if not least >= needed:  # also where it is not a number
             more = f", which takes at least {needed / least:.0f} times the meta-steps" if least > 0 else ""
-            return f"{name}: the {what} moved by {least:.2g} of their norm, needed {needed:g}{more}"
+            return f"{name}: the {what} moved by {least:.2g} of the initial norm, needed {needed:g}{more}"
         beside = gate["ahead"]["of"].get(about.name)
         if what == "warps" or beside is None or beside.get("untrained") in {each for each, _ in part.weights}:
             continue
@@ -242,12 +242,12 @@ def unlearnt(frame: pd.DataFrame, part: Part, gate: dict[str, Any], about: catal
         if math.isnan(ahead):
             return f"{name}: the rows do not say how far it is ahead of no pretraining"
         if not ahead >= gate["ahead"]["least"]:
-            return f"{name} is ahead of no pretraining by {ahead:.2g} of it, needed {gate['ahead']['least']:g}"
+            return f"{name} is better than no pretraining by a share of {ahead:.2g}, needed {gate['ahead']['least']:g}"
     return ""
 
 
 def _ahead(frame: pd.DataFrame, method: str, count: int, beside: dict[str, Any]) -> float:
-    """By which share of what no pretraining (or chance) has a method is better: less error or loss, or more return."""
+    """By what share of the value of no pretraining (or chance) a method is better: less error or loss, more return."""
     found = quantity(frame, beside["metric"])
     mean = float(found.loc[(found["method"] == method) & (found["n_tasks"] == count), "value"].mean())
     if "chance" in beside:
@@ -263,7 +263,7 @@ Power = dict[tuple[str, str], dict[str, Any]]
 
 
 def read_power(path: Path | None) -> Power:
-    """What was stated before the runs of a size; nothing where the size has no such table."""
+    """The power that was stated before the runs of a size; empty if the size has no such table."""
     if path is None:
         return {}
     try:
@@ -276,7 +276,7 @@ def read_power(path: Path | None) -> Power:
 
 
 def underpowered(stated: dict[str, Any] | None, n_seeds: int, n_parts: int, within: float, needed: float) -> str:
-    """Why so many seeds do not decide a part whose line in the table of power is `stated`, or ""."""
+    """Why this number of seeds is too small for a part, by its line in the table of power, `stated`; or ""."""
     if stated is None:
         return "no power was stated beforehand"
     numbers = stated["effect"], stated["spread"]
@@ -291,7 +291,7 @@ def underpowered(stated: dict[str, Any] | None, n_seeds: int, n_parts: int, with
 
 
 def contrast(frame: pd.DataFrame, part: Part, metric: str) -> tuple[list[np.ndarray], list[Cell]]:
-    """The contrast for each seed that all cells have: one array [held-out task] a seed; and the cells without rows."""
+    """The contrast for each seed that all cells have, an array [held-out task] each; and the cells without rows."""
     final = quantity(frame, metric)
     cells = {}
     for (method, count), weight in part.weights.items():
@@ -312,11 +312,12 @@ def decide_part(
     """The columns of one part.
 
     Args:
-        n_parts: that are tested together.
+        n_parts: the number of parts of the claim.
         obstacle: why no verdict may be given, or "".
-        gate: when rows may decide anything.
+        gate: the conditions under which rows may decide a claim.
         stated: the part's line in the size's table of power, or None.
-        exact: every seed must keep to the claim; no gate, and for an interval the range of the seeds.
+        exact: the part belongs to an identity. Every seed must fulfil it, there is no gate, and the limits are the
+            range of the seeds.
     """
     values, missing = contrast(frame, part, spec["metric"])
     unit = quantities(about.name)[spec["metric"]].unit.split(",")[0].replace("percent", "points")
@@ -341,11 +342,11 @@ def decide_part(
 
 
 Found = tuple[tuple[float, float], str, str]
-"""limits of the effect, verdict, and why it is open, or "" """
+"""limits of the effect, verdict, and the reason if it is undecided, or "" """
 
 
 def of_interval(values: list[np.ndarray], margin: float | None, n_parts: int) -> Found:
-    """What intervals over seeds say of a part."""
+    """The verdict on a part by its intervals over seeds."""
     if len(values) < 2:
         return (math.nan, math.nan), UNDECIDED, ""
     effect, low, high = interval(values, LEVEL)
@@ -354,9 +355,9 @@ def of_interval(values: list[np.ndarray], margin: float | None, n_parts: int) ->
         return (low, high), UNDECIDED, "all seeds gave the same number: no spread is known"
     if margin is None:
         supported, contradicted = low > 0, wide_high < 0
-        leaning = f"the interval holds zero; it leans {'towards' if effect > 0 else 'against'} the claim"
+        leaning = f"the interval contains zero; the effect is {'in favour of' if effect > 0 else 'against'} the claim"
         if high < 0:
-            leaning = f"below zero, but not once corrected for the claim's {n_parts} parts"
+            leaning = f"below zero, but not after the correction for the claim's {n_parts} parts"
     else:
         supported, contradicted = -margin < low and high < margin, wide_low > margin or wide_high < -margin
         leaning = f"the interval is neither inside ±{margin:g} nor outside"
@@ -365,7 +366,7 @@ def of_interval(values: list[np.ndarray], margin: float | None, n_parts: int) ->
 
 
 def of_seeds(values: list[np.ndarray], margin: float | None, n_parts: int) -> Found:
-    """Whether every seed keeps to an identity; the limits are the least and the greatest of them."""
+    """Whether every seed fulfils an identity. The limits are the smallest and the largest value of the seeds."""
     means = [float(value.mean()) for value in values] or [math.nan]
     low, high = min(means), max(means)
     kept = low >= 0 if margin is None else max(-low, high) <= margin
@@ -373,7 +374,7 @@ def of_seeds(values: list[np.ndarray], margin: float | None, n_parts: int) -> Fo
 
 
 def _lost(frame: pd.DataFrame, missing: list[Cell]) -> str:
-    """Which cells have no rows."""
+    """A message that names the cells without rows."""
     called = [looks.look(name, looks.experiment(frame)).name for name, _ in missing]
     names = ", ".join(
         f"{name} with {n} task{'s' * (n != 1)}" if n else name for name, (_, n) in zip(called, missing, strict=True)
@@ -385,11 +386,11 @@ def _lost(frame: pd.DataFrame, missing: list[Cell]) -> str:
 def decide(
     book: Book, frames: dict[str, pd.DataFrame], size: str, decides: str, stated: Power | None = None
 ) -> pd.DataFrame:
-    """One line a part of a claim, in COLUMNS.
+    """One line for each part of each claim, in COLUMNS.
 
     Args:
-        frames: rows of each experiment; a claim on one that is not there is not tested.
-        decides: what the size is for, one of `plan.DECIDES`; at "nothing" no claim is tested.
+        frames: rows of each experiment. A claim on another experiment is not tested.
+        decides: one of `plan.DECIDES`; at "nothing" no claim is tested.
         stated: the power that was stated before the runs.
     """
     lines = []
@@ -421,7 +422,7 @@ def decide(
 
 
 def _obstacle(claim: dict[str, Any], source: str) -> str:
-    """Why rows of data from `source`, which is "" where there are none, cannot be about a claim; "" where they can."""
+    """Why rows of data from `source` ("" if there are no rows) cannot decide a claim, or "" if they can."""
     if "needs" in claim:
         return f"needs {claim['needs']}"
     if not source:
@@ -430,7 +431,7 @@ def _obstacle(claim: dict[str, Any], source: str) -> str:
 
 
 def together(parts: Collection[str]) -> str:
-    """The verdict on a claim: the gravest of its parts'."""
+    """The verdict on a claim: contradicted if a part is, else not tested, undecided or supported, in this order."""
     return next(verdict for verdict in (CONTRADICTED, NOT_TESTED, UNDECIDED, SUPPORTED) if verdict in parts)
 
 
@@ -453,7 +454,7 @@ def _decided(
 
 
 def _counted(spec: dict[str, Any], obstacle: str) -> dict[str, Any]:
-    """A part that two counted numbers decide, whatever was run."""
+    """A part that two counted numbers decide, without rows."""
     found = spec["numbers"][0] / spec["numbers"][1] - spec["at_least"]
     line = {"part": f"{spec['name']}, at least {spec['at_least']:g}", "effect": found, "unit": "times as many"}
     line |= {"n_seeds": 0, "n_heldout": 0, "reason": obstacle, "part_verdict": NOT_TESTED}
@@ -461,14 +462,14 @@ def _counted(spec: dict[str, Any], obstacle: str) -> dict[str, Any]:
 
 
 def trial_power(book: Book, frames: dict[str, pd.DataFrame], n_seeds: dict[str, int], source: str) -> pd.DataFrame:
-    """The table of power of a size from rows of trial seeds: one line a part that two or more of them have.
+    """The table of power of a size from rows of trial seeds: one line for each part that two or more trial seeds have.
 
-    The effect is that of the trials. The spread is pooled over all parts of an experiment that ask for one metric in
-    one way, and taken at the bound that the true one is below with a probability of 0.8.
+    The effect is that of the trials. The spread is pooled over all parts of an experiment with the same metric and kind
+    of statistic. It is an upper bound: the true spread is below it with a probability of 0.8.
 
     Args:
-        n_seeds: that the size has, by experiment.
-        source: what the trials were.
+        n_seeds: the number of seeds of the size, by experiment.
+        source: a description of the trials.
     """
     found = []
     for claim in book.claims:
@@ -495,7 +496,7 @@ def trial_power(book: Book, frames: dict[str, pd.DataFrame], n_seeds: dict[str, 
 
 
 def merge(paths: Sequence[Path]) -> pd.DataFrame:
-    """The lines of several claims.csv, in their order; raises ValueError naming one that does not fit."""
+    """The lines of several claims.csv, in their order. Raises ValueError with the name of one that is damaged."""
     frames = []
     for path in paths:
         try:
@@ -511,7 +512,7 @@ def merge(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def of_sizes(results: Path, sizes: Sequence[str]) -> pd.DataFrame:
-    """The lines of the claims.csv of those sizes that are there, in this order; says in a line what it passes over."""
+    """The lines of the claims.csv of all sizes that were run, in this order. Prints a line about ignored folders."""
     every = sorted(path.parent.name for path in results.glob("*/claims.csv"))
     strays = [name for name in every if name not in sizes]
     parts = []
@@ -533,16 +534,16 @@ def of_sizes(results: Path, sizes: Sequence[str]) -> pd.DataFrame:
 
 # ---------------------------------------------------------------- as a document
 
-INTRODUCTION = """A claim is *supported* if all its parts are, *contradicted* if one is. It is *not tested* where what
-was trained has not learnt enough to say anything about it, or where the power stated before the runs is below 0.8: such
-a claim is open, whichever way the numbers lean. *Undecided* are claims that were tested and whose interval holds both
-answers. An effect is above zero where the claim is right (where it says that two things are equal: near zero)."""
+INTRODUCTION = """A claim is *supported* if all its parts are, and *contradicted* if one is. It is *not tested* if the
+methods have not learnt enough to say anything about it, or if the power stated before the runs is below 0.8. Such a
+claim is open, whatever the numbers are. A claim is *undecided* if it was tested and an interval contains zero. An
+effect is above zero if the claim is right (near zero, for claims that two things are equal)."""
 
 
 def document(frame: pd.DataFrame) -> Document:
     """The claims of each paper with their parts, in the order of `frame`, as `decide` or `merge` have it.
 
-    Identities, and claims on other data than the paper's, have lists and counts of their own.
+    Identities, and claims on other data than the paper's, have separate lists and counts.
     """
     blocks = []
     for paper, mine in frame.fillna({"reason": ""}).groupby("paper", sort=False):
@@ -560,14 +561,14 @@ def counts(claims: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 
 def _claim(parts: pd.DataFrame) -> dict[str, Any]:
-    """A claim as `Verdicts` has it."""
+    """A claim in the form of `Verdicts`."""
     lines = [_placed(line, parts) for line in parts.to_dict("records")]
     same = parts.iloc[0]
     return {key: same[key] for key in ("id", "section", "claim", "group", "experiment", "verdict")} | {"parts": lines}
 
 
 def _placed(line: dict[Any, Any], parts: pd.DataFrame) -> dict[str, Any]:
-    """A part, with where its interval lies on a scale of 0 to 100, zero at 50, that all parts of its unit share."""
+    """A part, with the position of its interval on a scale from 0 to 100, shared by all parts of a unit; 50 is zero."""
     times, numbers = line["unit"] == "times", parts.loc[parts["unit"] == line["unit"], ["effect", "low", "high"]]
     reach = 1.08 * (numbers.apply(np.log) if times else numbers).abs().max(axis=None) or 1.0
     at = {
@@ -584,9 +585,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("decide", help="decide every claim from rows of one size")
-    command.add_argument("--size", required=True, metavar="NAME", help="what the size of the rows is called")
-    command.add_argument("--decides", required=True, choices=DECIDES, help="what it is for")
-    command.add_argument("--power", type=Path, metavar="CSV", help="the power stated before the runs, where it was")
+    command.add_argument("--size", required=True, metavar="NAME", help="the name of the rows' size")
+    command.add_argument("--decides", required=True, choices=DECIDES, help="what the size is made to decide")
+    command.add_argument("--power", type=Path, metavar="CSV", help="the power stated before the runs, if any")
     _reads_rows(command)
     command = commands.add_parser("power", help="the table of power of a size, from rows of trial seeds")
     command.add_argument("--size-file", required=True, type=Path, metavar="YAML", help="the size, with its seeds")
@@ -595,11 +596,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = commands.add_parser("merge", help="put the claims.csv of several sizes into one file")
     command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
     command.add_argument(
-        "--results", required=True, type=Path, metavar="DIR", help="the folder that has one of each size"
+        "--results", required=True, type=Path, metavar="DIR", help="the folder with the results of each size"
     )
-    command.add_argument(
-        "--sizes", required=True, nargs="+", metavar="NAME", help="which sizes there are, in this order"
-    )
+    command.add_argument("--sizes", required=True, nargs="+", metavar="NAME", help="the sizes to merge, in this order")
     options = parser.parse_args(arguments)
     with one_line(parser):
         if options.command == "merge":
@@ -626,7 +625,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _reads_rows(command: argparse.ArgumentParser) -> None:
     command.add_argument("--claims", required=True, type=Path, metavar="YAML", help="paper/claims.yaml")
-    command.add_argument("--experiments", required=True, nargs="+", help="those that ran: names, or paths of folders")
+    command.add_argument("--experiments", required=True, nargs="+", help="those that ran: names or paths of folders")
     command.add_argument("--rows", required=True, nargs="+", type=Path, metavar="CSV", help="one of each experiment")
     command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
 

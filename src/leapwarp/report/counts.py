@@ -1,4 +1,4 @@
-"""Figures by number of pretraining tasks, which the Omniglot experiments of both papers have."""
+"""Figures by number of pretraining tasks, for the Omniglot experiments of both papers."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ CHANCE = {"error": 95.0, "accuracy": 5.0, "heldout_accuracy": 5.0}  # 20-way cla
 
 
 def chance(axes: Axes, metric: str) -> list[Line2D]:
-    """Draw the line of a random guess where the quantity has one, and return its entry for the legend."""
+    """Draw the line of chance if the quantity has one, and return its entry for the legend."""
     if metric not in CHANCE:
         return []
     axes.axhline(CHANCE[metric], zorder=1, **draw.DOTTED)
@@ -49,7 +49,7 @@ def by_tasks(frame: pd.DataFrame, paper: pd.DataFrame, *_, name: str) -> Figure:
         mine, theirs = (lines.loc[lines["method"] == key] for lines in (ours, paper))
         if mine.empty and theirs.empty:
             continue
-        if 0 in set(mine["n_tasks"]):  # run once without pretraining: holds at every count
+        if 0 in set(mine["n_tasks"]):  # without pretraining there is one run for all numbers of tasks
             flat = pd.concat([mine.assign(n_tasks=left), mine.assign(n_tasks=right)])
             draw.band(axes, flat, "n_tasks", look.colour, linestyle=draw.dashes(look))
         elif len(mine):
@@ -69,12 +69,12 @@ def by_tasks(frame: pd.DataFrame, paper: pd.DataFrame, *_, name: str) -> Figure:
 
 
 def auc_by_tasks(frame: pd.DataFrame, paper: pd.DataFrame, *_) -> Figure:
-    """The area under the training-accuracy curve, of which the papers print no numbers."""
+    """The area under the training-accuracy curve. The papers print no numbers for it."""
     return by_tasks(frame, paper.iloc[:0], name="auc")
 
 
 def curves(frame: pd.DataFrame, metrics: list[str], x_label: str, what: str) -> Figure:
-    """One panel for each metric, one line for each method; a panel without rows says so."""
+    """One panel for each metric and one line for each method. A panel without rows says so."""
     heading, size = f"{catalogue.find(looks.experiment(frame)).title}: {what}", (3.6 * len(metrics) + 2.4, 4.2)
     scales = {metric: (LABELS[metric], 100.0 if metric in PERCENT else 1.0) for metric in metrics}
     figure, panels, shown = draw.curve_panels(frame, heading, scales, x_label, size)
@@ -86,14 +86,14 @@ def curves(frame: pd.DataFrame, metrics: list[str], x_label: str, what: str) -> 
 
 
 def heldout_curves(frame: pd.DataFrame, *_) -> Figure:
-    """Accuracy and loss while learning held-out tasks, at the largest number of pretraining tasks."""
+    """Accuracy and loss during training on held-out tasks, at the largest number of pretraining tasks."""
     frame, n = of_most_tasks(frame)
     what = f"learning held-out tasks after {n} task{'s' * (n != 1)} of pretraining"
     return curves(frame, ["heldout_accuracy", "train_loss"], "gradient steps on a held-out task", what)
 
 
 def meta_curves(frame: pd.DataFrame, *_, watched: str) -> Figure:
-    """Loss and accuracy during meta-training at the largest number of tasks, and the metric that is followed beside."""
+    """Loss and accuracy in meta-training at the largest number of tasks, and one more metric."""
     frame, n = of_most_tasks(frame)
     what = f"meta-training on {n} task{'s' * (n != 1)}"
     return curves(frame, ["meta_loss", "meta_accuracy", watched], "meta-steps", what)

@@ -1,8 +1,8 @@
-"""What a report says, as a value: headings, text, tables, figures, settings and verdicts of one page.
+"""A report as data: headings, text, tables, figures, settings and verdicts.
 
-An experiment's report.py builds one (`Document`), the claims and every random search have one too. It is kept as JSON,
-and rendered as Markdown (document.md.j2) and as a part of the page (page.html.j2). Text is Markdown without links and
-tables; paths are relative to the document's own folder.
+An experiment's report.py builds a `Document`, and so do the claims and every random search. It is stored as JSON, and
+rendered as Markdown (document.md.j2) and as a part of the page (page.html.j2). Text is Markdown without links and
+tables. Paths are relative to the document's folder.
 """
 
 import json
@@ -14,17 +14,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 class Cell(NamedTuple):
-    """Of a table: our number, with the paper's and the difference where it has one."""
+    """A cell of a table: our number, with the paper's and the difference if there is one."""
 
     ours: str
     paper: str = ""
     difference: str = ""
     mark: str = ""
-    """whether ours is better or worse than the paper's, in a word"""
+    """a word that says whether ours is better or worse than the paper's"""
     best: bool = False
-    """whether ours is the best of its group, and"""
+    """whether ours is the best of its group"""
     best_paper: bool = False
-    """whether the paper's is the best of the paper's"""
+    """whether the paper's is the best of the paper's numbers in the group"""
 
     def __str__(self) -> str:
         shown = [(self.ours, self.best), (self.paper, self.best_paper)]
@@ -51,14 +51,14 @@ class Figure(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What all methods share, and in what a method departs from it."""
+    """The settings that most methods share, and those of single methods that differ."""
 
     common: dict[str, str]
     departures: dict[str, dict[str, str]]
 
 
 class Details(NamedTuple):
-    """What the page shows to those who open it."""
+    """Blocks that the page shows when a reader opens them."""
 
     title: str
     blocks: "Sequence[Block]"
@@ -80,7 +80,7 @@ class Document(NamedTuple):
     title: str
     blocks: Sequence[Block]
     lines: pd.DataFrame | None = None
-    """the numbers of its tables, one row each, for the CSV; not kept in the JSON"""
+    """the numbers of its tables, one row each, for the CSV; not stored in the JSON"""
 
     def of(self, kind: type) -> list[Any]:
         """The blocks of one kind."""
@@ -100,7 +100,7 @@ def dumps(document: Document) -> str:
 
 
 def loads(text: str, name: str) -> Document:
-    """What `dumps` wrote; raises ValueError with `name` where it is damaged."""
+    """The document that `dumps` wrote. Raises ValueError with `name` if it is damaged."""
     kinds = KINDS | {"Cell": Cell}
 
     def known(value: dict[str, Any]) -> Any:
@@ -116,7 +116,7 @@ def loads(text: str, name: str) -> Document:
 
 
 def environment(autoescape: bool, **filters: Callable) -> Environment:
-    """Where templates of this package are found, with what they call."""
+    """The environment of the templates of this package, with their filters and tests."""
     made = Environment(
         loader=PackageLoader("leapwarp.report", "."),
         autoescape=autoescape,
@@ -136,7 +136,7 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _verdicts(block: Verdicts) -> str:
-    """A list and no table: claims are long, and a list can be read on a phone."""
+    """Verdicts as a list and not as a table, since claims are long and a list can be read on a phone."""
     lines = []
     for claim in block.claims:
         each = [part["part_verdict"] for part in claim["parts"]]

@@ -1,4 +1,4 @@
-"""What the figures share: panels with a heading and a caption, lines with their spread over seeds, legends, files."""
+"""Functions that all figures share: panels with heading and caption, lines with their spread, legends, files."""
 
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Set
@@ -34,7 +34,7 @@ BARS = "bars: ± 1 standard deviation over seeds; strokes: seeds"
 
 
 def caption(frame: pd.DataFrame, spread: str = SPREAD) -> str:
-    """Size, data and seeds, which must be of one size; then what shows the spread, where one seed has any."""
+    """The caption: size, data and number of seeds, and how the spread is shown if there are several seeds."""
     provenance(frame, looks.experiment(frame))
     if "over seeds" in spread and len(set(frame["seed"])) == 1:
         spread = f"one seed: no {spread.partition(':')[0]}"
@@ -60,13 +60,13 @@ def panels(
 def title(figure: Figure, heading: str, text: str) -> None:
     """A bold heading at the top left and a caption at the bottom left."""
     figure.suptitle(heading, fontsize=11, fontweight="bold", x=0.01, ha="left")
-    width = int(14 * figure.get_figwidth())  # characters of this size that fit into a line
+    width = int(14 * figure.get_figwidth())  # the number of characters of this size in a line
     text = "\n".join(textwrap.fill(line, width) for line in text.splitlines())
     figure.supxlabel(text, fontsize=8, color="0.3", x=0.01, ha="left")
 
 
 def band(axes: Axes, lines: pd.DataFrame, x: str, colour: str, **options) -> None:
-    """One line of mean against column `x`, with ± std where there is one; on a logarithmic axis not down to nought."""
+    """Draw the mean against column `x`, with a band of ± std if there is one, above 0 on a logarithmic axis."""
     lines = lines.sort_values(x)
     position, mean, std = (lines[column].to_numpy(dtype=float) for column in (x, "mean", "std"))
     low = mean - std
@@ -84,7 +84,8 @@ def curves(
     level: float = 0.0,
     style: Callable[[str, Look], dict[str, Any]] = lambda method, look: {"linestyle": dashes(look)},
 ) -> dict[str, Look]:
-    """A line a method: `level + factor * metric` at each step, mean and std over seeds. -> the methods drawn, in order
+    """Draw a line for each method: `level + factor * metric` at each step, mean and std over seeds.
+    -> the methods drawn, in order
 
     Args:
         style: further options of a method's line.
@@ -96,7 +97,7 @@ def curves(
     lines = lines.assign(mean=level + factor * lines["mean"], std=abs(factor) * lines["std"])
     for method, look in looks.of(rows).items():
         mine = lines.loc[lines["method"] == method]
-        point = {"marker": look.marker, "markersize": 5}  # a line of one point shows nothing
+        point = {"marker": look.marker, "markersize": 5}  # a line of one point is invisible without a marker
         how = point if len(mine) == 1 else style(method, look)
         band(axes, mine, "step", look.colour, **how)
     return looks.of(rows)
@@ -120,18 +121,18 @@ def curve_panels(
 
 
 def with_markers(method: str, look: Look) -> dict[str, Any]:
-    """A style of `curves`: a marker at each point, where they are few."""
+    """A style for `curves`: a marker at each point if there are few."""
     return {"marker": look.marker, "markersize": 4, "markevery": 0.04, "linestyle": dashes(look)}
 
 
 def empty(axes: Axes, text: str) -> None:
-    """An empty panel that says why."""
+    """Write in an empty panel why it is empty."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.4")
 
 
 def legend(figure: Figure, handles: Iterable[Line2D] | Mapping[str, Look], markers: bool = False) -> None:
-    """At the right: these lines, or one for each method."""
+    """Draw a legend on the right with these lines, or with one for each method."""
     if isinstance(handles, Mapping):
         handles = [handle(look, markers) for look in handles.values()]
     handles = list(handles)
@@ -139,7 +140,7 @@ def legend(figure: Figure, handles: Iterable[Line2D] | Mapping[str, Look], marke
 
 
 def dashes(look: Look) -> str:
-    """How the line of a method is drawn."""
+    """The line style of a method."""
     return "-." if look.dashed else "-"
 
 
@@ -156,11 +157,12 @@ def dots(
     table: str,
     labels: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Line2D]:
-    """A method a row: mean, standard deviation and seeds of ours, the paper's likewise and hollow. -> for a legend
+    """Draw a row for each method: our mean, standard deviation and seeds, and the paper's in hollow markers.
+    -> entries for a legend
 
     Args:
-        table: what the legend calls the paper's.
-        labels: of methods that are not labelled with their names.
+        table: the name of the paper's numbers in the legend.
+        labels: labels of methods, if not their names.
     """
     final = quantity(frame, name)
     ours, theirs = stats.summary(final, ["method"]).set_index("method"), paper.set_index("method")
@@ -187,13 +189,13 @@ def dots(
 
 
 def legible(text: str, known: Set[int]) -> str:
-    """The text with characters that a font does not have (its `known` do) by their numbers, such as U+9CE5."""
+    """The text with code points, such as U+9CE5, for characters that are not `known` to a font."""
     parts = (c if ord(c) in known or c.isspace() else f" U+{ord(c):04X} " for c in text)
     return "".join(parts).replace("  ", " ").strip() if any(ord(c) not in known for c in text) else text
 
 
 def make_legible(figure: Figure) -> None:
-    """Write characters that the font does not have by their numbers: they would be empty boxes, all alike."""
+    """Replace characters that the font lacks by their code points. Otherwise they would all be empty boxes."""
     changed = set()
 
     def shown(label: Text) -> str:
@@ -207,7 +209,7 @@ def make_legible(figure: Figure) -> None:
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         ticks = axis.get_majorticklabels()
         texts = [shown(label) for label in ticks]
-        if texts != [label.get_text() for label in ticks]:  # drawing sets their texts anew
+        if texts != [label.get_text() for label in ticks]:  # drawing resets their texts
             axis.set_ticks(axis.get_majorticklocs(), texts)
     for label in figure.findobj(Text):
         assert isinstance(label, Text)
@@ -228,6 +230,6 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def styled() -> AbstractContextManager[None]:
-    """The context in which figures are made: no window, and looks that no file of a user's changes."""
+    """A context for drawing without a window, and with a style that does not depend on the user's files."""
     matplotlib.use("Agg")
     return matplotlib.style.context(["default", STYLE])

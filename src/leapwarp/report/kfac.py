@@ -11,7 +11,7 @@ from leapwarp.report.table import by_tasks, number
 
 
 def dampings(frame: pd.DataFrame) -> list[Block]:
-    """What each damping was worth on validation alphabets, and what each seed took; nothing where none was tried."""
+    """The accuracy of each damping on validation alphabets, and each seed's choice; no blocks if none was tried."""
     grid = frame.loc[frame["metric"].str.startswith("validation_accuracy.")]
     if grid.empty:
         return []
@@ -22,14 +22,14 @@ def dampings(frame: pd.DataFrame) -> list[Block]:
         [looks.names(frame)[method], str(seed), *map(number, mine), f"{taken[method, seed]:g}"]
         for (method, seed), mine in zip(wide.index, wide.to_numpy(), strict=True)
     ]
-    text = """Accuracy in percent on the validation alphabets of each seed, by damping; the best is taken to the
-held-out alphabets. The paper does not say its own."""
+    text = """Accuracy in percent on the validation alphabets of each seed, by damping. The best is used for the
+held-out alphabets. The paper does not give its damping."""
     head = ["Method", "Seed", *(f"{value:g}" for value in wide.columns), "taken"]
     return [Heading("KFAC's damping"), Text(text), Table(head, rows)]
 
 
 def times(frame: pd.DataFrame, methods: Sequence[str], base: str, text: str) -> list[Block]:
-    """The seconds that a held-out task takes, also in units of those of `base`; nothing where they were not taken."""
+    """The seconds that a held-out task takes, also relative to `base`; no blocks if they were not measured."""
     lines = by_tasks(frame, "adapt_seconds")
     if lines.empty:
         return []

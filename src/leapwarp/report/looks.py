@@ -1,4 +1,4 @@
-"""How every method and paper is named, coloured and marked, in tables and figures alike. No plotting library here."""
+"""Names, colours and markers of methods and papers, for tables and figures. Imports no plotting library."""
 
 from collections.abc import Iterable
 
@@ -16,19 +16,19 @@ def experiment(frame: pd.DataFrame) -> str:
 
 
 def look(method: str, experiment: str) -> Look:
-    """The look of a method; one that the experiment does not have (a state of a user's) keeps its own name."""
+    """The look of a method. One that the experiment does not have (a user's state) keeps its own name."""
     known = catalogue.find(experiment).methods
     return known[method].look if method in known else Look(method)
 
 
 def ordered(methods: Iterable[str], experiment: str) -> list[str]:
-    """Methods, each once, in the order of the experiment's file, then those that it does not have by name."""
+    """Methods, each once, in the order of the experiment's file; then others in the order of their names."""
     order = list(catalogue.find(experiment).methods)
     return sorted(set(methods), key=lambda key: (order.index(key) if key in order else len(order), key))
 
 
 def of(frame: pd.DataFrame, also: Iterable[str] = ()) -> dict[str, Look]:
-    """The looks of the methods that rows are of, and of others, in their order."""
+    """The looks of the methods in the rows, and of `others`, in their order."""
     if frame.empty:
         return {}
     name = experiment(frame)
@@ -36,5 +36,5 @@ def of(frame: pd.DataFrame, also: Iterable[str] = ()) -> dict[str, Look]:
 
 
 def names(frame: pd.DataFrame) -> dict[str, str]:
-    """What the methods that rows are of are called, in their order."""
+    """The names of the methods in the rows, in their order."""
     return {method: found.name for method, found in of(frame).items()}

@@ -1,4 +1,4 @@
-"""Where rows come from: size, data, code, machine, packages, settings and times of the runs behind them."""
+"""The provenance of rows: size, data, code, machine, packages, settings and times of their runs."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ REAL = {
     "tiered-imagenet",
     "multicv",
     "atari",
-}  # sources of data that the papers used
+}  # data sources of the papers
 SOURCES = {
     "omniglot": "the Omniglot images",
     "simulated": "tasks made by code from the seed",
@@ -49,13 +49,13 @@ def read(path: Path) -> list[Run]:
 
 
 def diverged(frame: pd.DataFrame) -> pd.DataFrame:
-    """The runs whose numbers did not stay finite, and which have no results: their method, n_tasks and seed."""
+    """The runs that diverged and have no results: their method, n_tasks and seed."""
     runs = frame.loc[frame["metric"] == "diverged", ["method", "n_tasks", "seed"]]
     return runs.drop_duplicates().sort_values(["method", "n_tasks", "seed"])
 
 
 def seeds(frame: pd.DataFrame) -> str:
-    """How many seeds the methods have results of: one number, or from the least to the most."""
+    """The number of seeds with results: one number, or the smallest and the largest over methods."""
     runs = frame[["method", "n_tasks", "seed"]].drop_duplicates()
     lost = diverged(frame)
     kept = runs[~runs.apply(tuple, axis=1).isin(lost.apply(tuple, axis=1))] if len(lost) else runs
@@ -64,7 +64,7 @@ def seeds(frame: pd.DataFrame) -> str:
 
 
 def smaller(size: str, data_source: str) -> str:
-    """What a reader must know before comparing with the paper, or ""."""
+    """A warning for readers who compare with the paper, or ""."""
     text = [] if size == PUBLISHED else ["not the published size"]
     other = "parts of the data sets" if data_source == "multicv-subsets" else "stand-in data, not the paper's"
     return "; ".join(text + ([] if data_source in REAL else [other]))
@@ -79,7 +79,7 @@ def in_short(frame: pd.DataFrame) -> str:
 
 
 def opening(frame: pd.DataFrame, note: str) -> Text:
-    """Which size, data and code made the rows, and how many seeds. `note` is what the size is."""
+    """A list with the size, data, code and seeds of the rows. `note` describes the size."""
     size, data_source, n_seeds, version = (
         frame["size"].iloc[0],
         frame["data_source"].iloc[0],
@@ -90,7 +90,7 @@ def opening(frame: pd.DataFrame, note: str) -> Text:
     for method, n_tasks, seed in diverged(frame).itertuples(index=False):
         count = f" at {n_tasks} tasks" if n_tasks else ""
         lost.append(f"{looks.look(method, experiment).name}{count}, seed {seed}")
-    missing = f"\n- Without results, since their numbers did not stay finite: {'; '.join(lost)}." if lost else ""
+    missing = f"\n- Without results, since they diverged: {'; '.join(lost)}." if lost else ""
     which = " (the CSV says which)" if "to" in n_seeds else ""
     return Text(f"""
 - Size: `{size}`: {note}.
@@ -104,7 +104,7 @@ def short(value: Any) -> str:
 
 
 def settings(runs: Sequence[Run]) -> Settings:
-    """Settings that all methods share, and for each method those in which it departs from most."""
+    """The settings that most methods share, and for each method those that differ."""
     by_method = {
         looks.look(run["method"], run["experiment"]).name: {key: short(value) for key, value in run["settings"].items()}
         for run in runs
@@ -119,7 +119,7 @@ def settings(runs: Sequence[Run]) -> Settings:
 
 
 def provenance(runs: Sequence[Run]) -> dict[str, Any]:
-    """What made the rows: each of data, code, machine and packages as the set of what was found, and the times."""
+    """The provenance of the rows: the sets of data, code, machines and packages, and the times."""
     made = [each for run in runs for each in (run, run["training"]) if each]
 
     def found(key: str) -> list[str]:
@@ -142,7 +142,7 @@ def provenance(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def details(runs: Sequence[Run]) -> Details:
-    """All of it as tables: what made the rows, and how long the runs of each method took."""
+    """The provenance as tables, with the times of the runs of each method."""
     made, times = provenance(runs), {}
     for run in runs:
         times.setdefault(looks.look(run["method"], run["experiment"]).name, []).append(run["seconds"])

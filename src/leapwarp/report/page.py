@@ -1,13 +1,12 @@
-"""One self-contained page of what a size has produced: the documents of claims, experiments and random searches.
+"""One self-contained page with the results of a size: the documents of claims, experiments and random searches.
 
     python -m leapwarp.report.page --folder results/quick --experiments omniglot_warp omniglot_leap \
         --about "smaller networks and shorter training" --out results/quick/index.html
 
-It shows whatever it finds: the document in <folder>/<experiment>, with its figures; <folder>/claims.csv; the comparison
-with the numbers in print, <folder>/published.json; and the random searches that were made, in
-<folder>/search/<experiment>/<method>. Images, style (page.css) and script (page.js)
-are embedded and links relative, so that the page can be opened, mailed or archived without a server. Nothing here
-imports torch.
+It shows all results that it finds: the documents in <folder>/<experiment>, with their figures; <folder>/claims.csv;
+<folder>/published.json; and the random searches in <folder>/search/<experiment>/<method>. Images, style (page.css) and
+script (page.js) are embedded, and links are relative. So the page can be opened, mailed or archived without a server.
+Nothing here imports torch.
 """
 
 import argparse
@@ -29,14 +28,14 @@ from leapwarp.report import claims, document, origin, published, search
 from leapwarp.report.document import Document, Figure, Verdicts
 
 WIDTH = 2400
-"""of a figure, in pixels: more than any is drawn with"""
+"""largest width of a figure in pixels, more than any figure has"""
 PICTURE_BYTES = 9_000_000
-"""of all figures of a page together, before base64 makes 12 MB of them"""
+"""bytes of all figures of a page together, before base64, which makes 12 MB of them"""
 SIGNS = dict(zip(claims.VERDICTS, "✓✗?–", strict=True))
 
 
 class Section(NamedTuple):
-    """A document, with the folder that its paths start from and the files beside it that a reader may want."""
+    """A document, the folder that its paths start from, and the files beside it for the reader."""
 
     name: str
     folder: Path
@@ -44,12 +43,12 @@ class Section(NamedTuple):
     runs: Sequence[origin.Run]
     files: Sequence[str]
     title: str
-    """short, for the contents"""
+    """a short title for the contents"""
     asks: str = ""
 
     @property
     def figures(self) -> list[Figure]:
-        """Those that were drawn."""
+        """The figures whose files exist."""
         return [figure for figure in self.document.of(Figure) if (self.folder / figure.path).exists()]
 
 
@@ -68,10 +67,10 @@ class Site(NamedTuple):
     published: Section | None
     """the comparison with the numbers in print"""
     experiments: list[Section]
-    """those that ran, in the order asked for"""
+    """the experiments that ran, in the given order"""
     searches: list[Section]
     missing: list[Experiment]
-    """those that did not run"""
+    """the experiments that did not run"""
 
 
 def read(path: Path) -> Document:
@@ -80,7 +79,7 @@ def read(path: Path) -> Document:
 
 
 def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
-    """What there is; raises ValueError where nothing was run or something is unfinished."""
+    """All results of a size. Raises ValueError if nothing was run or something is unfinished."""
     experiments, missing = [], []
     for about in abouts:
         here = folder / about.name
@@ -116,7 +115,7 @@ def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
 
 
 def stand_ins(sections: Sequence[Section]) -> dict[str, str]:
-    """The sources of data that are not the papers', and what they are."""
+    """The data sources that are not the papers', with a description."""
     sources = sorted({str(run["data_source"]) for section in sections for run in section.runs})
     return {
         name: origin.SOURCES.get(name, "not one of the papers' data") for name in sources if name not in origin.REAL
@@ -134,7 +133,7 @@ def verdicts_of(site: Site, experiment: str) -> Verdicts | None:
 
 
 def shrunk(figure: Path, width: int) -> bytes:
-    """A figure as PNG in 256 colours, enough to look at, in a third of the bytes; not wider than `width` in pixels."""
+    """A figure as PNG in 256 colours, which takes a third of the bytes, and at most `width` pixels wide."""
     made = io.BytesIO()
     with Image.open(figure) as picture:
         small = picture.convert("RGB")
@@ -144,7 +143,7 @@ def shrunk(figure: Path, width: int) -> bytes:
 
 
 def embedded(figures: Sequence[Path], most: int) -> dict[Path, Picture]:
-    """Figures as data URLs, as wide as lets all of them together have at most so many bytes before base64."""
+    """Figures as data URLs, as wide as possible with at most `most` bytes for all of them, before base64."""
     width = WIDTH
     while sum(map(len, found := [shrunk(figure, width) for figure in figures])) > most:
         width = width * 2 // 3
@@ -155,7 +154,7 @@ def embedded(figures: Sequence[Path], most: int) -> dict[Path, Picture]:
 
 
 def render(folder: Path, abouts: Sequence[Experiment], about_size: str) -> str:
-    """The page; raises ValueError as `collect`. `about_size` is what the size is."""
+    """The page. Raises ValueError as `collect`. `about_size` describes the size."""
     site, text = collect(folder, abouts), mistune.create_markdown(escape=True)
     sections = [*site.experiments, *site.searches]
     runs = [run for found in sections for run in found.runs]

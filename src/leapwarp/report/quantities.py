@@ -1,4 +1,4 @@
-"""What tables, figures and claims speak about: a quantity is read off the rows, one number a run or held-out task."""
+"""Quantities of tables, figures and claims. A quantity is computed from rows: one number a run or held-out task."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,15 +13,15 @@ from leapwarp.report.select import final
 
 class Quantity(NamedTuple):
     metric: str
-    """of the rows it comes from"""
+    """the metric of its rows"""
     title: str
     unit: str
     decimals: int
-    """shown"""
+    """decimals that are shown"""
     lower: bool = False
-    """lower is better"""
+    """whether lower is better"""
     convert: Callable[[np.ndarray], np.ndarray] = lambda value: value
-    """from the values of rows to the unit"""
+    """converts the values of rows to the unit"""
     select: Callable[[pd.DataFrame, str], pd.DataFrame] = final
     """(all rows, metric) -> one row for each run, or for each held-out task of a run"""
 
@@ -30,7 +30,7 @@ def percent(value: np.ndarray) -> np.ndarray:
     return 100 * value
 
 
-SHARED = {  # by several experiments; those of one are in its report.py
+SHARED = {  # used by several experiments; those of one experiment are in its report.py
     "accuracy": Quantity("accuracy", "Held-out accuracy", "percent", 1, convert=percent),
     "error": Quantity("accuracy", "Held-out error", "percent", 1, True, lambda value: 100 * (1 - value)),
     "auc": Quantity("auc", "Area under the training-accuracy curve", "area, 0 to 1", 3),
@@ -44,7 +44,7 @@ def quantities(experiment: str) -> dict[str, Quantity]:
 
 
 def quantity(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of a quantity, one a run or one a held-out task of a run, in its unit."""
+    """The rows of a quantity in its unit, one for each run or for each held-out task of a run."""
     if frame.empty:
         return frame
     about = quantities(looks.experiment(frame))[name]

@@ -3,8 +3,8 @@
     python -m leapwarp.report gather --out results/quick/omniglot_leap/rows.csv \
         --origins results/quick/omniglot_leap/runs.json RUN.csv [RUN.csv ...]
 
-A per-run value leaves `task` empty; a summary leaves `step` empty. Files appear whole or not at all, and
-reading a file gives back exactly the values that were written. Nothing here imports torch.
+A value of a whole run has an empty `task`, and a summary an empty `step`. Files are written atomically, and reading a
+file gives exactly the values that were written. Nothing here imports torch.
 """
 
 import codecs
@@ -41,12 +41,12 @@ DTYPES = {
 COLUMNS = list(DTYPES)
 PUBLISHED = "paper"  # the size of the published settings
 TEXT = [name for name, dtype in DTYPES.items() if dtype == "str"]
-# A row is known by these; two rows with the same key are the same measurement reported twice.
+# The key of a row. Two rows with the same key are the same measurement, reported twice.
 KEY = ["experiment", "method", "n_tasks", "seed", "task", "step", "metric", "size", "data_source"]
 
 
 class Provenance(NamedTuple):
-    """Where a whole frame of rows came from."""
+    """The provenance that all rows of a frame share."""
 
     size: str
     data_source: str
@@ -55,8 +55,8 @@ class Provenance(NamedTuple):
 def rows(records: Iterable[tuple[str, int | None, str, float]], **run: Any) -> pd.DataFrame:
     """The rows of one run, in COLUMNS; each record is (task, step, metric, value).
 
-    `task` is "" for a value of the whole run, `step` is None for a summary; `run` has the other columns, of which
-    `settings` is a hash of them. Raises ValueError as `checked`.
+    `task` is "" for a value of the whole run, and `step` is None for a summary. `run` has the other columns. Its
+    `settings` is a hash of the run's settings. Raises ValueError as `checked`.
     """
     frame = pd.DataFrame(list(records), columns=["task", "step", "metric", "value"]).astype({"step": "Int64"})
     name = ", ".join(f"{column} {run.get(column)}" for column in ("method", "n_tasks", "seed"))
@@ -64,7 +64,7 @@ def rows(records: Iterable[tuple[str, int | None, str, float]], **run: Any) -> p
 
 
 def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """`frame` in the order and dtypes of the schema; raises ValueError naming `name` if it does not fit."""
+    """`frame` in the order and dtypes of the schema. Raises ValueError with `name` if it does not fit."""
     if set(frame.columns) != set(COLUMNS) or len(frame.columns) != len(COLUMNS):
         raise ValueError(f"{name}: found columns {list(frame.columns)}, needed {COLUMNS}.")
     if frame.empty:
@@ -88,7 +88,7 @@ def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def ordered(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Rows sorted by KEY, summaries before steps; raises ValueError where one measurement is there twice."""
+    """Rows sorted by KEY, summaries before steps. Raises ValueError if a measurement is there twice."""
     frame = frame.sort_values(KEY, na_position="first", kind="stable", ignore_index=True)
     twice = frame.duplicated(KEY)
     if twice.any():
@@ -105,7 +105,7 @@ def write(path: str | os.PathLike[str], frame: pd.DataFrame) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The rows of a CSV that `write` made; raises ValueError naming the file if it is missing or damaged."""
+    """The rows of a CSV file that `write` made. Raises ValueError with its name if it is missing or damaged."""
     advice = "Delete the file and run its rule again."
     try:
         text = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")  # as Excel saves it
@@ -122,7 +122,7 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
             dtype={name: dtype for name, dtype in DTYPES.items() if dtype != "float64"},
             keep_default_na=False,
             na_values={"step": [""]},
-            converters={"value": float, "seconds": float},  # exact, as pandas' own parser was not always
+            converters={"value": float, "seconds": float},  # exact, which pandas' own parser was not always
             encoding="utf-8",
             on_bad_lines="error",
         )
@@ -131,14 +131,14 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
             f"{path}: found a damaged line, needed {len(COLUMNS)} fields of the right type "
             f"({str(error).strip()}). {advice}"
         ) from None
-    # pandas takes a line with a field too many for one with an index, and fills a line with too few.
+    # pandas reads a line with one field too many as one with an index, and fills a line with too few.
     if not isinstance(frame.index, pd.RangeIndex) or frame.drop(columns="step").isna().any(axis=None):
         raise ValueError(f"{path}: found a line that does not have {len(COLUMNS)} fields. {advice}")
     return checked(frame, str(path))
 
 
 def origins(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
-    """The provenance of every run, as it lies beside each CSV; raises ValueError naming a file that does not fit."""
+    """The provenance of every run, from the JSON files beside the CSVs. Raises ValueError naming a bad file."""
     found = []
     for path in [Path(path).with_suffix(".json") for path in paths]:
         try:
@@ -152,7 +152,7 @@ def origins(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
 
 
 def gather(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
-    """All rows of many CSVs, sorted, the same whatever the order of `paths`; a repeated row is an error."""
+    """All rows of many CSVs, sorted, so that the order of `paths` does not matter. A repeated row is an error."""
     if not paths:
         raise ValueError("gather: found no files, needed at least one CSV of result rows.")
     frame = pd.concat([read(path) for path in paths], ignore_index=True)
@@ -160,7 +160,7 @@ def gather(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
 
 
 def provenance(frame: pd.DataFrame, experiment: str) -> Provenance:
-    """The one size and data source of rows of `experiment`; raises ValueError where there are several."""
+    """The one size and data source of the rows of `experiment`. Raises ValueError if there are several."""
     found = {}
     for column in ("experiment", "size", "data_source", "data_checksum"):
         values = sorted(frame[column].unique())

@@ -5,8 +5,8 @@
     python -m leapwarp.report.search figure --trials results/quick/search/few_shot/warp_maml/trials.csv \
         --out results/quick/search/few_shot/warp_maml/search.png
 
-Each trial is a run that was judged on validation classes, with its settings beside its rows (3.csv, 3.yaml) and where
-it came from (3.json). The winner has the best mean of the criterion over its validation tasks. The figure shows the
+Each trial is a run whose score was measured on validation classes. Its settings and its provenance are beside its rows
+(3.csv, 3.yaml, 3.json). The winner has the best mean of the criterion over its validation tasks. The figure shows the
 score of every trial against each setting that was drawn.
 """
 
@@ -34,20 +34,20 @@ from leapwarp.report.quantities import Quantity, quantities, quantity
 
 CAPTION = (
     "A random search (appendix I of the WarpGrad paper): the score of every trial on validation classes against each "
-    "setting that was drawn. The star is the winner, whose settings are in winner.yaml; dotted lines are trials whose "
-    "training did not stay finite."
+    "setting that was drawn. The star is the winner, whose settings are in winner.yaml. Dotted lines are trials whose "
+    "training diverged."
 )
 
 
 def read_trial(path: Path, criterion: str) -> dict[str, Any]:
     """One trial: number, score (nan where it diverged) and the settings that were drawn.
 
-    Raises ValueError where it was not judged on validation classes, or where it has not measured the criterion.
+    Raises ValueError if it was not evaluated on validation classes, or if it does not have the criterion.
     """
     judged_on = {run["held_out"] for run in rows.origins([path])}
     if judged_on != {"validation"}:
         raise ValueError(
-            f"{path}: was judged on {', '.join(judged_on)} classes. Settings are chosen on validation classes alone: "
+            f"{path}: was evaluated on {', '.join(judged_on)} classes. Settings are chosen on validation classes: "
             "needed a run with --held-out validation."
         )
     trial, frame = read_yaml(path.with_suffix(".yaml"), "the settings of a trial"), rows.read(path)
@@ -66,9 +66,9 @@ def read_trial(path: Path, criterion: str) -> dict[str, Any]:
 
 
 def collect(paths: Sequence[Path], criterion: str) -> pd.DataFrame:
-    """The trials, the best first; of equals the one of the lowest number, and those that diverged last.
+    """The trials, the best first. Equal scores are in the order of their numbers, and diverged trials come last.
 
-    Raises ValueError where all diverged, or where they are of several searches.
+    Raises ValueError if all trials diverged, or if they belong to several searches.
     """
     trials: list[dict[str, Any]] = [read_trial(path, criterion) | {"criterion": criterion} for path in paths]
     for key in ("experiment", "method", "size", "data_source"):
@@ -93,17 +93,17 @@ def drawn(frame: pd.DataFrame) -> list[str]:
 
 
 def judge(frame: pd.DataFrame) -> Quantity:
-    """The quantity that the trials are judged by."""
+    """The quantity by which trials are compared."""
     return quantities(looks.experiment(frame))[frame["criterion"].iloc[0]]
 
 
 def name_of(frame: pd.DataFrame) -> str:
-    """What the method that was searched is called."""
+    """The name of the method that was searched."""
     return looks.look(frame["method"].iloc[0], looks.experiment(frame)).name
 
 
 def winner(frame: pd.DataFrame) -> dict[str, Any]:
-    """The best trial, in numbers that YAML knows."""
+    """The best trial, with numbers of types that YAML can write."""
     best = {key: value.item() if hasattr(value, "item") else value for key, value in frame.iloc[0].items()}
     about = {key: best[key] for key in ("experiment", "method", "size", "data_source", "trial")}
     about |= {"trials": len(frame), "criterion": best["criterion"], "score": best["score"]}
@@ -111,7 +111,7 @@ def winner(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def document(frame: pd.DataFrame, more: Sequence[tuple[str, str]] = ()) -> Document:
-    """The trials, the best first, and what else is known of the search (what, text)."""
+    """The trials, the best first, and further facts about the search as pairs (what, text)."""
     best, names, about = frame.iloc[0], drawn(frame), judge(frame)
     space = (catalogue.find(best["experiment"]).search or {"spaces": {}})["spaces"].get(best["method"], {})
     facts = [
@@ -141,7 +141,7 @@ trial wins. The WarpGrad paper (appendix I) prints neither spaces nor winners: t
 
 
 def _drawn_from(distribution: dict[str, Any] | None) -> str:
-    """A distribution of a search's space in words."""
+    """A distribution of a search space in words."""
     if not distribution:
         return "not declared"
     [(kind, values)] = distribution.items()
@@ -156,7 +156,7 @@ def _shown(setting: Any) -> str:
 
 
 def use(winner: dict[str, Any], runs: Sequence[Run]) -> str:
-    """Whether the runs of the winner's experiment and method have its settings, as their provenance says."""
+    """A sentence on whether runs of the winner's experiment and method used its settings, by their provenance."""
     where = f"of {looks.look(winner['method'], winner['experiment']).name} in {winner['experiment']}"
     mine = [run for run in runs if run["method"] == winner["method"]]
     chosen = winner["settings"].items()
@@ -169,7 +169,7 @@ def use(winner: dict[str, Any], runs: Sequence[Run]) -> str:
 
 
 def winners(folder: Path) -> tuple[list[Path], list[str]]:
-    """The winner.yaml of each search in the results of a size, and those folders that are of another search: copies."""
+    """The winner.yaml of each search in the results of a size, and the folders that are copies of another search."""
     every = sorted((folder / "search").glob("*/*/winner.yaml"))
     mine = []
     for path in every:
@@ -180,10 +180,10 @@ def winners(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def found(path: Path, runs: Sequence[Run]) -> tuple[Document, list[Run]]:
-    """The document of a search whose winner.yaml this is, and the runs of its trials; raises ValueError if unfinished.
+    """The document of the search with this winner.yaml, and the runs of its trials. Raises ValueError if unfinished.
 
     Args:
-        runs: of the experiment, which may have the winner's settings.
+        runs: the runs of the experiment, which may use the winner's settings.
     """
     here, best = path.parent, read_yaml(path, "the winner of a search")
     if not (here / "trials.csv").exists():

@@ -1,4 +1,4 @@
-"""Which rows a quantity is read off, and what is read off a curve: one row a run, or one a held-out task of a run.
+"""Selection of the rows of a quantity, and numbers from curves: one row for each run, or each held-out task of a run.
 
 Each function takes all rows and a metric, and returns result rows without a step. The curves of meta-training are
 smoothed first, by a trailing mean over a tenth of their length, since a point of them is the mean over one meta-batch.
@@ -13,7 +13,7 @@ RUN = ["method", "n_tasks", "seed"]
 
 
 def final(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of a metric that are no points of a curve."""
+    """The rows of a metric that are not points of a curve."""
     return frame.loc[(frame["metric"] == metric) & frame["step"].isna()]
 
 
@@ -23,7 +23,7 @@ def steps(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def trailing(frame: pd.DataFrame, metric: str, share: int) -> pd.DataFrame:
-    """The rows of each run's curve, each value the mean of it and those before, one in `share` of them."""
+    """The rows of each run's curve, smoothed by a trailing mean over a `share`-th of the curve's length."""
     rows = steps(frame, metric)
     mean = rows.groupby(RUN)["value"].transform(
         lambda values: values.rolling(max(1, len(values) // share), min_periods=1).mean()
@@ -36,7 +36,7 @@ def smoothed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def each(rows: pd.DataFrame, number: Callable[[np.ndarray], float], by: list[str] = RUN) -> pd.DataFrame:
-    """One row without a step for each curve among points: what `number` reads off its values in their order."""
+    """One row without a step for each curve among points, with `number` of the curve's values in their order."""
     rows = rows.sort_values("step", kind="stable")
     lines = [
         mine.iloc[[0]].assign(step=pd.array([pd.NA], dtype="Int64"), value=number(mine["value"].to_numpy()))
@@ -56,6 +56,6 @@ def height(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def of_most_tasks(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The rows of the largest number of pretraining tasks and of what is not pretrained, and that number."""
+    """The rows with the largest number of pretraining tasks or without pretraining, and that number."""
     count = int(frame["n_tasks"].to_numpy().max())
     return frame.loc[frame["n_tasks"].isin([0, count])], count

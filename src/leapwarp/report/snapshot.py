@@ -1,13 +1,12 @@
-"""Copy what a size has produced into the documentation, for readers who have not run anything.
+"""Copy the results of a size into the documentation, for readers who have not run anything.
 
     python -m leapwarp.report.snapshot --folder results/quick --size-file workflow/sizes/quick.yaml --out docs/results
         --readme README.md
 
-It writes README.md (the verdicts, the experiments, where the numbers come from) and a page for each experiment and
-random search, with tables and verdicts as CSV and the figures, in place of whatever was there, but for folders
-that --keep names. All must come from one commit, but for what --other-code names. The page that --readme names gets
-one sentence, which counts the verdicts.
-Nothing here imports torch.
+It writes README.md (the verdicts, the experiments, the provenance of the numbers), and a page for each experiment and
+random search, with figures, and with tables and verdicts as CSV. Everything else in the folder is removed, except
+folders that --keep names. All results must come from one commit, except those that --other-code names. The page that
+--readme names gets a sentence that counts the verdicts. Nothing here imports torch.
 """
 
 import argparse
@@ -31,14 +30,15 @@ GROUPS = {
     "identity": "statements that hold by mathematics or by counting",
     "other data": "claims on other data than the paper's",
 }
-"""what claims are counted apart in the README, by their group"""
+"""the groups of claims that the README counts separately, in words"""
 SENTENCE = re.compile(r"(?<=<!-- verdicts -->\n).*?(?=<!-- end of verdicts -->)", re.DOTALL)
 MARKER = re.compile(r" (?=(?:[-*+>#|]|\d+[.)]) |%)")
-"""a space after which a new line would begin a list, a heading, a quotation or a table, and that before a per cent"""
+"""spaces at which no line may be wrapped, since the next line would then begin a list, a heading, a quotation or a
+table; and the space before a per cent sign"""
 
 
 def sentence(frame: pd.DataFrame) -> str:
-    """How many claims of a claims.csv have which verdict, for the README: one sentence, wrapped."""
+    """A wrapped sentence for the README that counts the verdicts in a claims.csv."""
     said = []
     for group, name in GROUPS.items():
         mine = claims.counts(frame.loc[frame["group"] == group].drop_duplicates("id").to_dict("records"))
@@ -50,7 +50,7 @@ def sentence(frame: pd.DataFrame) -> str:
 
 
 def with_sentence(text: str, frame: pd.DataFrame, name: str) -> str:
-    """The text of a page with the sentence between its two comments; raises ValueError with `name` without them."""
+    """The text of a page with the sentence between its two comments. Raises ValueError if these are missing."""
     made, n = SENTENCE.subn(lambda _: sentence(frame), text)
     if n != 1:
         between = "<!-- verdicts --> and <!-- end of verdicts -->"
@@ -59,7 +59,7 @@ def with_sentence(text: str, frame: pd.DataFrame, name: str) -> str:
 
 
 def wrapped(text: str) -> str:
-    """Markdown with its lines at most 100 characters long, but for tables."""
+    """Markdown with lines of at most 100 characters, except in tables."""
     made = []
     for line in text.split("\n"):
         if len(line) <= 100 or line.startswith("|"):
@@ -73,10 +73,10 @@ def wrapped(text: str) -> str:
 
 
 def one_version(sections: Sequence[Section], other: Sequence[str], out: str) -> str:
-    """The version that all runs are of; raises ValueError where there are several, but for those of `other`.
+    """The code version of all runs. Raises ValueError if there are several, except for the sections `other`.
 
     Args:
-        other: names of sections that may be of another one.
+        other: names of sections that may have another version.
     """
     strange = sorted(set(other) - {section.name for section in sections})
     if strange:
@@ -99,7 +99,7 @@ def counted(verdicts: Verdicts | None) -> str:
 
 
 def index(site: Site, size: plan.Size, version: str, other: Sequence[str], kept: Sequence[str]) -> Document:
-    """The first page: verdicts, then experiments, then where the numbers come from; `kept` are pages of other runs."""
+    """The first page: verdicts, experiments, and the provenance of the numbers. `kept` are pages of other runs."""
     sections = [*site.experiments, *site.searches]
     every = [run for section in sections for run in section.runs]
     made, name = origin.provenance(every), every[0]["size"]
@@ -126,7 +126,7 @@ def index(site: Site, size: plan.Size, version: str, other: Sequence[str], kept:
         blocks.append(Text(f"All of them as [CSV]({site.published.files[0]})."))
     blocks += [Heading("Experiments"), Table(["Experiment", "Question", "Claims"], links)]
     if site.claims:
-        text = """How a verdict comes about: [claims.md](../claims.md). Every part with its effect and interval:
+        text = """How a verdict is reached: [claims.md](../claims.md). Every part with its effect and interval:
 [claims.csv](claims.csv). What was chosen after seeing held-out data:
 [deviations](../deviations/README.md#chosen-after-seeing-held-out-data)."""
         blocks += [Heading("Every claim"), Text(text), *site.claims.of(Verdicts)]
@@ -156,7 +156,7 @@ def copy(section: Section, out: Path) -> None:
 
 
 def place(section: Section) -> str:
-    """Where its files lie, in the results and in the snapshot."""
+    """The folders of its files, in the results and in the snapshot."""
     parts = section.folder.parts
     return "/".join(parts[-3:]) if parts[-3] == "search" else section.name
 
@@ -169,10 +169,10 @@ def write(
     readme: Path | None = None,
     kept: Sequence[str] = (),
 ) -> None:
-    """Fill `out`, and `readme`; raises ValueError as `collect` and `one_version`, and where something was not made.
+    """Write `out` and `readme`. Raises ValueError as `collect` and `one_version`, and if a result is missing.
 
     Args:
-        kept: folders in `out` that stay as they are; the page names them.
+        kept: folders in `out` that are not changed; the page names them.
     """
     site = collect(folder, list(size.experiments.values()))
     needed = ["claims.csv", "index.html"]

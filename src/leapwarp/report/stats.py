@@ -11,16 +11,17 @@ from leapwarp.report.rows import KEY
 
 LEVEL = 0.95
 SKEW = 0.8
-"""An interval leaves out this share of what its level allows: the quantile of t for 0.95 is that for 0.96. So it covers
-0.94 for one value a seed with a skewness of 1, where Student's own covers 0.93 (benchmarks/coverage.py)."""
+"""By this share the error probability of an interval is reduced: an interval of 0.95 uses the quantile of t for 0.96.
+For one value a seed with a skewness of 1 it then covers 0.94; Student's own interval covers 0.93
+(benchmarks/coverage.py)."""
 
 
 def summary(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Mean and spread of `value` over seeds: columns `by`, mean, std, n_seeds; sorted by `by`.
 
-    Held-out tasks are averaged within a seed first, so that `std` is the sample standard deviation (n - 1 in
-    the denominator) over seeds of the per-seed mean; it is missing where there is one seed. Raises ValueError
-    where a column that must not be averaged over (any of KEY but seed and task) varies within a group.
+    Held-out tasks are averaged within a seed first. So `std` is the sample standard deviation (n - 1 in the
+    denominator) over seeds of the mean of a seed. It is missing if there is one seed. Raises ValueError if a column
+    that must not be averaged over (any of KEY except seed and task) varies within a group.
     """
     by = list(by)
     for column in sorted(set(KEY) - {"seed", "task"} - set(by)):
@@ -33,8 +34,8 @@ def summary(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 def curve(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean and std over seeds at each step of the points of one metric: columns method, step, mean, std.
 
-    A run that stopped before the others of its method keeps its last value, so that the mean is over the same
-    tasks and seeds at every step; between two measurements of a run the line is straight.
+    A run that stopped before the others of its method keeps its last value, so that the mean is over the same tasks
+    and seeds at every step. Between two measurements of a run, values are interpolated linearly.
     """
     parts = [pd.DataFrame(columns=["method", "step", "mean", "std"])]
     for key, mine in rows.groupby("method"):
@@ -48,22 +49,23 @@ def curve(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def quantile(level: float, n: int) -> float:
-    """Half the width of an interval over `n` seeds, in standard errors: Student's t, widened as SKEW says."""
+    """Half the width of an interval over `n` seeds, in standard errors: Student's t, widened by SKEW."""
     return float(t.isf(SKEW * (1 - level) / 2, n - 1))
 
 
 def corrected(n_parts: int) -> float:
-    """The level of the interval that contradicts a claim: each part answers for its share, and one share is kept back.
+    """The level of the interval that contradicts a claim of k parts: 1 - (1 - LEVEL) / (k + 1).
 
-    Otherwise one of many true parts would be contradicted by chance sooner or later, or one of skewed values.
+    Without the correction, one of many true parts would often be contradicted by chance. The additional share allows
+    for skewed values.
     """
     return 1 - (1 - LEVEL) / (n_parts + 1)
 
 
 def interval(values: Sequence[np.ndarray], level: float) -> tuple[float, float, float]:
-    """Effect and its interval: Student's t over seeds, each with the mean over its held-out tasks; none with one seed.
+    """Effect and its interval: Student's t over seeds, each with the mean over its held-out tasks. nan with one seed.
 
-    What makes tasks differ is in the spread between seeds already, since every seed has tasks of its own.
+    The spread between seeds includes the spread between tasks, since every seed has its own tasks.
 
     Args:
         values: an array [held-out task] for each seed.
@@ -80,15 +82,15 @@ def power(effect: float, spread: float, n: int, n_parts: int, within: float = ma
     """The probability that one part of a claim is decided, by the rule of `leapwarp.report.claims`.
 
     Args:
-        effect: true mean of the contrast; either sign, since a part can be decided both ways.
-        spread: standard deviation between seeds of the mean over a seed's tasks.
+        effect: true mean of the contrast. It may have either sign, since a part can be decided both ways.
+        spread: standard deviation over seeds of the mean over a seed's tasks.
         n: number of seeds.
-        n_parts: of the claim.
-        within: the margin of a claim that two things are equal; infinite for one that something is above zero.
+        n_parts: number of parts of the claim.
+        within: the margin of a claim that two things are equal; infinite for a claim that something is above zero.
     """
-    if n < 2 or spread <= 0:  # trials that all gave the same say nothing about the spread
+    if n < 2 or spread <= 0:  # equal trials give no estimate of the spread
         return 0.0
-    # The standard error as it may be estimated, in equal shares; given it, the mean is normal.
+    # Quantiles of the estimated standard error; given the standard error, the mean is normal.
     shares = (np.arange(2000) + 0.5) / 2000
     estimated = np.sqrt(chi2.ppf(shares, n - 1) / (n - 1))
     true = spread / math.sqrt(n)
@@ -102,19 +104,19 @@ def power(effect: float, spread: float, n: int, n_parts: int, within: float = ma
 
 
 def seeds_for(needed: float, effect: float, spread: float, n_parts: int, within: float = math.inf) -> int | None:
-    """The least number of seeds that has the power `needed`; None where a hundred have not."""
+    """The smallest number of seeds with the power `needed`, or None if a hundred are not enough."""
     enough = (n for n in range(2, 101) if power(effect, spread, n, n_parts, within) >= needed)
     return next(enough, None)
 
 
 def upper_spread(deviations: Sequence[float], degrees: int) -> float:
-    """A standard deviation that the true one is below with a probability of 0.8, from root mean squares of trials.
+    """An upper bound of a standard deviation: the true one is below it with a probability of 0.8.
 
-    Few trial seeds say little about the spread; planned with this bound, four in five studies have the power stated.
+    Few trial seeds estimate the spread badly. With this bound, four in five studies have at least the power stated.
 
     Args:
-        deviations: standard deviations of quantities that are alike.
-        degrees: of freedom of all of them together.
+        deviations: standard deviations of similar quantities.
+        degrees: degrees of freedom of all of them together.
     """
     pooled = math.sqrt(float(np.mean(np.square(deviations))))
     return pooled * math.sqrt(degrees / float(chi2.ppf(0.2, degrees)))

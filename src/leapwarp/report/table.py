@@ -1,4 +1,4 @@
-"""Tables "ours | paper": the papers' numbers, joined to ours."""
+"""Tables of our numbers beside the papers'."""
 
 import math
 import os
@@ -36,7 +36,7 @@ COLUMNS = [
 
 
 def read_paper(path: str | os.PathLike[str], table: str) -> pd.DataFrame:
-    """The published numbers of one table; raises ValueError where the file or the table is not there."""
+    """The published numbers of one table. Raises ValueError if the file or the table does not exist."""
     if not Path(path).is_file():
         raise ValueError(f"{path}: found no such file, needed the paper's numbers, as in paper/*.csv.")
     found = pd.read_csv(path, dtype="str", keep_default_na=False)
@@ -53,15 +53,15 @@ def read_paper(path: str | os.PathLike[str], table: str) -> pd.DataFrame:
 
 
 def default_paper(name: str) -> Path:
-    """paper/<name>.csv of the working directory, or else of the checkout that this file is in."""
+    """paper/<name>.csv in the working directory, or else in the checkout of this file."""
     here = Path("paper") / f"{name}.csv"
     return here if here.exists() else Path(__file__).resolve().parents[3] / here
 
 
 def by_tasks(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Ours over seeds: columns method, n_tasks, mean, std, n_seeds; no-pretraining methods have n_tasks = 0.
+    """Our numbers over seeds: columns method, n_tasks, mean, std, n_seeds. Without pretraining, n_tasks is 0.
 
-    Raises ValueError where two runs of one seed were evaluated on different held-out tasks.
+    Raises ValueError if two runs of one seed were evaluated on different held-out tasks.
     """
     final = quantity(frame, name)
     heldout: dict[int, dict[str, set[str]]] = {}  # seed, run, tasks
@@ -82,11 +82,11 @@ def by_key(frame: pd.DataFrame) -> dict[tuple[str, int], dict[Hashable, Any]]:
 
 
 def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One line per (n_tasks, method) with ours and the paper's (missing where there is none), in COLUMNS.
+    """One line for each (n_tasks, method) with our number and the paper's (or a missing value), in COLUMNS.
 
-    The counts are those that were run, or the paper's where nothing was pretrained; methods run without
-    pretraining are repeated at each of them. The paper's methods come first, in its order. Raises ValueError
-    where rows come from several sizes, data sources or experiments, or where `name` was never measured.
+    The numbers of tasks are those that were run, or the paper's if nothing was pretrained. Methods without pretraining
+    are repeated at each of them. The paper's methods come first, in its order. Raises ValueError if rows come from
+    several sizes, data sources or experiments, or if `name` was never measured.
     """
     experiment = looks.experiment(frame)
     size, data_source = provenance(frame, experiment)
@@ -112,21 +112,21 @@ def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame | None = None
 
 
 def number(mean: float, std: float = math.nan, decimals: int = 1) -> str:
-    """'12.3 ± 0.4', without the spread where it is missing, and '–' where there is no number."""
+    """'12.3 ± 0.4', without the spread if it is missing, or '–' if there is no number."""
     if math.isnan(mean):
         return "–"
     return f"{mean:.{decimals}f}" + ("" if math.isnan(std) else f" ± {std:.{decimals}f}")
 
 
 def scaled(mean: float, std: float, decimals: int) -> str:
-    """As `number`, but in powers of ten where the decimals would show nothing."""
+    """As `number`, but in powers of ten if all decimals would be zero."""
     if mean and abs(mean) < 0.5 * 10**-decimals:
         return f"{mean:.1e}" + ("" if pd.isna(std) else f" ± {std:.0e}")
     return number(mean, std, decimals)
 
 
 def signed(difference: float, decimals: int = 1) -> str:
-    """'+1.2', or '–' where there is no number."""
+    """'+1.2', or '–' if there is no number."""
     return "–" if math.isnan(difference) else f"{difference:+.{decimals}f}"
 
 
@@ -156,7 +156,7 @@ def _caption(about: Quantity) -> str:
 
 
 def block(lines: pd.DataFrame, experiment: str) -> Table:
-    """A `comparison` with counts as rows and methods as columns, ours and the paper's in a cell."""
+    """A `comparison` with numbers of tasks as rows and methods as columns; a cell has our number and the paper's."""
     about = quantities(experiment)[lines["metric"].iloc[0]]
     methods = list(dict.fromkeys(lines["method"]))
     cells = {(line["n_tasks"], line["method"]): line["cell"] for line in _compared(lines, about)}
@@ -171,10 +171,10 @@ def listing(
     heads: Sequence[str] = ("Method",),
     names: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Table:
-    """A `comparison` at one number of tasks, a method a row: ours, the paper's, the difference.
+    """A `comparison` at one number of tasks, with a row for each method: our number, the paper's, the difference.
 
     Args:
-        heads, names: the columns that name a method, where they are not its name.
+        heads, names: columns that identify a method, in place of its name.
     """
     about, rows = quantities(experiment)[lines["metric"].iloc[0]], []
     for line in _compared(lines, about):
@@ -187,14 +187,14 @@ def listing(
 
 
 def cells_explained(paper: pd.DataFrame, lines: pd.DataFrame) -> str:
-    """What every table by number of tasks must say of its cells, and of what was not run."""
+    """The explanation of the cells of a table by number of tasks, and a note on numbers of tasks that were not run."""
     missing = sorted(set(paper["n_tasks"]) - set(lines["n_tasks"]))
     printed = bool(np.isfinite(paper["std"].to_numpy()).any())
     spread = "the paper's ± is its standard deviation" if printed else "the paper prints no spread"
     text = f"""
-- A cell has *ours ± std*, then the *paper's*. Ours is the mean over seeds of the mean over held-out tasks; ± is the
-  sample standard deviation over seeds (none with one seed); {spread}. The best at a number of tasks is marked, ours
-  and the paper's apart. – is a missing number.
+- A cell has *ours ± std*, then the *paper's*. Ours is the mean over seeds of the mean over held-out tasks. ± is the
+  sample standard deviation over seeds (none with one seed); {spread}. The best method at a number of tasks is marked,
+  separately for ours and the paper's. – is a missing number.
 - Methods without pretraining do not depend on the number of tasks: ours are run once per seed and repeated in each row.
 """
     if missing:
@@ -218,12 +218,12 @@ def summary_table(
     notes: Mapping[tuple[str, str], str] = MappingProxyType({}),
     beside: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Table:
-    """`summaries` with a method a row.
+    """`summaries` as a table with a row for each method.
 
     Args:
-        names: the quantities shown, or those of `lines` by the quantity that names their column.
-        notes: end the cells of (method, quantity).
-        beside: columns that stand before the quantities, by heading: a cell for each method.
+        names: the quantities to show; or a dictionary from a metric of `lines` to the quantity that names its column.
+        notes: texts at the end of the cells of (method, quantity).
+        beside: further columns before the quantities, by heading, with a cell for each method.
     """
     names = names if isinstance(names, Mapping) else {name: name for name in names}
     about = {column: quantities(experiment)[shown] for column, shown in names.items()}

@@ -1,4 +1,4 @@
-"""The advantage actor-critic loss on a stretch of play."""
+"""The advantage actor-critic loss of a part of an episode."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def quadratic(log_policy: Tensor) -> Tensor:
-    """The quadratic (Simpson, Tsallis) entropy, negative and up to a constant. [*, action] -> [*]"""
+    """The negative quadratic (Simpson, Tsallis) entropy, up to a constant. [*, action] -> [*]"""
     return log_policy.exp().square().sum(-1)
 
 
 def shannon(log_policy: Tensor) -> Tensor:
-    """Shannon's entropy in nats, negative. [*, action] -> [*]"""
+    """The negative Shannon entropy in nats. [*, action] -> [*]"""
     return (log_policy.exp() * log_policy).sum(-1)
 
 
@@ -35,8 +35,8 @@ def a2c_loss(
         outputs: [time, batch, action + 1] logits and, last, values.
         action: [time, batch]. found: [time, batch] returns.
         value_weight, entropy_weight: c_v and c_e.
-        first_baseline: all episodes take the values of the first for their own, as in the released code.
-        spread: log-probabilities -> the term that c_e weighs; a negative entropy.
+        first_baseline: all episodes use the values of the first one as their baseline, as in the released code.
+        spread: log-probabilities -> the term with the weight c_e, a negative entropy.
     """
     log_policy = outputs[..., :-1].log_softmax(-1)
     value = outputs[..., -1]

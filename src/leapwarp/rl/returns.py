@@ -5,9 +5,9 @@ from torch import Tensor
 
 
 def returns(reward: Tensor, discount: float) -> Tensor:
-    """R_t = r_t + discount R_{t+1}, where r_t is what action a_t was rewarded with. [time, *] -> the same
+    """R_t = r_t + discount R_{t+1}, where r_t is the reward of action a_t. [time, *] -> the same
 
-    Nothing comes after the last reward: episodes are whole.
+    Episodes are complete, so nothing comes after the last reward.
     """
     total, found = torch.zeros_like(reward[0]), torch.empty_like(reward)
     for t in reversed(range(len(reward))):
@@ -17,11 +17,11 @@ def returns(reward: Tensor, discount: float) -> Tensor:
 
 
 def bootstrapped(reward: Tensor, ended: Tensor, value: Tensor, discount: float) -> Tensor:
-    """R_t = r_t + discount R_{t+1}, and r_t alone where an episode ended with it. [time, *] -> the same
+    """R_t = r_t + discount R_{t+1}, or r_t if the episode ended at t. [time, *] -> the same
 
     Args:
         ended: [time, *] bool.
-        value: [*] what is expected after the last reward, R_T.
+        value: [*] the estimated return after the last reward, R_T.
     """
     total, found = value, torch.empty_like(reward)
     for t in reversed(range(len(reward))):
@@ -31,5 +31,5 @@ def bootstrapped(reward: Tensor, ended: Tensor, value: Tensor, discount: float) 
 
 
 def shifted(reward: Tensor) -> Tensor:
-    """Rewards one step late, as the released code has them: a_t is credited with r_{t-1}, and the last is lost."""
+    """Rewards one step late, as in the released code: a_t is credited with r_{t-1}, and the last reward is lost."""
     return torch.cat([torch.zeros_like(reward[:1]), reward[:-1]])

@@ -1,1 +1,1 @@
-"""Simulated tasks: drawn from a seed, without any data."""
+"""Families of tasks: those that are drawn from data, and those that are simulated from a seed."""

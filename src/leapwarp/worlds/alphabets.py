@@ -1,6 +1,6 @@
-"""Alphabets as tasks: how they are split, and how mini-batches are drawn from them (both papers, Omniglot).
+"""Alphabets as tasks (Omniglot, both papers): their split, and mini-batches of their images.
 
-An alphabet is a 20-way classification task of 15 drawings a character to train on and 5 held out.
+An alphabet is a 20-way classification task, with 15 drawings of each character for training and 5 held out.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,9 +25,9 @@ class Split(NamedTuple):
 
 
 def split(alphabets: Alphabets, seed: int, n_tasks: int, n_test: int, n_validation: int) -> Split:
-    """Names of the alphabets of each part, from the seed alone.
+    """Names of the alphabets of each part, which depend only on the seed.
 
-    Test and validation alphabets are the same whatever the number of training tasks, and training sets are nested.
+    Test and validation alphabets are the same for every number of training tasks, and training sets are nested.
 
     Raises:
         ValueError: there are too few alphabets with 20 characters.
@@ -59,7 +59,7 @@ class Images(NamedTuple):
 
 
 def images(alphabets: Alphabets, names: Sequence[str], seed: int, device: torch.device) -> Images:
-    """Pick 20 characters of each alphabet, and 5 of its 20 drawers to hold out; the seed decides for all methods."""
+    """Pick 20 characters of each alphabet, and hold out 5 of its 20 drawers. The choice depends only on the seed."""
     train, test = [], []
     for name in names:
         rows = (alphabets.alphabet == alphabets.names.index(name)).nonzero()[:, 0]
@@ -73,9 +73,9 @@ def images(alphabets: Alphabets, names: Sequence[str], seed: int, device: torch.
 
 
 def pixels(pictures: Tensor, matrices: Tensor, released: bool) -> Tensor:
-    """uint8 [*, 28, 28] seen through matrices [*, 2, 3] -> float32 in [0, 1], ink 1 on background 0.
+    """uint8 [*, 28, 28], transformed by matrices [*, 2, 3] -> float32 in [0, 1], ink 1 on background 0.
 
-    `released` gives ink 0 on background 1 instead, with 0 rotated in from outside.
+    With `released`, ink is 0 on background 1, and pixels from outside the image are 0.
     """
     shape = pictures.shape
     values = pictures.reshape(-1, *shape[-2:]).float() / 255
@@ -99,16 +99,17 @@ def draw_tasks(
     augmentation: str,
     released: bool = False,
 ) -> Task:
-    """The tasks `index` of `data`, with all that is random about their training drawn from `stream`.
+    """The tasks `index` of `data`. All random numbers of their training are drawn from `stream`.
 
-    Mini-batches have no class balance; over all draws together every training image comes as often as any other
-    (the released sampler). Every image of every mini-batch is transformed anew, and each held-out image once.
+    Mini-batches are not balanced by class. Over all draws together, every training image is drawn equally often (as in
+    the released code). Each image of each mini-batch has its own random transform, and each held-out image has one.
 
     Args:
-        augmentation: "affine" or "rotations". released: pixels as the released code has them, see `pixels`.
+        augmentation: "affine" or "rotations".
+        released: pixels as in the released code, see `pixels`.
     """
     device, (n_tasks, n) = data.train.device, (len(index), data.train.shape[1])
-    # Held-out images first: their views are then the same for methods of other batch sizes.
+    # Held-out images first, so that their transforms do not depend on the batch size.
     test_matrices = draw_matrices(stream, (n_tasks, data.test.shape[1]), augmentation)
     order = torch.rand(n_tasks, draws * batch, generator=stream).argsort(1) % n
     matrices = draw_matrices(stream, (n_tasks, draws, batch), augmentation)
@@ -128,7 +129,7 @@ def draw_batch(released: bool) -> Callable[[Task, Tensor, Tensor], Batch]:
     def draw(tasks: Task, who: Tensor, number: Tensor) -> Batch:
         picked = tasks.order[who, number]  # [t, batch]
         assert tasks.affine is not None
-        # Whole pictures are copied, which takes a quarter of the time of x[who, picked].
+        # Whole images are copied, which takes a quarter of the time of x[who, picked].
         rows = (who[:, None] * tasks.x.shape[1] + picked).flatten()
         pictures = tasks.x.flatten(0, 1).index_select(0, rows).unflatten(0, picked.shape)
         return Batch(pixels(pictures, tasks.affine[who, number], released), tasks.y[who[:, None], picked])
@@ -137,12 +138,12 @@ def draw_batch(released: bool) -> Callable[[Task, Tensor, Tensor], Batch]:
 
 
 def draw_heldout(tasks: Task, who: Tensor, number: Tensor) -> Batch:
-    """A mini-batch of held-out images, by the same random numbers; their one view each, as they are evaluated."""
+    """A mini-batch of held-out images, by the same random numbers. Each has its one transform, as in evaluation."""
     picked = tasks.order[who, number] % tasks.x_test.shape[1]
     return Batch(tasks.x_test[who[:, None], picked], tasks.y_test[who[:, None], picked])
 
 
 def meta_batch(n_tasks: int, size: int, stream: torch.Generator) -> Tensor:
-    """Numbers of `size` training tasks: all of them in random order, again and again where there are fewer."""
+    """Numbers of `size` training tasks, in random order without repeats; if there are fewer, in several rounds."""
     rounds = -(-size // n_tasks)
     return torch.cat([torch.randperm(n_tasks, generator=stream) for _ in range(rounds)])[:size]

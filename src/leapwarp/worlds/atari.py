@@ -1,4 +1,4 @@
-"""Atari games: a batch of emulators of one game, stepped together by ale-py, which brings the games."""
+"""Atari games: a batch of emulators of one game, which are stepped together. ale-py contains the games."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,7 @@ from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
 from torch import Tensor
 
-FEW_ACTIONS = {  # the games of Gym's list with at most ten actions, and how many they have
+FEW_ACTIONS = {  # the games of Gym's list with at most ten actions, with their numbers of actions
     "air_raid": 6, "amidar": 10, "assault": 7, "asterix": 9, "atlantis": 4, "beam_rider": 9, "bowling": 6,
     "breakout": 4, "carnival": 6, "crazy_climber": 9, "demon_attack": 6, "enduro": 9, "freeway": 3, "gopher": 8,
     "ms_pacman": 9, "name_this_game": 6, "phoenix": 8, "pong": 6, "pooyan": 6, "qbert": 6, "skiing": 3,
@@ -18,7 +18,7 @@ FEW_ACTIONS = {  # the games of Gym's list with at most ten actions, and how man
 }  # fmt: skip
 HELD_OUT = ("breakout", "space_invaders")  # Leap App. H
 POOL = tuple(game for game in FEW_ACTIONS if game not in HELD_OUT)
-# Only known games are opened: some of the files, combat.bin among them, end the process when they are loaded.
+# Only known games are opened, since some files, such as combat.bin, end the process when they are loaded.
 ACTIONS = FEW_ACTIONS | {"alien": 18, "gravitar": 18, "road_runner": 18}
 
 VERSION = ale_py.__version__
@@ -33,12 +33,12 @@ class Game(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What one step of all emulators shows."""
+    """The result of one step of all emulators."""
 
     pixels: Tensor
-    """[env, 84, 84, 3] bytes; of the next episode where one has ended"""
+    """[env, 84, 84, 3] bytes; if an episode has ended, the first frame of the next one"""
     reward: Tensor
-    """[env] as the game gives it"""
+    """[env] the game's own reward, not clipped"""
     ended: Tensor
     """[env] bool"""
 
@@ -47,11 +47,11 @@ def start(name: str, n_envs: int, frame_skip: int, noops: int) -> Game:
     """`n_envs` emulators of a game, in one thread. Call `reset` before the first step.
 
     Args:
-        frame_skip: frames that an action is repeated for; what is seen is the brighter of the last two.
-        noops: an episode begins after at most so many idle actions.
+        frame_skip: frames for which an action is repeated. The observation is the maximum of the last two.
+        noops: largest number of idle actions at the start of an episode.
 
     Raises:
-        ValueError: a game that is not listed in ACTIONS, or that has another number of actions here.
+        ValueError: the game is not listed in ACTIONS, or has another number of actions in this version of ale-py.
     """
     if name not in ACTIONS:
         raise ValueError(f"{name!r} is not a game that is known here. Known: {', '.join(sorted(ACTIONS))}.")
@@ -77,7 +77,7 @@ def start(name: str, n_envs: int, frame_skip: int, noops: int) -> Game:
 
 
 def reset(game: Game, rng: torch.Generator) -> Tensor:
-    """Begin all episodes anew, the same for the same stream whatever was played before. -> pixels"""
+    """Restart all episodes. They depend only on the stream, and not on earlier play. -> pixels"""
     seed = int(torch.randint(2**30, (), generator=rng))
     pixels, _ = game.emulators.reset(seed=seed)
     return torch.from_numpy(pixels)[:, 0]
@@ -85,14 +85,14 @@ def reset(game: Game, rng: torch.Generator) -> Tensor:
 
 def step(game: Game, action: Tensor) -> Seen:
     pixels, reward, terminated, truncated, _ = game.emulators.step(action.cpu().numpy())
-    # ale-py cuts an episode off after half an hour of play, which counts as an end.
+    # ale-py ends an episode after half an hour of play, and this counts as its end.
     return Seen(
         torch.from_numpy(pixels)[:, 0], torch.from_numpy(reward).float(), torch.from_numpy(terminated | truncated)
     )
 
 
 def checksum(games: tuple[str, ...] = tuple(ACTIONS)) -> str:
-    """SHA-256 of the games themselves."""
+    """SHA-256 of the files of the games."""
     digest = hashlib.sha256()
     for name in sorted(games):
         path = roms.get_rom_path(name)

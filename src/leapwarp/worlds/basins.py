@@ -1,10 +1,11 @@
-"""Tasks in the plane whose gradient paths and limit points are exact, for what Leap's Theorem 1 says (appendix B).
+"""Tasks in the plane with exact gradient paths and limit points, for Leap's Theorem 1 (appendix B).
 
 A task's loss at theta is the mean, over its points c, of
 
     1/2 (theta - c)' A (theta - c) + ripple * sum_d (1 - cos(2.5 (theta_d - c_d))),
 
-with one basin for a small ripple and several for a large one. All is in float64, as rises are told from rounding.
+which has one basin for a small ripple and several for a large one. All tensors are float64, so that small rises can be
+distinguished from rounding.
 """
 
 from typing import NamedTuple
@@ -23,15 +24,16 @@ FREQUENCY = 2.5
 class Family(NamedTuple):
     problem: Problem
     tasks: Task
-    """every mini-batch of which is all of a task's points"""
+    """tasks whose mini-batches have all points"""
     start: Params
 
 
 def family(n_tasks: int, points: int, ripple: float, draws: int, seed: int, device: torch.device) -> Family:
-    """Tasks whose centres lie around the origin, and a start four away from it, from the seed.
+    """Tasks with centres around the origin, and an initialisation at distance 4 from it, from the seed.
 
     Args:
-        points: of each task. draws: mini-batches of each.
+        points: points of each task.
+        draws: mini-batches of each task.
     """
     stream = generator(seed, "family")
 

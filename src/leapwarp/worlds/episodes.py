@@ -1,4 +1,4 @@
-"""Tasks of few images: some classes, images of each to learn from and others to be judged on (WarpGrad, app. I)."""
+"""Few-shot tasks: some classes, with support images of each to learn from and query images (WarpGrad, app. I)."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from leapwarp.problem import Task
 
 
 class Episodes(NamedTuple):
-    """Tasks by the rows of their images, [task, class, image], those to learn from and those held out."""
+    """Tasks by the rows of their images, [task, class, image]: those to learn from and those held out."""
 
     support: Tensor
     query: Tensor
@@ -19,10 +19,10 @@ class Episodes(NamedTuple):
 def draw_episodes(
     data: Classes, part: str, n: int, ways: int, shots: int, queries: int, stream: torch.Generator
 ) -> Episodes:
-    """`n` tasks of `ways` classes of a part of the split, `shots` images of each to learn from and `queries` held out.
+    """`n` tasks of `ways` classes from a part of the split, with `shots` images of each class, and `queries` held out.
 
     Raises:
-        ValueError: too few classes, or images of a class.
+        ValueError: there are too few classes, or too few images of a class.
     """
     available = data.split[part]
     if len(available) < ways:
@@ -59,7 +59,7 @@ def labels(rows: Tensor) -> Tensor:
 
 
 def as_tasks(data: Classes, episodes: Episodes, draws: int, size: int, device: torch.device) -> Task:
-    """The episodes as tasks whose every mini-batch is all of the task's images."""
+    """The episodes as tasks. Every mini-batch has all images of its task."""
     n = len(episodes.support)
     x, x_test = (pixels(pictures(data, rows, size)).to(device) for rows in episodes)
     y, y_test = (labels(rows).to(device) for rows in episodes)

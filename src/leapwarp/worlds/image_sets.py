@@ -1,6 +1,6 @@
-"""Image data sets as tasks: what a seed takes of a set, and how mini-batches are drawn from it (Leap, appendix G).
+"""Image data sets as tasks: the part of a set that a seed uses, and its mini-batches (Leap, appendix G).
 
-Sets differ in classes and sizes, so that they are met one at a time: every draw is from a stack of one task.
+Sets differ in classes and sizes, so they are trained one at a time, and every draw is from a stack of one task.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from leapwarp.data.images import ImageSet
 from leapwarp.problem import Batch, Task
 from leapwarp.rng import generator
 
-CHANNELS = 3  # grey images have theirs repeated
+CHANNELS = 3  # grey images have their one channel repeated
 
 
 class Part(NamedTuple):
-    """Images of a set with their labels, and how they are normalised."""
+    """Images of a set with their labels, and the statistics that normalise them."""
 
     x: Tensor
     """uint8 [n, 1 or 3, 32, 32]"""
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 
 class Images(NamedTuple):
-    """A set as a task: what it is trained on, and what decides when its training stops."""
+    """A set as a task: its training images, and the validation images that stop its training."""
 
     train: Part
     validation: Part
@@ -38,14 +38,14 @@ class Images(NamedTuple):
 
 
 def classes_taken(name: str, images: ImageSet, most: int | None, seed: int) -> Tensor:
-    """The classes of a set that the seed takes, all or `most` of them, in the order of their new labels. [class]"""
+    """The classes of a set that the seed uses, all or `most` of them, in the order of their new labels. [class]"""
     return torch.randperm(images.classes, generator=generator(seed, "classes", name))[: most or None]
 
 
 def take(
     name: str, images: ImageSet, part: str, classes: Tensor, most: int | None, seed: int, device: torch.device
 ) -> Part:
-    """The images of some classes in a part of a set, "train" or "test": all or `most` of them, in the seed's order."""
+    """The images of some classes in a part of a set ("train" or "test"): all or `most` of them, in the seed's order."""
     pictures, labels = {
         "train": (images.train_images, images.train_labels),
         "test": (images.test_images, images.test_labels),
@@ -59,7 +59,7 @@ def take(
 
 
 def split(images: Part, share: float, most_validation: int | None, classes: int) -> Images:
-    """A set as a task, with a share of its training images for validation: all or `most_validation` of these."""
+    """A set as a task. A share of its training images is for validation; at most `most_validation` are used."""
 
     def rows(which: slice) -> Part:
         return images._replace(x=images.x[which], y=images.y[which])
@@ -74,7 +74,7 @@ def pixels(images: Part, rows: Tensor | slice) -> Tensor:
 
 
 def draw_from(sets: list[Images]) -> Callable[[Task, Tensor, Tensor], Batch]:
-    """Mini-batches of a stack of one; `tasks.x` says which set."""
+    """Mini-batches of a stack of one. `tasks.x` is the number of the set."""
 
     def draw(tasks: Task, who: Tensor, number: Tensor) -> Batch:
         images = sets[int(tasks.x[int(who[0]), 0])].train
@@ -85,18 +85,18 @@ def draw_from(sets: list[Images]) -> Callable[[Task, Tensor, Tensor], Batch]:
 
 
 def batches(images: Images, batch: int) -> int:
-    """Mini-batches in an epoch."""
+    """Number of mini-batches in an epoch."""
     return -(-len(images.train.y) // batch)
 
 
 def order(n: int, draws: int, batch: int, stream: torch.Generator) -> Tensor:
-    """Rows of `draws` mini-batches, epoch after epoch, each in an order of its own. -> [draw, batch]"""
+    """Rows of `draws` mini-batches. Each epoch has its own random order. -> [draw, batch]"""
     rounds = -(-draws * batch // n)
     return torch.cat([torch.randperm(n, generator=stream) for _ in range(rounds)])[: draws * batch].view(draws, batch)
 
 
 def task_stack(sets: list[Images], index: list[int], draws: list[int], batch: int, stream: torch.Generator) -> Task:
-    """Tasks by the numbers of their sets; the images stay where they are. Missing draws are filled up with row 0."""
+    """Tasks by the numbers of their sets, without copies of the images. Missing draws are padded with row 0."""
     orders = torch.zeros(len(index), max(draws), batch, dtype=torch.long)
     for i, (number, n) in enumerate(zip(index, draws, strict=True)):
         orders[i, :n] = order(len(sets[number].train.y), n, batch, stream)

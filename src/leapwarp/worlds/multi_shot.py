@@ -1,4 +1,4 @@
-"""Tasks of many images, learnt in random mini-batches (WarpGrad, appendix I, multi-shot)."""
+"""Multi-shot tasks, which are learnt in random mini-batches (WarpGrad, appendix I)."""
 
 import torch
 from torch import Tensor
@@ -17,15 +17,15 @@ def as_tasks(
     stream: torch.Generator,
     device: torch.device,
 ) -> Task:
-    """The episodes as tasks, images to learn from as uint8, with `draws` random mini-batches of `batch` for each.
+    """The episodes as tasks with uint8 training images, and `draws` random mini-batches of `batch` images for each.
 
-    Mini-batches have no class balance; over all draws together every image comes as often as any other, give or take
-    one.
+    Mini-batches are not balanced by class. Over all draws together, the numbers of draws of two images differ by at
+    most one.
     """
     learnt, held_out = episodes
     n, images = learnt.flatten(1).shape
     rounds = torch.rand(n, -(-draws * batch // images), images, generator=stream).argsort(2)
-    order = rounds.flatten(1)[:, : draws * batch].reshape(n, draws, batch)  # each round is an order of all images
+    order = rounds.flatten(1)[:, : draws * batch].reshape(n, draws, batch)  # each round is a random order of all images
     x, x_test = pictures(data, learnt, size), pixels(pictures(data, held_out, size))
     fields = (torch.arange(n), x, labels(learnt), order, x_test, labels(held_out))
     return Task(*(field.to(device) for field in fields))

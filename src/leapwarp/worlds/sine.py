@@ -1,4 +1,4 @@
-"""Continual sine regression (WarpGrad appendix K): one function on five intervals that come one after another."""
+"""Continual sine regression (WarpGrad appendix K): one function on five intervals, which are learnt in sequence."""
 
 import math
 
@@ -13,7 +13,7 @@ PARTS = ("a1", "b1", "a2", "b2", "o")
 
 
 def draw(n: int, stream: torch.Generator) -> Tensor:
-    """Random functions [n, 5]: amplitudes in [0.1, 5], phases in [0, pi], an offset in [-5, 5], as PARTS says."""
+    """Random functions [n, 5]: amplitudes in [0.1, 5], phases in [0, pi], an offset in [-5, 5], as in PARTS."""
     low = torch.tensor([0.1, 0.0, 0.1, 0.0, -5.0])
     high = torch.tensor([5.0, math.pi, 5.0, math.pi, 5.0])
     return low + (high - low) * torch.rand(n, len(PARTS), generator=stream)
@@ -33,13 +33,13 @@ def interval(subtask: int) -> tuple[float, float]:
 
 
 def sample(shape: tuple[int, ...], subtasks: list[int], stream: torch.Generator) -> Tensor:
-    """Uniform points of the intervals of `subtasks`. -> [*shape, subtask]; all are drawn for each interval anew."""
+    """Uniform random points in the intervals of `subtasks`. -> [*shape, subtask]"""
     low = torch.tensor([interval(i)[0] for i in subtasks])
     return low + (HIGH - LOW) / SUBTASKS * torch.rand(*shape, len(subtasks), generator=stream)
 
 
 def held_out(function: Tensor, points: int, stream: torch.Generator) -> Batch:
-    """`points` points of each sub-task, those of the leftmost first. -> x and y [n, subtask * points, 1]"""
+    """`points` random points of each sub-task, from left to right. -> x and y [n, subtask * points, 1]"""
     x = sample((len(function), points), list(range(SUBTASKS)), stream).mT.flatten(1)
     return Batch(x[..., None], value(function, x)[..., None])
 
@@ -54,15 +54,15 @@ def tasks(
     every: bool = False,
     replay: int = 0,
 ) -> Task:
-    """Sequences of sub-tasks, `steps` mini-batches of fresh points of each, in `order`.
+    """Sequences of sub-tasks in `order`, with `steps` mini-batches of new points for each.
 
     Args:
         function: [n, 5].
         steps: gradient steps on one sub-task.
         n_validation: points of each sub-task in x_test, see `held_out`.
-        every: each mini-batch has `batch` points of every sub-task: training on all at once.
-        replay: so many points of every mini-batch, beside the `batch` new ones, are drawn from those seen before (the
-            first mini-batch of all has copies of its own).
+        every: each mini-batch has `batch` points of every sub-task, for training on all at once.
+        replay: the number of points in every mini-batch that are drawn from earlier mini-batches, besides the `batch`
+            new ones. (The first mini-batch of all has copies of its own points.)
     """
     n, sequence = len(function), [subtask for subtask in order for _ in range(steps)]
     if every:
@@ -73,7 +73,7 @@ def tasks(
     size = x.shape[2]
     rows = torch.arange(len(sequence) * size).view(len(sequence), size).expand(n, -1, -1)
     if replay:
-        seen = (torch.arange(len(sequence)) * size).clamp_min(size)  # at step k, the first k mini-batches
+        seen = (torch.arange(len(sequence)) * size).clamp_min(size)  # at step k from the first k mini-batches
         again = (torch.rand(n, len(sequence), replay, generator=stream) * seen[:, None]).long()
         rows = torch.cat([rows, again], 2)
     x = x.flatten(1)

@@ -1,4 +1,4 @@
-"""Loss surfaces over the plane (WarpGrad appendix E), a random family after the `peaks` function of textbooks.
+"""Loss surfaces over the plane (WarpGrad appendix E): a random family like the function `peaks` of Matlab.
 
 A surface is a row [7] of its random factors, in the order of FACTORS.
 """
@@ -33,8 +33,9 @@ def height(x: Tensor, surface: Tensor, peaks: bool = False) -> Tensor:
     """The loss f(x) of WarpGrad appendix E. x [*, 2], surface [*, 7] -> [*]
 
     Args:
-        peaks: read the cube of x_2 as a fifth power, and the second x_1 of the last term as x_2: the `peaks` function,
-            of which the printed formula differs in these two places.
+        peaks: use the fifth power of x_2 in place of its cube, and x_2 in place of the second x_1 of the last term.
+        This
+            is the `peaks` function, from which the printed formula differs in these two places.
     """
     x1, x2 = x.unbind(-1)
     a1, a2, a3, b1, b2, b3, s = surface.unbind(-1)
@@ -70,14 +71,14 @@ def extremes(surface: Tensor, peaks: bool, points: int = 121) -> Range:
 
 
 def tasks(surface: Tensor, start: Tensor, steps: int) -> Task:
-    """Surfaces [n, 7] and where a learner starts on them [n, 2]. Each of the draws, one a step, is the surface."""
+    """Tasks from surfaces [n, 7] and the starts on them [n, 2]. Each draw, one for each step, is the surface itself."""
     n = len(surface)
     order = torch.zeros(1, dtype=torch.long, device=surface.device).expand(n, steps, 1)
     return Task(torch.arange(n, device=surface.device), start, surface, order, start, surface)
 
 
 def draw_tasks(n: int, stream: torch.Generator, steps: int, device: torch.device) -> Task:
-    """Random surfaces, a random start on each."""
+    """Random surfaces, with a random start on each."""
     surface, start = draw(n, stream), starts(n, stream)
     return tasks(surface.to(device), start.to(device), steps)
 
@@ -90,7 +91,7 @@ def problem(peaks: bool = False, place: Callable[[Params], Tensor] = itself) -> 
     """Minimise the surface from any point: the task parameters are `x` [task, 2].
 
     Args:
-        place: parameters -> the point [task, 2] whose height is the loss: `x` itself, or where a warp takes it.
+        place: parameters -> the point [task, 2] whose height is the loss: `x` itself, or its image under a warp.
     """
 
     def draw_batch(tasks: Task, who: Tensor, number: Tensor) -> Batch:

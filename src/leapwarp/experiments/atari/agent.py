@@ -1,4 +1,4 @@
-"""What the Atari experiment's jobs share: its settings, and an agent that learns one game, Leap's sum on the way."""
+"""Shared by the jobs of the Atari experiment: settings, and an agent that learns one game and sums Leap's gradient."""
 
 import time
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ from leapwarp.worlds import atari
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of one method at one size; run.py gives their sources. A size's chain has the numbers of games."""
+    """The settings of one method; run.py gives their sources. `chain` of a size has the numbers of games."""
 
     updates: int
-    """of an agent, in meta-training and in the evaluation: each is `batch` x `length` steps"""
+    """updates of an agent, in meta-training and in evaluation; each uses `batch` x `length` steps"""
     batch: int
     """emulators"""
     length: int
-    """of an unroll"""
+    """steps of an unroll"""
     learning_rate: float
     decay: float
     epsilon: float
-    """all three of RMSProp"""
+    """the three settings of RMSProp"""
     entropy_weight: float
     reward_clip: float
     discount: float
@@ -45,17 +45,17 @@ class Settings:
     noops: int
     """idle steps at the start of an episode, at most"""
     restart: int
-    """updates between checkpoints, at which all episodes begin anew"""
+    """updates between checkpoints, at which all episodes are restarted"""
     every: int
-    """updates for a point of a learning curve, and for the loss that a game of meta-training ends with"""
+    """updates that are averaged for a point of a learning curve, and for the final loss of a game in meta-training"""
     pool: tuple[str, ...]
     """games of meta-training"""
     heldout: tuple[str, ...]
     """games of the evaluation that are not in the pool"""
     seen: tuple[str, ...]
-    """those that are"""
+    """games of the evaluation that are in the pool"""
     larger: tuple[str, ...]
-    """those with more actions than any in the pool"""
+    """games of the evaluation with more actions than any in the pool"""
 
 
 def choices(settings: Settings) -> Choices:
@@ -63,7 +63,7 @@ def choices(settings: Settings) -> Choices:
 
 
 def tally(latest: Tensor, running: Tensor, reward: Tensor, ended: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores of the last episode that ended in each emulator (nan before the first), and of the one that goes on.
+    """Scores of each emulator's last finished episode (nan before the first), and of its current one.
 
     Args:
         latest, running: [env] before these steps. reward, ended: [time, env].
@@ -76,7 +76,7 @@ def tally(latest: Tensor, running: Tensor, reward: Tensor, ended: Tensor) -> tup
 
 
 def score(latest: Tensor, running: Tensor) -> float:
-    """The mean over emulators; one that has ended no episode yet counts with what the first one has so far."""
+    """The mean over emulators. An emulator without a finished episode counts with its current score."""
     return float(torch.where(latest.isnan(), running, latest).mean())
 
 
@@ -93,13 +93,13 @@ def train(
 ) -> dict[str, Any]:
     """Learn one game from `encoder` and a random head.
 
-    All emulators are reset every `restart` updates, and the run is saved there: the state of an emulator is not
-    needed to go on, and a run that was stopped ends as if it had not been.
+    All emulators are reset every `restart` updates, and a checkpoint is saved then. So emulators need not be saved, and
+    a run that was stopped gives the same results as an uninterrupted one.
 
     Args:
-        names: of the random streams: what tells this game of this seed from others.
-        leap: sum up the meta-gradient of the energy of the encoder's path.
-        learns: without, the policy stays uniform.
+        names: names of the random streams, which identify this game and seed.
+        leap: sum the meta-gradient of the energy of the encoder's path.
+        learns: if False, the policy stays uniform.
 
     Returns:
         `params`; `total`, shaped as the encoder (zero without `leap`); `curve` of (steps, metric, value); `seconds`.
@@ -138,7 +138,7 @@ def _segment(
     learns: bool,
     progress: fit.Progress,
 ) -> dict[str, Any]:
-    """Updates until the next restart. `run` stays as it is. -> the run after them"""
+    """Make the updates until the next restart. `run` is not changed. -> the run after them"""
     optimizer = rmsprop(settings.learning_rate, settings.decay, settings.epsilon)
     fold = leap_fold(length=False)
     params, square, total = run["params"], run["square"], repeat(run["total"], 1)
@@ -171,10 +171,11 @@ def _segment(
             losses = []
             progress.show(update + 1, {"score": score(latest, running)})
     if leap and before and last == settings.updates:
-        # The last segment of the path ends where nothing is learnt any more: its loss is that of one more unroll.
+        # The last segment of the path ends after the last update. Its loss is that of one more unroll.
         final = play(params=params, pixels=pixels, learns=False)
         total = fold(total, before, _point(last, params, {}, final.loss))
-    # Cut off by the restart: counts where it is all that there is, or has come further than the last that ended.
+    # An episode that the restart cuts off counts if it is the only one, or has a higher score than the last finished
+    # one.
     latest = torch.where(latest.isnan() | (running > latest), running, latest)
     kept = (before.number, _first(before.params), _first(before.grads), before.loss[0]) if before else None
     after = {"update": last, "params": params, "square": square, "total": _first(total), "before": kept}
@@ -191,7 +192,7 @@ def _point(number: int, params: Params, grads: Params, loss: Tensor) -> Step:
 
 
 def encoder_of(params: Params) -> Params:
-    """What the games share."""
+    """The initial encoder, which all games share."""
     return partition(params, "encoder")[0] if "head.weight" in params else params
 
 
@@ -201,10 +202,10 @@ def _first(stack: Params) -> Params:
 
 
 def pictures(params: Params, game: str, settings: Settings, n: int, longest: int) -> dict[str, Tensor]:
-    """`n` pictures, evenly spaced, of one episode that an agent plays, or of its first `longest` steps.
+    """`n` evenly spaced frames of one episode that an agent plays, or of its first `longest` steps.
 
     Returns:
-        `pixels` [picture, 84, 84, 3] bytes; `step` at which they were seen; `score` up to then.
+        `pixels` [picture, 84, 84, 3] bytes; `step`, the step of each frame; `score` up to then.
     """
     rng = generator(0, "pictures", game)
     world = atari.start(game, 1, settings.frame_skip, settings.noops)

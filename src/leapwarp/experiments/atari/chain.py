@@ -1,4 +1,4 @@
-"""Leap's meta-training on Atari as a chain of jobs: the games of a meta-step each on their own, then one update.
+"""Leap's meta-training on Atari as a chain of jobs: in a meta-step a job for each game, then one update.
 
     python -m leapwarp.experiments.atari.chain game --seed 0 --meta-step 0 --game 0 --games 3 \\
         --out game0.safetensors --curve game0.csv
@@ -7,11 +7,11 @@
     python -m leapwarp.experiments.atari.chain state --method leap --initialisations seed0.safetensors \\
         --out leap.safetensors --history leap.csv
 
-`game` learns one game of the meta-batch from the initialisation (`--start`; random before the first update) and writes
-its share of the meta-gradient, which Leap has summed up on the way, and its learning curve. `update` takes the mean of
-the shares and makes the next initialisation. `state` makes of the last ones, a file a seed, what the command `train`
-makes elsewhere. `curves` gathers the learning curves of all games. Everything random is named by seed, meta-step and
-number of the game, so that a chain that was cut off anywhere goes on as if it had not been.
+`game` learns one game of the meta-batch from the initialisation (`--start`; random before the first update). It writes
+the game's share of the meta-gradient, which is Leap's sum along the path, and its learning curve. `update` takes the
+mean of the shares and writes the next initialisation. `state` writes the last initialisations of the seeds in the form
+of the command `train`. `curves` gathers the learning curves of all games. Random streams are named by seed, meta-step
+and number of the game, so a chain that was interrupted gives the same results as an uninterrupted one.
 
 A game takes, on a core: smoke, a second; quick, 13 s; paper, three quarters of an hour. The others take seconds.
 """
@@ -49,7 +49,7 @@ COLUMNS = ["size", "seed", "meta_step", "place", "game", "step", "score", "loss"
 
 
 def drawn(settings: Settings, seed: int, meta_step: int, games: int) -> list[str]:
-    """The games of one meta-step, none of them twice."""
+    """The games of one meta-step, drawn without replacement."""
     if not 1 <= games <= len(settings.pool):
         raise ValueError(f"a meta-batch of {games} games, needed 1 to {len(settings.pool)}: as many as the pool has.")
     order = torch.randperm(len(settings.pool), generator=generator(seed, "games", meta_step))
@@ -65,20 +65,20 @@ def unpack(group: str, tensors: dict[str, Tensor]) -> Params:
 
 
 def of_training(settings: Settings) -> dict[str, Any]:
-    """Whatever of the settings a share depends on."""
+    """The settings that a share depends on."""
     return {name: value for name, value in asdict(settings).items() if name not in EXPERIMENT.evaluation}
 
 
 def of_chain(size: str, settings: Settings) -> dict[str, Any]:
-    """What all files of a chain say of themselves."""
+    """The metadata of all files of a chain."""
     return {"size": size, "settings": provenance.digest(of_training(settings))}
 
 
 def read_part(path: Path, what: str, needed: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a share or an initialisation, and what the file says of itself, with its checksum.
+    """The tensors of a share or an initialisation, and the file's metadata, with its checksum.
 
     Raises:
-        DataError: the file is damaged, or is not `what` is `needed`.
+        DataError: the file is damaged, or its metadata differ from `needed`.
     """
     tensors, metadata = read(path, ADVICE)
     about = json.loads(metadata.get("about", "{}")) | {"checksum": metadata["checksum"]}
@@ -93,7 +93,7 @@ def read_part(path: Path, what: str, needed: Mapping[str, Any]) -> tuple[dict[st
 def begin(
     path: Path | None, settings: Settings, needed: Mapping[str, Any]
 ) -> tuple[Params, dict[str, Params | int], dict[str, Any]]:
-    """Initialisation, state of Adam, and what the file says of them; the random ones where there is no file.
+    """Initialisation, state of Adam, and their metadata. Without a file, the random initialisation.
 
     Raises:
         DataError: as `read_part`.
@@ -160,7 +160,7 @@ def update(options: argparse.Namespace) -> None:
 
 
 def state(options: argparse.Namespace) -> None:
-    """The ends of the chains of some seeds, in the files that the command `train` writes."""
+    """Write the last initialisations of some seeds in the files that the command `train` writes."""
     job = command.Job(options)
     needed = of_chain(options.size, job.method(options.method, {"--settings": options.settings}).settings)
     ends: dict[int, Trained] = {}
@@ -181,7 +181,7 @@ def state(options: argparse.Namespace) -> None:
 
 
 def read_curve(path: Path) -> pd.DataFrame:
-    """Columns game, step, score and loss; raises ValueError where the file is missing, damaged or of two games."""
+    """Columns game, step, score and loss. Raises ValueError if the file is missing, damaged or of two games."""
     try:
         lines = pd.read_csv(path, dtype={"game": str, "step": "int64", "value": float})
         wide = lines.pivot(index=["game", "step"], columns="metric", values="value").reset_index()
@@ -197,7 +197,7 @@ def read_curve(path: Path) -> pd.DataFrame:
 
 
 def collect(folder: Path, size: str, seeds: Sequence[int], meta_steps: int, games: int) -> pd.DataFrame:
-    """The curves of step<k>/seed<seed>/game<place>.csv, every line with where it is from, in the order of COLUMNS."""
+    """The curves of step<k>/seed<seed>/game<place>.csv, with meta-step, seed and place in every line, in COLUMNS."""
     parts = [
         read_curve(folder / f"step{k}" / f"seed{seed}" / f"game{place}.csv").assign(
             size=size, seed=seed, meta_step=k + 1, place=place
@@ -210,7 +210,7 @@ def collect(folder: Path, size: str, seeds: Sequence[int], meta_steps: int, game
 
 
 def curves(options: argparse.Namespace) -> None:
-    """The learning curves of all games of these seeds and so many meta-steps; those beyond are left out."""
+    """Gather the learning curves of all games of these seeds, up to a number of meta-steps."""
     frame = collect(options.folder, options.size, options.seeds, options.meta_steps, options.games)
     with atomic(options.out) as path:
         frame.to_csv(path, index=False, lineterminator="\n")
@@ -228,20 +228,20 @@ def parser() -> argparse.ArgumentParser:
     of_curves = commands.add_parser("curves", help="gather the learning curves of all games")
     for each, run in ((of_game, game), (of_update, update), (of_state, state), (of_curves, curves)):
         each.set_defaults(run=run)
-        each.add_argument("--size", default="own", help="what files and rows call the size of these settings")
+        each.add_argument("--size", default="own", help="the name of the size in files and rows")
         each.add_argument("--out", type=Path, required=True, help="file to write")
     for each in (of_game, of_update, of_state):
         each.add_argument("--settings", type=command.mapping, default={}, metavar="JSON", help="not as published")
     for each in (of_game, of_update):
         each.add_argument("--seed", type=command.whole_number, required=True)
         each.add_argument("--meta-step", type=command.whole_number, required=True, help="from 0")
-        each.add_argument("--start", type=Path, help="the initialisation; random where there is none")
+        each.add_argument("--start", type=Path, help="the initialisation; random if left out")
     for each in (of_game, of_state):
         each.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     of_game.add_argument("--game", type=command.whole_number, required=True, help="its number, from 0")
-    of_game.add_argument("--games", type=int, required=True, help="how many a meta-batch has")
+    of_game.add_argument("--games", type=int, required=True, help="games of a meta-batch")
     of_game.add_argument("--curve", type=Path, required=True, help="CSV of the learning curve to write")
-    of_game.add_argument("--checkpoints", type=Path, help="folder to keep a checkpoint in, and to resume from")
+    of_game.add_argument("--checkpoints", type=Path, help="folder for the checkpoint, to resume from")
     of_update.add_argument("--shares", type=Path, nargs="+", required=True, help="what the games wrote, in order")
     of_state.add_argument("--method", required=True)
     of_state.add_argument("--initialisations", type=Path, nargs="+", required=True, help="a file a seed")

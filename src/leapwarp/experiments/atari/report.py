@@ -1,7 +1,7 @@
-"""Leap's Atari experiment (appendix H): how fast and how far each game is learnt, and what a trained agent sees.
+"""Leap's Atari experiment (appendix H): table and figures of scores, and frames of a trained agent's episode.
 
-Scores are shown on a scale of the game's own: 0 is random play, 1 the best that any method reached on average. Metrics
-are named `score_<group of games>`, and tasks are games. The paper's figure is a plot without printed numbers.
+Scores are shown on a scale for each game: 0 is random play, and 1 the best mean score of any method. Metrics are named
+`score_<group of games>`, and tasks are games. The paper shows a plot and prints no numbers.
 """
 
 from collections.abc import Sequence
@@ -38,8 +38,8 @@ BLOCKS, POINTS = 5, 50  # of meta-steps in a panel of meta-training, and of a li
 def normalised(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The curves of all methods that learn, with `value` on the scale of its game.
 
-    Random play counts as what it scores on average over the second half of its runs, over seeds. Where nothing is above
-    random play, the largest distance from it is the unit. A game without random play has no scale and is left out.
+    The score of random play is its mean over the second half of its runs and over seeds. If no method is above random
+    play, the largest distance from it is the unit. A game without random play has no scale and is left out.
     """
     rows = steps(frame, metric)
     plays_at_random = rows["method"] == RANDOM
@@ -75,7 +75,7 @@ def end(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def raw(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The same of the game's own scores; of random play, which does not change, over the second half."""
+    """The same for the game's own scores. For random play, which does not change, the mean is over the second half."""
     rows = steps(frame, metric)
     plays_at_random = rows["method"] == RANDOM
     parts = [each(rows.loc[~plays_at_random], last_tenth, OF_GAME)]
@@ -91,19 +91,19 @@ QUANTITIES = {
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line a method and quantity."""
+    """The document: one line for each method and quantity."""
     lines = summaries(frame, list(QUANTITIES))
     n_steps = int(frame.loc[frame["step"].notna() & frame["metric"].str.startswith("score_"), "step"].max())
     scale = (
         "" if RANDOM in set(frame["method"]) else "\n- **Random play was not run, so that scores have no scale here.**"
     )
     text = f"""
-- {n_steps:,} steps a game, 5,000,000 as published. {meta_trained(frame)}
-- The paper prints curves and no numbers. ± is the sample standard deviation over seeds.
-- On every game 0 is what random play scores (a mean over the second half of its runs) and 1 the best that a method's
-  mean over seeds reached at any point, noise and all: where that is little above random play (second table), the scale
-  says nothing. The area is the mean of that curve, so a method that learns faster has more of it; the end is its
-  last tenth. Until an emulator's first episode has ended it counts with what it has so far.{scale}
+- {n_steps:,} steps a game; the paper has 5,000,000. {meta_trained(frame)}
+- The paper shows curves and prints no numbers. ± is the sample standard deviation over seeds.
+- On every game 0 is the score of random play (the mean over the second half of its runs). 1 is the highest value of any
+  method's mean curve, including its noise. If that is little above random play (second table), the scale is
+  meaningless. The area is the mean of the normalised curve, so it is larger if a method learns faster. The end is the
+  mean of the last tenth. Before an emulator's first episode has ended, its current score counts.{scale}
 """
     blocks = [
         Text(text),
@@ -115,16 +115,16 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
 
 
 def meta_trained(frame: pd.DataFrame) -> str:
-    """How the encoder was meta-trained, where it was."""
+    """A sentence on the length of meta-training, if there was any."""
     found = {name: sorted(set(frame.loc[frame["metric"] == name, "value"])) for name in ("meta_step", "games")}
     if not all(found.values()):
         return ""
     steps, games = (" or ".join(f"{value:.0f}" for value in found[name]) for name in ("meta_step", "games"))
-    return f"Meta-training: {steps} meta-steps of {games} games, 100 of 16 as published."
+    return f"Meta-training: {steps} meta-steps of {games} games; the paper has 100 of 16."
 
 
 def own_scores(frame: pd.DataFrame) -> Table:
-    """A game a row."""
+    """One row for each game."""
     names, rows = looks.names(frame), []
     for group, (title, _) in GAMES.items():
         found = summary(raw(frame, f"score_{group}"), ["method", "task", "n_tasks", "metric"])
@@ -142,7 +142,7 @@ def printed(game: str) -> str:
 def grid(
     frame: pd.DataFrame, heading: str, titles: Sequence[str], columns: int, height: float
 ) -> tuple[Figure, list[Axes]]:
-    """A panel for each title, of which the lowest have the steps of the agent below them."""
+    """A panel for each title. The lowest ones have the label of the horizontal axis, the agent's steps."""
     lines = -(-len(titles) // columns)
     size = (9.6, 1.3 + height * lines)
     figure, panels = draw.panels(frame, heading, size, lines, columns, sharex=True)
@@ -165,7 +165,7 @@ def _steps(value: float, place: int | None = None) -> str:
 
 
 def atari_scores(frame: pd.DataFrame, *_) -> Figure:
-    """A panel a game, in the order of the groups: normalised score against steps."""
+    """A panel for each game, in the order of the groups: normalised score against steps."""
     curves = {group: normalised(frame, f"score_{group}") for group in GAMES}
     shown = [(group, game) for group, rows in curves.items() for game in sorted(set(rows["task"]))]
     heading = "Atari: learning from a meta-learnt and from a random encoder"
@@ -189,10 +189,10 @@ def atari_scores(frame: pd.DataFrame, *_) -> Figure:
 
 
 def blocks(curves: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Scores of meta-training by seed, game, block of meta-steps and step, and what each block is called.
+    """Scores of meta-training by seed, game, block of meta-steps and step, and the names of the blocks.
 
-    Neighbouring meta-steps share a block where there are more than BLOCKS, and neighbouring steps a point where there
-    are more than POINTS; whatever shares one is averaged.
+    If there are more than BLOCKS meta-steps, neighbouring ones are averaged in blocks; if there are more than POINTS
+    steps, neighbouring ones are averaged too.
     """
     parts = np.array_split(sorted(set(curves["meta_step"])), BLOCKS)
     parts = [part for part in parts if len(part)]
@@ -205,7 +205,7 @@ def blocks(curves: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def scaled(means: pd.DataFrame) -> pd.DataFrame:
-    """Scores with 0 and 1 at the least and the greatest that a game's lines, means over seeds, come to."""
+    """Scores scaled so that 0 and 1 are the lowest and highest value of a game's lines, which are means over seeds."""
     lines = means.groupby(["game", "block", "step"], as_index=False).agg({"score": "mean"})
     means = means.merge(lines.groupby("game")["score"].agg(low="min", high="max").reset_index(), on="game")
     span = means["high"] - means["low"]
@@ -213,10 +213,10 @@ def scaled(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def atari_meta(frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> Figure:
-    """A panel a game of meta-training, in the game's own points, and one of all games on a common scale.
+    """A panel for each game of meta-training, in the game's own points, and one for all games on a common scale.
 
-    A line is a meta-step, or a few: mean and standard deviation over seeds, of which each is a mean over its games.
-    Among the files is meta_curves.csv (chain.py), where something was meta-trained.
+    A line is a meta-step or a block of them: mean and standard deviation over seeds of a seed's mean over its games.
+    `files` includes meta_curves.csv (chain.py) if anything was meta-trained.
     """
     heading = "Atari: learning the games of meta-training"
     curves = [pd.read_csv(path) for path in files if path.suffix == ".csv"]
@@ -246,10 +246,10 @@ def atari_meta(frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) 
 
 
 def atari_pictures(frame: pd.DataFrame, paper: pd.DataFrame, files: Sequence[Path]) -> Figure:
-    """A row a method: pictures of one episode, from its first step to its last.
+    """A row for each method: frames of one episode, from its first step to its last.
 
-    Among the files are the arrays of evaluations, each in a folder named as its method: of the seed 0 pixels
-    [picture, 84, 84, 3], step and score [picture].
+    `files` includes the arrays of evaluations, each in a folder with the name of its method. Those of seed 0 have
+    pixels [picture, 84, 84, 3], step and score [picture].
     """
     shown = {}
     for path in [path for path in files if path.suffix == ".npz"]:

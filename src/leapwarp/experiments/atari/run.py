@@ -2,12 +2,13 @@
 
     snakemake atari
 
-An actor-critic learns games held out of meta-training, games met there, and games with more actions than any of those.
-The encoder comes from a chain of meta-steps, which is made of many jobs (chain.py); the head is always random. The last
-method plays at random: scores are put on a scale where it is 0.
+An actor-critic learns games that were held out of meta-training, games that were used in it, and games with more
+actions than these. The encoder comes from a chain of meta-steps, which consists of many jobs (chain.py). The head is
+always random. The last method plays at random, and its score is the zero of the scale of scores.
 
-One evaluation takes, on a core: smoke, three seconds; quick, 40 s; paper, six hours. To expect: at quick no order at
-all, for it trains for a three-hundredth of the published time after 2 of 100 meta-steps; it shows that the chain works.
+One evaluation takes, on a core: smoke, three seconds; quick, 40 s; paper, six hours. To expect: no order of the methods
+at quick, which trains for a three-hundredth of the published time after 2 of 100 meta-steps. It shows that the chain
+works.
 """
 
 from dataclasses import replace
@@ -52,12 +53,12 @@ PICTURES, LONGEST = 8, 2000  # of an episode, and steps of it
 class Method(NamedTuple):
     settings: Settings
     learns: bool = True
-    """without, it plays at random"""
+    """if False, it plays at random"""
 
 
 def methods(settings: Settings) -> dict[str, Method]:
-    """The lines of the figure, and random play, which does not change and is soon known."""
-    untrained = replace(settings, outer_lr=0.0, pool=())  # without what only meta-training reads
+    """The lines of the figure, and random play, which does not change and needs few updates."""
+    untrained = replace(settings, outer_lr=0.0, pool=())  # without the settings of meta-training
     shorter = replace(untrained, updates=min(settings.updates, PUBLISHED.restart))
     return {"leap": Method(settings), "scratch": Method(untrained), "random_policy": Method(shorter, learns=False)}
 
@@ -74,21 +75,21 @@ def load(path: Path | None) -> Games:
 
 
 def train_by_jobs(run: Run) -> Trained:
-    """Raises ValueError: the games of a meta-step are learnt at the same time, which takes many processes."""
+    """Raise ValueError, since the games of a meta-step are learnt in parallel, by many processes."""
     raise ValueError(
         f"the training of {run.name} is a chain of jobs (leapwarp.experiments.atari.chain), which `snakemake atari` "
-        "runs; needed that, not the command train."
+        "runs. Call that in place of the command train."
     )
 
 
 def judge(run: Run, state: State | None) -> Evaluated:
-    """Learn every game of the evaluation, each with a checkpoint of its own."""
+    """Learn every game of the evaluation, with a checkpoint for each."""
     settings, seconds = run.method.settings, 0.0
     records: list[Record] = []
     arrays: dict[str, Tensor] = {}
     for group in GROUPS:
         for game in getattr(settings, group):
-            # The same streams for all methods: episodes have the same seeds, and heads begin alike.
+            # All methods have the same streams, so that episodes have the same seeds and heads the same initial values.
             names = ("evaluation", game)
             encoder = state["params"] if state else actor_critic.encoder(generator(run.seed, *names, "encoder"))
             trained = train(

@@ -1,6 +1,6 @@
-"""Table 1 of the WarpGrad paper, the few-shot parts: ours beside theirs, from five images of a class and from one.
+"""Table 1 of the WarpGrad paper, the few-shot parts: ours beside theirs, with five images of a class and with one.
 
-Methods whose names end in `_1shot` learn from one image, all others from five, a user's own states included.
+Methods whose names end in `_1shot` learn from one image. All others learn from five, also a user's own states.
 """
 
 import pandas as pd
@@ -23,26 +23,27 @@ QUANTITIES = {
     "inductive_accuracy": Quantity("inductive_accuracy", "Inductive held-out accuracy", "percent", 1, convert=percent),
     "normalisation_gain": Quantity("normalisation_gain", "Transductive less inductive", "points", 1, convert=percent),
 }
-LATER = """The paper at hand prints no 1-shot row: Warp-MAML's is that of the later ICLR 2020 version, second-hand and
-not verified; those of MAML and T-Nets are the best reported results that its appendix I names."""
+LATER = """The version of the paper that we reproduce prints no 1-shot numbers. That of Warp-MAML is from the later ICLR
+2020 version; we know it from another source and did not verify it. Those of MAML and T-Nets are the best reported
+results that appendix I names."""
 
 
 def of_shots(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Lines or rows that have a method, by the images of a class that it learns from; those of none are left out."""
+    """Lines or rows by the number of images of a class that their method learns from. Others are left out."""
     is_one = frame["method"].str.endswith(ONE_SHOT)
     parts = {shots: frame.loc[is_one == one] for shots, one in SHOTS.items()}
     return {shots: part for shots, part in parts.items() if len(part)}
 
 
 def heading(frame: pd.DataFrame) -> str:
-    """The paper's data, which end the experiment's title, and what stands in for them here."""
+    """The paper's data, which end the experiment's title, and the data that were used in their place."""
     theirs = catalogue.find(looks.experiment(frame)).title.rpartition(", ")[2]
     ours = frame["data_source"].iloc[0]
     return theirs if ours == theirs.lower() else f"{theirs} (here: {ours})"
 
 
 def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame) -> pd.DataFrame:
-    """A line a method: ours in mean, std over seeds and interval over tasks, and the paper's.
+    """A line for each method: our mean, std over seeds and interval over tasks, and the paper's.
 
     An interval is half of that of 95 % over the evaluation tasks of a run, 1.96 standard errors, as a mean over seeds.
     """
@@ -58,7 +59,7 @@ def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame) -> pd.DataFr
 
 
 def block(lines: pd.DataFrame, inductive: pd.DataFrame, names: dict[str, str]) -> Table:
-    """A method a row."""
+    """One row for each method."""
     other = inductive.set_index("method")
     rows = [
         [
@@ -75,14 +76,14 @@ def block(lines: pd.DataFrame, inductive: pd.DataFrame, names: dict[str, str]) -
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """Accuracy, then inductive accuracy and what they differ by; a line a method."""
+    """The document: a line for each method with accuracy, inductive accuracy and their difference."""
     none, names = paper.iloc[:0], looks.names(frame)
     accuracy, inductive = comparison(frame, "accuracy", paper), comparison(frame, "inductive_accuracy", none)
     text = f"""
 - {quantity(frame, "accuracy").groupby(["method", "seed"]).size().max()} evaluation tasks a seed. ± is half the 95 %
   interval over them (a mean over seeds); the paper's ± is its own.
-- Held-out images are normalised by their own statistics (*ours*: transductive, the field's habit; the paper does not
-  say) or by those of the images that the task was learnt from (*inductive*). Meta-training is the same for both.
+- Batch norm uses the held-out images' own statistics (*ours*: transductive, which is common in the field; the paper
+  does not say), or those of the images that the task was learnt from (*inductive*). Meta-training is the same for both.
 """
     blocks: list[Block] = [Text(text)]
     for shots, lines in of_shots(accuracy).items():
@@ -95,12 +96,12 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
 
 
 def short(look: Look) -> str:
-    """The name without what a panel's title says."""
+    """The name of a method without the part that the panel's title contains."""
     return look.name.replace(", 1-shot)", ")").replace(" (1-shot)", "")
 
 
 def panel(axes: Axes, frame: pd.DataFrame, paper: pd.DataFrame) -> list[Line2D]:
-    """Accuracy of each method, and, below it, accuracy with the other way of normalising."""
+    """Accuracy of each method and, below it, its inductive accuracy."""
     shown = looks.of(frame)
     labels = {key: short(look) for key, look in shown.items()}
     handles = draw.dots(axes, frame, "accuracy", paper, "WarpGrad paper", labels)

@@ -3,19 +3,19 @@
     snakemake few_shot
     snakemake few_shot_tiered
 
-A task is five classes with one or five images of each to learn from, and 15 to be judged on. Methods that differentiate
-through adaptation are compared with Warp-MAML, which learns its warps without. `few_shot_tiered` has classes that are
-further apart, and the two learners that the paper compares there. Where these data are not there, Tiny-ImageNet stands
-in for both, and where that is not there, textures; every row says which.
+A task has five classes, with one or five images of each for training and 15 for evaluation. Methods that differentiate
+through adaptation are compared with Warp-MAML, which does not do so for its warps. In `few_shot_tiered` the test
+classes differ more from the training classes, and only MAML and Warp-MAML are compared. If these data sets are not
+available, Tiny-ImageNet takes their place, or textures if that is not available either. Every row names its data.
 
-All images of a task are one mini-batch, normalised by its own statistics; so are the held-out images in meta-training.
-Evaluation measures two ways of normalising the held-out images: by their own statistics, as the field does
-(`accuracy`, transductive), and by those of the images the task was learnt from (`inductive_accuracy`).
+All images of a task are one mini-batch, and batch norm uses its own statistics, also for the held-out images in
+meta-training. Evaluation is done with both statistics for held-out images: their own (`accuracy`, transductive, common
+in the field), and those of the images that the task was learnt from (`inductive_accuracy`).
 
 One run takes, on a core: smoke, a second; quick, 5 s for fomaml, reptile and cavia, 14 for maml and metasgd, 17 for
-tnets and 19 for warp_maml, about two thirds of that with one image of a class; of few_shot_tiered, 6 s for maml and 14
-for warp_maml. To expect at quick: 28 % for cavia and 34 to 36 for the others from five images, 25 to 30 from one, with
-no order beyond the spread over seeds; chance is 20.
+tnets and 19 for warp_maml, and about two thirds of that with one image of a class; few_shot_tiered at quick, 6 s for
+maml and 14 for warp_maml. To expect at quick: 28 % for cavia and 34 to 36 for the others with five images, 25 to 30
+with one, and no order beyond the spread over seeds. Chance is 20.
 """
 
 import time
@@ -49,7 +49,7 @@ ONE_SHOT = "_1shot"  # suffix of the methods that learn a task from one image of
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of one method at one size. Where the paper is silent, it chose by a random search of 50 (App. I)."""
+    """The settings of one method. The paper chose those that it does not print by a random search of 50 trials."""
 
     size: int = 84  # pixels along a side; four poolings leave the 5 x 5 of App. I
     filters: int = 32  # MAML's and T-Nets': more do worse (App. I); Finn et al., 2017
@@ -77,11 +77,11 @@ class Method(NamedTuple):
     settings: Settings
     learner: Callable[[Problem, Settings], Learner]
     extra: Callable[[Settings], Extra] = lambda settings: PLAIN
-    """what it adds to the network"""
+    """parameters that it adds to the network"""
 
 
 def adapting(build: Callable[..., Learner]) -> Callable[[Problem, Settings], Learner]:
-    """The learner of a method that takes a problem, a task and a meta optimizer, and how to walk the path."""
+    """A function that builds the learner of a method from a problem, a task and a meta optimizer."""
     return lambda problem, s: build(problem, sgd(s.inner_lr), adam(s.outer_lr), s.inner_steps, s.tasks_at_a_time)
 
 
@@ -90,7 +90,7 @@ def metasgd_learner(problem: Problem, s: Settings) -> Learner:
 
 
 def warp_maml_learner(problem: Problem, s: Settings) -> Learner:
-    """Adam does not see the scale of a gradient: lambda multiplies the initialisation's rate, as Algorithm 1 has it."""
+    """Adam is invariant to the scale of gradients, so lambda multiplies the initialisation's rate (Algorithm 1)."""
     inner, outer = sgd(s.inner_lr), adam(s.maml_weight * s.outer_lr)
     return warp_maml(problem, inner, outer, adam(s.outer_lr), s.inner_steps, s.tasks_at_a_time)
 
@@ -133,18 +133,18 @@ def of_shots(settings: Settings) -> dict[str, Method]:
 
 
 class Scores(NamedTuple):
-    """How well tasks are learnt."""
+    """The result of learning a stack of tasks."""
 
     accuracy: Tensor
-    """[task, point] on held-out images, normalised by their own statistics, before the first step and after each"""
+    """[task, point] on held-out images, with their own batch statistics, before the first step and after each step"""
     loss: Tensor
     """[task, point] likewise"""
     inductive: Tensor
-    """[task] accuracy after the last step, normalised by the statistics of the images learnt from"""
+    """[task] accuracy after the last step, with the batch statistics of the training images"""
 
 
 class Setup(NamedTuple):
-    """What training and evaluation of a run have in common."""
+    """The problem and initialisation, which training and evaluation of a run share."""
 
     model: Model
     problem: Problem
@@ -159,14 +159,14 @@ def set_up(run: Run) -> Setup:
 
 
 def held_out(run: Run, part: str, n: int) -> Task:
-    """Tasks that nothing is trained on; those with one image of a class are those with five, shortened."""
+    """Tasks for validation or test. Those with one image of a class are the first images of those with five."""
     settings, stream = run.method.settings, generator(run.seed, part)
     episodes = draw_episodes(run.data, part, n, WAYS, settings.shots, settings.queries, stream)
     return as_tasks(run.data, episodes, settings.inner_steps, settings.size, run.device)
 
 
 def score(setup: Setup, settings: Settings, state: State, tasks: Task) -> Scores:
-    """Learn the tasks from what was meta-learnt."""
+    """Learn the tasks from the meta-learnt state."""
     model, problem, learner = setup
     inner = learner.optimizer(state) if learner.optimizer else sgd(settings.inner_lr)
 
@@ -192,7 +192,7 @@ def score(setup: Setup, settings: Settings, state: State, tasks: Task) -> Scores
 
 
 def train(runs: Sequence[Run]) -> list[Trained]:
-    """Meta-train on tasks of the training classes, all seeds side by side."""
+    """Meta-train on tasks of the training classes, all seeds in one stack."""
     settings, setup = runs[0].method.settings, set_up(runs[0])
 
     def sample(k: int, i: int) -> Task:
@@ -221,7 +221,7 @@ def train(runs: Sequence[Run]) -> list[Trained]:
 
 
 def judge(run: Run, state: State | None) -> Evaluated:
-    """Learn tasks of the test classes, the same of a seed for all methods."""
+    """Learn tasks of the test classes. All methods have the same tasks for a seed."""
     assert state is not None  # every method is trained
     settings = run.method.settings
     tasks, setup = held_out(run, "test", settings.n_test), set_up(run)

@@ -1,4 +1,4 @@
-"""How near warped descent is to descent under the warp's metric, in numbers and drawn: Equation 6 of WarpGrad."""
+"""How close warped descent is to descent under the warp's metric: table and figure for Equation 6 of WarpGrad."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -9,7 +9,7 @@ from leapwarp.report.document import Document, Text
 from leapwarp.report.quantities import Quantity
 from leapwarp.report.table import summaries, summary_table
 
-FLOOR = 1e-17  # where a difference of exactly nought is drawn
+FLOOR = 1e-17  # where a difference of exactly zero is drawn
 GUIDE = {"color": "0.3", "linestyle": (0, (3, 2)), "linewidth": 1, "label": "slope 2: O(α²)"}
 QUANTITIES = {
     "order": Quantity("order", "Order of the error", "power of the rate", 3),
@@ -19,22 +19,22 @@ QUANTITIES = {
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line a warp and quantity."""
+    """The document: one line for each warp and quantity."""
     lines = summaries(frame, list(QUANTITIES))
     n_draws = frame.loc[frame["task"] != "", ["seed", "task"]].drop_duplicates().groupby("seed").size().max()
     text = f"""
 - One step of descent in θ under a random warp Ω, against one step of G⁻¹∇L in γ = Ω(θ), on random smooth losses;
   {n_draws} draws a seed, in float64. ± is the standard deviation over seeds of the mean over draws.
-- The paper (claim W14): the two losses differ by O(α²). The order is fitted to the smallest rates. It is an upper
-  bound: where the warp is linear there is no difference but rounding, and no order.
-- G⁻¹ = [DΩ][DΩ]ᵀ is positive definite for every draw, so that G is a metric: the last column is above zero.
+- The paper (claim W14) states that the two losses differ by O(α²). The order is fitted to the smallest rates. The claim
+  is an upper bound: for a linear warp there is no difference except rounding, and so no order.
+- G⁻¹ = [DΩ][DΩ]ᵀ is positive definite for every draw (the last column is above zero), so G is a metric.
 """
     shown = summary_table(lines, "Warp", looks.experiment(frame), list(QUANTITIES))
     return Document("WarpGrad, Equation 6 in numbers: warping and descent under its metric", [Text(text), shown], lines)
 
 
 def geometry(frame: pd.DataFrame, *_) -> Figure:
-    """The difference of the two losses over the rate, by warp, with its spread over random draws."""
+    """The difference of the two losses against the rate, by warp, with its spread over random draws."""
     heading = "Warped descent against descent under the warp's metric"
     spread = "lines: medians; shading: 10 to 90 % of the random draws"
     figure, [axes] = draw.panels(frame, heading, (8.4, 4.8), spread=spread)

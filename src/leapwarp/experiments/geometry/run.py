@@ -1,13 +1,13 @@
-"""How near gradient warping is to descent under the metric it stands for: Equations 4 to 7 of WarpGrad (appendix B).
+"""How close gradient warping is to descent under the metric of the warp: Equations 4 to 7 of WarpGrad (appendix B).
 
     snakemake geometry
 
-Random smooth losses are descended by one step in the parameters under a random warp, and by one step of G^-1 grad L in
-the warped space. The two ends have the same loss up to O(alpha^2): the difference must fall by four whenever the rate
-halves, and is nought where the warp is linear.
+On random smooth losses, one step is made in the parameters under a random warp, and one step of G^-1 grad L in the
+warped space. The losses after both steps are equal up to O(alpha^2). So their difference must be divided by four when
+the rate is halved, and be zero if the warp is linear.
 
-One run takes, on a core: two seconds at every size. In float64, as the smallest differences are near its rounding. To
-expect: order 2 for both curved warps, and a linear warp at rounding.
+One run takes, on a core: two seconds at every size. It uses float64, since the smallest differences are near rounding.
+To expect: order 2 for both curved warps, and only rounding for the linear one.
 """
 
 from collections.abc import Callable
@@ -25,15 +25,15 @@ from leapwarp.learners.base import State
 from leapwarp.rng import generator
 
 DOUBLE = torch.float64
-ROUNDING = 1e-12  # of the loss; a difference below it says nothing of the rate
+ROUNDING = 1e-12  # of the loss; a difference below it does not depend on the rate
 
 
 @dataclass(frozen=True)
 class Settings:
     size: int
-    """of theta and gamma"""
+    """dimensions of theta and gamma"""
     draws: int
-    """random losses and starts, each with a warp"""
+    """random losses and starting points, each with a warp"""
     largest_rate: float
     halvings: int
     tail: int
@@ -46,7 +46,7 @@ class Method(NamedTuple):
     """(theta, first matrix, second matrix) -> gamma"""
 
 
-# All ours: the paper states the expansion and measures nothing.
+# All values are our choice: the paper states the expansion and has no experiment.
 PUBLISHED = Settings(size=10, draws=200, largest_rate=0.1, halvings=12, tail=5)
 
 
@@ -63,7 +63,7 @@ def two_layer_tanh(theta: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 def uneven(gamma: Tensor, curvature: Tensor, centre: Tensor) -> Tensor:
-    """A loss with curvature of its own at every point: a quadratic, and walls that grow linearly."""
+    """A loss whose curvature differs from point to point: a quadratic, and walls that grow linearly."""
     gap = gamma - centre
     return 0.5 * gap @ curvature @ gap + torch.log(torch.cosh(gap)).sum()
 
@@ -78,13 +78,13 @@ def methods(settings: Settings) -> dict[str, Method]:
 
 
 def order(rates: Tensor, errors: Tensor, tail: int) -> Tensor:
-    """The power of the rate at which the error falls, by least squares over the last `tail` rates. [rate] each -> []"""
+    """The order of the error in the rate, by least squares over the last `tail` rates. [rate] each -> []"""
     x, y = rates[-tail:].log(), errors[-tail:].log()
     return ((x - x.mean()) * y).sum() / (x - x.mean()).square().sum()
 
 
 def measure(run: Run, state: State | None) -> Evaluated:
-    """The difference of Equation 6 for every draw and rate; the step of a record counts halvings."""
+    """The difference of Equation 6 for every draw and rate. The step of a record counts halvings of the rate."""
     settings = run.method.settings
     # Losses, starts and matrices are the same for all warps.
     stream, n = generator(run.seed, "geometry"), settings.size

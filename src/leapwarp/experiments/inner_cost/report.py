@@ -18,7 +18,7 @@ QUANTITIES = {
 
 
 def by_steps(frame: pd.DataFrame, metric: str, heading: str, factor: float, decimals: int) -> Table:
-    """One measurement: methods as rows, numbers of steps as columns."""
+    """A table of one measurement: methods as rows, numbers of steps as columns."""
     means = steps(frame, metric).pivot_table(index="method", columns="step", values="value") * factor
     rows = [
         [name, *(number(value, decimals=decimals) for value in means.loc[method])]
@@ -28,15 +28,15 @@ def by_steps(frame: pd.DataFrame, metric: str, heading: str, factor: float, deci
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line a learner and quantity."""
+    """The document: one line for each learner and quantity."""
     lines = summaries(frame, list(QUANTITIES))
     text = """
-- One task of random images a meta-update. Memory: the most bytes in tensors alive at a time, counted as operations make
-  and drop them (not what kernels borrow), the same on every machine. Time: the fastest of a few, that of
-  the process on a CPU.
-- MAML keeps the graph of every step. Warp-MAML's warp objective does not; its C is MAML's, and grows by less for each
-  step because the first block, with the largest activations, is among the warps that no task adapts.
-- The paper prints no numbers: it says that memory is constant and time linear in the number of steps.
+- A meta-update has one task of random images. Memory is the largest number of bytes in tensors at any moment. It is
+  counted as operations make and free tensors, without the workspace of kernels, so it is the same on every machine.
+  Time is the fastest of a few repetitions, and on a CPU that of the process.
+- MAML keeps the graph of every step. Warp-MAML's warp objective does not, but its other part is MAML's objective. It
+  grows less for each step than MAML, because the first block, with the largest activations, belongs to the warps.
+- The paper prints no numbers. It says that memory is constant and time linear in the number of steps.
 """
     blocks = [
         Text(text),

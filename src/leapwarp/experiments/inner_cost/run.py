@@ -1,15 +1,15 @@
-"""What one meta-update costs against the number of inner steps (WarpGrad, section 2): memory and time.
+"""Memory and time of one meta-update against the number of inner steps (WarpGrad, section 2).
 
     snakemake inner_cost
 
-Backpropagation through adaptation keeps every step until the end. Leap and WarpGrad's online algorithm keep sums, so
-that their memory does not depend on the number of steps. Memory is the largest number of bytes in tensors that are
-alive at a time, counted as operations make and drop them, which is the same on every machine and at every call; what a
-kernel borrows while it runs is not in it. Time is the shortest of a few meta-updates, on a CPU that of the process and
-not of the clock, so that neighbours do not matter. Images and labels are random, as they do not matter here.
+Backpropagation through adaptation keeps every step until the end. Leap and online WarpGrad keep only sums, so their
+memory does not depend on the number of steps. Memory is the largest number of bytes in tensors at any moment. It is
+counted as operations make and free tensors, so it is the same on every machine and at every call; the workspace of
+kernels is not included. Time is the shortest of a few meta-updates. On a CPU it is the time of the process, so other
+work on the machine does not count. Images and labels are random, since they do not matter here.
 
-One run takes, on a core: smoke, a second; quick, 1 to 9 s. To expect: memory flat but for MAML and Warp-MAML, whose C
-is MAML's; time linear in the steps for all.
+One run takes, on a core: smoke, a second; quick, 1 to 9 s. To expect: constant memory, except for MAML and Warp-MAML,
+whose other objective is MAML's; time linear in the steps for all.
 """
 
 import time
@@ -36,7 +36,7 @@ WAYS = 5
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of one size; those of `few_shot`, where the paper has such."""
+    """The settings, which are those of `few_shot` where the paper gives them."""
 
     size: int = 84
     filters: int = 32  # MAML's: with 128, its graph of 20 steps would take some 35 GB
@@ -46,7 +46,7 @@ class Settings:
     steps: tuple[int, ...] = (1, 2, 5, 10, 20)
     """inner steps to measure at"""
     repeats: int = 5
-    """meta-updates of which the fastest counts"""
+    """meta-updates, of which the fastest is reported"""
 
 
 PUBLISHED = Settings()
@@ -88,7 +88,7 @@ def methods(settings: Settings) -> dict[str, Method]:
 
 
 class Alive(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make and that are still there, and remembers the most."""
+    """Counts the bytes of the tensors that operations make and that still exist, and remembers the largest number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,14 +118,14 @@ class Alive(TorchDispatchMode):
 
 
 def peak_bytes(call: Callable[[], Any]) -> int:
-    """The most bytes alive at a time in tensors that `call` makes."""
+    """The largest number of bytes at any moment in tensors that `call` makes."""
     with Alive() as alive:
         call()
     return alive.most
 
 
 def draw_task(settings: Settings, draws: int, seed: int, device: torch.device) -> Task:
-    """One task of random images; every mini-batch is all of them."""
+    """One task of random images. Every mini-batch has all of them."""
     stream = generator(seed, "images")
     n = WAYS * settings.shots
     shape = (3, settings.size, settings.size)

@@ -1,4 +1,4 @@
-"""How far Jacobians of training are from the identity: what Leap's Figure 4 shows, in numbers and drawn."""
+"""How far Jacobians of training are from the identity: the table and figures for Leap's Figure 4."""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -32,25 +32,25 @@ def curves(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def layers(frame: pd.DataFrame) -> list[str]:
-    """The layers that were measured, from the first to the head."""
+    """The names of the layers that were measured, from the first to the head."""
     found = {metric.removeprefix("rho.") for metric in frame["metric"] if metric.startswith("rho.")}
     return sorted(found, key=lambda name: (name == "head", name))
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line a method, layer and step."""
+    """The document: one line for each method, layer and step."""
     lines = curves(frame)
     rates = lines.loc[lines["metric"] == "rho"].assign(row=lines["method"])
     deep = lines.loc[lines["method"] == "layers"].assign(row=lines["metric"].str.removeprefix("rho."))
     text = """
-- ρ = |I - J| / |J| in nuclear norms, where J is the Jacobian of a layer's weights and bias after some steps of SGD with
-  respect to those before the first, all of training included. ± is the standard deviation over seeds of the mean over
-  alphabets. Batch norm uses the batches' own statistics, as in training.
-- The paper: accurate to at least the fourth decimal for the rates in use and to the third at 0.5, constant in the
-  number of steps but for the smallest rate, and alike in all layers (claims L10 to L12). It shows a plot, which ends at
-  20 steps. A ρ that no longer grows near 1 is constant because nothing of the identity is left.
-- *No batch norm* keeps the running averages at their start, 0 and 1, which change nothing: the network then hardly
-  trains.
+- ρ = |I - J| / |J| in nuclear norms. J is the Jacobian of a layer's weights and bias after some steps of SGD with
+  respect to their initial values, while all other parameters are trained too. ± is the standard deviation over seeds of
+  the mean over alphabets. Batch norm uses the batches' own statistics, as in training.
+- The paper states that the error is below the fourth decimal for the rates in use and below the third at 0.5, that it
+  does not change with the number of steps except at the smallest rate, and that it is similar in all layers (claims L10
+  to L12). It shows a plot of up to 20 steps. A ρ near 1 cannot grow, since then J is no longer close to the identity.
+- *No batch norm* normalises by the initial running averages, mean 0 and variance 1, which has no effect. The network
+  then hardly trains.
 """
     names = {key: name for key, name in looks.names(frame).items() if key in set(rates["method"])}
     blocks: list[Block] = [Text(text), Heading("First layer, by learning rate"), _grid(rates, names, "Rate")]

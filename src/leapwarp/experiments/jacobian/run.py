@@ -1,15 +1,14 @@
-"""What Leap leaves out by taking every Jacobian for the identity: Figure 4 of that paper (appendix D).
+"""The error of Leap's approximation of every Jacobian by the identity: Figure 4 of that paper (appendix D).
 
     snakemake jacobian
 
-A network at random initialisation is trained on an alphabet, and after some steps the Jacobian of the first layer with
-respect to its start is compared with the identity: rho = |I - J| / |J| in nuclear norms. The Jacobians are exact, by
-`leapwarp.jacobian`, so that they go on where the paper's had to stop, at 20 steps; `layers` does it for every layer of
-a narrower network.
+A network is trained on an alphabet from a random initialisation. After some steps the Jacobian of the first layer with
+respect to its initial values is compared with the identity: rho = |I - J| / |J| in nuclear norms. The Jacobians are
+exact (`leapwarp.jacobian`), also beyond the 20 steps of the paper. `layers` measures every layer of a narrower network.
 
 One run takes, on a core: smoke, two seconds; quick, 15 s a rate and 20 s for `layers`; paper, three hours a rate and
-eight for `layers` (by extrapolation). To expect, against the paper: a rho of 0.05 to 0.8 after 5 steps, larger at
-larger rates, which grows ever more slowly; and a hundred or more times less where batch norm does not act.
+eight for `layers` (by extrapolation). To expect, in contrast to the paper: a rho of 0.05 to 0.8 after 5 steps, which is
+larger at larger rates and grows more and more slowly. Without batch statistics it is at least a hundred times smaller.
 """
 
 from dataclasses import dataclass, replace
@@ -41,15 +40,15 @@ class Settings:
     """images in a mini-batch of task training"""
     inner_lr: float
     at: tuple[int, ...]
-    """numbers of steps at which to measure; 5 and 20 among them, for what the paper says of them"""
+    """numbers of steps at which to measure, including 5 and 20, for the claims of the paper"""
     n_test: int
-    """alphabets, a task each"""
+    """alphabets; each is a task"""
     every_layer: bool = False
-    """or the first alone"""
+    """whether to measure every layer, or the first only"""
     batch_norm: bool = True
-    """by the statistics of each batch; else the running averages at their start, which change nothing"""
+    """whether batch norm uses the statistics of each batch, or the initial running averages, which have no effect"""
     tasks_at_a_time: int = 80
-    """columns of a Jacobian carried at a time: time and memory, not results"""
+    """columns of a Jacobian propagated at a time, which changes time and memory, but not results"""
 
 
 class Method(NamedTuple):
@@ -66,16 +65,16 @@ PUBLISHED = Settings(
 
 
 def methods(settings: Settings) -> dict[str, Method]:
-    """A learning rate each, on the first layer; the largest without batch norm; and every layer at the rate in use."""
+    """The first layer at each rate, and at the largest without batch norm; every layer at the rate in use."""
     found = {f"rate_{rate}": Method(replace(settings, inner_lr=rate)) for rate in RATES}
     found["unnormalised_0.5"] = Method(replace(settings, inner_lr=0.5, batch_norm=False))
-    # Narrower, which is ours: with 64 filters, all layers have 113,000 parameters, one column each.
+    # Our choice of a narrower network: with 64 filters all layers have 113,000 parameters, with a column for each.
     found["layers"] = Method(replace(settings, every_layer=True, filters=16))
     return found
 
 
 def measure(run: Run, state: State | None) -> Evaluated:
-    """Train on some alphabets, with all Jacobians along the way."""
+    """Train on some alphabets, and compute the Jacobians along the path."""
     settings = run.method.settings
     if not set(STATED) <= set(settings.at):
         raise ValueError(f"at is {settings.at}, needed {STATED[0]} and {STATED[1]} among its steps.")
@@ -87,7 +86,7 @@ def measure(run: Run, state: State | None) -> Evaluated:
     data = images(run.data, names, run.seed, run.device)
     records: list[Record] = []
     for number, alphabet in enumerate(names):
-        # The start and the mini-batches are the same at every rate.
+        # The initialisation and the mini-batches are the same at every rate.
         start = model.init(generator(run.seed, "init", alphabet))
         params = repeat(to_device(start, run.device), 1)
         stream, draws = generator(run.seed, "train", alphabet), max(settings.at)
@@ -116,19 +115,19 @@ def layers(params: Params) -> list[str]:
 
 
 def spread(rho: dict[str, dict[int, float]]) -> dict[str, float]:
-    """The largest over the least rho of all layers, which are given as layer -> step -> rho.
+    """The largest rho of all layers divided by the smallest, from layer -> step -> rho.
 
-    Batch norm's scales and shifts are left out of the comparison: they are no layers with weights.
+    Batch norm's scales and shifts are left out, since they are not layers with weights.
     """
     weighty = [values for layer, values in rho.items() if not layer.endswith("norm")]
     return {f"rho_spread_{k}": max(v[k] for v in weighty) / min(v[k] for v in weighty) for k in STATED}
 
 
 def growth(rho: dict[int, float]) -> dict[str, float]:
-    """What one layer comes to and how it grows, from step -> rho."""
+    """The records of one layer, rho and its growth, from step -> rho."""
     early, late, last = *STATED, max(rho)
     found = {f"rho_{k}": rho[k] for k in sorted({early, late, last})}
-    if rho[early]:  # nought where no signal comes through
+    if rho[early]:  # zero if the layer gets no signal
         found |= {"rho_growth": rho[late] / rho[early], "rho_late_growth": rho[last] / rho[late]}
     return found
 

@@ -1,4 +1,4 @@
-"""Leap's ablation of its objective in numbers: what its Figure 5 shows, and the held-out error it does not."""
+"""Leap's ablation of its objective: the table for its Figure 5, with held-out errors, which the paper does not show."""
 
 import math
 from itertools import combinations
@@ -18,13 +18,13 @@ from leapwarp.report.table import summaries, summary_table
 
 
 def first_at(curve: np.ndarray, level: float) -> int:
-    """Number of meta-steps until a curve is at `level` or below; the length of the curve where it never is."""
+    """Number of meta-steps until a curve is at `level` or below, or its length if it never is."""
     below = np.nonzero(curve <= level)[0]
     return int(below[0]) + 1 if len(below) else len(curve)
 
 
 def half_way(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The share of meta-training after which a run's curve has fallen half as far as it ever does, 0 to 1."""
+    """The share of meta-training, 0 to 1, after which a run's curve has made half of its largest fall."""
 
     def share(curve: np.ndarray) -> float:
         return first_at(curve, (curve[0] + curve.min()) / 2) / len(curve)
@@ -33,14 +33,14 @@ def half_way(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def median_end(frame: pd.DataFrame, metric: str) -> float:
-    """The median over configurations (Reptile is none) of the mean over seeds of where curves end."""
+    """The median over configurations, without Reptile, of the mean over seeds of the last value of the curve."""
     ends = end(frame.loc[frame["method"] != "reptile"], metric)
     means = summary(ends, ["method", "n_tasks", "metric"])["mean"].to_numpy()
     return float(np.median(means)) if len(means) else math.nan
 
 
 def to_median(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Meta-steps until a run is where the median configuration ends; all of its meta-steps where it never is."""
+    """Meta-steps until a run reaches the final loss of the median configuration, or all of them if it never does."""
     found = smoothed(frame, metric)
     level = median_end(frame, metric)
     return found.iloc[:0] if math.isnan(level) else each(found, lambda curve: first_at(curve, level))
@@ -56,7 +56,7 @@ SHOWN = [*QUANTITIES, "error"]
 
 
 def too_close(lines: pd.DataFrame, experiment: str) -> str:
-    """The pairs of configurations that the loss at the end does not tell apart: their standard deviations overlap."""
+    """The pairs of configurations whose losses at the end overlap within their standard deviations."""
     ends = lines.loc[(lines["metric"] == "final_meta_loss") & (lines["method"] != "reptile")].sort_values("mean")
     pairs = [
         " and ".join(looks.look(each["method"], experiment).name for each in (a, b))
@@ -67,7 +67,7 @@ def too_close(lines: pd.DataFrame, experiment: str) -> str:
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line a configuration and quantity, at the largest number of tasks that was run."""
+    """The document: one line for each configuration and quantity, at the largest number of tasks that was run."""
     frame, _ = of_most_tasks(frame)
     experiment, lines, level = looks.experiment(frame), summaries(frame, SHOWN), median_end(frame, "meta_loss")
     measured = frame.loc[frame["metric"] == "meta_loss", "step"].dropna()
@@ -78,17 +78,17 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
         if n_late:
             late[method, "steps_to_median"] = f" (not reached by {n_late} of {len(found)} runs)"
     text = f"""
-- The paper shows curves and prints no numbers. Its findings: with the loss the error is cut in half, though not
-  sooner; the stabiliser speeds convergence up; length does better than energy. What of it holds here, with
-  intervals: claims L6 to L9.
+- The paper shows curves and prints no numbers. It finds that the loss term halves the error but does not speed up
+  convergence, that the stabiliser speeds it up, and that length does better than energy. Claims L6 to L9 test these
+  statements on our runs.
 - ± is the sample standard deviation over seeds. *Loss at the end* is the mean training loss along a task in the
-  last tenth of {n_steps} meta-steps. *Half-way* is the share of meta-training after which it has fallen half as
-  far as it ever does. *Steps to the median's end* are meta-steps until it is {level:.3f}, where the median
-  configuration ends; a run that never is counts with all its steps.
-- Pairs that the loss at the end does not tell apart at this budget (standard deviations overlap, or there is one seed):
+  last tenth of {n_steps} meta-steps. *Half-way* is the share of meta-training after which it has made half of its
+  fall. *Steps to the median's end* are meta-steps until it is {level:.3f}, the final loss of the median
+  configuration. A run that never reaches it counts with all its steps.
+- Pairs whose losses at the end cannot be distinguished (standard deviations overlap, or there is one seed):
   {too_close(lines, experiment)}.
-- *Mean loss* and *error* are those of held-out alphabets, along their training and at its end.
-- Energy in parameter space alone is Reptile: the two rows must be equal.
+- *Mean loss* is the mean along training on held-out alphabets, and *error* the error at its end.
+- Energy in parameter space only is Reptile, so the two rows must be equal.
 """
     shown = summary_table(lines, "Configuration", experiment, SHOWN, late)
     title = "Leap, Figure 5 in numbers: which parts of the objective matter"
@@ -96,7 +96,7 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
 
 
 def style(method: str, look: Look) -> dict[str, object]:
-    """Reptile lies on the configuration that equals it: dots on its line."""
+    """Reptile equals one of the configurations, so it is drawn as dots on that line."""
     kinds = (":", 2.2) if method == "reptile" else (draw.dashes(look), 1.4)
     return dict(zip(("linestyle", "linewidth"), kinds, strict=True))
 

@@ -2,10 +2,10 @@
 
     snakemake leap_ablation
 
-The set-up is that of `omniglot_leap`, with fewer steps and without early stopping of meta-training. There are six
-configurations: the energy of the path (p = 2) or its length (p = 1), in parameter space alone or with the loss
-(f = 1), and there with the stabiliser or without (mu = 1). Reptile runs beside them because the simplest of them must
-be Reptile, to the digit.
+The experiment is that of `omniglot_leap`, with fewer steps and without early stopping of meta-training. There are six
+configurations: the energy of the path (p = 2) or its length (p = 1), each in parameter space only, with the loss
+(f = 1), or with the loss and the stabiliser (mu = 1). Reptile is run too, since the simplest configuration must equal
+it exactly.
 
 One run takes, on a core: smoke, seconds; quick, about 15 s. To expect: in the paper, the loss helps most, the
 stabiliser speeds training up, and length does better than energy.
@@ -46,7 +46,7 @@ def _leap(length: bool, loss: bool, stabiliser: bool) -> Callable[..., Learner]:
 
 
 def methods(settings: Settings) -> dict[str, Method]:
-    """The lines of Figure 5, with Reptile and no pretraining beside them, and what tests larger rates."""
+    """The lines of Figure 5, with Reptile and no pretraining, and methods with a larger meta learning rate."""
     fast = replace(settings, outer_lr=5 * settings.outer_lr)  # App. C: "larger learning rates", without numbers
     return {
         "scratch": Method(untrained(settings), scratch_learner),

@@ -1,4 +1,4 @@
-"""WarpGrad's maze: what the curves of Figures 2 and 8 show, how many parameters each agent has, and one episode."""
+"""The table of WarpGrad's maze, the curves of Figures 2 and 8, and a picture of one episode of two agents."""
 
 import math
 from typing import Any
@@ -40,28 +40,28 @@ GOAL: dict[str, Any] = {"color": "#F0C808", "marker": "*", "markeredgecolor": "b
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line an agent and quantity."""
+    """The table of all quantities of each agent, and the spread of returns over seeds. `frame` has the rows."""
     lines, widths = summaries(frame, SHOWN), quartile_width(frame, "return")
     spread = [[name, number(widths[method])] for method, name in looks.names(frame).items() if method in widths]
     updates = int(frame.loc[frame["metric"] == "return", "step"].max())
     text = f"""
-- {updates} updates. ± is the sample standard deviation over seeds. The end is the mean over the last tenth of the
-  updates. The paper prints curves and no numbers.
-- All agents have the same task RNN; the Hebbian ones learn the plasticity of each of its weights beside it. The
-  HyperRNN is the Warp-RNN with every parameter updated after every batch.
+- Training had {updates} updates. ± is the sample standard deviation over seeds. The end is the mean over the last tenth
+  of the updates. The paper prints curves and no numbers.
+- All agents have the same task RNN. The Hebbian agents also learn the plasticity of each of its weights. The HyperRNN
+  is the Warp-RNN with every parameter updated after every batch.
 """
     blocks = [
         Text(text),
         summary_table(lines, "Agent", looks.experiment(frame), SHOWN),
         Heading("Spread over seeds"),
-        Text("The inter-quartile range over seeds, averaged over the updates: the height of the bands in the figure."),
+        Text("This is the inter-quartile range over seeds, averaged over the updates: the mean height of the bands."),
         Table(["Agent", "Quartile width [reward an episode]"], spread),
     ]
     return Document("WarpGrad, the maze: cumulative reward of an episode (higher: better)", blocks, lines)
 
 
 def maze_return(frame: pd.DataFrame, *_) -> Figure:
-    """Median and quartiles over seeds of each agent's return; a run is smoothed over a twentieth of training."""
+    """Median and quartiles over seeds of each agent's return. Each run is smoothed over a twentieth of training."""
     spread = "lines: median, shading: inter-quartile range over seeds"
     figure, [axes] = draw.panels(frame, "Maze with a hidden goal: learning", (8.0, 4.4), spread=spread)
     smooth = trailing(frame, "return", 20).astype({"step": "int64"})
@@ -77,7 +77,7 @@ def maze_return(frame: pd.DataFrame, *_) -> Figure:
 
 
 def episode(axes: Axes, mine: pd.DataFrame, heading: str) -> None:
-    """One agent's way: until it finds the goal for the first time, and from then on."""
+    """Draw one agent's way through the maze until it finds the goal for the first time, and its ways after that."""
 
     def values(metric: str) -> np.ndarray:
         rows = mine.loc[mine["metric"] == metric].sort_values("step")

@@ -18,13 +18,13 @@ QUANTITIES = {
 
 
 def heading(frame: pd.DataFrame) -> str:
-    """The paper's data, and what stands in for them here."""
+    """The paper's data, and the data that were used in their place."""
     ours = frame["data_source"].iloc[0]
     return DATA if ours == DATA.lower() else f"{DATA} (here: {ours})"
 
 
 def steps_to_baseline(frame: pd.DataFrame) -> dict[str, float]:
-    """Gradient steps until a method's mean curve is where the baseline's ends, as the mean over seeds.
+    """Gradient steps until a method's mean curve reaches the last value of the baseline's, as the mean over seeds.
 
     A method that does not get there in a seed has no number.
     """
@@ -39,7 +39,7 @@ def steps_to_baseline(frame: pd.DataFrame) -> dict[str, float]:
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line a method and quantity, those of accuracy with the paper's."""
+    """The document: one line for each method and quantity; those of accuracy have the paper's number."""
     lines = summaries(frame, ["accuracy", "heldout_area", "adapt_seconds"]).drop(columns="n_tasks")
     theirs = paper.set_index("method")[["value", "std"]].astype(float)
     extra = {
@@ -65,10 +65,10 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
 - {quantity(frame, "accuracy").groupby(["method", "seed"]).size().max()} held-out tasks a seed. ± is the sample standard
   deviation over seeds of the mean over them.
 - *Area*: the mean height of the learning curve (held-out accuracy over the gradient steps), which is higher for a
-  faster learner. *Steps*: gradient steps until the curve is where that of SGD with large batches ends (– where it is
-  not, in some seed). No pretraining differs from Leap and Reptile by meta-training alone.
-- The paper at hand prints no number for Figure 7: these are of its later ICLR 2020 version, second-hand and not
-  verified.
+  faster learner. *Steps*: gradient steps until the curve reaches the last value of SGD with large batches (– if it does
+  not in some seed). No pretraining differs from Leap and Reptile only in having no meta-training.
+- The version of the paper that we reproduce prints no numbers for Figure 7. The paper's numbers are from the later ICLR
+  2020 version; we know them from another source and did not verify them.
 """
     head = ["Method", "Accuracy", "Paper (ICLR)", "Difference", "Area", "Steps", "Seconds a task"]
     title = f"WarpGrad, Figure 7: 10-way multi-shot classification, {heading(frame)}; accuracy in percent"

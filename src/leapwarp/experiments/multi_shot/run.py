@@ -2,19 +2,18 @@
 
     snakemake multi_shot
 
-A task is ten classes with 640 images of each to learn from in a hundred steps, and 50 to be judged on: too long for
-methods that differentiate through adaptation. Warp-Leap, trained online (Algorithm 1), is compared with Leap, Reptile
-and training from scratch with large batches. Where tiered-ImageNet is not there, Tiny-ImageNet stands in for it (64
-images a class), and where that is not there, textures; every row says which.
+A task has ten classes, with 640 images of each for training in a hundred steps, and 50 for evaluation. This is too long
+for methods that differentiate through adaptation. Warp-Leap, trained online (Algorithm 1), is compared with Leap,
+Reptile and training from scratch with large batches. If tiered-ImageNet is not available, Tiny-ImageNet takes its place
+(64 images a class), or textures if that is not available either. Every row names its data.
 
-Held-out images are normalised by their own statistics, so that points of a learning curve can be compared however
-little of the task's statistics has been gathered. Settings of meta-training are chosen, and meta-training is stopped,
-by the area under the learning curves of validation tasks.
+Batch norm uses the held-out images' own statistics, so that early points of a learning curve do not depend on running
+averages that have not converged. The area under the learning curves of validation tasks stops meta-training and chooses
+its settings.
 
 One run takes, on a core: smoke, a second; quick, 6 s for scratch, 13 for sgd_large, 25 for reptile and leap, 70 for
-warp_leap.
-To expect at quick, chance being 10: 28 % for scratch, 30 for sgd_large and warp_leap, 32 for leap and reptile.
-Warp-Leap is behind Leap and Reptile all the way, where the paper has it first.
+warp_leap. To expect at quick: 28 % for scratch, 30 for sgd_large and warp_leap, 32 for leap and reptile. Chance is 10.
+Warp-Leap is behind Leap and Reptile at all steps, and first in the paper.
 """
 
 import time
@@ -42,7 +41,7 @@ CURVE_POINTS = 100  # of the curves of meta-training
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of one method at one size. Where the paper is silent, it chose by a random search of 200 (App. I)."""
+    """The settings of one method. The paper chose those that it does not print by a random search of 200 trials."""
 
     size: int = 84  # pixels along a side; five poolings leave the 2 x 2 of App. I
     widths: tuple[int, ...] = (64, 64, 160, 160, 256, 256)  # App. I
@@ -79,7 +78,7 @@ class Method(NamedTuple):
 
 
 def path_learner(build: Callable[..., Learner]) -> Callable[[Problem, Settings], Learner]:
-    """The learner of a method that takes a problem, a task and a meta optimizer, and how to walk the path."""
+    """A function that builds the learner of a method from a problem, a task and a meta optimizer."""
 
     def learner(problem: Problem, s: Settings) -> Learner:
         inner = momentum_sgd(s.inner_lr, s.momentum)
@@ -89,7 +88,7 @@ def path_learner(build: Callable[..., Learner]) -> Callable[[Problem, Settings],
 
 
 def warp_leap_learner(problem: Problem, s: Settings) -> Learner:
-    """Adam does not see the scale of a gradient: lambda multiplies the initialisation's rate, as Algorithm 1 has it."""
+    """Adam is invariant to the scale of gradients, so lambda multiplies the initialisation's rate (Algorithm 1)."""
     inner, outer = momentum_sgd(s.inner_lr, s.momentum), adam(s.leap_weight * s.outer_lr)
     return warp_leap_online(problem, inner, outer, adam(s.outer_lr), s.inner_steps, s.tasks_at_a_time)
 
@@ -99,14 +98,14 @@ def scratch_learner(problem: Problem, s: Settings) -> Learner:
 
 
 def untrained(settings: Settings) -> Settings:
-    """For methods that are not meta-trained: without what only meta-training reads, so that changing it leaves them."""
+    """Settings of methods without meta-training. Those of meta-training are fixed, so changing them has no effect."""
     path = {"inner_steps": 0, "outer_lr": 0.0, "leap_weight": 0.0, "meta_batch": 0, "meta_steps": 0}
     watched = {"n_validation": 0, "validate_every": 0, "n_watched": 0, "watch_steps": 0, "watch_every": 0}
     return replace(settings, **path, **watched)
 
 
 def methods(settings: Settings) -> dict[str, Method]:
-    """The learners of Fig. 7, and `scratch`, which differs from Leap and Reptile by meta-training alone."""
+    """The learners of Fig. 7, and `scratch`, which differs from Leap and Reptile only in having no meta-training."""
     alone = untrained(settings)
     large = replace(alone, batch=640)  # ten times as large, as the paper has it on Omniglot (App. F)
     return {
@@ -119,41 +118,41 @@ def methods(settings: Settings) -> dict[str, Method]:
 
 
 class Setup(NamedTuple):
-    """What training and evaluation of a run have in common."""
+    """The problem and initialisation, which training and evaluation of a run share."""
 
     problem: Problem
     learner: Learner
     params: Params
-    """the random start, without the axis of runs"""
+    """the random initialisation, without the run axis"""
 
 
 def set_up(run: Run) -> Setup:
     settings = run.method.settings
     model = conv6(settings.widths, settings.ways, settings.size, run.method.warped)
     problem = supervised(model, draw=draw_batch)._replace(capture=True)
-    problem = problem._replace(evaluate=problem.loss)  # held-out images are normalised by their own statistics
+    problem = problem._replace(evaluate=problem.loss)  # batch norm uses the held-out images' own statistics
     params = to_device(model.init(generator(run.seed, "init")), run.device)
     return Setup(problem, run.method.learner(problem, settings), params)
 
 
 def draw_tasks(run: Run, part: str, n: int, draws: int, *stream: str | int) -> Task:
-    """Tasks of a part of the classes; images do not depend on how many mini-batches of which size are drawn."""
+    """Tasks of a part of the classes. The images do not depend on the number and size of the mini-batches."""
     settings, random = run.method.settings, generator(run.seed, *stream)
     episodes = draw_episodes(run.data, part, n, settings.ways, settings.shots, settings.queries, random)
     return as_tasks(run.data, episodes, draws, settings.batch, settings.size, random, run.device)
 
 
 def learn(run: Run, setup: Setup, state: State, tasks: Task, steps: int, every: int) -> Evaluation:
-    """Learn the tasks in `steps`, with a point of the learning curves each `every` of them."""
+    """Learn the tasks in `steps` steps, with a point of the learning curves after every `every` steps."""
     settings = run.method.settings
     inner = momentum_sgd(settings.inner_lr, settings.momentum)
     return evaluate(setup.learner, state, setup.problem, inner, tasks, steps, settings.tasks_at_a_time, every)
 
 
 def train(runs: Sequence[Run]) -> list[Trained]:
-    """Meta-train on tasks of the training classes, all seeds side by side.
+    """Meta-train on tasks of the training classes, all seeds in one stack.
 
-    Tasks of a seed are the same for all methods; so are their mini-batches for methods of one batch size.
+    All methods have the same tasks for a seed, and the same mini-batches if their batch size is the same.
     """
     setups = [set_up(run) for run in runs]
     settings, learner = runs[0].method.settings, setups[0].learner
@@ -169,7 +168,7 @@ def train(runs: Sequence[Run]) -> list[Trained]:
         return 1 - float(area(learn(runs[i], setups[i], state, validation[i], steps, every).heldout_curve).mean())
 
     def watch(i: int, state: State) -> dict[str, float]:
-        """For the lower part of Fig. 7, which decides nothing."""
+        """Accuracy on test tasks for the lower part of Fig. 7. It has no effect on training."""
         result = learn(runs[i], setups[i], state, watched[i], steps, every)
         return {"meta_test_accuracy": float(result.accuracy.mean())}
 
@@ -190,7 +189,7 @@ def train(runs: Sequence[Run]) -> list[Trained]:
 
 
 def judge(run: Run, state: State | None) -> Evaluated:
-    """Learn tasks of the test classes, from what was meta-learnt or from the random start."""
+    """Learn tasks of the test classes, from the meta-learnt state or from the random initialisation."""
     settings, setup = run.method.settings, set_up(run)
     steps, every = settings.eval_steps, settings.curve_every
     tasks = draw_tasks(run, "test", settings.n_test, steps, "test")

@@ -69,7 +69,7 @@ def without(*names: str) -> Select:
 
 
 def ranked(lower: bool) -> Select:
-    """The rank of each method of Table 3 on each set but Facescrub, 1 for the best; none where one was not run.
+    """The rank of each method of Table 3 on each set except Facescrub, 1 for the best. No rows if a method was not run.
 
     Args:
         lower: lower is better.
@@ -86,7 +86,7 @@ def ranked(lower: bool) -> Select:
 
 
 def led(lower: bool) -> Select:
-    """On which of those sets a method is alone the best: 1 or 0."""
+    """For each of those sets, 1 if the method alone has the lowest error, else 0."""
 
     def select(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
         rows = ranked(lower)(frame, metric)
@@ -96,12 +96,12 @@ def led(lower: bool) -> Select:
 
 
 def beside(rows: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
-    """`rows` with the value of `base` of the same seed and set as the column `value_base`; none where there is none."""
+    """`rows` with the column `value_base`: the value of `base` for the same seed and set. Others are left out."""
     return rows.merge(base[["seed", "task", "value"]], on=["seed", "task"], suffixes=("", "_base"))
 
 
 def gain_of_epochs(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """What several epochs on each pretraining task add to the metric over one, of the same seed and set.
+    """The metric with several epochs on each pretraining task minus that with one, for the same seed and set.
 
     Rows carry the method's name without the number of epochs.
     """
@@ -136,7 +136,7 @@ QUANTITIES |= {
 
 
 def comparison(frame: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
-    """One line a held-out set, method and quantity, ours and the paper's; those of the paper that were not run too."""
+    """One line for each held-out set, method and quantity, ours and the paper's, also for methods that were not run."""
     size, source = provenance(frame, EXPERIMENT)
     key = ["heldout", "method", "metric"]
     ours = [stats.summary(quantity(frame, name), ["task", "method", "metric"]) for name in SHOWN]
@@ -157,7 +157,7 @@ def name_of(method: str) -> str:
 
 
 def errors_table(lines: pd.DataFrame) -> Table:
-    """A held-out set and method a row; the best of a set is marked, ours and the paper's apart."""
+    """One row for each held-out set and method. The best of a set is marked, separately for ours and the paper's."""
     best = lines.groupby(["heldout", "metric"])[["ours_mean", "paper"]].transform("min")
     cells: dict[tuple[str, str], list[Cell]] = {}
     for line, least in zip(lines.to_dict("records"), best.to_dict("records"), strict=True):
@@ -170,7 +170,7 @@ def errors_table(lines: pd.DataFrame) -> Table:
 
 
 def lowest_table(lines: pd.DataFrame) -> Table:
-    """Who has the lowest test error and area on each set, ours and the paper's."""
+    """The method with the lowest test error and area on each set, in our results and the paper's."""
     rows = []
     for heldout, mine in lines.groupby("heldout", sort=False):
         cells = [str(heldout)]
@@ -185,7 +185,7 @@ def lowest_table(lines: pd.DataFrame) -> Table:
 
 
 def differences(frame: pd.DataFrame, base: str, others: Sequence[str]) -> Table:
-    """Error and area of each method less that of `base`, over all sets, with intervals."""
+    """Error and area of each method minus those of `base`, over all sets, with intervals."""
     rows = []
     for method in others:
         cells = [name_of(method)]
@@ -218,13 +218,13 @@ def costs(frame: pd.DataFrame) -> Table:
 
 
 def final_means(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """The mean of what has no step, by metric and method; nan where it was not measured."""
+    """The mean of the rows without a step, by metric and method; nan if it was not measured."""
     wide = frame.loc[frame["step"].isna()].pivot_table(index="method", columns="metric", values="value")
     return wide.reindex(columns=["parameters", "meta_seconds", "step_seconds", "peak_memory"]).to_dict()
 
 
 def data(frame: pd.DataFrame) -> list[Block]:
-    """The images that this size used of each set."""
+    """The numbers of images of each set that this size used."""
     rows = []
     for name in sets_of(frame):
         mine = frame.loc[frame["step"].isna() & (frame["task"] == name)]
@@ -243,30 +243,30 @@ def data(frame: pd.DataFrame) -> list[Block]:
         rows.append([name, *shown, said])
     table = Table(["Set", "Classes", "Training images", "Test images", "The official set"], rows)
     missing = [name for name in SETS if name not in sets_of(frame)]
-    return [table, *[Text(f"Left out, since they could not be had: {', '.join(missing)}.")] * bool(missing)]
+    return [table, *[Text(f"Left out, since they were not found: {', '.join(missing)}.")] * bool(missing)]
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line a held-out set, method and quantity."""
+    """The document: one line for each held-out set, method and quantity."""
     lines, run = comparison(frame, paper), set(frame["method"])
     compared = lines.loc[lines["method"].isin(COMPARED)]
     text = """
-- A cell has *ours ± std*, then the *paper's*; ± is the sample standard deviation over seeds, the paper prints none. The
-  lowest of a set is marked, ours and the paper's apart. – is a missing number.
-- *Test* and *train* are errors when training on the held-out set has stopped; *area* is that under the error on
-  training batches, a stopped task staying at its training error, scaled to 0 to 100.
-- Every method pretrains on all sets but the one held out; Leap may take several epochs on each task there and the
+- A cell has *ours ± std*, then the *paper's*. ± is the sample standard deviation over seeds; the paper prints none. The
+  lowest value of each set is marked, separately for ours and the paper's. – is a missing number.
+- *Test* and *train* are errors at the end of training on the held-out set. *Area* is the area under the curve of the
+  error on training batches, scaled to 0 to 100. A run that has stopped early keeps its last training error.
+- Every method pretrains on all sets except the held-out one. There Leap may train several epochs on each task, and the
   others one, as published.
 """
     blocks: list[Block] = [Text(text), errors_table(compared), Heading("Who is ahead"), lowest_table(compared)]
     if "scratch" in run:
-        text = """Mean over all held-out sets; below zero the method is ahead. The interval is over seeds
-(docs/claims.md): it speaks of these sets."""
+        text = """Mean over all held-out sets. Below zero the method is better than no pretraining. The interval is over
+seeds (docs/claims.md), so it holds for these sets only."""
         table = differences(frame, "scratch", methods_of(run - {"scratch"}))
         blocks += [Heading("Against no pretraining"), Text(text), table]
-    text = f"""Means over held-out sets and seeds, on `{", ".join(sorted(set(frame["device"])))}`. Parameters of the
-shared network (HAT: with its embeddings; Progressive Nets: all columns) when one task and when all have been met, then
-with all heads that the method keeps; memory is the process's, the data among it."""
+    text = f"""Means over held-out sets and seeds, on `{", ".join(sorted(set(frame["device"])))}`. Parameters are those
+of the shared network (HAT: with its embeddings; Progressive Nets: all columns), after one task and after all tasks,
+and then with all heads that the method keeps. Memory is that of the process, including the data."""
     blocks += [Heading("Costs"), Text(text), costs(frame), Heading("Data"), *data(frame)]
     return Document("Leap, Table 3: transfer between image data sets, each held out in turn", blocks, lines)
 
@@ -285,7 +285,7 @@ def panels(frame: pd.DataFrame, heading: str, spread: str, height: float, label:
 
 
 def multicv(frame: pd.DataFrame, paper: pd.DataFrame, *_) -> Figure:
-    """A panel for each set, a method a row."""
+    """A panel for each set, with a row for each method."""
     heading = "Transfer to the set held out: test error when training has stopped"
     figure, axes = panels(frame, heading, draw.BARS, 2.5, "test error [%]")
     frame, handles = frame.loc[frame["method"].isin(COMPARED)], []
@@ -299,7 +299,7 @@ def multicv(frame: pd.DataFrame, paper: pd.DataFrame, *_) -> Figure:
 
 
 def changes(values: pd.DataFrame, sets: Sequence[str], methods: Sequence[str]) -> np.ndarray:
-    """Value less that without pretraining, nan where one is missing. columns task, method, value -> [set, method]"""
+    """Value minus that without pretraining, nan if one is missing. columns task, method, value -> [set, method]"""
     wide = values.pivot_table(index="task", columns="method", values="value")
     wide = wide.reindex(index=list(sets), columns=[*methods, "scratch"])
     return wide[list(methods)].sub(wide["scratch"], axis=0).to_numpy(dtype=float)
@@ -316,7 +316,7 @@ def multicv_map(frame: pd.DataFrame, paper: pd.DataFrame, *_) -> Figure:
     for axes, (title, sets, values) in zip(panels, sides, strict=True):
         cells = changes(values, sets, methods)
         finite = np.abs(cells[np.isfinite(cells)])
-        limit = max(float(np.quantile(finite, 0.9)) if len(finite) else 1.0, 1.0)  # few large ones would hide the rest
+        limit = max(float(np.quantile(finite, 0.9)) if len(finite) else 1.0, 1.0)  # few large values would hide others
         image = axes.imshow(cells, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
         for (i, j), value in np.ndenumerate(cells):
             colour = "0.5" if np.isnan(value) else "white" if abs(value) > 0.55 * limit else "black"

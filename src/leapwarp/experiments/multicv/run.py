@@ -2,12 +2,13 @@
 
     snakemake multicv
 
-Each set is held out in turn: a method is pretrained on all others and then learns the one held out, with a head that it
-has never seen. Sets are met one at a time, since they differ in classes and sizes.
+Each set is held out in turn: a method is pretrained on all other sets and then learns the held-out one, with a new
+head. Sets are trained one at a time, since they differ in classes and sizes.
 
-One run holds out every set, each with its checkpoint. It takes, on a core: smoke, a second; quick, scratch 7 s,
-finetune, hat and leap_1_epoch half a minute, leap and finetune_many_epochs 80 s, progressive 160 s. To expect at
-quick: Leap, finetuning and Progressive Nets below no pretraining in area, HAT far above; in test error little is sure.
+One run holds out every set, with a checkpoint for each. It takes, on a core: smoke, a second; quick, scratch 7 s,
+finetune, hat and leap_1_epoch half a minute, leap and finetune_many_epochs 80 s, progressive 160 s. To expect at quick:
+Leap, finetuning and Progressive Nets have a smaller area than no pretraining, and HAT a much larger one. Differences in
+test error are not certain.
 """
 
 import resource
@@ -55,7 +56,7 @@ CHUNK = 500  # images evaluated at a time
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of one method at one size."""
+    """The settings of one method."""
 
     filters: int = 64  # App. G: the encoder of the Omniglot experiment
     batch: int = 32  # Table 4
@@ -66,23 +67,23 @@ class Settings:
     meta_batch: int = 10  # tasks, drawn with replacement: Table 4
     meta_steps: int = 1000  # at most: Table 4
     meta_patience: int = 10  # meta-steps without a better mean validation error: App. G
-    # Early stopping of a task, as App. G has it: 10 gradient steps on end without a better validation error.
+    # Early stopping of a task (App. G): 10 consecutive gradient steps without a better validation error.
     patience: int = 10
     stop_every: int = 1
-    """gradient steps between two looks at the validation error; 0 for an epoch"""
-    # On a set held out, the caption of Table 3 says "until convergence", and errors on training images are 0 there; ten
+    """gradient steps between two measurements of the validation error; 0 for an epoch"""
+    # On a held-out set, the caption of Table 3 says "until convergence", and errors on training images are 0 there. Ten
     # steps end most trainings after fifty (docs/log/multicv.md). So here it is ten epochs.
     heldout_patience: int = 10
     length: bool = True  # Leap's: the paper does not say here; its main form
     validation_share: float = 0.15  # of a set's training images; HAT's code
     most_validation: int | None = None
-    """images looked at for early stopping"""
+    """validation images that early stopping uses"""
     most_train: int | None = None
-    """images of each set, its validation images among them"""
+    """images of each set, including its validation images"""
     most_test: int | None = None
     most_classes: int | None = None
     curve_points: int = 50
-    """of a held-out set's curves"""
+    """points of a held-out set's curves"""
     checkpoint_every: int = 1
 
 
@@ -91,14 +92,14 @@ EVALUATION = frozenset({"heldout_epochs", "heldout_patience", "most_test", "curv
 
 
 class Kind(NamedTuple):
-    """What sets a method apart from others, but for its settings."""
+    """The functions that define a kind of method, without its settings."""
 
     network: Callable[[list[Images], int, int], tuple[Problem, Sharing]]
-    """(sets, number of other tasks that each is met beside, filters) -> their problem, and what they share"""
+    """(sets, number of other tasks, filters) -> the problem, and how tasks share parameters"""
     parameters: Callable[[int, int], int]
-    """(filters, number of tasks met) -> how many it has, heads apart"""
+    """(filters, number of tasks so far) -> number of parameters, without heads"""
     learner: Callable[[Problem, Sharing, Settings, list[Visit], list[Params]], Learner]
-    """(..., how each training task is trained, what each owns at first) -> learner"""
+    """(..., how each training task is trained, the first parameters of each task) -> learner"""
 
 
 class Method(NamedTuple):
@@ -126,13 +127,13 @@ def encoder_network(sets: list[Images], others: int, filters: int) -> tuple[Prob
 
 
 def hat_network(sets: list[Images], others: int, filters: int) -> tuple[Problem, Sharing]:
-    """One encoder, and for each task a head and gates of the filters."""
+    """One encoder, and for each task a head and gates for the filters."""
     model, attention = convnet(filters, channels=CHANNELS, size=SIZE, warp=Warp(kernel=0)), Attention(BLOCKS, filters)
     return gated(supervised(model, draw=draw_from(sets)), attention), hat_sharing(new_head(filters), attention)
 
 
 def progressive_network(sets: list[Images], others: int, filters: int) -> tuple[Problem, Sharing]:
-    """A column for each task, which sees those of the others."""
+    """A column for each task, which receives the features of the other columns."""
 
     def new(classes: int, stream: torch.Generator) -> Params:
         return column_nets.column(filters, others, classes, stream)
@@ -156,7 +157,7 @@ def training_of(settings: Settings) -> Training:
 def leap_learner(
     problem: Problem, sharing: Sharing, settings: Settings, visits: list[Visit], owned: list[Params]
 ) -> Learner:
-    """Leap draws a new head on every visit: what tasks own at first is of no use to it."""
+    """Leap. It draws a new head each time a task is trained, so it does not use the tasks' first parameters."""
     outer = adam(settings.outer_lr)
     return leap_encoder(problem, sharing, training_of(settings), outer, visits, settings.length)
 
@@ -169,7 +170,7 @@ def sequential_learner(
     owned: list[Params],
     shares: bool = True,
 ) -> Learner:
-    """Each task goes on with what the visits before have left: of all tasks where there is an encoder, else its own."""
+    """Each task continues from earlier training: with the encoder of all tasks, or with its own column."""
     return sequential(problem, sharing, training_of(settings), visits, owned, shares)
 
 
@@ -200,8 +201,8 @@ def methods(settings: Settings) -> dict[str, Method]:
 
 
 def taken(run: Run, name: str) -> tuple[Images, Tensor]:
-    """What the seed takes of a set to train on, the same for all methods, and of which classes; raises ValueError where
-    that is less than a batch."""
+    """The images and classes of a set that a seed uses, the same for all methods. Raises ValueError if there are fewer
+    training images than a batch."""
     settings, images = run.method.settings, run.data.sets[name]
     classes = classes_taken(name, images, settings.most_classes, run.seed)
     train = take(name, images, "train", classes, settings.most_train, run.seed, run.device)
@@ -212,7 +213,7 @@ def taken(run: Run, name: str) -> tuple[Images, Tensor]:
 
 
 def random_encoder(run: Run) -> Params:
-    """Where every method begins."""
+    """The random initialisation, the same for every method."""
     model = convnet(run.method.settings.filters, channels=CHANNELS, size=SIZE)
     return to_device(partition(model.init(generator(run.seed, "init")), "task")[0], run.device)
 
@@ -235,7 +236,7 @@ def count(tree: Any) -> int:
 
 
 def peak_memory(device: torch.device) -> float:
-    """MB that the process has held at most, on a GPU those of its memory."""
+    """The largest memory of the process so far in MB, or on a GPU that of the GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -245,7 +246,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def train(run: Run) -> Trained:
-    """Pretrain on all sets but one, for each in turn. The state has what was learnt without each."""
+    """Pretrain on all sets except one, for each in turn. The state has the results for each held-out set."""
     sets = {name: taken(run, name)[0] for name in run.data.sets}
     without: dict[str, State] = {}
     records: list[Record] = []
@@ -286,7 +287,7 @@ def pretrain(run: Run, held_out: str, sets: list[Images]) -> fit.Fitted:
         run.checkpoints,
         held_out,
         settings.checkpoint_every,
-        keep_best=False,  # App. G says when to stop, not to go back
+        keep_best=False,  # App. G says when to stop, and nothing of returning to the best state
     )
     title, identity = f"{run.name}, {held_out} held out, seed {seed}", run.identity | {"set": held_out}
     (fitted,) = fit.fit(learner, alone(random_encoder(run)), sample, how, [fit.Member(seed, title, identity)])
@@ -297,11 +298,13 @@ def pretrain(run: Run, held_out: str, sets: list[Images]) -> fit.Fitted:
 
 
 def judge(run: Run, state: State | None) -> Evaluated:
-    """Learn each set from what was learnt without it, or from the random start."""
+    """Learn each held-out set, from the state that was pretrained without it or from the random initialisation."""
     sets, method, start = run.data.sets, run.method, {"shared": random_encoder(run)}
     without = state["without"] if state else dict.fromkeys(sets, start)
     if set(without) != set(sets):
-        raise ValueError(f"{run.title}: learnt without {', '.join(sorted(without))}; needed {', '.join(sorted(sets))}.")
+        raise ValueError(
+            f"{run.title}: has the held-out sets {', '.join(sorted(without))}; needed {', '.join(sorted(sets))}."
+        )
     records: list[Record] = []
     for held_out in sets:
         records += learn_once(run, held_out, without[held_out])
@@ -313,7 +316,7 @@ def judge(run: Run, state: State | None) -> Evaluated:
 
 
 def learn_once(run: Run, held_out: str, state: State) -> list[Record]:
-    """`learn`, whose records are kept beside the checkpoints: a job that is cut off goes on with the next set."""
+    """`learn`, with its records stored beside the checkpoints: an interrupted job continues with the next set."""
     kept, identity = run.checkpoint(f"{held_out}-evaluated"), run.identity | {"set": held_out}
     found = fit.load(kept, identity) if kept else None
     if found:
@@ -325,7 +328,7 @@ def learn_once(run: Run, held_out: str, state: State) -> list[Record]:
 
 
 def learn(run: Run, held_out: str, state: State) -> list[Record]:
-    """Learn the set held out, and measure."""
+    """Learn the held-out set, and measure."""
     method, settings, names = run.method, run.method.settings, list(run.data.sets)
     images, classes = taken(run, held_out)
     test = take(held_out, run.data.sets[held_out], "test", classes, settings.most_test, run.seed, run.device)
@@ -353,7 +356,7 @@ def learn(run: Run, held_out: str, state: State) -> list[Record]:
     check_adapted(adapted.loss, adapted.steps, names.index(held_out))
     everything, taken_steps = {**adapted.params, **fixed}, int(adapted.steps[0])
     test_error, train_error = (float(error(problem, part, everything, adapted.stats)) for part in (test, images.train))
-    curve += [test_error] * (len(at) - len(curve))  # once stopped, it stays where it is
+    curve += [test_error] * (len(at) - len(curve))  # after a stop it keeps its value
     wrong = torch.where(adapted.accuracy.isnan(), train_error, 1 - adapted.accuracy)
     values = {
         "accuracy": 1 - test_error,

@@ -34,23 +34,23 @@ def _rows(frame: pd.DataFrame, values: pd.Series) -> pd.DataFrame:
 
 
 def offset(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """How far from zero the mean is, as a share of the root of the mean square: its size, averaged over layers.
+    """The absolute mean activation divided by the root mean square, averaged over layers.
 
-    `metric` is "pre" or "post". A layer that is silent throughout has no share and is left out.
+    `metric` is "pre" or "post". A layer whose activations are all zero is left out.
     """
     share = by_layer(frame, f"mean_{metric}").abs() / by_layer(frame, f"rms_{metric}")
     return _rows(frame, share.mean(axis=1).dropna())
 
 
 def excess(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """How much farther than the whitened control's the covariance is from I, averaged over layers."""
+    """The covariance's distance from I minus that of the whitened control, averaged over layers."""
     return _rows(frame, (by_layer(frame, f"cov_{metric}") - by_layer(frame, "cov_white")).mean(axis=1))
 
 
 def whitened(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """How far the warps bring the covariance from where it was before them to the whitened control's, 0 to 1.
+    """By what share the warps reduce the covariance's distance from I: 0 for no change, 1 for that of the control.
 
-    Distances from I are averaged over layers first, so that a layer where the control is no nearer does not decide.
+    Distances from I are averaged over layers first, so that a layer where the control is no closer has little weight.
     """
     before, after, control = (by_layer(frame, f"cov_{side}").mean(axis=1) for side in ("pre", metric, "white"))
     return _rows(frame, (before - after) / (before - control))
@@ -75,27 +75,27 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     lines, areas = comparison(rows, "accuracy", paper.assign(n_tasks=count)), comparison(rows, "auc")
     empirical, exact = (looks.look(name, experiment).name for name in ("kfac", "kfac_exact"))
     text = f"""
-- All rows of a seed start from the same random initialisation, which no meta-training moves. {count} pretraining tasks
-  for the warps here, 25 in the paper. ± is the sample standard deviation over seeds, the paper's its own over 4 runs.
-- "{empirical}" takes the Fisher matrix of the batch's own labels, as the code that the authors used does; "{exact}"
-  that of the labels the network predicts, in expectation, which is the matrix that theory asks for. It is not in the
-  paper.
-- The paper's Table 2 has SGD and KFAC at the same batch and rate, with 51.0 and 56.0.
+- All rows of a seed start from the same random initialisation, which is not meta-trained. The warps have {count}
+  pretraining tasks, and 25 in the paper. ± is the sample standard deviation over seeds; the paper's ± is over 4 runs.
+- "{empirical}" uses the Fisher matrix of the batch's own labels, as the code that the authors used does. "{exact}" uses
+  the expectation over the labels that the network predicts, which is the matrix of natural gradient descent. It is not
+  in the paper.
+- The paper's Table 2 also has SGD and KFAC with the same batch size and rate, with 51.0 and 56.0.
 """
     blocks: list[Block] = [
         Text(text),
         listing(lines, experiment),
         Heading("Area under the accuracy curve"),
-        Text("Of training-batch accuracy over the steps of a held-out task, between 0 and 1; not in the paper."),
+        Text("The curve is accuracy on training batches over the steps of a held-out task. It is not in the paper."),
         listing(areas, experiment),
         *kfac.dampings(frame),
-        *kfac.times(rows, list(looks.of(rows)), "sgd", "Times are of the machine that made the rows."),
+        *kfac.times(rows, list(looks.of(rows)), "sgd", "Times are those of the machine that made the rows."),
     ]
     return Document(title, blocks, pd.concat([lines, areas], ignore_index=True))
 
 
 def natural_gradient(frame: pd.DataFrame, paper: pd.DataFrame, *_) -> Figure:
-    """Table 4 on the left, how the same methods learn held-out tasks on the right."""
+    """Table 4 on the left, and curves of the same methods on held-out tasks on the right."""
     whole, frame = frame, frame.loc[frame["method"] != MEASURED]
     heading, spread = "Warps and natural gradient from a random initialisation, Omniglot", f"bands and {draw.BARS}"
     options = {"n_columns": 2, "width_ratios": (1.1, 1), "spread": spread}

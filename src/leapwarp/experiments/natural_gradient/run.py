@@ -2,12 +2,12 @@
 
     snakemake natural_gradient
 
-From a random initialisation that nothing moves, tasks are learnt by gradient descent, by natural gradient descent in
-two versions of KFAC, and by gradient descent through warp layers that were meta-learnt for that initialisation. And
-the activations before and after the warp layers of the main Warp-Leap configuration are measured.
+From a random initialisation that is not meta-trained, tasks are learnt by gradient descent, by natural gradient descent
+with two versions of KFAC, and by gradient descent through warp layers that were meta-trained for that initialisation.
+For Figure 6, the activations before and after the warp layers of Warp-Leap are measured.
 
 One run takes, on a core: smoke, a second; quick, sgd 2 s, kfac 10, kfac_exact 40, warp_linear 20, warp_nonlinear 50,
-warp_leap 20. To expect: KFAC above SGD; in the paper, warps above both, for which quick trains them too little.
+warp_leap 20. To expect: KFAC above SGD. In the paper warps are above both; at quick they are trained too little.
 """
 
 from dataclasses import replace
@@ -43,13 +43,13 @@ PUBLISHED = replace(
     leap_weight=0.0,  # App. H
 )
 MAIN = {key: getattr(omniglot_warp.PUBLISHED, key) for key in ("batch", "inner_lr", "leap_weight")}
-"""what the main experiment has instead"""
+"""settings of `omniglot_warp`, which the methods of Figure 6 use in place of those above"""
 
 
 def methods(settings: Settings) -> dict[str, Method]:
     """The rows of Table 4, KFAC with the exact Fisher matrix beside them, and Warp-Leap for Figure 6."""
     plain = untrained(settings)
-    one = replace(plain, tasks_at_a_time=1)  # a third faster: what KFAC looks at then stays in the cache
+    one = replace(plain, tasks_at_a_time=1)  # a third faster, since KFAC's data then stay in the cache
     nonlinear = Warp(layers=2, norm=True, relu=True, residual=True)
     return {
         "sgd": Method(plain, scratch_learner),
@@ -70,10 +70,10 @@ def distance(rows: Tensor) -> Tensor:
 
 
 def whiten(rows: Tensor, by: Tensor) -> Tensor:
-    """`rows` moved and rotated so that the rows of `by` would have mean 0 and covariance I. [task, row, channel] each
+    """`rows`, whitened by the mean and covariance of `by`. [task, row, channel] each
 
-    A direction with less than a thousandth of the largest variance of `by` is left out: its covariance stays 0. The
-    channels that hardly ever fire would otherwise decide everything.
+    Directions with less than a thousandth of the largest variance of `by` are left out, so their covariance is 0.
+    Otherwise channels that are almost never active would dominate.
     """
     mean = by.mean(1, keepdim=True).double()
     centred = by - mean
@@ -83,7 +83,7 @@ def whiten(rows: Tensor, by: Tensor) -> Tensor:
 
 
 def layer_rows(subject: Subject, params: Params, stats: Params, x: Tensor) -> dict[str, Tensor]:
-    """What comes to the warp of each block and what leaves it, with running averages: {"pre.0": [task, row, channel]}.
+    """Input and output of each block's warp, with running averages: {"pre.0", "post.0", ...: [task, row, channel]}.
 
     x: [task, batch, height, width]
     """
@@ -101,9 +101,9 @@ def layer_rows(subject: Subject, params: Params, stats: Params, x: Tensor) -> di
 def activations(subject: Subject) -> list[Record]:
     """Mean of the activations and distance of their covariance from I before and after each warp, on held-out images.
 
-    Taken over images and places, at five steps on the way of each held-out task, and averaged over these. The control
-    is what left the warp, whitened with the statistics of the task's training images: an identity covariance as far
-    as one can be had. `rms` is the root of the mean square, the scale that a mean is small or large on.
+    They are computed over images and places, and averaged over five points of each held-out task's path. The control is
+    the output of the warp, whitened by the statistics of the task's training images. Its covariance is as close to the
+    identity as possible. `rms` is the root mean square, the scale for the size of a mean.
     """
     settings, problem, learner = subject.settings, subject.problem, subject.learner
     at = {settings.eval_steps * part // 5 for part in range(1, 6)}

@@ -2,8 +2,9 @@
 
     snakemake omniglot_leap
 
-Each alphabet is a task under 36 rotations, trained until it is learnt; methods meta-train on 1 to 30 alphabets until
-the validation alphabets get no better, and are judged by the error on 10 alphabets held out.
+Each alphabet is a task, with 36 rotations of its images, and is trained until it is learnt. Methods meta-train on 1 to
+30 alphabets until the error on the validation alphabets no longer improves. They are compared by the error on 10
+held-out alphabets.
 
 One run takes, on a core: smoke, seconds; quick, about half a minute. To expect: leap below reptile below scratch in
 error, and leap falling with the number of tasks.
@@ -47,7 +48,7 @@ PUBLISHED = Settings(
 
 
 def methods(settings: Settings) -> dict[str, Method]:
-    """The columns of Table 1, each with what sets it apart from `settings`."""
+    """The columns of Table 1, each with its own settings."""
     return {
         "scratch": Method(untrained(settings), scratch_learner),
         "finetune": Method(replace(settings, inner_lr=0.01), finetune_learner),  # Table 2

@@ -16,17 +16,16 @@ QUANTITIES = {
 }
 AREA = """Area under the curve of training-batch accuracy over the steps on a held-out task, between 0 and 1. The paper
 shows this as a plot (Fig. 5, bottom) and prints no numbers."""
-TIME = """"2x and 4x longer" than Warp-Leap, says the paper of SGD and KFAC (App. F). Times are of the machine that made
-the rows and hold what the curves took to measure."""
+TIME = """The paper says that SGD and KFAC take "2x and 4x longer" than Warp-Leap (App. F). Times are those of the
+machine that made the rows, and include the measurement of the curves."""
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     """Accuracy, then area; raises ValueError as `comparison`."""
     experiment, lines = looks.experiment(frame), comparison(frame, "accuracy", paper)
     text = cells_explained(paper, lines)
-    text += (
-        """- The paper's caption says "mean test error" of what are accuracies; its column WarpGrad is Warp-Leap.\n"""
-    )
+    text += """- The paper's caption says "mean test error", but the numbers are accuracies. Its column WarpGrad is
+  Warp-Leap.\n"""
     if "kfac" in set(frame["method"]):
         text += "- KFAC has the batch and rate of SGD beside it and a damping chosen on validation alphabets (below).\n"
     extra = [method for method in dict.fromkeys(lines["method"]) if method not in set(paper["method"])]
@@ -36,7 +35,7 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     blocks: list[Block] = [Text(text), block(lines, experiment), Heading("Area under the accuracy curve"), Text(AREA)]
     title = "WarpGrad, Table 2: held-out accuracy on Omniglot after 100 steps, in percent (higher: better)"
     if quantity(frame, "auc").empty:
-        return Document(title, [*blocks, Text("The rows hold no area (metric `auc`).")], lines)
+        return Document(title, [*blocks, Text("The rows have no area (metric `auc`).")], lines)
     areas = comparison(frame, "auc")
     blocks.append(block(areas, experiment))
     blocks += kfac.times(frame, ("warp_leap", "sgd10x", "kfac"), "warp_leap", TIME) + kfac.dampings(frame)

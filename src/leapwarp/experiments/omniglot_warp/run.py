@@ -2,8 +2,8 @@
 
     snakemake omniglot_warp
 
-Each alphabet is a task of 100 gradient steps under strong augmentation; methods meta-train on 1 to 25 alphabets and
-are judged by the accuracy on 10 alphabets held out, and by the area under their training curves.
+Each alphabet is a task of 100 gradient steps with strong augmentation. Methods meta-train on 1 to 25 alphabets. They
+are compared by the accuracy on 10 held-out alphabets, and by the area under their training curves.
 
 One run takes, on a core: smoke, seconds; quick, two minutes, warp_leap ten. To expect: warp_leap above
 leap above reptile above scratch at 25 tasks, and leap and warp_leap far better with 25 tasks than with 1.
@@ -55,7 +55,7 @@ PUBLISHED = Settings(
 def warp_leap_learner(
     problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None, rates: Rates | None = None
 ) -> Learner:
-    """Warp-Leap takes all steps of every task: its buffer holds as many points of each, so `stop` is not used."""
+    """Warp-Leap makes all steps on every task, since its buffer has a fixed number of points. So `stop` is not used."""
     inner, outer = sgd(settings.inner_lr), sgd(settings.outer_lr)
     return warp_leap(
         problem,
@@ -80,13 +80,13 @@ def kfac_gradient(columns: Columns = empirical) -> Callable[[Model, float], Grad
 
 
 def methods(settings: Settings) -> dict[str, Method]:
-    """The rows of Table 2, each with what sets it apart from `settings`."""
+    """The rows of Table 2, each with its own settings."""
     # The released code's meta learning rate of both MAMLs, and 5 steps for the one that differentiates through them.
     second_order = replace(settings, outer_lr=0.5, inner_steps=min(5, settings.inner_steps))
     # Ten times the batch and the rate, WarpGrad Table 2.
     ten_times = replace(settings, batch=10 * settings.batch, inner_lr=10 * settings.inner_lr)
     slow_replay = replace(settings, eta=5)  # App. C: "eta > 1", without a number
-    # A third faster one at a time: what KFAC looks at then stays in the cache.
+    # A third faster one at a time, since KFAC's data then stay in the cache.
     natural = replace(untrained(ten_times), tasks_at_a_time=1)
     return {
         "scratch": Method(untrained(settings), scratch_learner),

@@ -1,4 +1,4 @@
-"""WarpGrad's continual learning experiment in numbers (what is learnt, forgotten, won back), and Figures 9 and 10."""
+"""The table of WarpGrad's continual learning experiment (gain, forgetting, backward transfer), and Figures 9 and 10."""
 
 from collections.abc import Sequence
 
@@ -16,20 +16,20 @@ from leapwarp.report.table import summaries, summary_table
 
 SUBTASKS = 5
 LOW, HIGH = -5.0, 5.0  # of the functions' domain
-SHUFFLED = "_shuffled"  # ends the metrics of the order that meta-training has not seen
+SHUFFLED = "_shuffled"  # suffix of the metrics for the order that meta-training has not seen
 ORDERS = {"": [0, 1, 2, 3, 4], SHUFFLED: [1, 3, 4, 2, 0]}
 HEADINGS = {
     "": "Sub-tasks from left to right, as in meta-training",
     SHUFFLED: f"Order {ORDERS[SHUFFLED]}, not seen in meta-training",
 }
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"]
-"""of the sub-tasks: Okabe and Ito's without the yellow"""
+"""of the sub-tasks: the palette of Okabe and Ito without yellow"""
 LINES = ["warpgrad", "no_warp_fast", "no_warp", "replay", "multitask"]
 PREDICTED = ["warpgrad", "no_warp_fast"]
 
 
 def kept(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Half of the gain on sub-tasks less what is forgotten of them: above 0 where more than half is kept."""
+    """Half of the gain on sub-tasks minus the forgetting: above 0 if more than half of the gain is kept."""
     run = ["method", "seed", "task"]
     gain, lost = (final(frame, name) for name in (metric, metric.replace("gain", "forgetting")))
     joined = gain.merge(lost[[*run, "value"]], on=run, suffixes=("", "_lost"))
@@ -50,14 +50,14 @@ QUANTITIES = SEEN | {
     name + SHUFFLED: about._replace(metric=name + SHUFFLED, title=f"{about.title}, other order")
     for name, about in SEEN.items()
 }
-_kept = Quantity("log_gain", "Half of what was learnt less what was forgotten", "nats", 2, select=kept)
+_kept = Quantity("log_gain", "Half of the gain minus the forgetting", "nats", 2, select=kept)
 QUANTITIES |= {  # what claims W21 and W23 ask of "largely retaining"
     "kept" + suffix: _kept._replace(metric="log_gain" + suffix) for suffix in ORDERS
 }
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line a learner, quantity and order."""
+    """The document: one line for each learner, quantity and order."""
     lines = summaries(frame, [name + suffix for suffix in ORDERS for name in SEEN])
     of_rates = frame.loc[frame["metric"] == "rate"].groupby("method")["value"]
     rates = {str(key): ", ".join(f"{rate:g}" for rate in sorted(set(found))) for key, found in of_rates}
@@ -65,15 +65,16 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     text = f"""
 - Means over {n} functions a seed; ± is the sample standard deviation over seeds. The paper shows curves and prints no
   numbers. Losses are half the mean square error on held-out points, as in training.
-- *Forgetting*: the loss of a sub-task at the end, less the lowest that it had after it was learnt, at the end of any
-  sub-task before the last. *Backward transfer*: its loss right after it was learnt, less that at the end (below 0:
-  later sub-tasks hurt). Both are means over the first four of the order.
-- In nats, as logarithms of ratios of losses: *gain*, before a sub-task to after it; *relative forgetting*, the end to
-  right after it was learnt; *spike*, the first half of the steps after a switch to before the switch; *recovery*, the
-  same half to the end of that sub-task (above 0: losses of earlier sub-tasks fall again while a later one is learnt).
-- *Rate*: the task learning rate. 0.001 is the paper's; the others were chosen on other functions, by what the name
-  says (replay and all sub-tasks at once: by the loss on all sub-tasks at the end).
-- A learner that does not learn has nothing to forget: read forgetting beside the gain.
+- *Forgetting*: the loss of a sub-task at the end, minus its lowest loss at the end of any sub-task from its own to the
+  last but one. *Backward transfer*: the loss of a sub-task right after it was learnt, minus its loss at the end (below
+  0: later sub-tasks do harm). Both are means over the first four sub-tasks of the order.
+- Four quantities are logarithms of ratios of losses, in nats. *Gain*: the loss before a sub-task is learnt, over that
+  after it. *Relative forgetting*: the loss at the end, over that right after the sub-task was learnt. *Spike*: the loss
+  of earlier sub-tasks in the first half of the steps after a switch, over that before the switch. *Recovery*: the loss
+  of earlier sub-tasks in the same half, over that at the end of the current sub-task (above 0: it falls again).
+- *Rate*: the task learning rate. 0.001 is the paper's. The others were chosen on other functions, by the criterion in
+  the name (for replay and all sub-tasks at once: by the loss on all sub-tasks at the end).
+- A learner that does not learn has nothing to forget. So compare the forgetting with the gain.
 """
     blocks: list[Block] = [Text(text)]
     for suffix, heading in HEADINGS.items():
@@ -93,7 +94,7 @@ def in_two_lines(look: looks.Look) -> str:
 
 
 def when(axes: Axes, order: Sequence[int], steps: int) -> None:
-    """A tint for each sub-task while it is learnt, and its number above."""
+    """Draw a tint for each sub-task while it is learnt, and its number above."""
     for position, subtask in enumerate(order):
         axes.axvspan(position * steps, (position + 1) * steps, color=COLOURS[subtask], alpha=0.08, linewidth=0)
         axes.text(
@@ -103,7 +104,7 @@ def when(axes: Axes, order: Sequence[int], steps: int) -> None:
 
 
 def sine_losses(frame: pd.DataFrame, *_) -> Figure:
-    """Rows: orders; columns: learners; lines: sub-tasks."""
+    """Figure 9. Rows: orders; columns: learners; lines: sub-tasks."""
     methods, heading = shown(frame, LINES), "WarpGrad, Figure 9: losses of five sub-tasks learnt in turn"
     size = (2.6 * max(len(methods), 1) + 1.6, 6.0)
     figure, panels = draw.panels(frame, heading, size, 2, max(len(methods), 1), sharex=True, sharey=True)
@@ -127,7 +128,7 @@ def sine_losses(frame: pd.DataFrame, *_) -> Figure:
 
 
 def sine_predictions(frame: pd.DataFrame, *_) -> Figure:
-    """The first held-out function of seed 0: rows are learners and orders, columns the sub-task just learnt."""
+    """Figure 10, first held-out function of seed 0. Rows: learners and orders; columns: the sub-task just learnt."""
     found = frame.loc[(frame["seed"] == 0) & frame["metric"].str.startswith(("prediction", "target"))]
     methods, heading = shown(found, PREDICTED), "WarpGrad, Figure 10: predictions after each sub-task"
     lines = [(method, suffix) for method in methods for suffix in ORDERS]
@@ -162,7 +163,7 @@ def sine_predictions(frame: pd.DataFrame, *_) -> Figure:
 
 
 def sine_meta(frame: pd.DataFrame, *_) -> Figure:
-    """Losses along the paths of meta-training, and the meta-objective's."""
+    """The loss along the paths in meta-training, and the meta-objective, against meta-steps."""
     metrics = {
         "meta_loss": ("mean training loss along the path\n[half squared error]", 1.0),
         "replay_loss": ("meta-objective, mean over the path\n[half squared error, weighted]", 1.0),

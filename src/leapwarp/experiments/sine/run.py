@@ -2,13 +2,14 @@
 
     snakemake sine
 
-A task is a function on five intervals. A learner sees each interval for 20 steps of gradient descent on five fresh
-points, and must not forget those before. Warps are meta-trained for this; the initialisation is random and fixed.
-Learners are judged on new functions, with the intervals from left to right as in meta-training and in another order.
+A task is a function on five intervals. A learner is trained on each interval for 20 gradient steps, with five new
+points in each step, and should not forget the earlier intervals. Warps are meta-trained for this, and the
+initialisation is random and fixed. Learners are evaluated on new functions, with the intervals from left to right as in
+meta-training, and in another order.
 
-One run takes, on a core: smoke, a second; quick, 40 s where warps are trained and 3 to 8 s elsewhere; paper, about
-three hours and a minute (benchmarks/continual.py). To expect: with the warp a sixth of the loss that the network
-without it has at the end, in both orders.
+One run takes, on a core: smoke, a second; quick, 40 s if warps are trained and 3 to 8 s otherwise; paper, about three
+hours, or a minute without warps (benchmarks/continual.py). To expect: the loss at the end is six times smaller with the
+warp than without it, in both orders.
 """
 
 import math
@@ -40,7 +41,7 @@ CURVE_POINTS = 200  # of the curves of meta-training
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of one method at one size."""
+    """The settings of one method."""
 
     layers: int = 4  # WarpGrad App. K
     hidden: int = 200  # WarpGrad App. K
@@ -56,17 +57,17 @@ class Settings:
     n_points: int = 20  # on which the loss of a sub-task is measured
     n_tuning: int = 100  # functions on which a learning rate is chosen
     rates: tuple[float, ...] = ()
-    """task learning rates to choose from; `inner_lr` where there are none"""
+    """task learning rates to choose from; if empty, `inner_lr` is used"""
     chosen_by: str = "final_loss"
-    """the measure that the chosen rate has the least of: `final_loss` of all sub-tasks at the end, or `learnt_loss`"""
+    """the measure that the chosen rate minimises: `final_loss` of all sub-tasks at the end, or `learnt_loss`"""
     every: bool = False
-    """each step sees a batch of every sub-task"""
+    """whether each step uses a batch of every sub-task"""
     replay: int = 0
     """points of earlier batches in every step"""
     printed_weights: bool = False
     """the other reading of equation 18, see `learners.continual`"""
     inner_step: bool = True
-    """the meta-objective is taken after a step (equation 3), or where the path is (as equation 14 prints it)"""
+    """whether the meta-objective is computed after a step (equation 3), or at the point itself (equation 14)"""
     n_examples: int = 3
     """functions of seed 0 whose predictions are kept for Figure 10"""
     lattice: int = 101
@@ -85,7 +86,7 @@ class Method(NamedTuple):
 
 
 def methods(settings: Settings) -> dict[str, Method]:
-    """The learners that are compared, each with what sets it apart from `settings`."""
+    """The learners that are compared, each with its own settings."""
     tuned = replace(settings, rates=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3))
     return {
         "warpgrad": Method(settings),
@@ -120,14 +121,14 @@ def meta_learner(problem: Problem, settings: Settings) -> Learner:
 
 
 def begin(run: Run) -> tuple[Problem, Params]:
-    """The problem, and the network's random parameters, without the axis of runs."""
+    """The problem, and the network's random parameters, without the run axis."""
     settings = run.method.settings
     model = warped_mlp(settings.hidden, settings.warp_hidden, settings.layers, run.method.warp)
     return supervised(model, mean_square), to_device(model.init(generator(run.seed, "init")), run.device)
 
 
 def train(runs: Sequence[Run]) -> list[Trained]:
-    """Meta-train the warps, all seeds side by side; the initialisation stays as it is."""
+    """Meta-train the warps, all seeds in one stack. The initialisation is not trained."""
     settings, (problem, _) = runs[0].method.settings, begin(runs[0])
 
     def sample(k: int, i: int) -> Task:
@@ -149,7 +150,7 @@ def train(runs: Sequence[Run]) -> list[Trained]:
 
 
 class Curves(NamedTuple):
-    """Learning a stack of functions."""
+    """The result of learning a stack of functions."""
 
     loss: Tensor
     """[task, step, subtask] held-out losses before the first step and after each; sub-tasks from left to right"""
@@ -160,7 +161,7 @@ class Curves(NamedTuple):
 def learn(
     problem: Problem, theta: Params, warp: Params, tasks: Task, rate: float, n_examples: int, lattice: Tensor
 ) -> Curves:
-    """Adapt to every sequence from `theta` with `warp` held (of one run, both)."""
+    """Adapt to every sequence from `theta` with `warp` fixed. Both belong to one run."""
     n_tasks, everything = tasks.order.shape[:2]
     start, fixed, warp = repeat(theta, n_tasks), repeat(warp, n_tasks), alone(warp)
     loss, predictions = [], []
@@ -179,15 +180,15 @@ def learn(
 
 
 def measures(loss: Tensor, order: Sequence[int]) -> dict[str, Tensor]:
-    """What is kept, lost and won back, of each task. loss [task, step, subtask] -> [task] each
+    """Measures of learning and forgetting for each task. loss [task, step, subtask] -> [task] each
 
     With T sub-tasks, and R_t the held-out loss of the s-th sub-task of the order after the t-th:
 
     final_loss      mean over sub-tasks of R_T
     learnt_loss     mean of R_s
     forgetting      mean over the first T - 1 of R_T - min_{s <= t < T} R_t
-    transfer        mean over the first T - 1 of R_s - R_T: backward transfer, positive where later sub-tasks helped
-    log_gain        mean of log(R_{s - 1} / R_s): what training on a sub-task does to its loss
+    transfer        mean over the first T - 1 of R_s - R_T: backward transfer, positive if later sub-tasks helped
+    log_gain        mean of log(R_{s - 1} / R_s): how much training on a sub-task lowers its loss
     log_forgetting  mean over the first T - 1 of log(R_T / R_s)
     log_spike       mean over sub-tasks and later t of log(loss in the first half of t / R_{t - 1})
     log_recovery    the same of log(loss in the first half of t / R_t); halves are means of logarithms over the steps
@@ -216,7 +217,7 @@ def measures(loss: Tensor, order: Sequence[int]) -> dict[str, Tensor]:
 
 
 def draw_tasks(run: Run, name: str, n: int, order: list[int]) -> Task:
-    """`n` functions; their held-out points are the same for every order and method."""
+    """`n` functions. Their held-out points are the same for every order and method."""
     settings, function = run.method.settings, sine.draw(n, generator(run.seed, name))
     stream = generator(run.seed, name, "points", *order)
     tasks = sine.tasks(
@@ -227,10 +228,10 @@ def draw_tasks(run: Run, name: str, n: int, order: list[int]) -> Task:
 
 
 def choose_rate(settings: Settings, tuning: Callable[[float], Tensor]) -> tuple[float, list[Record]]:
-    """The rate with the least of the settings' measure, and the rows that say so.
+    """The rate that minimises the measure of the settings, and rows with the results of all rates.
 
     Args:
-        tuning: rate -> held-out losses of functions learnt with it, [task, step, subtask].
+        tuning: rate -> held-out losses of functions that were learnt with it, [task, step, subtask].
     """
     losses = {rate: float(measures(tuning(rate), SEEN)[settings.chosen_by].mean()) for rate in settings.rates}
     losses = {rate: loss for rate, loss in losses.items() if math.isfinite(loss)}
@@ -244,7 +245,7 @@ def choose_rate(settings: Settings, tuning: Callable[[float], Tensor]) -> tuple[
 
 
 def judge(run: Run, state: State | None) -> Evaluated:
-    """Learn the held-out functions from the random initialisation, after the choice of a rate where there is one."""
+    """Learn the held-out functions from the random initialisation. If there are several rates, choose one first."""
     settings, (problem, params) = run.method.settings, begin(run)
     if state:
         params = state["params"] | state["warp"]
@@ -281,7 +282,7 @@ def judge(run: Run, state: State | None) -> Evaluated:
 
 
 def check(loss: Tensor, rate: float) -> None:
-    """Raise FloatingPointError where a held-out loss, [task, step, subtask], is not finite."""
+    """Raise FloatingPointError if a held-out loss, [task, step, subtask], is not finite."""
     bad = (~loss.isfinite()).nonzero()
     if len(bad):
         task, step, subtask = bad[bad[:, 1].argmin()].tolist()

@@ -1,4 +1,4 @@
-"""WarpGrad's synthetic experiment in numbers, what its untold choices decide, and Figure 4."""
+"""The tables of WarpGrad's experiment on random surfaces, the sweep of what the paper leaves open, and Figure 4."""
 
 from typing import Any
 
@@ -26,9 +26,9 @@ def baseline(method: str) -> str:
 
 
 def where_descent_struggles(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The final rows of the third of the surfaces where gradient descent has the largest area of gaps, seed by seed.
+    """The final rows of the third of each seed's surfaces on which gradient descent has the largest area of gaps.
 
-    `_peaks` methods learn other surfaces, and gradient descent is chosen by there on its own.
+    `_peaks` methods learn other surfaces. For them the third is chosen by gradient descent on those surfaces.
     """
     final = frame.loc[frame["step"].isna()].assign(plain=lambda rows: rows["method"].map(baseline))
     plain = final.loc[(final["method"] == final["plain"]) & (final["metric"] == "gap_area")]
@@ -59,7 +59,7 @@ def values_of(frame: pd.DataFrame, name: str) -> pd.Series:
 
 
 def paired(frame: pd.DataFrame, name: str, method: str) -> list[np.ndarray]:
-    """By how much `method` is below gradient descent on each surface: one array a seed."""
+    """Gradient descent's value minus that of `method` on each surface: one array for each seed."""
     values = values_of(frame, name)
     gain = (values.loc[baseline(method)] - values.loc[method]).dropna()
     return [mine.to_numpy() for _, mine in gain.groupby(level="seed")]
@@ -79,7 +79,7 @@ def cell(effect: float, low: float, high: float, decimals: int) -> str:
 
 
 def sweep(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of the sweeps by method, rate and seed: area below that of gradient descent, and percents: left, reached."""
+    """By method, rate and seed: gradient descent's area minus the method's, and percentages (left, reached)."""
     found = frame.loc[frame["metric"].isin(["sweep_area", "sweep_left", "sweep_reached"])]
     found = found.assign(rate=found["task"].str.removeprefix("rate ").astype(float))
     wide = found.pivot_table(index=["method", "rate", "seed"], columns="metric", values="value")
@@ -98,7 +98,7 @@ def warped(frame: pd.DataFrame) -> dict[str, looks.Look]:
 
 
 def sweep_table(frame: pd.DataFrame) -> Table:
-    """Warps by initialisation and meta learning rate: area below that of gradient descent on validation surfaces."""
+    """By initial warp and meta learning rate: gradient descent's area minus the warp's, on validation surfaces."""
     found, methods, rows = sweep(frame), warped(frame), []
     for rate, mine in found.loc[found["method"].isin(methods)].groupby("rate"):
         cells = []
@@ -111,7 +111,7 @@ def sweep_table(frame: pd.DataFrame) -> Table:
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line a learner and quantity."""
+    """The document: one line for each learner and quantity."""
     names = looks.names(frame)
     lines, order = summaries(frame, list(QUANTITIES)), list(names)
     lines = lines.sort_values("method", key=lambda column: column.map(order.index), kind="stable", ignore_index=True)
@@ -139,28 +139,28 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     heads = [f"{about.title} [{about.unit}]" for about in QUANTITIES.values()]
     text = f"""
 - The paper shows three surfaces and prints no numbers.
-- ± is the sample standard deviation over seeds. *Height* is the loss as the formula has it; a *gap* is a height
-  between 0, the surface's lowest point in the domain [-3, 3]², and 1, its highest. *Area* is the mean along the path.
-- *Struggling*: on the third of the surfaces where gradient descent has the largest area, whatever the others do there.
-- *Rate*: what each seed chose on validation surfaces: a task learning rate, for WarpGrad the meta learning rate.
-  The task learning rate of WarpGrad is that of gradient descent.
-- *Wins*: surfaces on which a learner ends lower than gradient descent by a gap of more than {MARGIN:g}; *outside*: the
-  share of those on which it ends beyond the domain.
-- *peaks*: the other reading of the misprinted formula, compared with gradient descent on the same.
+- ± is the sample standard deviation over seeds. *Height* is the value of the formula. A *gap* is a height scaled so
+  that 0 is the surface's lowest point in the domain [-3, 3]² and 1 its highest. *Area* is the mean along the path.
+- *Struggling*: only the third of the surfaces on which gradient descent has the largest area of gaps.
+- *Rate*: the learning rate that each seed chose on validation surfaces. It is a task learning rate, and for WarpGrad
+  the meta learning rate. The task learning rate of WarpGrad is that of gradient descent.
+- *Wins*: surfaces on which a learner ends lower than gradient descent by a gap of more than {MARGIN:g}. *Outside*: the
+  share of these on which it ends outside the domain.
+- *peaks*: the other reading of the misprinted formula, compared with gradient descent on the same surfaces.
 """
-    of_sweep = """Area of gaps below that of gradient descent on validation surfaces (positive: the warp helps); in
-brackets the percentage of runs that end outside the domain and that of starts which the warp can reach. Mean ±
-standard deviation over seeds."""
+    of_sweep = """Gradient descent's area of gaps minus the warp's, on validation surfaces (positive: the warp helps).
+In brackets: the percentage of runs that end outside the domain, and of starts that the warp can reach. Mean ± standard
+deviation over seeds."""
     blocks = [
         Text(text),
         Table(["Learner", "Rate", *heads, "Wins [%]", "of them outside [%]"], level),
-        Heading("Below gradient descent, surface by surface"),
+        Heading("Differences from gradient descent, paired by surface"),
         Text(
-            "Gradient descent's value less the learner's (positive: the learner is lower), with its 95 % interval. "
-            "Only where gradient descent was run too."
+            "Gradient descent's value minus the learner's (positive: the learner is lower), with its 95 % interval. "
+            "Learners without gradient descent on the same surfaces are left out."
         ),
         Table(["Learner", *(about.title for about in COMPARED.values())], differences),
-        Heading("What initial warp and meta learning rate decide"),
+        Heading("Effect of the initial warp and the meta learning rate"),
         Text(of_sweep),
         sweep_table(frame),
     ]
@@ -174,7 +174,7 @@ def along(mine: pd.DataFrame, metric: str) -> np.ndarray:
 
 
 def panel(axes: Axes, mine: pd.DataFrame, space: str, levels: np.ndarray, look_of: dict[str, looks.Look]) -> None:
-    """One surface as contours, with the paths of both learners from a common start."""
+    """Draw one surface as contours, with the paths of both learners from a common start."""
     centre = [along(mine, f"{space}_centre_{axis}")[0] for axis in (1, 2)]
     half = along(mine, f"{space}_half_width")[0]
     height = along(mine, f"{space}_height")
@@ -224,7 +224,7 @@ def surfaces_paths(frame: pd.DataFrame, *_) -> Figure:
 
 
 def surfaces_curves(frame: pd.DataFrame, *_) -> Figure:
-    """Mean gap over the steps; one panel for each reading."""
+    """Mean gap over the steps, with a panel for each reading of the formula."""
     heading = "Random surfaces: learning from random starts"
     figure, panels = draw.panels(frame, heading, (11.5, 4.4), n_columns=2, sharey=True)
 
@@ -246,7 +246,7 @@ def surfaces_curves(frame: pd.DataFrame, *_) -> Figure:
 
 
 def surfaces_sweep(frame: pd.DataFrame, *_) -> Figure:
-    """Area below that of gradient descent, and what share of runs leaves the domain, against the meta learning rate."""
+    """Area compared with gradient descent, runs that leave the domain and starts reached, against the meta rate."""
     figure, panels = draw.panels(frame, "Random surfaces: the sign of the result", (11.0, 4.2), n_columns=3)
     labels = {
         "below": "area of gaps below gradient descent's\n(above 0: the warp helps)",

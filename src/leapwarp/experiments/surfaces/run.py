@@ -1,15 +1,15 @@
-"""WarpGrad's synthetic experiment (appendix E, Figure 4): a warp of the plane that makes surfaces easy to descend.
+"""WarpGrad's experiment on random surfaces (appendix E, Figure 4): a warp of the plane for gradient descent.
 
     snakemake surfaces
 
-A task is a random surface and a random start. The paper says neither how the warp is initialised nor at which rate it
-is learnt, and both matter. So every method has a list of rates, of which the one with the smallest area on validation
-surfaces, drawn apart from the held-out ones, is taken; how each rate did there is in the rows, and methods differ in
-the initial warp. All start at the same points of the surfaces: a warped learner begins where its warp leads there.
+A task is a random surface and a random start. The paper gives neither the initial warp nor its meta learning rate, and
+both matter. So every method has a list of rates, and the one with the smallest area on validation surfaces is used. The
+rows have the results of all rates. Methods differ in the initial warp. All start at the same points of the surfaces: a
+warped learner starts at a preimage of the point under its warp.
 
 One run takes, on a core: smoke, a second; quick and paper, 4 to 12 s for a warp and 2 s for the others. To expect:
-WarpGrad hardly better than gradient descent at its best meta learning rate, worse from 0.003 upwards, and no better
-where gradient descent struggles; Adam far lower than both, but outside the domain in half of its runs.
+WarpGrad is hardly better than gradient descent at its best meta learning rate, worse from 0.003 on, and no better where
+gradient descent struggles. Adam is far lower than both, but outside the domain in half of its runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,13 +33,13 @@ from leapwarp.trees import Params, alone, map_leaves, map_tree, n_runs, per_task
 from leapwarp.worlds import surfaces
 from leapwarp.worlds.surfaces import EDGE, Range
 
-REACHED = 1e-2  # a start is reached where the warp takes the learner no farther from it than this
-ENOUGH = 0.99  # share of starts that a warp must reach to be chosen before all that do not
+REACHED = 1e-2  # a start counts as reached if the warp takes the learner at least this close to it
+ENOUGH = 0.99  # share of starts that a warp must reach; others are chosen only if no warp does
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of one method at one size."""
+    """The settings of one method."""
 
     steps: int = 100  # WarpGrad App. E
     inner_lr: float = 0.1  # WarpGrad App. E
@@ -49,7 +49,7 @@ class Settings:
     n_test: int = 1000  # surfaces held out; the paper shows three
     n_validation: int = 1000  # surfaces on which rates are chosen
     rates: tuple[float, ...] = ()
-    """what to choose from: task learning rates, or meta learning rates of Adam for the warps"""
+    """rates to choose from: task learning rates, or meta learning rates of Adam for the warps"""
     warp: str = "identity"
     """how the warp is initialised, see `models.omega`; the paper is silent"""
     peaks: bool = False
@@ -67,11 +67,11 @@ EVALUATION = frozenset({"n_test", "n_validation", "n_examples", "lattice"})
 class Method(NamedTuple):
     settings: Settings
     optimizer: Callable[[float], Optimizer] = sgd
-    """of a learner on the surface as it is, by its rate; under a warp it is gradient descent at `inner_lr`"""
+    """rate -> the optimizer of a learner without a warp. With a warp it is gradient descent at `inner_lr`"""
 
 
 def methods(settings: Settings) -> dict[str, Method]:
-    """The learners of the table, each with what sets it apart from `settings`; `_peaks` is the other reading."""
+    """The learners of the table, each with its own settings. `_peaks` is the other reading of the formula."""
     task_rates = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
     warped = replace(settings, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1))
     shown = replace(warped, n_examples=4)
@@ -95,7 +95,7 @@ def methods(settings: Settings) -> dict[str, Method]:
 
 
 def each_at_its_rate(optimizer: Optimizer, rates: Tensor) -> Optimizer:
-    """An optimizer of learning rate 1 made to move set i of every run of a stack, [run x set, ...], at rates[i]."""
+    """An optimizer of learning rate 1, changed so that set i of every run in a stack [run x set, ...] has rates[i]."""
 
     def update(params: Params, grads: Params, state: Any) -> tuple[Params, Any]:
         moved, state = optimizer.update(params, grads, state)
@@ -106,7 +106,7 @@ def each_at_its_rate(optimizer: Optimizer, rates: Tensor) -> Optimizer:
 
 
 def in_sets(learner: Learner, n: int) -> Learner:
-    """A learner of runs as one of runs that have `n` sets of warps each, [run, set, ...], which share nothing."""
+    """A learner whose runs have `n` independent sets of warps each, [run, set, ...], from a learner of single runs."""
 
     def flat(tree: Any) -> Any:
         return map_leaves(lambda leaf: leaf.flatten(0, 1), tree)
@@ -131,7 +131,7 @@ def under_warp(settings: Settings) -> Problem:
 
 
 def train(runs: Sequence[Run]) -> list[Trained]:
-    """Meta-train sets of warps, one for each meta learning rate, on a seed's surfaces from its starts."""
+    """Meta-train sets of warps, one for each meta learning rate, on a seed's surfaces and starts."""
     settings, device = runs[0].method.settings, runs[0].device
     n, skip = len(settings.rates), settings.warp != "plain"
     inner, outer = sgd(settings.inner_lr), each_at_its_rate(adam(1.0), torch.tensor(settings.rates, device=device))
@@ -160,16 +160,16 @@ def train(runs: Sequence[Run]) -> list[Trained]:
 
 
 class Way(NamedTuple):
-    """How a learner goes about surfaces."""
+    """A learner on surfaces: its optimizer and its warp."""
 
     problem: Problem
     optimizer: Optimizer
     warp: Params
-    """of one task; empty for a learner on the surface as it is"""
+    """the warp's parameters for one task; empty without a warp"""
 
 
 def ways(run: Run, state: State | None) -> list[Way]:
-    """What a run chooses from: a way for each of its rates."""
+    """The learners that a run chooses from, one for each rate."""
     settings = run.method.settings
     if state is None:
         problem = surfaces.problem(settings.peaks)
@@ -179,18 +179,18 @@ def ways(run: Run, state: State | None) -> list[Way]:
 
 
 class Paths(NamedTuple):
-    """Learning on a stack of surfaces."""
+    """The result of learning on a stack of surfaces."""
 
     own: Tensor
     """[task, point, 2] the learner's own coordinates (theta), before the first step and after each"""
     place: Tensor
-    """[task, point, 2] where that is on the surface"""
+    """[task, point, 2] the points on the surface"""
     height: Tensor
     """[task, point]"""
 
 
 def learn(way: Way, tasks: Task, settings: Settings) -> Paths:
-    """Adapt to all of `tasks`, from where they start."""
+    """Adapt to all `tasks` from their starts."""
     skip, fixed = settings.warp != "plain", repeat(way.warp, len(tasks.x))
     own, place = [], []
 

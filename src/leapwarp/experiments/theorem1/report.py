@@ -1,4 +1,4 @@
-"""What pulling forward does to gradient paths and their ends, in numbers and drawn: Theorem 1 of the Leap paper."""
+"""Theorem 1 of the Leap paper: table and figures of the lengths and limit points of gradient paths in meta-training."""
 
 from collections.abc import Sequence
 
@@ -26,29 +26,30 @@ QUANTITIES = {
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
-    """One line a method and quantity."""
+    """The document: one line for each method and quantity."""
     lines = summaries(frame, list(QUANTITIES))
     text = f"""
-- Expected length of the gradient paths of a few tasks in the plane (for *energy*, their energy), over
-  {steps(frame, "path_length")["step"].max()} meta-steps with exact expectations, gradients and, but for *identity
-  Jacobians*, Jacobians. Unless a row says otherwise α = 0.1, β = 0.01, p = 1, one basin a task, all points in every
-  batch. ± is the standard deviation over seeds, which draw tasks.
-- The theorem (claim L13): with small enough steps no path is *longer than before* and no *limit point moves*. What it
-  asks of β is that the objective with frozen far ends falls: *frozen objective rose* counts where it did not. After a
-  divergence every meta-step counts as a rise.
-- *Frozen objective's descent lengthens the path*: of the meta-steps that are looked at, those where the gradient of the
-  frozen objective and that of the path itself point apart, so that a step however small along the first makes the path
-  longer.
-- Where the guarantee breaks, of the swept β at α = 0.1: {breaking(frame)}.
-- *Last path above the shortest*: how far it has crept back up. Limit points: the furthest that a task's path ever ended
-  from where it first did, as a mean over tasks.
+- The expected length of the gradient paths of a few tasks in the plane (for *energy*, their energy), over
+  {steps(frame, "path_length")["step"].max()} meta-steps. Expectations and gradients are exact, and so are Jacobians
+  except for *identity Jacobians*. Unless a row says otherwise α = 0.1, β = 0.01, p = 1, each task has one basin, and
+  batches have all points. ± is the standard deviation over seeds. Each seed draws its own tasks.
+- The theorem (claim L13): with small enough steps no path is *longer than before* and no *limit point moves*. The
+  *frozen objective* is Leap's pull-forward objective, in which the end of each segment is held fixed. The theorem
+  requires β to be so small that this objective falls. *Frozen objective rose* counts the meta-steps where it did not
+  fall. After a divergence every meta-step counts as a rise.
+- *Frozen objective's descent lengthens the path*: the share of the checked meta-steps where the gradient of the frozen
+  objective and that of the path length have a negative inner product. There a step along the first makes the path
+  longer, however small it is.
+- Of the values of β that were run at α = 0.1: {breaking(frame)}.
+- *Last path above the shortest*: by how much the last path is longer than the shortest one of its run. *Limit points
+  moved*: the largest distance between the limit point of a task's path and its first one, as a mean over tasks.
 """
     shown = summary_table(lines, "Variant", looks.experiment(frame), list(QUANTITIES))
     return Document("Leap, Theorem 1 in numbers: gradient paths under pulling forward", [Text(text), shown], lines)
 
 
 def breaking(frame: pd.DataFrame) -> str:
-    """The swept meta step sizes up to which nothing rises and from which on something does, a sentence each."""
+    """For the objective and the path, the meta step sizes at which they rise in some seed and in none."""
     sweep = frame.loc[frame["method"].str.startswith("beta_") & frame["step"].isna()]
     sentences = []
     for metric, what in (("criterion_broken", "the frozen objective"), ("rises", "the path")):
@@ -65,7 +66,7 @@ def breaking(frame: pd.DataFrame) -> str:
 
 
 def theorem1(frame: pd.DataFrame, *_) -> Figure:
-    """Path length over meta-steps by meta learning rate, and how often it rises and limit points move."""
+    """Path length over meta-steps by meta learning rate, how often it rises, and how far limit points move."""
     heading, spread = f"{TITLE}: size of the meta-step (α = 0.1)", f"{draw.SPREAD}; dots: seeds"
     rates = [key for key in looks.of(frame) if key.startswith("beta_")]
     if not rates:
@@ -83,7 +84,7 @@ def theorem1(frame: pd.DataFrame, *_) -> Figure:
 
 
 def theorem1_variants(frame: pd.DataFrame, *_) -> Figure:
-    """Path length over meta-steps of the variants: energy, identity, task rate, basins; and batches."""
+    """Path length over meta-steps of the variants: energy, identity, task learning rate, basins; and mini-batches."""
     figure, panels = draw.panels(frame, f"{TITLE}: variants", (9.8, 4.4), n_columns=2, sharey=True)
     keys = {key: look for key, look in looks.of(frame).items() if key == BASE or not key.startswith("beta_")}
     noise = [key for key in keys if key == BASE or key.startswith("batch_")]
@@ -123,4 +124,4 @@ def _dots(axes: Axes, frame: pd.DataFrame, name: str, keys: Sequence[str], label
     axes.set_xticks(range(len(keys)), [look.name for look in shown], rotation=40, ha="right")
     axes.set_xlim(-0.6, len(keys) - 0.4)
     axes.set_ylabel(label)
-    axes.set_ylim(bottom=0, top=None if found["value"].to_numpy().max() > 1e-6 else 1)  # rounding is nought
+    axes.set_ylim(bottom=0, top=None if found["value"].to_numpy().max() > 1e-6 else 1)  # rounding is shown as zero

@@ -1,17 +1,17 @@
-"""Does pulling forward never lengthen the gradient path, and keep the tasks' ends? Theorem 1 of Leap (appendix B).
+"""Does Leap's pull-forward objective shorten gradient paths and keep their limit points? Theorem 1 (appendix B).
 
     snakemake theorem1
 
-The theorem says that some steps are small enough for the expected length of the gradient paths to fall from each
-meta-step to the next, with each path's limit point kept. Here the tasks are few and in the plane
-(`leapwarp.worlds.basins`), so that expectation, gradients, Jacobians and limit points are exact. The update is the
-theorem's: the gradient of the length of the path with its far ends frozen (Equations 4 and 8), all Jacobians in it
-unless the method says otherwise. With a mini-batch, a task takes a few of its points at each step; what is measured is
-always the path on all of them.
+The theorem says that, with small enough steps, the expected length of the gradient paths falls from each meta-step to
+the next, and each path keeps its limit point. Here there are a few tasks in the plane (`leapwarp.worlds.basins`), so
+that expectations, gradients, Jacobians and limit points are exact. The update is that of the theorem: the gradient of
+the pull-forward objective, in which the end of each segment is fixed (Equations 4 and 8), with all Jacobians unless the
+method says otherwise. With mini-batches, a task uses a few of its points at each step. Lengths are always measured on
+all points.
 
-One run takes, on a core: smoke, a second; quick, two; paper, twelve. To expect: paths that fall to a sixth of their
-length, and in some seeds creep up by up to two percent where they are about shortest; limit points that stay in one
-basin, and leave where there are several.
+One run takes, on a core: smoke, a second; quick, two; paper, twelve. To expect: paths get six times shorter, and in
+some seeds longer again by up to two percent near their minimum. Limit points stay the same in one basin, and change if
+there are several.
 """
 
 from collections.abc import Sequence
@@ -33,14 +33,14 @@ from leapwarp.rng import generator
 from leapwarp.trees import Params, repeat, zeros_like
 from leapwarp.worlds.basins import Family, family
 
-ROUNDING = 1e-10  # a path that lengthens by a smaller share has not lengthened
+ROUNDING = 1e-10  # a smaller relative change of a path is not counted as longer
 
 
 @dataclass(frozen=True)
 class Settings:
     n_tasks: int
     points: int
-    """of a task"""
+    """points of a task"""
     ripple: float
     inner_lr: float
     """alpha"""
@@ -49,16 +49,16 @@ class Settings:
     """beta"""
     meta_steps: int
     limit_steps: int
-    """with which a path is followed on to its limit point, at `limit_lr`"""
+    """steps in which a path is continued to its limit point, at `limit_lr`"""
     limit_lr: float
     limit_every: int
-    """meta-steps between two looks at the limit points"""
+    """meta-steps between two measurements of the limit points"""
     length: bool = True
     """the path's length (p = 1) rather than its energy (p = 2)"""
     exact: bool = True
     """the Jacobians rather than the identity"""
     batch: int = 0
-    """points that a task takes at a step of meta-training; 0 for all"""
+    """points that a task uses at a step of meta-training; 0 for all"""
     stabiliser: bool = False
 
 
@@ -66,7 +66,7 @@ class Method(NamedTuple):
     settings: Settings
 
 
-# All ours: the paper has the proof and no experiment.
+# All values are our choice: the paper has a proof and no experiment.
 PUBLISHED = Settings(
     n_tasks=8,
     points=32,
@@ -84,7 +84,7 @@ ALPHAS = (0.02, 1.0)
 
 
 def methods(settings: Settings) -> dict[str, Method]:
-    """A method is one departure from the update at alpha 0.1 and beta 0.01, or a sweep's value of either."""
+    """A method is one change of the update at alpha 0.1 and beta 0.01, or another value of alpha or beta."""
     changes: dict[str, dict[str, Any]] = {f"beta_{beta}": {"outer_lr": beta} for beta in BETAS}
     changes |= {f"alpha_{alpha}": {"inner_lr": alpha} for alpha in ALPHAS}
     changes |= {
@@ -98,7 +98,7 @@ def methods(settings: Settings) -> dict[str, Method]:
 
 
 def world(settings: Settings, seed: int, device: torch.device) -> Family:
-    """The tasks and the start of a seed, the same for all methods, with mini-batches for every path."""
+    """The tasks and the initialisation of a seed, the same for all methods, with mini-batches for every path."""
     draws = max(settings.inner_steps + 1, settings.limit_steps)
     return family(settings.n_tasks, settings.points, settings.ripple, draws, seed, device)
 
@@ -112,7 +112,7 @@ class Segment(NamedTuple):
 
 
 def walk(problem: Problem, start: Params, tasks: Task, rate: float, steps: int) -> list[Segment]:
-    """The gradient paths of all tasks from one start."""
+    """The gradient paths of all tasks from one initialisation."""
     stack = repeat(start, len(tasks.index))
     return adapt(problem, sgd(rate), stack, {}, tasks, steps, lambda s, a, b: [*s, Segment(a, b)], []).total
 
@@ -120,8 +120,8 @@ def walk(problem: Problem, start: Params, tasks: Task, rate: float, steps: int) 
 def distance(near: Sequence[Step], far: Sequence[Step], length: bool) -> Tensor:
     """Sum over steps of |far - near|^p on the loss surfaces, mean over tasks; p = 1 for the length, 2 for the energy.
 
-    With both from one path, this is what the meta-update shortens; with `near` from another path, it is the theorem's
-    objective with `far` frozen.
+    If both come from the same path, this is its length (or energy). If `near` comes from another path, it is the
+    theorem's objective with `far` fixed.
     """
     moved = torch.stack([b.params["theta"] - a.params["theta"] for a, b in zip(near, far, strict=True)])
     rise = torch.stack([b.loss - a.loss for a, b in zip(near, far, strict=True)])
@@ -130,9 +130,9 @@ def distance(near: Sequence[Step], far: Sequence[Step], length: bool) -> Tensor:
 
 
 def meta_gradient(problem: Problem, path: list[Segment], tasks: Task, rate: float, fold: Fold, exact: bool) -> Params:
-    """Equation 8: the mean over tasks of the sum over steps of J_i^T v_i, where v_i is what Leap's fold adds.
+    """Equation 8: the mean over tasks of the sum over steps of J_i^T v_i, where v_i is the term that Leap's fold adds.
 
-    The exact sum is taken from its end, by sum_i J_i^T v_i = v_0 + (I - alpha H_0) (v_1 + (I - alpha H_1) (v_2 + ...)).
+    The exact sum is computed from its end: sum_i J_i^T v_i = v_0 + (I - alpha H_0) (v_1 + (I - alpha H_1) (v_2 + ...)).
     """
     shares = [fold(zeros_like(before.params), before, after)["theta"] for before, after in path]  # [task, 2] each
     total = torch.zeros_like(shares[0])
@@ -145,7 +145,7 @@ def meta_gradient(problem: Problem, path: list[Segment], tasks: Task, rate: floa
 
 
 def gradient_of_length(problem: Problem, start: Params, tasks: Task, settings: Settings) -> Tensor:
-    """The gradient of the path's length (or energy) itself, through all steps and with nothing frozen. -> [2]"""
+    """The gradient of the path's length (or energy), through all steps and with nothing fixed. -> [2]"""
     theta = start["theta"].detach().requires_grad_()
     stack = {"theta": theta.expand(len(tasks.index), 2)}
     keep = lambda found, before, after: [*found, Segment(before, after)]  # noqa: E731
@@ -156,7 +156,7 @@ def gradient_of_length(problem: Problem, start: Params, tasks: Task, settings: S
 
 
 def hessians(problem: Problem, path: list[Segment], tasks: Task) -> Tensor:
-    """Of each step's loss where it begins, all in one stack. -> [step, task, 2, 2]"""
+    """Hessians of the loss at each point before a step, in one stack. -> [step, task, 2, 2]"""
     n_tasks, steps = len(tasks.index), len(path)
     who = torch.arange(n_tasks, device=tasks.x.device).repeat(steps)
     number = torch.arange(steps, device=tasks.x.device).repeat_interleave(n_tasks)
@@ -169,7 +169,7 @@ def hessians(problem: Problem, path: list[Segment], tasks: Task) -> Tensor:
 
 
 def limits(problem: Problem, path: list[Segment], tasks: Task, settings: Settings) -> Tensor:
-    """Where each path would end if it went on. -> [task, 2]"""
+    """The limit point of each path. -> [task, 2]"""
     end = path[-1].after.params
     return adapt(problem, sgd(settings.limit_lr), end, {}, tasks, settings.limit_steps).params["theta"]
 
@@ -178,9 +178,9 @@ def limits(problem: Problem, path: list[Segment], tasks: Task, settings: Setting
 
 
 def measure(run: Run, state: State | None) -> Evaluated:
-    """Iterate the update, and measure the paths on the way; the step of a record is the meta-step.
+    """Iterate the update, and measure the paths. The step of a record is the meta-step.
 
-    A run ends early where the path has become ten times as long as the first.
+    A run ends early if the path becomes ten times as long as the first one.
     """
     settings = run.method.settings
     problem, tasks, start = world(settings, run.seed, run.device)

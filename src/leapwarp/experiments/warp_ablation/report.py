@@ -15,7 +15,7 @@ from leapwarp.report.table import comparison, listing
 
 QUANTITIES: dict[str, Quantity] = {}
 HEADS = ("Architecture", "Meta-training", "Meta-objective")
-ROWS = {  # as the paper's table has them
+ROWS = {  # in the words of the paper's table
     "leap": ("None (Leap)", "online", "none"),
     "warp_leap": ("3×3 conv (default)", "offline", "full (Eq. 3)"),
     "warp_leap_approx": ("3×3 conv", "offline", "approx, which is the released code's *full*"),
@@ -42,14 +42,12 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     spread, ours = lines["ours_std"].mean(), np.sort(lines["ours_mean"].dropna())
     gap = float(np.median(np.diff(ours))) if len(ours) > 1 else math.nan
     text = f"""
-- {count} pretraining tasks here, 25 in the paper. ± is the sample standard deviation over seeds, the paper's
-  its own over 4 runs. The paper's caption says "error" of what are accuracies.
-- How far two rows can be told apart: the spread over seeds is {spread:.1f} points on average, the median step
-  between neighbouring rows {gap:.1f}. Which orders are decided, with intervals that pair seeds and alphabets:
-  claims W6 to W10.
-- TA: task embeddings, adapted from 0 on each task. The released code asked for the full objective leaves out
-  its second-order part, so that it computes the row *approx* (a test holds the two equal); asked for the
-  approximation it leaves out the step.
+- {count} pretraining tasks here, 25 in the paper. ± is the sample standard deviation over seeds; the paper's ±
+  is over 4 runs. The paper's caption says "error", but the numbers are accuracies.
+- The spread over seeds is {spread:.1f} points on average, and the median difference between neighbouring rows is
+  {gap:.1f}. So smaller differences may be chance. Claims W6 to W10 test orders, paired by seed and alphabet.
+- TA: task embeddings, adapted from 0 on each task. The full objective of the released code lacks the second-order
+  term, so it is the row *approx* (a test checks this). Its approximate objective lacks the inner step.
 """
     order = lines.set_index("method").loc[looks.ordered(lines["method"], looks.experiment(frame))].reset_index()
     shown = listing(order, looks.experiment(frame), HEADS, ROWS)
@@ -58,7 +56,7 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
 
 
 def warp_ablation(frame: pd.DataFrame, paper: pd.DataFrame, *_) -> Figure:
-    """Table 3 as a picture."""
+    """Table 3 as a figure."""
     frame, _ = of_most_tasks(frame)
     heading = f"{catalogue.find(looks.experiment(frame)).title}: held-out accuracy"
     figure, [axes] = draw.panels(frame, heading, (9.6, 5.2), spread=draw.BARS)

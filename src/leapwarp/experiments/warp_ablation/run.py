@@ -2,9 +2,9 @@
 
     snakemake warp_ablation
 
-The set-up is that of `omniglot_warp` with 25 tasks. The rows vary how the warps are trained (offline or online, to
-second or first order, with a learned rate and momentum) and what they are (from a scale and a shift to two
-convolutional layers with task embeddings).
+The experiment is that of `omniglot_warp` with 25 tasks. The rows vary the training of the warps (offline or online,
+second or first order, with a learned rate and momentum) and their kind (from a scale and a shift to two convolutional
+layers with task embeddings).
 
 One run takes, on a core: smoke, seconds; quick, 10 to 50 s. To expect: in the paper, offline far above online, and more
 expressive warps above simpler ones; quick trains too little to show all of it.
@@ -34,13 +34,13 @@ from leapwarp.problem import Problem
 
 PUBLISHED = omniglot_warp.PUBLISHED  # App. G: "all ablations use the same hyper-parameters", but for online
 ONLINE_LR = 0.001  # App. G
-ONLINE_TERMS = PUBLISHED.meta_batch * PUBLISHED.inner_steps  # of the sum that this rate multiplies in print
+ONLINE_TERMS = PUBLISHED.meta_batch * PUBLISHED.inner_steps  # terms of the sum that this rate multiplies in the paper
 
 
 def online_learner(
     problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None, rate: float = ONLINE_LR
 ) -> Learner:
-    """The warps' rate is the paper's, on the sum over tasks and steps; the initialisation learns as it does offline."""
+    """Online Warp-Leap, with the paper's rate on the sum over tasks and steps; the initialisation is as offline."""
     inner, outer = sgd(settings.inner_lr), sgd(settings.outer_lr)
     return warp_leap_online(
         problem,
@@ -55,7 +55,7 @@ def online_learner(
 
 
 def scaled_online_learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop | None) -> Learner:
-    """The same step as in print for each term of the sum, of which smaller sizes have fewer."""
+    """Online Warp-Leap with the paper's step for each term of the sum. Smaller sizes have fewer terms."""
     rate = ONLINE_LR * ONLINE_TERMS / (settings.meta_batch * settings.inner_steps)
     return online_learner(problem, settings, n_tasks, stop, rate)
 
@@ -65,7 +65,7 @@ def rates_learner(problem: Problem, settings: Settings, n_tasks: int, stop: Stop
 
 
 def methods(settings: Settings) -> dict[str, Method]:
-    """The rows of Table 3, and `warp_leap_no_step`, which is what the released code approximates by."""
+    """The rows of Table 3, and `warp_leap_no_step`, the approximation in the released code."""
 
     def warped(warp: Warp, learner: Callable[..., Learner] = warp_leap_learner, order: int = 2) -> Method:
         return Method(replace(settings, order=order), learner, warp)
@@ -79,7 +79,7 @@ def methods(settings: Settings) -> dict[str, Method]:
         "warp_leap_no_step": warped(Warp(), order=0),
         "warp_leap_online": warped(Warp(), online_learner),
         "warp_leap_online_scaled": warped(Warp(), scaled_online_learner),
-        # Equation 12 sums over tasks where Leap's objective is a mean: lambda as many times as large.
+        # Equation 12 sums over tasks, and Leap's objective is a mean. So lambda is multiplied by the number of tasks.
         "warp_leap_summed": Method(summed, warp_leap_learner, Warp()),
         "warp_leap_rates": warped(Warp(), rates_learner),
         "warp_scaling": warped(Warp(kernel=0)),
