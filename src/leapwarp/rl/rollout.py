@@ -9,7 +9,7 @@ from torch import Tensor
 from leapwarp.models.recurrent import Cell, Tape
 from leapwarp.rl.a2c import a2c_loss
 from leapwarp.rl.returns import returns, shifted
-from leapwarp.trees import Params
+from leapwarp.trees import Params, n_runs
 from leapwarp.worlds.maze import Draws, Maze, observe, start, step
 
 
@@ -37,50 +37,62 @@ class Choices(NamedTuple):
 
 @torch.no_grad()
 def play(world: Maze, tape: Tape | None, weight: Tensor, bias: Tensor, draws: Draws) -> Played:
-    """One batch of episodes; where there is no tape, under the policy whose logits are the bias."""
-    steps, batch = draws.landing.shape
+    """One batch of episodes of every run; where there is no tape, under the policy whose logits are the bias.
+
+    Args:
+        weight: [run, action, hidden]. bias: [run, action]. draws: of all runs, run by run.
+    """
+    batch, steps = draws.landing.shape
+    landing, gumbel = (part.transpose(0, 1).contiguous() for part in (draws.landing, draws.gumbel))
     state, actions, founds, cells = start(world, batch), [], [], []
+    weight, bias = weight.mT, bias[:, None]
+    logits = bias.expand(-1, batch // len(bias), -1).flatten(0, 1)
     for t in range(steps):
-        logits = bias
         if tape is not None:
-            logits = torch.addmm(bias, tape.step(observe(world, state, t / steps)), weight.T)
-        action = (logits + draws.gumbel[t]).argmax(1)
+            x = observe(world, state, t / steps).unflatten(0, (len(bias), -1))
+            logits = torch.baddbmm(bias, tape.step(x), weight).flatten(0, 1)
+        action = (logits + gumbel[t]).argmax(1)
         cells.append(state.cell)
-        state, found = step(world, state, action, draws.goal, draws.landing[t])
+        state, found = step(world, state, action, draws.goal, landing[t])
         actions.append(action)
         founds.append(found)
     return Played(torch.stack(actions), torch.stack(founds), torch.stack(cells))
 
 
 def policy(params: Params) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the logits."""
-    return params["task.head.weight"][:-1], params["task.head.bias"][:-1]
+    """Weight and bias of the logits, of every run."""
+    return params["task.head.weight"][:, :-1], params["task.head.bias"][:, :-1]
 
 
 def actor_critic(world: Maze, cell: Cell, choices: Choices) -> Callable[[Params, Draws], tuple[Tensor, Params, Tensor]]:
-    """(parameters, draws) -> A2C losses [batch], the gradient of their mean, and each episode's reward [batch]"""
+    """(parameters [run, ...], draws of all runs, run by run) -> losses, gradient, rewards
+
+    A2C losses and rewards are of each episode, [run, batch]; the gradient, [run, ...], is that of each run's mean loss.
+    """
 
     def gradient(params: Params, draws: Draws) -> tuple[Tensor, Params, Tensor]:
-        steps, batch = draws.landing.shape
+        runs, (batch, steps) = n_runs(params), draws.landing.shape
         body = {name: leaf for name, leaf in params.items() if not name.startswith("task.head.")}
-        tape = cell.tape(body, steps, batch)
+        tape = cell.tape(body, steps, batch // runs)
         played = play(world, tape, *policy(params), draws)
-        reward = world.reward * played.found.to(params["task.b"].dtype)
+        action, found = (part.view(steps, runs, -1) for part in (played.action, played.found))
+        reward = world.reward * found.to(params["task.b"].dtype)
         credited = shifted(reward) if choices.shift_rewards else reward
         of_returns = returns(credited, choices.discount)
         h, weight, bias = (
             leaf.detach().requires_grad_()
             for leaf in (tape.hidden(), params["task.head.weight"], params["task.head.bias"])
         )
+        outputs = torch.baddbmm(bias[:, None], h.flatten(1, 2), weight.mT)
         loss = a2c_loss(
-            h @ weight.T + bias,
-            played.action,
+            outputs.unflatten(1, (steps, -1)).transpose(0, 1),
+            action,
             of_returns,
             choices.value_weight,
             choices.entropy_weight,
             choices.first_baseline,
         )
-        of_h, of_weight, of_bias = torch.autograd.grad(loss.mean(), [h, weight, bias])
+        of_h, of_weight, of_bias = torch.autograd.grad(loss.mean(1).sum(), [h, weight, bias])
         grads = tape.backward(of_h) | {"task.head.weight": of_weight, "task.head.bias": of_bias}
         return loss.detach(), {name: grads[name] for name in params}, reward.sum(0)
 
