@@ -160,13 +160,13 @@ class RnnTape:
         self._weight = 2 * torch.cat([w, self._v], 2).mT  # twice: see tanh_
         self._bias, self._minus_one = 2 * b[:, None], b.new_tensor(-1.0)
         self._seen = w.new_zeros(runs, steps + 1, batch, self._n + m)  # [x_t, h_{t-1}]
+        self._at = _views((self._seen, [slice(None), slice(self._n), slice(self._n, None)]))
 
     def step(self, x: Tensor) -> Tensor:
-        t, n = self._t, self._n
-        seen, h = self._seen[:, t], self._seen[:, t + 1, :, n:]
-        seen[:, :, :n] = x
-        self._t = t + 1
-        return tanh_(torch.baddbmm(self._bias, seen, self._weight), h, self._minus_one)
+        seen, seen_x, _ = self._at[self._t]
+        self._t += 1
+        seen_x.copy_(x)
+        return tanh_(torch.baddbmm(self._bias, seen, self._weight), self._at[self._t][2], self._minus_one)
 
     def hidden(self) -> Tensor:
         return self._seen[:, 1 : self._t + 1, :, self._n :].contiguous()
@@ -175,8 +175,9 @@ class RnnTape:
         slope = 1 - self._seen[:, 1 : self._t + 1, :, self._n :].square()
         before = torch.empty_like(slope)  # gradient of what tanh is taken of
         last = torch.zeros_like(slope[:, 0])
-        for t in reversed(range(self._t)):
-            last = torch.mul(torch.baddbmm(grad[:, t], last, self._v), slope[:, t], out=before[:, t])
+        each = zip(*(part.unbind(1) for part in (grad, slope, before)), strict=True)
+        for of_h, slope_t, before_t in reversed(list(each)):
+            last = torch.mul(torch.baddbmm(of_h, last, self._v), slope_t, out=before_t)
         flat = before.flatten(1, 2)
         product = flat.mT @ self._seen[:, : self._t].flatten(1, 2)
         return {
@@ -270,13 +271,13 @@ class WarpTape:
         w, v = self._params["task.w"], self._params["task.v"]
         lstm, project = self._params["warp.lstm.weight"][..., n:].contiguous(), self._params["warp.project"]
         d_h, d_z, d_c = (grad.new_zeros(len(grad), grad.shape[2], width) for width in (m, k, k))
-        d_b = torch.zeros_like(d_h)
+        d_b, of_h = torch.zeros_like(d_h), grad.unbind(1)
         for t in reversed(range(self._t)):
             _, x, _, old_h, _, old_c = self._outer[t]
             h, (w_x, v_h) = self._outer[t + 1][3], self._products[t]
             gates, i, f, g, o, tanh_c, u, _, u1_x, u1_h, u2_x, u2_h, u_b, _, _, _, of_w, of_v = self._inner[t]
             # h = tanh(a) and a = u2_x (W u1_x x) + u2_h (V u1_h h) + u_b b
-            a = d_h.add_(grad[:, t]).mul_(torch.addcmul(one, h, h, value=-1))
+            a = d_h.add_(of_h[t]).mul_(torch.addcmul(one, h, h, value=-1))
             d_b.addcmul_(a, u_b)
             slope = torch.addcmul(one, u, u, value=-1)
             d_scaled_x = torch.bmm(torch.mul(a, u2_x, out=of_w), w)

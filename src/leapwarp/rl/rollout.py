@@ -10,7 +10,7 @@ from leapwarp.models.recurrent import Cell, Tape
 from leapwarp.rl.a2c import a2c_loss
 from leapwarp.rl.returns import returns, shifted
 from leapwarp.trees import Params, n_runs
-from leapwarp.worlds.maze import Draws, Maze, observe, start, step
+from leapwarp.worlds.maze import N_INPUTS, Draws, Maze, observe, start, step
 
 
 class Played(NamedTuple):
@@ -43,17 +43,16 @@ def play(world: Maze, tape: Tape | None, weight: Tensor, bias: Tensor, draws: Dr
         weight: [run, action, hidden]. bias: [run, action]. draws: of all runs, run by run.
     """
     batch, steps = draws.landing.shape
-    landing, gumbel = (part.transpose(0, 1).contiguous() for part in (draws.landing, draws.gumbel))
-    state, actions, founds, cells = start(world, batch), [], [], []
-    weight, bias = weight.mT, bias[:, None]
-    logits = bias.expand(-1, batch // len(bias), -1).flatten(0, 1)
-    for t in range(steps):
+    landings = draws.landing.T.contiguous().unbind()
+    noise = draws.gumbel.unflatten(0, (len(bias), -1)) + bias[:, None, None]  # [run, episode, time, action]
+    weight, state, actions, founds, cells = weight.mT, start(world, batch), [], [], []
+    for t, (logits, landing) in enumerate(zip(noise.permute(2, 0, 1, 3).contiguous(), landings, strict=True)):
         if tape is not None:
-            x = observe(world, state, t / steps).unflatten(0, (len(bias), -1))
-            logits = torch.baddbmm(bias, tape.step(x), weight).flatten(0, 1)
-        action = (logits + gumbel[t]).argmax(1)
+            x = observe(world, state, t / steps).view(len(bias), -1, N_INPUTS)
+            logits = torch.baddbmm(logits, tape.step(x), weight)
+        action = logits.argmax(2).flatten()
         cells.append(state.cell)
-        state, found = step(world, state, action, draws.goal, landing[t])
+        state, found = step(world, state, action, draws.goal, landing)
         actions.append(action)
         founds.append(found)
     return Played(torch.stack(actions), torch.stack(founds), torch.stack(cells))
@@ -75,15 +74,13 @@ def actor_critic(world: Maze, cell: Cell, choices: Choices) -> Callable[[Params,
         body = {name: leaf for name, leaf in params.items() if not name.startswith("task.head.")}
         tape = cell.tape(body, steps, batch // runs)
         played = play(world, tape, *policy(params), draws)
-        action, found = (part.view(steps, runs, -1) for part in (played.action, played.found))
-        reward = world.reward * found.to(params["task.b"].dtype)
+        reward = world.reward * played.found.to(params["task.b"].dtype)
         credited = shifted(reward) if choices.shift_rewards else reward
-        of_returns = returns(credited, choices.discount)
-        h, weight, bias = (
-            leaf.detach().requires_grad_()
-            for leaf in (tape.hidden(), params["task.head.weight"], params["task.head.bias"])
+        action, of_returns = (
+            part.view(steps, runs, -1) for part in (played.action, returns(credited, choices.discount))
         )
-        outputs = torch.baddbmm(bias[:, None], h.flatten(1, 2), weight.mT)
+        h, weight = tape.hidden().flatten(1, 2), params["task.head.weight"]
+        outputs = torch.baddbmm(params["task.head.bias"][:, None], h, weight.mT).requires_grad_()
         loss = a2c_loss(
             outputs.unflatten(1, (steps, -1)).transpose(0, 1),
             action,
@@ -92,8 +89,9 @@ def actor_critic(world: Maze, cell: Cell, choices: Choices) -> Callable[[Params,
             choices.entropy_weight,
             choices.first_baseline,
         )
-        of_h, of_weight, of_bias = torch.autograd.grad(loss.mean(1).sum(), [h, weight, bias])
-        grads = tape.backward(of_h) | {"task.head.weight": of_weight, "task.head.bias": of_bias}
-        return loss.detach(), {name: grads[name] for name in params}, reward.sum(0)
+        (of_outputs,) = torch.autograd.grad(loss.mean(1).sum(), outputs)
+        grads = tape.backward(torch.bmm(of_outputs, weight).unflatten(1, (steps, -1)))
+        grads |= {"task.head.weight": torch.bmm(of_outputs.mT, h), "task.head.bias": of_outputs.sum(1)}
+        return loss.detach(), {name: grads[name] for name in params}, reward.sum(0).view(runs, -1)
 
     return gradient
