@@ -419,6 +419,21 @@ def test_each_run_of_a_stack_learns_as_alone(double, name):
     assert len(set(together[1]["return"].sum(1).tolist())) > 1
 
 
+@pytest.mark.parametrize("name", TRAINED)
+def test_no_batch_waits_for_the_host(name):
+    """A tensor of the device `meta` has no values, so whatever asks for one fails."""
+    settings, make = experiment.methods(experiment.Settings(3, steps=5, batch=4, hidden=6, warp_hidden=5))[name]
+    world, cell = experiment.world_of(settings, torch.device("cpu")), make(settings)
+    draws = maze.draw(world, 8, settings.steps, generator(0))
+    params, world, draws = (
+        {key: part.to("meta") if isinstance(part, torch.Tensor) else part for key, part in each.items()}
+        for each in (some_params(cell, runs=2), world._asdict(), draws._asdict())
+    )
+    gradient = actor_critic(maze.Maze(**world), cell, experiment.choices(settings))
+    loss, grads, reward = gradient(params, maze.Draws(**draws))
+    assert {part.device.type for part in (loss, reward, *grads.values())} == {"meta"}
+
+
 # ---------------------------------------------------------------- the experiment
 
 
