@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import groupby
 from pathlib import Path
 from statistics import mean
 from tempfile import gettempdir
@@ -321,7 +322,7 @@ def run_ours(runs: Sequence[Run]) -> list[tuple[list[float], list[float]]]:
 
 def whole_runs(code: SimpleNamespace, root: Path, data: Alphabets, options: argparse.Namespace) -> None:
     """Train and judge the rows that are asked for; print each, and add it to the file."""
-    small = replace(PUBLISHED, filters=options.filters, meta_batch=5, meta_steps=options.meta_steps)
+    small = replace(PUBLISHED, filters=options.filters, meta_batch=options.meta_batch, meta_steps=options.meta_steps)
     released = replace(small, released_pixels=True)
     shorter = replace(released, inner_steps=released.inner_steps - 1)  # K - 1 segments of the same path
     folder = their_images(root, options.images)
@@ -348,6 +349,7 @@ def whole_runs(code: SimpleNamespace, root: Path, data: Alphabets, options: argp
                 "row": what,
                 "filters": options.filters,
                 "n_tasks": options.tasks,
+                "meta_batch": options.meta_batch,
                 "meta_steps": options.meta_steps,
                 "seed": seed,
                 "accuracy": round(mean(accuracy), 4),
@@ -378,19 +380,18 @@ def table(path: Path) -> str:
     """The rows of the file as a table in Markdown: means over seeds, with those of each seed in brackets."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    lines = ["| Method | Code | Seeds | Accuracy [%] | Area |", "|---|---|---|---|---|"]
-    for method, title in (("leap", "Leap"), ("warp_leap", "Warp-Leap")):
-        for row, name in CALLED.items():
-            for code in sorted({each["code"] for each in rows}):
-                found = [r for r in rows if (r["method"], r["row"], r["code"]) == (method, row, code)]
-                if not found:
-                    continue
-                cells = [title, name if code == "leapwarp" else f"{code}: {name}", ", ".join(r["seed"] for r in found)]
-                for key, scale, digits in (("accuracy", 100, 1), ("area", 1, 3)):
-                    values = [scale * float(r[key]) for r in found]
-                    each = f" ({', '.join(f'{value:.{digits}f}' for value in values)})" if len(values) > 1 else ""
-                    cells.append(f"{mean(values):.{digits}f}{each}")
-                lines.append("| " + " | ".join(cells) + " |")
+    titles, order = {"leap": "Leap", "warp_leap": "Warp-Leap"}, list(CALLED)
+    key = lambda r: (r["method"], order.index(r["row"]), r["code"], int(r["meta_batch"]), int(r["meta_steps"]))  # noqa: E731
+    lines = ["| Method | Tasks x meta-steps | Code | Seeds | Accuracy [%] | Area |", "|---|---|---|---|---|---|"]
+    for (method, row, code, tasks, steps), group in groupby(sorted(rows, key=key), key):
+        found, name = list(group), CALLED[order[row]]
+        cells = [titles[method], f"{tasks} x {steps}", name if code == "leapwarp" else f"{name} (`{code}`)"]
+        cells.append(", ".join(r["seed"] for r in found))
+        for column, scale, digits in (("accuracy", 100, 1), ("area", 1, 3)):
+            values = [scale * float(r[column]) for r in found]
+            each = f" ({', '.join(f'{value:.{digits}f}' for value in values)})" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.{digits}f}{each}")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -405,6 +406,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[100])
     parser.add_argument("--filters", type=int, default=16)
     parser.add_argument("--tasks", type=int, default=25, help="alphabets to pretrain on")
+    parser.add_argument("--meta-batch", type=int, default=5)
     parser.add_argument("--meta-steps", type=int, default=45)
     parser.add_argument("--csv", type=Path, help="file that the runs' rows are added to")
     parser.add_argument("--table", type=Path, metavar="CSV", help="print the table of such a file, and nothing else")
