@@ -1,7 +1,7 @@
 """An `nn.Module` of a user's: which of its parameters are learnt how, and the module with others in their places."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from itertools import combinations
@@ -132,7 +132,7 @@ def groups(
         sets["warp"] -= constant
     if still := sorted(map(plain, sets["warp"] & constant)):
         raise ValueError(f"{shortened(still)}: chosen as warp, but requires_grad is False. Leave it True for warps.")
-    constant |= sets["frozen"]
+    constant = (constant | sets["frozen"]) - sets["exclude"]
     taken = sets["warp"] | sets["task_only"] | sets["exclude"]
     wants = [n for n in every if n not in taken | constant and _SAYS_WARP.search(plain(n))]
     if wants and (warp is None or sets["warp"]):
@@ -147,8 +147,8 @@ def groups(
             f"{len(taken)} chosen as warp, task_only or exclude."
         )
     pick = lambda names: {name: every[name] for name in every if name in names}  # noqa: E731
-    own, left_out = sets["task_only"] - constant, sets["exclude"] - constant
-    return Groups(pick(left), pick(sets["warp"]), pick(own), pick(left_out), pick(constant))
+    own = sets["task_only"] - constant
+    return Groups(pick(left), pick(sets["warp"]), pick(own), pick(sets["exclude"]), pick(constant))
 
 
 class _Held(nn.Module):
@@ -163,23 +163,59 @@ class _Held(nn.Module):
 
 
 def with_tensors(module: nn.Module, tensors: Params, function: Callable[[], Any]) -> Any:
-    """`function()` while `tensors` stand in the places of the module's parameters or buffers of these names."""
-    named = {f"held.{name}": leaf for name, leaf in tensors.items()}
-    return torch.func.functional_call(_Held(module), named, (function,))
+    """`function()` while `tensors` stand in the places of the module's parameters or buffers of these names.
+
+    What is tied is replaced in all its places. `functional_call` would do that itself, but a module that is reached by
+    two names it leaves with the tensors that it was given.
+    """
+    own = dict(module.named_parameters()) | dict(module.named_buffers())
+    given = {id(own[name]): leaf for name, leaf in tensors.items()}
+    named = {f"held.{place}": given[id(leaf)] for place, leaf in places(module) if id(leaf) in given}
+    return torch.func.functional_call(_Held(module), named, (function,), tie_weights=False)
+
+
+def places(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every place of a parameter or buffer by its name: several of one that is tied, one of a module with two names."""
+    for prefix, part in module.named_modules():
+        yield from part.named_parameters(prefix, recurse=False, remove_duplicate=False)
+        yield from part.named_buffers(prefix, recurse=False, remove_duplicate=False)
 
 
 @contextmanager
-def kept_buffers(module: nn.Module) -> Iterator[None]:
-    """The module's buffers are afterwards what they were before (batch norm's running averages)."""
-    before = copies(module.named_buffers())
+def kept_buffers(module: nn.Module, leaving: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """The module's buffers are afterwards what they were before (batch norm's running averages).
+
+    Each is back in its place, where the module has put another tensor. Those of the parts `leaving` are left.
+    """
+    left = {id(part) for part in leaving}
+    before = [
+        (part, name, leaf, leaf.detach().clone())
+        for part in module.modules()
+        for name, leaf in part.named_buffers(recurse=False)
+        if id(part) not in left
+    ]
     try:
         yield
     finally:
-        put_back(dict(module.named_buffers()), before)
+        for part, name, leaf, value in before:
+            if 0 not in leaf.stride():  # nobody can write into an expanded one
+                put_back({name: leaf}, {name: value})
+            setattr(part, name, leaf)
+
+
+def left_out(module: nn.Module, taken: Collection[str]) -> list[nn.Module]:
+    """Parts whose parameters that move are none of those `taken`, with all that is in them: a head of a task's own."""
+    other = {id(leaf) for name, leaf in module.named_parameters() if leaf.requires_grad and name not in taken}
+    found: list[nn.Module] = []
+    for part in module.modules():
+        moving = [id(leaf) for leaf in part.parameters() if leaf.requires_grad]
+        if moving and other.issuperset(moving):
+            found.extend(part.modules())
+    return found
 
 
 def copies(named: Any) -> Params:
-    return {name: leaf.detach().clone() for name, leaf in named if leaf is not None}
+    return {name: leaf.detach().clone() for name, leaf in named}
 
 
 @torch.no_grad()

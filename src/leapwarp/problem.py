@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from leapwarp.modules import Chosen, Groups, groups, plain, without_cudnn
+from leapwarp.modules import Chosen, Groups, groups, plain, with_tensors, without_cudnn
 from leapwarp.trees import TASK_ONLY, Params, leaves, map_leaves, n_runs
 
 
@@ -393,13 +392,13 @@ def lift(
 
     def one(params: Params, stats: Params, x: Any) -> tuple[Tensor, Params]:
         stats = {name: leaf.clone() for name, leaf in stats.items()}  # modules write into their buffers
-        outputs = functional_call(module, (params, stats), (x,))
+        outputs, after = with_tensors(module, params | stats, lambda: (module(x), dict(module.named_buffers())))
         if not isinstance(outputs, Tensor):
             raise TypeError(
                 f"{type(module).__name__} gives {type(outputs).__name__}; needed a tensor, of which a loss is taken. "
                 "Wrap it in a module that picks one; a front (leapwarp.Leap) takes any outputs."
             )
-        return outputs, stats
+        return outputs, {name: after[name].detach() for name in stats}
 
     def in_turn(params: Params, stats: Params, x: Any) -> tuple[Tensor, Params]:
         row = lambda tree, i: map_leaves(lambda leaf: leaf[i], tree)  # noqa: E731

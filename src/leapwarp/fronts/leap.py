@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from leapwarp.fronts.path import Path
 from leapwarp.fronts.processes import add_up, begin_alike
-from leapwarp.modules import Chosen, copies, groups, plain, put_back, shortened
+from leapwarp.modules import Chosen, copies, groups, kept_buffers, left_out, plain, put_back, shortened
 from leapwarp.trees import Params
 
 
@@ -97,7 +97,8 @@ class Leap:
 
         Raises:
             RuntimeError: another task is open.
-            ValueError: the task has no step, or its path has no end (`finish`).
+            ValueError: the task has no step, or its path has no end (`finish`); or a parameter that was constant when
+                Leap was made would be adapted.
 
         Examples:
             >>> import torch, leapwarp
@@ -114,20 +115,21 @@ class Leap:
             raise RuntimeError("a task is open already; a task of Leap ends (leave its with block) before the next.")
         every = dict(self.module.named_parameters())
         kept = copies((name, every[name]) for name in [*self.groups.learnt, *self.groups.task_only])
-        buffers = copies((n, b) for n, b in self.module.named_buffers() if n.rpartition(".")[0] not in self._left())
-        for leaf in self.task_parameters():
+        taken = self.groups.learnt.keys() | self.groups.task_only.keys() | self.groups.warp.keys()
+        self._check_frozen()
+        for leaf in self.module.parameters():
             leaf.grad = None  # the meta-gradient, say, would join the first of the task
-        self.open = Task(self)
-        try:
-            yield self.open
-            self.open._check_ended()
-            self._add(self.open.path)
-        finally:
-            self.open = None
-            put_back(dict(self.module.named_parameters()), kept)
-            put_back(dict(self.module.named_buffers()), buffers)
-            for leaf in self.task_parameters():
-                leaf.grad = None
+        with kept_buffers(self.module, left_out(self.module, taken)):
+            self.open = Task(self)
+            try:
+                yield self.open
+                self.open._check_ended()
+                self._add(self.open.path)
+            finally:
+                self.open = None
+                put_back(dict(self.module.named_parameters()), kept)
+                for leaf in self.module.parameters():
+                    leaf.grad = None
 
     def backward(self) -> dict[str, float]:
         """Set the gradient of `parameters()` to the meta-gradient, and begin a new meta-batch.
@@ -254,9 +256,12 @@ class Leap:
                 )
         return {name: every[name] for name in self.groups.learnt}
 
-    def _left(self) -> set[str]:
-        """Names of the modules that hold excluded parameters: their buffers are left too."""
-        return {name.rpartition(".")[0] for name in self.groups.exclude}
+    def _check_frozen(self) -> None:
+        if thawed := [plain(name) for name, leaf in self.groups.frozen.items() if leaf.requires_grad]:
+            raise ValueError(
+                f"{shortened(thawed)}: constant when the front was made, and requires_grad is True now. Make the front "
+                "while it is True for all that a task may adapt, and freeze parts after that."
+            )
 
     @torch.no_grad()
     def _add(self, path: Path) -> None:
@@ -369,6 +374,11 @@ class Task:
         if any(ours is not theirs for ours, theirs in zip(self.params, self.meta._learnt().values(), strict=True)):
             raise ValueError("learnt parameters were exchanged inside the task. Exclude parts that you exchange.")
         self.path.extend(self.params, loss, None)
+        if not all(leaf.isfinite().all() for leaf in self.path.total):
+            raise FloatingPointError(
+                "a parameter or a gradient on this task's path is not finite, though its losses are. Lower the task's "
+                "learning rate, or pass over the step. Nothing of this task counts."
+            )
         self.finished = True
         if not self.path.moved:
             warnings.warn(
@@ -389,6 +399,7 @@ class Task:
             raise ValueError("the path has ended with task.finish(loss); open a new task for another.")
         if self.meta.open is not self:
             raise ValueError("this task is over; call the task that `with meta.task() as task` gave last.")
+        self.meta._check_frozen()
         return scalar(loss)
 
 

@@ -54,7 +54,7 @@ class Path:
             given = [(ours, theirs) for ours, theirs in zip(self.grads, grads, strict=True) if theirs is not None]
             if len(given) < len(self.grads):
                 foreach_zero_(self.grads)
-            foreach_copy_([ours for ours, _ in given], [g.to_dense() if g.is_sparse else g for _, g in given])
+            foreach_copy_([ours for ours, _ in given], [dense(theirs) for _, theirs in given])
         self.last, self.losses, self.steps = loss, self.losses + loss, self.steps + 1
 
     def _segment(self, params: Sequence[Tensor], last: Tensor, loss: Tensor) -> None:
@@ -78,6 +78,11 @@ class Path:
                 f"the loss of this task is {loss.item()} at step {step}; needed a finite one. Lower the task's "
                 "learning rate, or clip its gradient. Nothing of this task counts."
             )
+
+
+def dense(grad: Tensor) -> Tensor:
+    """A gradient with its zeros: that of an embedding may be sparse, which no formula takes."""
+    return grad.to_dense() if grad.is_sparse else grad
 
 
 def _sums(leaf: Tensor) -> Tensor:

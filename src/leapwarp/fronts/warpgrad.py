@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from leapwarp import optim, rng
 from leapwarp.fronts import leap
 from leapwarp.fronts.leap import Leap, scalar, with_graph
+from leapwarp.fronts.path import dense
 from leapwarp.fronts.processes import add_up, counts, this_process
 from leapwarp.modules import (
     Chosen,
@@ -40,6 +42,8 @@ class Point(NamedTuple):
     meta_batch: Any
     task: int
     """number of the task, to drop the points of one that fails"""
+    buffers: Params = {}
+    """as they were then"""
 
 
 class WarpGrad:
@@ -124,6 +128,7 @@ class WarpGrad:
             raise ValueError("no warp is chosen; needed warp=['*.warp.*'] or the modules that are to be warps.")
         left = choose_names(module, exclude, "exclude") | self.groups.warp.keys()
         self.start = Leap(module, task_only, [plain(name) for name in left], length, True, stabiliser)
+        self.start.groups = self.groups  # where warps are not the user's own
         self.size, self.device = replay, replay_device
         self.points: list[Point] = []
         self.met = 0  # points that the replay has been offered
@@ -321,9 +326,10 @@ class WarpGrad:
                 for number in (chosen - first).tolist():
                     if 0 <= number < len(self.points):
                         point = self.points[number]
-                        theta, *batches = moved(point[:3], value.device)
-                        theta = {n: leaf.detach().requires_grad_() for n, leaf in theta.items()}
-                        loss, grads = warp_gradient(self, theta, *batches)
+                        point = Point(*moved(tuple(point), value.device))
+                        theta = {n: leaf.detach().requires_grad_() for n, leaf in point.theta.items()}
+                        look = partial(warp_gradient, self, theta, point.task_batch, point.meta_batch)
+                        loss, grads = with_tensors(self.module, point.buffers, look)
                         value += loss
                         total = add_scaled(total, 1.0, grads)
                 add_up([*total.values(), value])
@@ -520,8 +526,9 @@ class WarpTask:
             return
         theta = {name: leaf for name, leaf in meta._theta().items() if leaf.grad is not None}
         if meta.size is not None:
-            values = {n: leaf.detach().to(meta.device or leaf.device, copy=True) for n, leaf in theta.items()}
-            meta._keep(Point(values, moved(task_batch, meta.device), moved(meta_batch, meta.device), self.number))
+            away = lambda named: {n: leaf.detach().to(meta.device or leaf.device, copy=True) for n, leaf in named}  # noqa: E731
+            batches = moved(task_batch, meta.device), moved(meta_batch, meta.device)
+            meta._keep(Point(away(theta.items()), *batches, self.number, away(meta.module.named_buffers())))
             return
         grads = None
         if meta.order == 1 and task_batch is None:
@@ -586,30 +593,31 @@ def warp_gradient(
             stack.enter_context(context)
         if order and grads is None:
             with twice_differentiable(module) if order == 2 else nullcontext():
-                found = at_theta(lambda: gradients(scalar(meta.loss(task_batch)), list(theta.values()), order == 2))
+                found = at_theta(lambda: gradients(with_graph(meta.loss(task_batch)), list(theta.values()), order == 2))
             grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
+        grads = {name: dense(grad) for name, grad in (grads or {}).items()}
         start = {name: leaf.detach() for name, leaf in theta.items()}
-        slopes = {name: grad.detach().requires_grad_() for name, grad in (grads or {}).items()} if order else {}
+        slopes = {name: grad.detach().requires_grad_() for name, grad in grads.items()} if order else {}
         moving = alone({name: start[name] for name in slopes})
         with torch.enable_grad():
             stepped = pick_one(meta.inner.update(moving, alone(slopes), meta.inner.init(moving))[0]) if slopes else {}
         after = {name: stepped.get(name, leaf).detach().requires_grad_() for name, leaf in start.items()}
 
         def meta_gradient() -> tuple[Tensor, Sequence[Tensor | None]]:
-            value = scalar(meta.loss(meta_batch))
+            value = scalar(with_graph(meta.loss(meta_batch)))
             return value, gradients(value, [*after.values(), *warps.values()])
 
         value, parts = with_tensors(module, after, meta_gradient)
-        pulls = dict(zip(after, parts, strict=False))
+        pulls = {name: part if part is None else dense(part) for name, part in zip(after, parts, strict=False)}
         direct = parts[len(after) :]
         if all(part is None for part in parts):
             raise ValueError(
                 "the loss that was given to WarpGrad depends on no parameter of the module. Needed a function of a "
                 f"batch that calls this module ({type(module).__name__}); a copied WarpGrad keeps the first one's loss."
             )
-        names = [name for name in slopes if pulls[name] is not None and grads and grads[name].requires_grad]
+        names = [name for name in slopes if pulls[name] is not None and grads[name].requires_grad]
         through: Sequence[Tensor | None] = [None] * len(warps)
-        if order == 2 and names and grads:
+        if order == 2 and names:
             back = torch.autograd.grad(
                 [stepped[name] for name in names], [slopes[name] for name in names], [pulls[name] for name in names]
             )
