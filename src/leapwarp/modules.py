@@ -58,23 +58,29 @@ def plain(name: str) -> str:
 def choose_names(module: nn.Module, chosen: Chosen, what: str) -> set[str]:
     """Names of the parameters that `chosen` means; `what` is the argument's name, for messages.
 
+    A tied parameter is found by each of its names, and has the first of them in the result.
+
     Raises:
+        TypeError: a choice is something else.
         ValueError: a choice matches nothing.
     """
-    every = dict(module.named_parameters())
+    every = {id(leaf): name for name, leaf in module.named_parameters()}
+    names_of = [(plain(name), every[id(leaf)]) for name, leaf in module.named_parameters(remove_duplicate=False)]
     found: set[str] = set()
-    for choice in [chosen] if isinstance(chosen, str | nn.Module) else chosen:
+    for choice in chosen if isinstance(chosen, Collection) and not isinstance(chosen, str | nn.Module) else [chosen]:
         if isinstance(choice, nn.Module):
-            own = {id(leaf) for leaf in choice.parameters()}
-            names, said = {name for name, leaf in every.items() if id(leaf) in own}, type(choice).__name__
+            names, said = {every[id(p)] for p in choice.parameters() if id(p) in every}, type(choice).__name__
         elif isinstance(choice, str):
-            names, said = {name for name in every if _matches(plain(name), choice)}, repr(choice)
+            names, said = {first for name, first in names_of if _matches(name, choice)}, repr(choice)
         else:
-            raise TypeError(f"{what} holds {choice!r}; needed names, patterns such as '*.warp.*', or modules.")
+            raise TypeError(
+                f"{what} has {type(choice).__name__}; needed names, patterns such as '*.warp.*', or modules, or a list "
+                "of these."
+            )
         if not names:
             raise ValueError(
                 f"{what}: {said} is none of the module's parameters. Needed a name, a pattern such as '*.warp.*' or a "
-                f"module with parameters; there are {shortened(map(plain, every))}."
+                f"module with parameters; there are {shortened(map(plain, every.values()))}."
             )
         found |= names
     return found
@@ -82,7 +88,7 @@ def choose_names(module: nn.Module, chosen: Chosen, what: str) -> set[str]:
 
 def _matches(name: str, pattern: str) -> bool:
     """`*.warp.*` also means a warp at the top; a module's name means all its parameters."""
-    return fnmatchcase(name, pattern) or fnmatchcase(f".{name}", pattern) or fnmatchcase(name, f"{pattern}.*")
+    return pattern != "" and any(fnmatchcase(start + name, pattern + end) for start in ("", ".") for end in ("", ".*"))
 
 
 def groups(
@@ -169,6 +175,11 @@ def with_tensors(module: nn.Module, tensors: Params, function: Callable[[], Any]
     two names it leaves with the tensors that it was given.
     """
     own = dict(module.named_parameters()) | dict(module.named_buffers())
+    if gone := [plain(name) for name in tensors if name not in own]:
+        raise ValueError(
+            f"{shortened(gone)}: not in the module as it is. Needed the parts that it had when these were kept, or "
+            "others of the same names."
+        )
     given = {id(own[name]): leaf for name, leaf in tensors.items()}
     named = {f"held.{place}": given[id(leaf)] for place, leaf in places(module) if id(leaf) in given}
     return torch.func.functional_call(_Held(module), named, (function,), tie_weights=False)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leapwarp.modules import Chosen, Groups, groups, plain, with_tensors, without_cudnn
+from leapwarp.modules import Chosen, Groups, groups, plain, shortened, with_tensors, without_cudnn
 from leapwarp.trees import TASK_ONLY, Params, leaves, map_leaves, n_runs
 
 
@@ -363,7 +363,8 @@ def lift(
             parts train. In evaluation all are in `eval()`. Afterwards the module's modes are as before.
 
     Raises:
-        ValueError: a choice matches nothing, or the name of a parameter says warp and it is not chosen as one.
+        ValueError: a choice matches nothing, the name of a parameter says warp and it is not chosen as one, a parameter
+            is complex, or an embedding has sparse gradients.
 
     Examples:
         >>> import torch, leapwarp
@@ -387,6 +388,12 @@ def lift(
         elif called.split(".", 1)[0] in ("embedding", "warp"):  # words that learners know
             called = f"task.{called}"
         own[called] = name
+    if odd := [plain(name) for name in own.values() if dict(module.named_parameters())[name].is_complex()]:
+        raise ValueError(f"{shortened(odd)}: complex; learners take real numbers. A front (leapwarp.Leap) takes both.")
+    if odd := [name for name, part in module.named_modules() if getattr(part, "sparse", False)]:
+        raise ValueError(
+            f"{shortened(odd)}: sparse=True; needed sparse=False in lift. A front (leapwarp.Leap) takes both."
+        )
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     looped = False
 
@@ -411,7 +418,11 @@ def lift(
         if unknown := params.keys() ^ own.keys():
             raise ValueError(f"the parameters differ in names from the module's: {sorted(unknown)[:6]}.")
         params = {own[name]: leaf for name, leaf in params.items()}
-        with _modes(module, train, keep_modes), without_cudnn() if recurrent else nullcontext():
+        no_hooks = torch.autograd.graph.disable_saved_tensors_hooks(
+            f"a part of {type(module).__name__} is checkpointed (or has other hooks of saved tensors), and would be "
+            "computed again with other parameters. Needed it without in lift; a front (leapwarp.Leap) takes it."
+        )
+        with no_hooks, _modes(module, train, keep_modes), without_cudnn() if recurrent else nullcontext():
             if n_runs(params) == 1 or looped:
                 return in_turn(params, stats, x)
             try:

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -328,6 +329,82 @@ def test_what_is_wrong_with_a_module_itself_is_said_as_it_is():
     model = lift(nn.Linear(3, 3).double())
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         one_step(leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3), model, tasks_of())
+
+
+class Twice(nn.Module):
+    """A layer by two names, a single number to learn, and a buffer that is another tensor after each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head, self.scale = nn.Linear(4, 4), nn.Linear(4, 3), nn.Parameter(torch.tensor(0.7))
+        self.body = nn.ModuleList([self.first, self.first])
+        self.register_buffer("calls", torch.tensor(1.0))
+
+    def forward(self, x):
+        self.calls = self.calls + 1
+        for part in self.body:
+            x = torch.tanh(part(x)) * self.calls.log()
+        return self.head(self.scale * x)
+
+
+@pytest.mark.parametrize("size", [3, 1])
+def test_a_module_with_two_names_is_adapted_as_in_a_loop_and_stays_whole(size):
+    net, tasks = made(Twice), tasks_of()
+    before, model = copy.deepcopy(net.state_dict()), lift(net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapted = adapt(supervised(model), optim.sgd(0.1), repeat(model.init(torch.Generator()), 3), {}, tasks, 3)
+        state = one_step(leap(supervised(model), optim.sgd(0.1), optim.sgd(1.0), 3, size=size), model, tasks)
+    total = 0
+    for t in range(3):
+        own, path = copy.deepcopy(net), []
+        inner = torch.optim.SGD(own.parameters(), 0.1)
+        for k in range(4):
+            inner.zero_grad()
+            rows = tasks.order[t, k]
+            loss = F.cross_entropy(own(tasks.x[t, rows]), tasks.y[t, rows])
+            loss.backward()
+            here = ([leaf.detach() for leaf in own.parameters()], [leaf.grad for leaf in own.parameters()])
+            path.append([*(torch.cat([leaf.flatten() for leaf in each]) for each in here), loss.detach()])
+            if k < 3:
+                calls = own.calls
+                inner.step()
+        for (a, grad, f), (b, _, g) in pairwise(path):
+            total = total - (b - a - (g - f).abs() * grad) / ((b - a).square().sum() + (g - f).square()).sqrt() / 3
+        for name, leaf in own.named_parameters():
+            torch.testing.assert_close(adapted.params[name][t], leaf.detach(), rtol=1e-10, atol=1e-12)
+        assert adapted.stats["calls"][t] == calls == 4
+    moved = torch.cat([(leaf.detach() - state["params"][name][0]).flatten() for name, leaf in net.named_parameters()])
+    torch.testing.assert_close(moved, total, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+
+
+class Checkpointed(nn.Linear):
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=False)
+
+
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 3, dtype=torch.complex128))
+
+
+@pytest.mark.parametrize("n_tasks", [1, 3])
+def test_a_checkpointed_part_is_refused_in_stacks(n_tasks):
+    """It would be computed again with the module's own parameters, without a word."""
+    model = lift(Checkpointed(4, 3).double())
+    with pytest.raises(
+        RuntimeError, match="a part of Checkpointed is checkpointed .* would be computed again with other"
+    ):
+        one_step(leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3), model, tasks_of(n_tasks))
+
+
+def test_what_no_stack_can_hold_is_told_at_once():
+    with pytest.raises(ValueError, match="weight: complex; learners take real numbers. A front"):
+        lift(Complex())
+    with pytest.raises(ValueError, match="0: sparse=True; needed sparse=False in lift"):
+        lift(nn.Sequential(nn.Embedding(7, 4, sparse=True), nn.Linear(4, 3)))
 
 
 class Attends(nn.Module):

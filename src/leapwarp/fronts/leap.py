@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leapwarp.fronts.path import Path
+from leapwarp.fronts.path import Path, zero_sum
 from leapwarp.fronts.processes import add_up, begin_alike
 from leapwarp.modules import Chosen, copies, groups, kept_buffers, left_out, plain, put_back, shortened
 from leapwarp.trees import Params
@@ -156,10 +156,10 @@ class Leap:
         if self.open:
             raise RuntimeError("a task is open; call backward() after its with block.")
         params = self._learnt()
-        total = {name: self.total.get(name, torch.zeros_like(leaf)) for name, leaf in params.items()}
+        total = {name: self.total.get(name, zero_sum(leaf)) for name, leaf in params.items()}
         like = next(iter(total.values())).real
         numbers = torch.stack(
-            [torch.as_tensor(v, device=like.device).to(like) for v in (self.tasks, *self.seen.values())]
+            [torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in (self.tasks, *self.seen.values())]
         )
         add_up([*total.values(), numbers])
         tasks, *sums = numbers.tolist()
@@ -241,6 +241,7 @@ class Leap:
         self.discard()
         self.total = {names[n]: leaf.to(params[names[n]].device, copy=True) for n, leaf in state["total"].items()}
         self.tasks, self.seen = state["tasks"], dict(state["seen"])
+        self.untouched = set() if self.tasks else self.untouched  # by tasks that this process has not seen
 
     def _learnt(self) -> dict[str, nn.Parameter]:
         every = dict(self.module.named_parameters())

@@ -1,8 +1,9 @@
 """WarpGrad for a training loop of a user's own."""
 
+import copy
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from math import isfinite
@@ -15,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from leapwarp import optim, rng
 from leapwarp.fronts import leap
 from leapwarp.fronts.leap import Leap, scalar, with_graph
-from leapwarp.fronts.path import dense
+from leapwarp.fronts.path import dense, zero_sum
 from leapwarp.fronts.processes import add_up, counts, this_process
 from leapwarp.modules import (
     Chosen,
@@ -42,8 +43,10 @@ class Point(NamedTuple):
     meta_batch: Any
     task: int
     """number of the task, to drop the points of one that fails"""
-    buffers: Params = {}
+    buffers: Params
     """as they were then"""
+    written: list[int]
+    """`written` of the batches, which are not copied"""
 
 
 class WarpGrad:
@@ -108,9 +111,11 @@ class WarpGrad:
                 "the module is wrapped in DistributedDataParallel; needed the module inside, net.module: each process "
                 "learns tasks of its own, and meta.backward() adds up what they found."
             )
-        if order not in (0, 1, 2) or (replay is not None and replay < 1):
+        whole = replay is None or (isinstance(replay, int) and not isinstance(replay, bool) and replay > 0)
+        if order not in (0, 1, 2) or not whole:
             raise ValueError(
-                f"order is {order} and replay {replay}; needed order 2, 1 or 0, and replay at least 1 or None."
+                f"order is {order} and replay {replay}; needed order 2, 1 or 0, and replay a whole "
+                "number, at least 1, or None."
             )
         if isinstance(inner, torch.optim.Optimizer) or not isinstance(inner, float | int | tuple):
             raise TypeError(
@@ -264,13 +269,13 @@ class WarpGrad:
             )
             self.untouched = set()
         if self.size is None:
-            total = {n: self.warp_total.get(n, torch.zeros_like(p)) for n, p in self._warps().items()}
+            total = {n: self.warp_total.get(n, zero_sum(leaf)) for n, leaf in self._warps().items()}
             like = next(iter(total.values()))
             numbers = [self.warp_points, float(self.warp_loss)]
             numbers = torch.tensor(numbers, device=like.device, dtype=like.real.dtype)
             add_up([*total.values(), numbers])
             for name, leaf in self._warps().items():
-                leaf.grad = total[name].detach()
+                leaf.grad = total[name].to(leaf.dtype)
             points, loss = numbers.tolist()
             info["warp_loss"] = loss / max(points, 1)
         self.discard()
@@ -313,6 +318,8 @@ class WarpGrad:
                 f"eta is {eta}, points {points}, and WarpGrad was made with replay={self.size}; needed all at least 1 "
                 "(points may be None)."
             )
+        if self.start.open:
+            raise RuntimeError("a task is open; go through the replay after its with block.")
         warps = self._warps()
         each = counts(len(self.points), next(iter(warps.values())).device)
         first = sum(each[: this_process()])
@@ -321,11 +328,16 @@ class WarpGrad:
             raise RuntimeError("the replay is empty. Needed task.backward(loss, meta_batch, task_batch) inside tasks.")
         try:
             for chosen in order.split(eta):
-                total = {name: torch.zeros_like(leaf) for name, leaf in warps.items()}
+                total = {name: zero_sum(leaf) for name, leaf in warps.items()}
                 value = next(iter(total.values())).real.new_zeros(1)
                 for number in (chosen - first).tolist():
                     if 0 <= number < len(self.points):
                         point = self.points[number]
+                        if written(point.task_batch, point.meta_batch) != point.written:
+                            raise ValueError(
+                                "a batch that the replay keeps has been written into since. Give each step tensors of "
+                                "its own: task.backward(loss, meta_batch.clone(), task_batch.clone())."
+                            )
                         point = Point(*moved(tuple(point), value.device))
                         theta = {n: leaf.detach().requires_grad_() for n, leaf in point.theta.items()}
                         look = partial(warp_gradient, self, theta, point.task_batch, point.meta_batch)
@@ -337,7 +349,7 @@ class WarpGrad:
                 for leaf in self.initial_parameters():
                     leaf.grad = None
                 for name, leaf in warps.items():
-                    leaf.grad = total[name]
+                    leaf.grad = total[name].to(leaf.dtype)
                 yield value.item() / len(chosen)
         finally:
             self._forget()
@@ -405,7 +417,10 @@ class WarpGrad:
             warps[n][0]: leaf.to(warps[n][1].device, copy=True) for n, leaf in state["warp_total"].items()
         }
         self.warp_loss, self.warp_points = state["warp_loss"], state["warp_points"]
-        self.points, self.met = [Point(**point) for point in state["points"]], state["met"]
+        self.untouched = set() if self.start.tasks else self.untouched
+        points = [Point(**{"buffers": {}, "written": []} | point) for point in state["points"]]
+        self.points = [point._replace(written=written(point.task_batch, point.meta_batch)) for point in points]
+        self.met = state["met"]
         for name, stream in self.streams.items():
             stream.set_state(state["streams"][name].cpu())
 
@@ -528,7 +543,8 @@ class WarpTask:
         if meta.size is not None:
             away = lambda named: {n: leaf.detach().to(meta.device or leaf.device, copy=True) for n, leaf in named}  # noqa: E731
             batches = moved(task_batch, meta.device), moved(meta_batch, meta.device)
-            meta._keep(Point(away(theta.items()), *batches, self.number, away(meta.module.named_buffers())))
+            buffers = away(meta.module.named_buffers())
+            meta._keep(Point(away(theta.items()), *batches, self.number, buffers, written(*batches)))
             return
         grads = None
         if meta.order == 1 and task_batch is None:
@@ -627,7 +643,7 @@ def warp_gradient(
         felt = zip(warps, direct, through, strict=True)
         meta.untouched -= {name for name, *parts in felt if any(part is not None for part in parts)}
     total = {
-        name: sum((part.detach() for part in parts if part is not None), torch.zeros_like(leaf))
+        name: sum((part.detach() for part in parts if part is not None), zero_sum(leaf))
         for (name, leaf), parts in zip(warps.items(), zip(direct, through, strict=True), strict=True)
     }
     return value.detach(), total
@@ -681,17 +697,35 @@ def pick_one(stack: Params) -> Params:
     return {name: leaf[0] for name, leaf in stack.items()}
 
 
-def moved(batch: Any, device: str | torch.device | None) -> Any:
-    """A batch, of tensors in lists, tuples and dictionaries, on `device`; other things stay as they are."""
-    if isinstance(batch, Tensor):
-        return batch if device is None else batch.to(device)
-    if isinstance(batch, dict):
-        return type(batch)({key: moved(part, device) for key, part in batch.items()})
+def mapped(batch: Any, function: Callable[[Any], Any]) -> Any:
+    """A batch with `function` of its tensors, in lists, tuples and dictionaries, and of what has a method `to`."""
+    if isinstance(batch, MutableMapping):
+        changed = copy.copy(batch)  # of its own kind, such as a defaultdict
+        changed.update({key: mapped(part, function) for key, part in batch.items()})
+        return changed
+    if hasattr(batch, "to"):  # a tensor, a packed sequence
+        return function(batch)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(moved(part, device) for part in batch))
+        return type(batch)(*(mapped(part, function) for part in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(moved(part, device) for part in batch)
+        return type(batch)(mapped(part, function) for part in batch)
     return batch
+
+
+def moved(batch: Any, device: str | torch.device | None) -> Any:
+    return mapped(batch, lambda leaf: leaf if device is None else leaf.to(device))
+
+
+def is_counted(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and not leaf.is_inference()
+
+
+def written(*batches: Any) -> list[int]:
+    """How often each tensor has been written into."""
+    found: list[int] = []
+    for batch in batches:
+        mapped(batch, lambda leaf: found.append(leaf._version if is_counted(leaf) else 0))
+    return found
 
 
 def is_compiled(module: nn.Module) -> bool:
