@@ -214,13 +214,14 @@ def kept_buffers(module: nn.Module, leaving: Sequence[nn.Module] = ()) -> Iterat
             setattr(part, name, leaf)
 
 
-def left_out(module: nn.Module, taken: Collection[str]) -> list[nn.Module]:
-    """Parts whose parameters that move are none of those `taken`, with all that is in them: a head of a task's own."""
-    other = {id(leaf) for name, leaf in module.named_parameters() if leaf.requires_grad and name not in taken}
+def left_out(module: nn.Module, chosen: Groups) -> list[nn.Module]:
+    """Parts none of whose parameters is in a group but `exclude`, with all that is in them: a head of a task's own."""
+    ours = {name for group, params in chosen._asdict().items() if group != "exclude" for name in params}
+    other = {id(leaf) for name, leaf in module.named_parameters() if name not in ours}
     found: list[nn.Module] = []
     for part in module.modules():
-        moving = [id(leaf) for leaf in part.parameters() if leaf.requires_grad]
-        if moving and other.issuperset(moving):
+        own = {id(leaf) for leaf in part.parameters()}
+        if own and own <= other:
             found.extend(part.modules())
     return found
 

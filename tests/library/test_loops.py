@@ -329,7 +329,18 @@ def replayed_inside(net, task, inner):
     list(task.meta.replay())
 
 
+def with_penalty(net):
+    """A loss with a penalty on parameters that were listed once, outside of it."""
+    listed = list(net.head.parameters())
+    return warp_of(net, loss=lambda batch: loss_of(net)(batch) + sum(leaf.square().sum() for leaf in listed))
+
+
 WRONG = {
+    "a list of parameters": (
+        with_penalty,
+        lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
+        "the loss that was given to WarpGrad takes head.bias, head.weight from elsewhere than the module",
+    ),
     "a constant that moves": (with_frozen, thawed, "frozen.weight, frozen.bias: constant when the front was made, and"),
     "a gradient that is not finite": (
         leap_of,

@@ -123,10 +123,19 @@ def loss_of(net):
 
 
 def train(
-    net, data, order=2, replay=None, lengths=(3, 1, 2), optimizer=torch.optim.Adam, rate=0.01, choices=None, own=False
+    net,
+    data,
+    order=2,
+    replay=None,
+    lengths=(3, 1, 2),
+    optimizer=torch.optim.Adam,
+    rate=0.01,
+    choices=None,
+    own=False,
+    called=None,
 ):
     """One meta-batch with tasks of several lengths -> gradients of the meta-parameters, by name; the report."""
-    loss = loss_of(net)
+    loss = loss_of(net if called is None else called)
     chosen = choices or {"warp": ["*.warp.*"]}
     meta = leapwarp.WarpGrad(net, loss, inner=0.1, order=order, replay=replay, **chosen)
     for t, steps in enumerate(lengths):
@@ -244,6 +253,9 @@ def test_a_compiled_module_gives_the_same(order, replay):
     if order == 2 and replay is None:
         with pytest.warns(UserWarning, match="has no second derivative: inside tasks it runs uncompiled"):
             ours, _ = train(net, images, order, replay)
+        inside = made(Images)  # the front has the module, the loop what was compiled of it
+        again, _ = train(inside, images, order, replay, called=torch.compile(inside, backend="aot_eager"))
+        torch.testing.assert_close(again, plain, rtol=1e-8, atol=1e-10)
     else:
         ours, _ = train(net, images, order, replay)
     torch.testing.assert_close(ours, plain, rtol=1e-8, atol=1e-10)

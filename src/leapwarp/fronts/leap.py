@@ -115,11 +115,10 @@ class Leap:
             raise RuntimeError("a task is open already; a task of Leap ends (leave its with block) before the next.")
         every = dict(self.module.named_parameters())
         kept = copies((name, every[name]) for name in [*self.groups.learnt, *self.groups.task_only])
-        taken = self.groups.learnt.keys() | self.groups.task_only.keys() | self.groups.warp.keys()
         self._check_frozen()
         for leaf in self.module.parameters():
             leaf.grad = None  # the meta-gradient, say, would join the first of the task
-        with kept_buffers(self.module, left_out(self.module, taken)):
+        with kept_buffers(self.module, left_out(self.module, self.groups)):
             self.open = Task(self)
             try:
                 yield self.open

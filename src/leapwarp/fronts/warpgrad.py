@@ -142,8 +142,7 @@ class WarpGrad:
         self.warp_loss: Tensor | float = 0.0
         self.warp_points = 0
         self.untouched = set(self.groups.warp)  # which no objective has depended on so far
-        self.compiled = any(is_compiled(part) for part in module.modules())
-        if self.through_loop and self.compiled:
+        if self.through_loop and any(is_compiled(part) for part in module.modules()):
             warnings.warn(
                 "the module is compiled, and what torch.compile makes has no second derivative: inside tasks it runs "
                 "uncompiled. order=1, or replay, keeps it compiled in your loop.",
@@ -224,7 +223,7 @@ class WarpGrad:
                 stack.enter_context(requiring(self._warps().values(), False))
             if self.through_loop:
                 stack.enter_context(twice_differentiable(self.module))
-                stack.enter_context(uncompiled() if self.compiled else nullcontext())
+                stack.enter_context(uncompiled())  # of a module in here, a wrapper around it, or the loss
             task = WarpTask(self, stack.enter_context(self.start.task()))
             yield task
             task.path._check_ended()
@@ -619,13 +618,21 @@ def warp_gradient(
             stepped = pick_one(meta.inner.update(moving, alone(slopes), meta.inner.init(moving))[0]) if slopes else {}
         after = {name: stepped.get(name, leaf).detach().requires_grad_() for name, leaf in start.items()}
 
+        ours = {name: leaf for name, leaf in module.named_parameters() if name in after and leaf.requires_grad}
+
         def meta_gradient() -> tuple[Tensor, Sequence[Tensor | None]]:
             value = scalar(with_graph(meta.loss(meta_batch)))
-            return value, gradients(value, [*after.values(), *warps.values()])
+            return value, gradients(value, [*after.values(), *warps.values()], beside=list(ours.values()))
 
         value, parts = with_tensors(module, after, meta_gradient)
         pulls = {name: part if part is None else dense(part) for name, part in zip(after, parts, strict=False)}
-        direct = parts[len(after) :]
+        direct = parts[len(after) : len(after) + len(warps)]
+        unmoved = [name for name, part in zip(reversed(ours), reversed(parts), strict=False) if part is not None]
+        if unmoved:
+            raise ValueError(
+                f"the loss that was given to WarpGrad takes {shortened(map(plain, unmoved))} from elsewhere than the "
+                "module, where they are not after the step. Needed parameters that the loss asks the module for."
+            )
         if all(part is None for part in parts):
             raise ValueError(
                 "the loss that was given to WarpGrad depends on no parameter of the module. Needed a function of a "
@@ -658,19 +665,21 @@ def check_finite(loss: Tensor | float) -> None:
         )
 
 
-def gradients(loss: Tensor, leaves: Sequence[Tensor], create_graph: bool = False) -> Sequence[Tensor | None]:
-    """The gradient of each leaf, None for one that `loss` does not depend on.
+def gradients(
+    loss: Tensor, leaves: Sequence[Tensor], create_graph: bool = False, beside: Sequence[Tensor] = ()
+) -> Sequence[Tensor | None]:
+    """The gradient of each leaf, then of each `beside`, None for one that `loss` does not depend on.
 
     Raises:
         RuntimeError: a checkpoint with use_reentrant=True hides parameters; PyTorch may give their gradient as None.
     """
     try:
-        found = torch.autograd.grad(loss, leaves, create_graph=create_graph, allow_unused=True)
+        found = torch.autograd.grad(loss, [*leaves, *beside], create_graph=create_graph, allow_unused=True)
     except RuntimeError:  # PyTorch's own word for it, where it notices
         if not has_reentrant(loss):
             raise
         found = (None,)
-    if any(grad is None for grad in found) and has_reentrant(loss):
+    if any(grad is None for grad in found[: len(leaves)]) and has_reentrant(loss):
         raise RuntimeError(
             "a part of the module is checkpointed with use_reentrant=True, which hides its parameters from WarpGrad. "
             "Needed torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
@@ -716,15 +725,17 @@ def moved(batch: Any, device: str | torch.device | None) -> Any:
     return mapped(batch, lambda leaf: leaf if device is None else leaf.to(device))
 
 
-def is_counted(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and not leaf.is_inference()
-
-
 def written(*batches: Any) -> list[int]:
     """How often each tensor has been written into."""
     found: list[int] = []
+
+    def count(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and not leaf.is_inference():  # those are not counted
+            found.append(leaf._version)
+        return leaf
+
     for batch in batches:
-        mapped(batch, lambda leaf: found.append(leaf._version if is_counted(leaf) else 0))
+        mapped(batch, count)
     return found
 
 
