@@ -70,6 +70,8 @@ def stack_tasks(
         >>> list(tasks.x.shape), list(tasks.order.shape)
         ([2, 30, 3], [2, 5, 10])
     """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"the generator is {type(generator).__name__}; needed a torch.Generator.")
     if held_out is not None and len(held_out) != len(data):
         raise ValueError(f"{len(held_out)} held-out sets for {len(data)} tasks; needed one for each.")
     if not len(data) or draws < 1 or batch < 1:
@@ -96,11 +98,18 @@ def _pair(data: Any, item: Callable[[Any], tuple[Any, Any]] | None, what: str) -
     """The inputs and targets of one task, as tensors with one row for each example."""
     is_pair = isinstance(data, tuple | list) and len(data) == 2
     is_pair = is_pair and isinstance(data[0], Tensor | dict) and isinstance(data[1], Tensor)
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        raise ValueError(
+            f"{what}: found {type(data).__name__}; needed tensors (x, y), or a data set with len and items."
+        )
     if not is_pair or item:
         items = [item(data[i]) if item else data[i] for i in range(len(data))]
         if not items or not all(isinstance(each, tuple | list) and len(each) == 2 for each in items):
             found = type(items[0]).__name__ if items else "no item"
-            raise ValueError(f"{what}: found {found}; needed pairs (x, y), or item=lambda item: (item['image'], ...).")
+            raise ValueError(
+                f"{what}: found {found}; needed tensors (x, y), or a data set of such pairs, or "
+                "item=lambda item: (item['image'], ...)."
+            )
         data = tuple(_stacked(parts) for parts in zip(*items, strict=True))
     x, y = data
     lengths = sorted({len(leaf) for leaf in leaves(x, "x").values()})
@@ -276,6 +285,10 @@ def each_task(loss: Callable[[Tensor, Tensor], Any]) -> StackLoss:
                         f"a task's outputs have shape {list(own.shape)} and its targets {list(target.shape)}; the loss "
                         "would compare each with each. Give the targets, or the outputs, the missing axis."
                     ) from None
+        if not isinstance(value := found[0][0] if isinstance(found[0], tuple) else found[0], Tensor):
+            raise TypeError(
+                f"the loss of one task is {type(value).__name__}; needed a tensor [], or (tensor, accuracy)."
+            )
         pairs = [
             each if isinstance(each, tuple) else (each, torch.full_like(each, torch.nan).detach()) for each in found
         ]
@@ -315,6 +328,10 @@ def supervised(
     """
     if isinstance(model, nn.Module):
         raise TypeError(f"the model is a module ({type(model).__name__}); needed leapwarp.lift(module).")
+    if not callable(loss) or isinstance(loss, type):
+        raise TypeError(
+            f"the loss is {loss!r}; needed a function of outputs and targets, such as nn.CrossEntropyLoss()."
+        )
     stacked = loss if getattr(loss, "for_stacks", False) else each_task(loss)
 
     def compute(params: Params, stats: Params, batch: Batch, train: bool) -> Loss:

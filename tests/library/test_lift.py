@@ -400,6 +400,55 @@ def test_a_checkpointed_part_is_refused_in_stacks(n_tasks):
         one_step(leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3), model, tasks_of(n_tasks))
 
 
+WRONG_USE = {
+    "a class for a loss": (
+        lambda model: supervised(model, nn.CrossEntropyLoss),
+        "the loss is <class .*CrossEntropyLoss'>; needed a function of outputs and targets",
+    ),
+    "a loss that is no tensor": (
+        lambda model: adapted_from(model, supervised(model, lambda outputs, y: 1.0), 3),
+        "the loss of one task is float; needed a tensor",
+    ),
+    "rows of other numbers": (
+        lambda model: adapted_from(model, supervised(model), 2),
+        r"parameters begin with axes of \[2\]; needed stacks with one row for each of the 3 tasks",
+    ),
+    "no stack of runs": (
+        lambda model: fit(
+            leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3),
+            model.init(torch.Generator()),
+            lambda k, i: tasks_of(),
+            Fit(1),
+            [Member(0, "run", {})],
+        ),
+        r"parameters begin with axes of \[3\] for 1 members; needed one row for each run",
+    ),
+    "a number for the draws": (
+        lambda model: stack_tasks([(torch.ones(3), torch.ones(3))], 2, 2, 0),  # pyright: ignore[reportArgumentType]
+        "the generator is int; needed a torch.Generator",
+    ),
+    "no streams": (
+        lambda model: (
+            (learner := leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3)),
+            learner.step(learner.init(alone(model.init(torch.Generator()))), tasks_of(), []),
+        ),
+        "generators 0 of them; needed tasks of stack_tasks, and a list of generators",
+    ),
+}
+
+
+def adapted_from(model, problem, rows):
+    return adapt(problem, optim.sgd(0.1), repeat(model.init(torch.Generator()), rows), {}, tasks_of(), 3)
+
+
+@pytest.mark.parametrize("name", WRONG_USE)
+def test_a_wrong_use_of_learners_is_told_in_one_line(name):
+    wrong, message = WRONG_USE[name]
+    with pytest.raises((ValueError, TypeError), match=message) as error:
+        wrong(lift(nn.Linear(4, 3).double()))
+    assert "\n" not in str(error.value)
+
+
 def test_what_no_stack_can_hold_is_told_at_once():
     with pytest.raises(ValueError, match="weight: complex; learners take real numbers. A front"):
         lift(Complex())
@@ -529,7 +578,12 @@ WRONG_DATA = {
     ),
     "none": (list, {}, "0 tasks, 4 draws, batches of 2; needed at least 1 of each"),
     "widths": (lambda: [pair(5), pair(5, width=3)], {}, r"the tasks' inputs have shapes \[\(3,\), \(4,\)\]"),
-    "items": (lambda: [Pictures(3)], {}, "task 0: found dict; needed pairs"),
+    "items": (lambda: [Pictures(3)], {}, "task 0: found dict; needed tensors .x, y., or a data set of such pairs"),
+    "a loader": (
+        lambda: [torch.utils.data.DataLoader(Pictures(3))],
+        {},
+        "task 0: found DataLoader; needed tensors .x, y., or a data set with len and items",
+    ),
     "keys": (
         lambda: [({"a": torch.zeros(3)}, torch.zeros(3)), ({"b": torch.zeros(3)}, torch.zeros(3))],
         {},
