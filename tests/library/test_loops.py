@@ -427,6 +427,10 @@ MISUSE = {
         "warp.1.weight, warp.1.bias: the name says warp, but",
     ),
     "no warp": (lambda net: warp_of(net, warp=()), "no warp is chosen; needed"),
+    "wrapped for processes": (
+        lambda net: leap_of(object.__new__(nn.parallel.DistributedDataParallel)),
+        "the module is wrapped in DistributedDataParallel; needed the module inside, net.module",
+    ),
     "half a point": (
         lambda net: warp_of(net, replay=2.5),
         "replay 2.5; needed order 2, 1 or 0, and replay a whole number",

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from leapwarp.fronts.path import Path, zero_sum
 from leapwarp.fronts.processes import add_up, begin_alike
@@ -26,10 +27,12 @@ class Leap:
     gives all of them the mean over all tasks.
 
     Args:
-        module: any `nn.Module`. Parameters whose `requires_grad` is False stay as they are. Parts in `eval()` stay so.
+        module: any `nn.Module`. Parameters whose `requires_grad` is False now stay as they are. Parts in `eval()` stay
+            so.
         task_only: parameters that each task adapts, always from the same values, and that are not learnt: names
             (`head`), patterns (`head.*`, `*.norm.*`) or modules.
-        exclude: parameters that are left as your loop leaves them, such as a head of its own for each task.
+        exclude: parameters that are left as your loop leaves them, with the buffers of such parts; a head of its own
+            for each task, for example.
         length, loss, stabiliser: see `leapwarp.learners.leap.leap_fold`.
 
     Raises:
@@ -57,6 +60,11 @@ class Leap:
         loss: bool = True,
         stabiliser: bool = True,
     ) -> None:
+        if isinstance(module, DistributedDataParallel):
+            raise ValueError(
+                "the module is wrapped in DistributedDataParallel; needed the module inside, net.module: each process "
+                "learns tasks of its own, and meta.backward() adds up what they found."
+            )
         self.module, self.options = module, (length, loss, stabiliser)
         self.groups = groups(module, (), task_only, exclude)
         self.total: Params = {}  # of the tasks since the last backward
@@ -356,6 +364,10 @@ class Task:
 
         Args:
             loss: [] there, of one more batch; it needs no gradient.
+
+        Raises:
+            FloatingPointError: a loss, a parameter or a gradient of the path is not finite.
+            ValueError: the task has no step, or learnt parameters were exchanged.
 
         Examples:
             >>> import torch, leapwarp

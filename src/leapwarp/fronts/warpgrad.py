@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from leapwarp import optim, rng
 from leapwarp.fronts import leap
@@ -63,14 +62,16 @@ class WarpGrad:
 
     Args:
         module: see `leapwarp.Leap`.
-        loss: gives the loss of a batch, whatever a batch is to you, under the module as it stands.
+        loss: gives the loss of a batch, whatever a batch is to you, under the module as it stands; where it uses
+            parameters outside of the module's call, it asks the module for them.
         warp: names, patterns or modules, at any depth.
         inner: the task optimizer of the objective: its first update is the step in there. A number is the learning rate
             of gradient descent; others are in `leapwarp.optim`. Your loop's own optimizer may be another.
         order: 2 for the objective in full; 1 takes the gradient in its step for a constant (the paper's approximation);
             0 leaves the step out.
         task_only, exclude, length, stabiliser: see `leapwarp.Leap`.
-        replay: how many points to keep, for offline learning; of more, a random sample is kept. None for online.
+        replay: how many points to keep, for offline learning; of more, a random sample is kept. None for online. The
+            batches of a point are not copied.
         replay_device: where they are kept, "cpu" for instance; None for where they are.
         seed: of the random numbers that choose points.
 
@@ -106,11 +107,6 @@ class WarpGrad:
         length: bool = True,
         stabiliser: bool = True,
     ) -> None:
-        if isinstance(module, DistributedDataParallel):
-            raise ValueError(
-                "the module is wrapped in DistributedDataParallel; needed the module inside, net.module: each process "
-                "learns tasks of its own, and meta.backward() adds up what they found."
-            )
         whole = replay is None or (isinstance(replay, int) and not isinstance(replay, bool) and replay > 0)
         if order not in (0, 1, 2) or not whole:
             raise ValueError(
@@ -298,7 +294,8 @@ class WarpGrad:
 
         Raises:
             FloatingPointError: it is not finite.
-            RuntimeError: there are no points.
+            RuntimeError: there are no points, or a task is open.
+            ValueError: a batch has been written into, or the module has other parts than when a point was kept.
 
         Examples:
             >>> import torch, leapwarp
