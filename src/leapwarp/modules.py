@@ -209,9 +209,16 @@ def kept_buffers(module: nn.Module, leaving: Sequence[nn.Module] = ()) -> Iterat
         yield
     finally:
         for part, name, leaf, value in before:
-            if 0 not in leaf.stride():  # nobody can write into an expanded one
+            if not is_expanded(leaf):  # nobody can write into one
                 put_back({name: leaf}, {name: value})
             setattr(part, name, leaf)
+
+
+def is_expanded(leaf: torch.Tensor) -> bool:
+    """Whether several entries share one place in memory."""
+    if leaf.layout != torch.strided:
+        return False
+    return any(stride == 0 and size > 1 for stride, size in zip(leaf.stride(), leaf.shape, strict=True))
 
 
 def left_out(module: nn.Module, chosen: Groups) -> list[nn.Module]:

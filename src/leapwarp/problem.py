@@ -459,7 +459,8 @@ def lift(
         return {called: every[name].detach().clone() for called, name in own.items()}
 
     def stats() -> Params:
-        return {n: b.detach().clone() for n, b in module.named_buffers()}
+        own = module.named_buffers()
+        return {n: b.detach().clone() for n, b in own if b.layout == torch.strided}  # no stack takes sparse ones
 
     def state_dict(params: Params, stats: Params | None = None) -> Params:
         state = {name: leaf.detach().clone() for name, leaf in module.state_dict().items()}

@@ -272,6 +272,31 @@ def test_frozen_parts_stay_and_buffers_begin_every_task_as_they_were():
     assert all(leaf.requires_grad != name.startswith("frozen") for name, leaf in net.named_parameters())
 
 
+class Kept(nn.Linear):
+    """Keeps its input as a buffer, and has an expanded and a sparse one."""
+
+    def __init__(self):
+        super().__init__(4, 3)
+        self.register_buffer("last", torch.zeros(6, 4))
+        self.register_buffer("ones", torch.ones(1).expand(4))
+        self.register_buffer("mix", torch.eye(6).to_sparse())
+
+    def forward(self, x):
+        self.last = x
+        return super().forward(torch.sparse.mm(self.mix, x * self.ones))
+
+
+def test_a_buffer_comes_back_into_its_place_and_no_batch_is_written_into():
+    net, (x, y) = Kept(), points(0)
+    x, meta = x.float(), leapwarp.Leap(net)
+    before, last = x.clone(), net.last
+    with meta.task() as task:
+        task.backward(F.cross_entropy(net(x), y))
+        torch.optim.SGD(meta.task_parameters(), 0.1).step()
+        task.finish(F.cross_entropy(net(x), y))
+    assert torch.equal(x, before) and net.last is last and not last.any()
+
+
 def test_the_frozen_average_of_batch_norm_takes_part():
     """A part in eval() normalises by its running average, in the path and in the objective."""
     grads = []
