@@ -628,8 +628,8 @@ def warp_gradient(
         if unmoved:
             raise ValueError(
                 f"the loss that was given to WarpGrad takes {shortened(map(plain, unmoved))} from elsewhere than the "
-                "module: a list made before, or a state with its graph. Needed parameters that the loss asks the module "
-                "for, and states that are detached."
+                "module: a list made before, or a state with its graph. Needed parameters that the loss asks the "
+                "module for, and states that are detached."
             )
         if all(part is None for part in parts):
             raise ValueError(
