@@ -2,6 +2,8 @@
 
 import copy
 import io
+import warnings
+from collections import defaultdict
 from itertools import pairwise
 
 import pytest
@@ -12,6 +14,7 @@ from test_fronts import STEPS, batch_of, follow, follow_warp, loss_of
 from torch import distributed, nn
 
 import leapwarp
+from leapwarp.fronts.warpgrad import moved
 
 
 def grads_of(net):
@@ -304,7 +307,52 @@ def moved_warps(net, task, inner):
     task.finish(loss_at(net))
 
 
+def thawed(net, task, inner):
+    net.frozen.requires_grad_(True)
+    task.backward(loss_at(net))
+
+
+def not_finite(net, task, inner):
+    loss = loss_at(net)
+    loss.backward()
+    net.head.weight.grad[0, 0] = torch.nan  # a loop that passes over such a step
+    task.step(loss)
+    task.finish(loss_at(net))
+
+
+def with_frozen(net):
+    net.frozen = nn.Linear(1, 1).requires_grad_(False)
+    return leap_of(net)
+
+
+def replayed_inside(net, task, inner):
+    list(task.meta.replay())
+
+
+def with_penalty(net):
+    """A loss with a penalty on parameters that were listed once, outside of it."""
+    listed = list(net.head.parameters())
+    return warp_of(net, loss=lambda batch: loss_of(net)(batch) + sum(leaf.square().sum() for leaf in listed))
+
+
 WRONG = {
+    "a list of parameters": (
+        with_penalty,
+        lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
+        "the loss that was given to WarpGrad takes head.bias, head.weight from elsewhere than the module",
+    ),
+    "a constant that moves": (with_frozen, thawed, "frozen.weight, frozen.bias: constant when the front was made, and"),
+    "a gradient that is not finite": (
+        leap_of,
+        not_finite,
+        "a parameter or a gradient on this task's path is not finite",
+    ),
+    "a replay inside": (lambda net: warp_of(net, replay=3), replayed_inside, "a task is open; go through the replay"),
+    "an objective without a graph": (
+        lambda net: warp_of(net, loss=torch.no_grad()(loss_of(net))),
+        lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
+        "the loss depends on no parameter that learns. Needed one .* outside torch.no_grad",
+    ),
     "no finish": (
         leap_of,
         lambda net, task, inner: task.backward(loss_at(net)),
@@ -362,7 +410,7 @@ WRONG = {
 def test_a_wrong_use_inside_a_task_is_told_in_one_line(name):
     build, body, message = WRONG[name]
     net = SmallWarped().double()
-    with pytest.raises((ValueError, RuntimeError), match=message) as error:
+    with pytest.raises((ValueError, RuntimeError, FloatingPointError), match=message) as error:
         in_task(build(net), lambda task, inner: body(net, task, inner))
     assert "\n" not in str(error.value) and not any(name == "grad" for name in grads_of(net))
 
@@ -379,6 +427,20 @@ MISUSE = {
         "warp.1.weight, warp.1.bias: the name says warp, but",
     ),
     "no warp": (lambda net: warp_of(net, warp=()), "no warp is chosen; needed"),
+    "wrapped for processes": (
+        lambda net: leap_of(object.__new__(nn.parallel.DistributedDataParallel)),
+        "the module is wrapped in DistributedDataParallel; needed the module inside, net.module",
+    ),
+    "half a point": (
+        lambda net: warp_of(net, replay=2.5),
+        "replay 2.5; needed order 2, 1 or 0, and replay a whole number",
+    ),
+    "parameters as a choice": (
+        lambda net: leap_of(net, exclude=list(net.head.parameters())),
+        "exclude has Parameter; needed names, patterns such as",
+    ),
+    "a choice of nothing": (lambda net: leap_of(net, exclude=None), "exclude has NoneType; needed names, patterns"),
+    "an empty pattern": (lambda net: leap_of(net, exclude=""), "exclude: '' is none of the module's parameters"),
     "order": (lambda net: warp_of(net, order=3), "order is 3 and replay None; needed order 2, 1 or 0"),
     "a frozen warp": (
         lambda net: warp_of((net.warp.requires_grad_(False), net)[1]),
@@ -420,6 +482,69 @@ def test_a_wrong_use_is_told_in_one_line(name):
     with pytest.raises((ValueError, RuntimeError, TypeError), match=message) as error:
         wrong(SmallWarped().double())
     assert "\n" not in str(error.value)
+
+
+def test_a_part_that_is_frozen_in_a_task_keeps_no_gradient():
+    """The next task, or another optimizer of the loop's, would follow it."""
+    net = SmallWarped().double()
+    with leap_of(net).task() as task:
+        task.backward(loss_at(net))
+        torch.optim.SGD(net.parameters(), 0.1).step()
+        net.head.requires_grad_(False)
+        task.finish(loss_at(net))
+    assert not grads_of(net)
+
+
+def test_what_the_replay_keeps_must_stay_as_it_was():
+    """Batches that are written into again, and a head of other layers than the points have."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    net = SmallWarped().double()
+    meta = warp_of(net, replay=50, exclude="head")
+    follow_warp(meta, loss_of(net), tasks)
+    state = meta.state_dict()
+    meta.points[3].meta_batch[0].add_(1)
+    with pytest.raises(ValueError, match="a batch that the replay keeps has been written into since. Give each step"):
+        list(meta.replay(eta=100))
+    meta.load_state_dict(state)
+    net.head = nn.Sequential(nn.Linear(4, 3)).double()
+    with pytest.raises(ValueError, match="head.weight, head.bias: not in the module as it is. Needed the parts that"):
+        list(meta.replay(eta=100))
+
+
+def test_batches_of_any_kind_keep_their_kind():
+    packed = nn.utils.rnn.pack_sequence([torch.ones(3), torch.ones(1)])
+    batch = defaultdict(list, {"text": ["a"], "packed": packed, "more": [{"x": torch.zeros(2)}, 5]})
+    kept = moved(batch, torch.device("meta"))
+    assert type(kept) is defaultdict and kept["more"][0]["x"].is_meta and kept["text"] == ["a"] and kept["more"][1] == 5
+    assert type(kept["packed"]) is type(packed) and kept["packed"].data.is_meta and not packed.data.is_meta
+    assert not batch["more"][0]["x"].is_meta
+
+
+def test_a_tied_parameter_is_chosen_by_each_of_its_names():
+    net = nn.ModuleDict({"embed": nn.Linear(2, 2), "body": nn.Linear(2, 2)})
+    net["out"] = net["embed"]
+    for choice in ("out", "out.weight", "*.out", net["out"]):
+        assert "embed.weight" in leapwarp.groups(net, warp=choice).warp
+
+
+def test_sums_are_no_coarser_than_float32_and_the_report_of_a_resumed_run_is_the_same():
+    """In bfloat16 a sum of 1 and 300 times 1/256 stays 1."""
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).bfloat16()
+    meta = leapwarp.WarpGrad(
+        net, lambda batch: net[1].weight.sum() * batch + 0 * net[0].weight.sum(), "1", 0.0, order=0
+    )
+    with meta.task() as task:
+        for k in range(301):
+            task.backward(meta.loss(1.0), 1.0 if k == 0 else 1 / 256)
+        net[0].weight.data.add_(1)
+        task.finish(meta.loss(1.0))
+    state, seen = meta.state_dict(), meta.backward()
+    assert net[1].weight.grad.item() == pytest.approx(1 + 300 / 256, rel=1e-2)
+    resumed = leapwarp.WarpGrad(net, meta.loss, "1", 0.0, order=0)
+    resumed.load_state_dict(state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resumed.backward() == seen
 
 
 def test_a_task_that_is_over_is_not_gone_on_with():
