@@ -53,7 +53,6 @@ from leapwarp.rng import generator
 from leapwarp.trees import Params, alone, partition, subtract
 from leapwarp.worlds.alphabets import CLASSES, draw_batch, draw_tasks, images, meta_batch, split
 
-
 RATE = 0.1  # of tasks, warps and initialisation, in the paper and in the released code
 
 
