@@ -19,6 +19,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import groupby
@@ -33,6 +34,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from leapwarp import host
 from leapwarp.data import omniglot, pictures
@@ -199,8 +201,7 @@ def compare_steps(code: SimpleNamespace, data: Alphabets, seed: int, filters: in
         if code.has_warps and not warped:  # else this checkout's Leap draws the head anew at every task
             built.model.head.reset_parameters = lambda: None
         for k, tasks in enumerate(sampled):
-            order = torch.randperm(len(everyone) * steps, generator=generator(seed, "learner", k)).tolist()
-            with mock.patch("numpy.random.shuffle", partial(reorder, order)):
+            with replayed_as_ours(len(everyone) * steps, seed, k):
                 built(drawn(problem, tasks, steps, warped), meta_train=True)
             their_ways.append(subtract(learnt(built, warped), first))
         kinds: dict[str, Learner] = {
@@ -228,8 +229,14 @@ def compare_steps(code: SimpleNamespace, data: Alphabets, seed: int, filters: in
     torch.set_default_dtype(torch.float32)
 
 
-def reorder(order: list[int], points: list[Any]) -> None:
-    points[:] = [points[i] for i in order]
+def replayed_as_ours(points: int, seed: int, k: int) -> Any:
+    """A context in which they go through their buffer of so many points in our order of meta-step k."""
+    order = torch.randperm(points, generator=generator(seed, "learner", k)).tolist()
+
+    def shuffle(found: list[Any]) -> None:
+        found[:] = [found[i] for i in order]
+
+    return mock.patch("numpy.random.shuffle", shuffle)
 
 
 def distance(mine: Params, others: Params) -> str:
@@ -303,7 +310,8 @@ def run_theirs(code: SimpleNamespace, warped: bool, run: Run, folder: Path | Non
         tests = drawn(problem, held(run, settings, parts.test, "test", settings.eval_steps), settings.eval_steps, False)
     began = time.monotonic()
     for k in range(settings.meta_steps):
-        loss = built(sample(k), meta_train=True).train_loss
+        with nullcontext() if folder else replayed_as_ours(settings.meta_batch * steps, seed, k):
+            loss = built(sample(k), meta_train=True).train_loss
         print(f"meta-step {k + 1}/{settings.meta_steps} loss {loss:.3f} {time.monotonic() - began:.0f} s", flush=True)
     found = [built([task], meta_train=False) for task in tests]
     curves = torch.tensor(np.stack([each.train_res[0].accs for each in found]))
@@ -333,12 +341,16 @@ def whole_runs(code: SimpleNamespace, root: Path, data: Alphabets, options: argp
         "warp_leap:paper": (data, Method(small, warp_leap_learner, Warp())),
         "warp_leap:departed": (coarse, Method(released, departed_warp_leap, Warp())),
     }
+    ours |= {f"{method}:nearest": ours[f"{method}:departed"] for method in ("leap", "warp_leap")}
     for row in options.rows:
         method, what = row.split(":")
         pixels, how = ours.get(row, (coarse, Method(released, path_learner(leap))))
         runs = [Run(pixels, how, row, options.tasks, seed, torch.device("cpu"), None, {}) for seed in options.seeds]
         if row in ours:
-            found = run_ours(runs)
+            with mock.patch.object(
+                F, "grid_sample", partial(F.grid_sample, mode="nearest" if what == "nearest" else "bilinear")
+            ):
+                found = run_ours(runs)
         else:
             tasks = folder if what == "theirs" else None
             found = [run_theirs(code, method == "warp_leap", run, tasks) for run in runs]
@@ -369,7 +381,8 @@ def whole_runs(code: SimpleNamespace, root: Path, data: Alphabets, options: argp
 
 CALLED = {
     "theirs": "released, on its own tasks",
-    "theirs_on_ours": "released, on our tasks",
+    "theirs_on_ours": "released, on our tasks and in our order",
+    "nearest": "ours, with the departures and transforms by the nearest pixel",
     "departed": "ours, with the departures",
     "paper": "ours, as in the paper",
 }
