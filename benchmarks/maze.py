@@ -1,6 +1,6 @@
 """Time learning in the maze: environment steps a second, updates included, on one thread.
 
-    python benchmarks/maze.py [--rounds 8]
+    python benchmarks/maze.py [--rounds 8] [--sizes quick paper] [--methods rnn warp_rnn] [--runs 4 6] [--seconds 20]
 
 For the plain RNN and the Warp-RNN at the published sizes (30 episodes of 200 steps, 100 hidden units), one update is
 timed three ways: as the library does it; in the straightforward way, which steps 30 Python environments, fills their
@@ -8,6 +8,10 @@ observations into an array, calls a cell of PyTorch's own layers once a step and
 torch.optim; and the floor, nothing but the matrix products of the cell and its gradients: forward and back step by
 step, the weights' over all steps at once. The three take turns, so that other work on the machine slows all of them
 down alike; the ratios are medians over the rounds, and the times the fastest.
+
+Then the runs of a job in one stack against one alone, at the settings of each size: environment steps a second of all
+runs together, updates included, by the processor time of the fastest of many rounds (see `stack.py`), and how many
+times as many that is. Hebbian agents (`--methods hebbian`) take gigabytes a run at `paper`.
 """
 
 import argparse
@@ -18,12 +22,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from stack import fastest
 from torch import Tensor, nn
+from unstacked import settings_of
 
 from leapwarp import host
 from leapwarp.experiments.maze import run as experiment
+from leapwarp.problem import join_tasks
 from leapwarp.rng import generator
-from leapwarp.trees import alone
+from leapwarp.trees import stack
 from leapwarp.worlds.maze import MOVES, N_ACTIONS, N_INPUTS
 
 SETTINGS = experiment.PUBLISHED
@@ -143,17 +150,18 @@ def straightforward(cell: PlainCell | WarpCell) -> Callable[[], object]:
     return update
 
 
-def ours(name: str) -> Callable[[], object]:
-    settings = replace(SETTINGS, every=1)
-    method = experiment.methods(settings)[name]
-    assert method.cell is not None
-    world, cell = experiment.world_of(settings, torch.device("cpu")), method.cell(settings)
-    learner = experiment.learner(world, cell, method.settings)
-    now = {"state": learner.init(alone(cell.init(generator(0)))), "k": 0}
+def ours(name: str, settings: experiment.Settings, runs: int = 1) -> Callable[[], object]:
+    """An update of so many runs in a stack."""
+    settings = replace(settings, every=1)
+    make = experiment.methods(settings)[name].cell
+    assert make is not None
+    world, cell = experiment.world_of(settings, torch.device("cpu")), make(settings)
+    learner, streams = experiment.learner(world, cell, settings), [generator(run) for run in range(runs)]
+    now = {"state": learner.init(stack([cell.init(each) for each in streams])), "k": 0}
 
     def update() -> None:
-        batch = experiment.block(world, settings, 0, now["k"])
-        now["state"], _ = learner.step(now["state"], batch, [generator(0)])
+        batch = join_tasks([experiment.block(world, settings, run, now["k"]) for run in range(runs)])
+        now["state"], _ = learner.step(now["state"], batch, streams)
         now["k"] += 1
 
     return update
@@ -176,11 +184,7 @@ def products(pairs: list[tuple[int, int]], back: list[tuple[int, int]]) -> Calla
     return update
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=8)
-    rounds = parser.parse_args().rounds
-    host.settle()
+def against_others(rounds: int) -> None:
     torch.manual_seed(0)
     n, m, k = N_INPUTS, SETTINGS.hidden, SETTINGS.warp_hidden
     head = (m, N_ACTIONS + 1)
@@ -197,7 +201,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, one thread, {SETTINGS.batch} episodes of {SETTINGS.steps} steps\n")
     print(f"{'':10}{'ours, ms':>10}{'steps/s':>10}{'straightforward':>17}{'times':>7}{'floor':>8}{'of ours':>9}")
     for name, (cell, floor) in contenders.items():
-        runs = [ours(name), straightforward(cell), floor]
+        runs = [ours(name, SETTINGS), straightforward(cell), floor]
         times: list[list[float]] = []
         for number in range(rounds + 1):
             row = []
@@ -215,6 +219,31 @@ def main() -> None:
             f"{name:10}{1e3 * fast:10.1f}{rate:10.0f}{1e3 * slow:17.1f}{gain:7.1f}{1e3 * least:8.1f}{share:9.2f}",
             flush=True,
         )
+
+
+def stacked(sizes: list[str], methods: list[str], runs: list[int], seconds: float) -> None:
+    """Steps a second of one run alone, and of all runs of a stack together."""
+    print(f"\n{'':32}{'alone':>9}" + "".join(f"{f'{n} in a stack':>20}" for n in runs))
+    for size in sizes:
+        for name in methods:
+            settings = settings_of(experiment.EXPERIMENT, "maze", name, size)
+            times = fastest({str(n): ours(name, settings, n) for n in (1, *runs)}, seconds)
+            alone, *each = (n * settings.batch * settings.steps / times[str(n)][0] for n in (1, *runs))
+            gains = "".join(f"{rate:13.0f} ({rate / alone:.2f})" for rate in each)
+            print(f"{size}, {name}".ljust(32) + f"{alone:9.0f}{gains}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--sizes", nargs="+", default=["quick", "overnight", "paper"])
+    parser.add_argument("--methods", nargs="+", default=["rnn", "tnets_rnn", "warp_rnn", "hyper_rnn"])
+    parser.add_argument("--runs", type=int, nargs="+", default=[4, 6], help="of a stack")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time for the rounds of each comparison of stacks")
+    options = parser.parse_args()
+    host.settle()
+    against_others(options.rounds)
+    stacked(options.sizes, options.methods, options.runs, options.seconds)
 
 
 if __name__ == "__main__":

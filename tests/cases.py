@@ -185,18 +185,18 @@ def modulated_world(steps: int) -> World:
 
 
 def stream_world() -> World:
-    """Numbers that come one after another, and should be the sum of two parameters."""
-    targets = [torch.tensor([1.0 + 0.1 * (-1) ** k], dtype=DOUBLE) for k in range(6)]
+    """Numbers that come one after another, for each run its own, and should be the sum of two parameters."""
+    targets = [torch.tensor([[1.0 + 0.1 * (-1) ** k]], dtype=DOUBLE) for k in range(6)]
 
     def gradient(params: trees.Params, target: torch.Tensor) -> tuple[torch.Tensor, trees.Params, torch.Tensor]:
         error = params["task.w"] + params["warp.w"] - target
-        return error.square() / 2, {"task.w": error, "warp.w": error}, -error
+        return error.square() / 2, {"task.w": error, "warp.w": error}, -error  # all [run, 1]
 
     def loss(learner: Learner, state: State) -> float:
         params, warp = learner.start(state, None)
         return torch.stack([gradient({**params, **warp}, target)[0].mean() for target in targets]).mean().item()
 
-    start = {name: torch.zeros(1, dtype=DOUBLE) for name in ("task.w", "warp.w")}
+    start = {name: torch.full((1,), 0.01, dtype=DOUBLE) for name in ("task.w", "warp.w")}
     return World(gradient, start, Block(torch.tensor([0]), targets), loss)
 
 

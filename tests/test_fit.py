@@ -21,6 +21,7 @@ from leapwarp.experiments import command, states
 from leapwarp.experiments.omniglot_warp import run as omniglot_warp
 from leapwarp.fit import Fit, Member, fit, read
 from leapwarp.learners import leap, scratch, warp_leap
+from leapwarp.learners.base import one_run
 from leapwarp.optim import sgd
 from leapwarp.report import rows
 from leapwarp.trees import alone, leaves, repeat
@@ -330,9 +331,7 @@ def test_a_run_that_diverges_leaves_the_others_as_they_would_be(tmp_path, capsys
 
 
 def test_a_learner_of_one_run_refuses_several():
-    from leapwarp.learners.recurrent import stream
-
-    learner = stream(lambda params, draws: None, sgd(0.1), sgd(0.1), 1, lambda grads: grads)
+    learner = one_run(scratch())
     with pytest.raises(ValueError, match="trains one run at a time, got 2"):
         learner.init(repeat({"task": torch.ones(1)}, 2))
 

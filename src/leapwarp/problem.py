@@ -148,12 +148,9 @@ def _filled(parts: Sequence[Tensor], what: str, value: float) -> Tensor:
     return torch.stack([torch.cat([p, p.new_full((most - len(p), *p.shape[1:]), value)]) for p in parts])
 
 
-def join_tasks(parts: Sequence[Task]) -> Task:
-    """The tasks of several runs in one stack, run by run."""
-    if len(parts) == 1:
-        return parts[0]
-    fields = {name: [getattr(part, name) for part in parts] for name in Task._fields}
-    return Task(**{name: _join(field) for name, field in fields.items() if field[0] is not None})
+def join_tasks(parts: Sequence[Any]) -> Any:
+    """The tasks of several runs in one stack, run by run; or whatever takes the place of a `Task` and has such rows."""
+    return _join(list(parts))
 
 
 class Batch(NamedTuple):

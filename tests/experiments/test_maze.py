@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import sizes
 import torch
-from cases import of_one
+from cases import dies_after, of_one
 from gymnasium.utils.env_checker import check_env
 from told import told
 from torch import nn
@@ -18,18 +18,21 @@ from leapwarp.experiments.maze import run as experiment
 from leapwarp.learners.recurrent import Block, stream
 from leapwarp.models import recurrent
 from leapwarp.optim import adam, sgd
+from leapwarp.problem import join_tasks
 from leapwarp.report import __main__ as command
 from leapwarp.report import rows
 from leapwarp.report.quantities import quantity
 from leapwarp.rl.a2c import a2c_loss, clip
 from leapwarp.rl.returns import returns, shifted
-from leapwarp.rl.rollout import Choices, actor_critic, play
+from leapwarp.rl.rollout import Choices, actor_critic, play, policy
 from leapwarp.rng import generator
+from leapwarp.trees import alone, leaves, map_tree, pick, stack
 from leapwarp.worlds import maze, maze_gym
 
 INPUTS, ACTIONS = maze.N_INPUTS, maze.N_ACTIONS
 UP, DOWN, LEFT, RIGHT = range(ACTIONS)
 CHOICES = Choices(discount=0.9, value_weight=0.1, entropy_weight=0.03)
+NOTHING = torch.zeros(1, ACTIONS)  # the bias of a policy without network
 PICTURE_5 = ["#######", "#.....#", "#.#.#.#", "#.....#", "#.#.#.#", "#.....#", "#######"]
 
 
@@ -54,7 +57,7 @@ def double():
 
 
 def wide(world, draws):
-    """The same in float64."""
+    """The same in float64; of several runs, run by run."""
     return world._replace(views=world.views.double()), draws._replace(gumbel=draws.gumbel.double())
 
 
@@ -98,15 +101,14 @@ def naive_episode(world, draws, e, actions):
             row, column = to
         found.append(row * side + column == int(draws.goal[e]))
         if found[-1]:
-            row, column = divmod(int(draws.landing[t, e]), side)
+            row, column = divmod(int(draws.landing[e, t]), side)
     return cells, found
 
 
 def test_a_batch_of_episodes_is_single_episodes_in_plain_python():
     world = maze.maze(5)
     draws = maze.draw(world, 40, 300, generator(0))
-    nothing = torch.zeros(ACTIONS)
-    played = play(world, None, nothing, nothing, draws)
+    played = play(world, None, NOTHING, NOTHING, draws)
     assert played.found.any()
     for e in range(40):
         cells, found = naive_episode(world, draws, e, played.action[:, e].tolist())
@@ -118,11 +120,11 @@ def test_a_batch_of_episodes_is_single_episodes_in_plain_python():
 def test_nobody_is_ever_inside_a_wall_and_goals_and_landings_are_fair(interior):
     world = maze.maze(interior)
     draws = maze.draw(world, 2000, 100, generator(1))
-    played = play(world, None, torch.zeros(ACTIONS), torch.zeros(ACTIONS), draws)
+    played = play(world, None, NOTHING, NOTHING, draws)
     walls = world.walls.flatten()
     for cells in (draws.goal, draws.landing, played.cell):
         assert not walls[cells].any()
-    assert not (draws.goal == maze.centre(world)).any() and not (draws.landing == draws.goal).any()
+    assert not (draws.goal == maze.centre(world)).any() and not (draws.goal == draws.landing.T).any()
     assert len(draws.goal.unique()) == len(world.free) - 1
     share = torch.bincount(draws.landing.flatten(), minlength=len(walls))[world.free] / draws.landing.numel()
     assert share.tolist() == pytest.approx([1 / len(world.free)] * len(world.free), rel=0.25)
@@ -193,6 +195,8 @@ def test_clipping_keeps_short_gradients_and_shortens_long_ones():
     assert clip(grads, 10.0)["a"].item() == 3.0
     assert clip(grads, 1.0)["b"].item() == pytest.approx(0.8, rel=1e-5)
     assert clip(grads, float("inf"))["b"].item() == 4.0
+    two = {"a": torch.tensor([3.0, 0.3]), "b": torch.tensor([[4.0], [0.4]])}
+    assert clip(two, 1.0)["b"].flatten().tolist() == pytest.approx([0.8, 0.4], rel=1e-5)  # each run by itself
 
 
 # ---------------------------------------------------------------- agents
@@ -209,10 +213,10 @@ def cell_of(name, hidden=6, warp_hidden=5):
     return experiment.methods(settings)[name].cell(settings)
 
 
-def some_params(cell):
+def some_params(cell, runs=1):
     """Away from the first ones, where some are zero."""
     stream_ = generator(0, "noise")
-    params = cell.init(generator(0))
+    params = stack([cell.init(generator(seed)) for seed in range(runs)])
     return {name: leaf + 0.3 * torch.randn(leaf.shape, generator=stream_) for name, leaf in params.items()}
 
 
@@ -221,14 +225,14 @@ def test_tapes_equal_the_plain_equations_under_autograd(double, name):
     cell, (plain, n_more) = cell_of(name), PLAIN[name]
 
     def tape(params, steps, batch):
-        memory = (torch.zeros(batch, 6), *[torch.zeros(batch, 5) for _ in range(n_more)])
+        memory = (torch.zeros(2, batch, 6), *[torch.zeros(2, batch, 5) for _ in range(n_more)])
         return recurrent.Recorded(plain, params, memory)
 
-    world, draws = wide(maze.maze(3), maze.draw(maze.maze(3), 4, 15, generator(2)))
-    params = some_params(cell)
+    world, draws = wide(maze.maze(3), maze.draw(maze.maze(3), 8, 15, generator(2)))
+    params = some_params(cell, runs=2)
     fast = actor_critic(world, cell, CHOICES)(params, draws)
     slow = actor_critic(world, cell._replace(tape=tape), CHOICES)(params, draws)
-    assert fast[2].tolist() == slow[2].tolist() and fast[2].sum() > 0
+    assert fast[2].tolist() == slow[2].tolist() and (fast[2].sum(1) > 0).all()
     assert torch.allclose(fast[0], slow[0], rtol=1e-12)
     for key, grad in slow[1].items():
         assert float(grad.abs().max()) > 0
@@ -247,13 +251,12 @@ def test_gradients_are_finite_differences(double, name):
         body = {key: leaf for key, leaf in params.items() if "head" not in key}
         tape, state, hidden = cell.tape(body, 10, 3), maze.start(world, 3), []
         for t in range(10):
-            hidden.append(tape.step(maze.observe(world, state, t / 10)).clone())
-            state, _ = maze.step(world, state, action[t], draws.goal, draws.landing[t])
-        return torch.stack(hidden) @ params["task.head.weight"].T + params["task.head.bias"]
+            hidden.append(tape.step(maze.observe(world, state, t / 10)[None])[0].clone())
+            state, _ = maze.step(world, state, action[t], draws.goal, draws.landing[:, t])
+        return torch.stack(hidden) @ params["task.head.weight"][0].T + params["task.head.bias"]
 
     body = {key: leaf for key, leaf in params.items() if "head" not in key}
-    head = params["task.head.weight"][:-1], params["task.head.bias"][:-1]
-    played = play(world, cell.tape(body, 10, 3), *head, draws)
+    played = play(world, cell.tape(body, 10, 3), *policy(params), draws)
     action = played.action
     found = returns(10.0 * played.found.double(), 0.9)
     held = found - outputs(params)[..., -1]
@@ -273,7 +276,8 @@ def test_gradients_are_finite_differences(double, name):
 
 def test_equation_15_with_the_lstm_of_pytorch(double):
     """One step of `warp_step` written with diagonal matrices, nn.LSTMCell and one episode."""
-    params = some_params(cell_of("warp_rnn"))
+    whole = some_params(cell_of("warp_rnn"))
+    params = pick(whole, 0)
     lstm = nn.LSTMCell(INPUTS + 6, 5)
     with torch.no_grad():
         lstm.weight_ih.copy_(params["warp.lstm.weight"][:, : INPUTS + 6])
@@ -281,7 +285,7 @@ def test_equation_15_with_the_lstm_of_pytorch(double):
         lstm.bias_ih.copy_(params["warp.lstm.bias"])
         lstm.bias_hh.zero_()
     x, h, z, c = (torch.randn(1, n, generator=generator(6, n)).double() for n in (INPUTS, 6, 5, 5))
-    new = recurrent.warp_step(params, x, (h, z, c))
+    new = [part[0] for part in recurrent.warp_step(whole, x[None], (h[None], z[None], c[None]))]
     z1, c1 = lstm(torch.cat([x, h], 1), (z, c))
     blocks = params["warp.project"].split([INPUTS, 6, 6, 6, 6])
     u1_x, u1_h, u2_x, u2_h, u_b = (torch.diag((block @ z1[0]).tanh()) for block in blocks)
@@ -292,26 +296,26 @@ def test_equation_15_with_the_lstm_of_pytorch(double):
 def test_retroactive_modulation_acts_on_what_was_before(double):
     """Plastic weights take in the trace first, and only then does the trace take in the present."""
     params = some_params(cell_of("hebbian_retroactive"))
-    h, zero = torch.rand(1, 6, generator=generator(7)).double(), torch.zeros(1, 6, 6)
-    x = torch.ones(1, INPUTS)
+    h, zero = torch.rand(1, 1, 6, generator=generator(7)).double(), torch.zeros(1, 1, 6, 6)
+    x = torch.ones(1, 1, INPUTS)
     new, plastic, trace = recurrent.retroactive_step(params, x, (h, zero, zero))
     assert float(plastic.abs().max()) == 0
-    eta, outer = params["task.eta"], new[0][:, None] * h[0][None, :]
-    assert torch.allclose(trace[0], eta * outer)
+    eta, outer = params["task.eta"], new[0, 0, :, None] * h[0, 0, None, :]
+    assert torch.allclose(trace[0, 0], eta * outer)
     newer, plastic, later = recurrent.retroactive_step(params, x, (new, plastic, trace))
-    assert torch.allclose(later[0], (1 - eta) * trace[0] + eta * newer[0][:, None] * new[0][None, :])
-    m = (newer[0] @ params["task.modulation.weight"] + params["task.modulation.bias"]).tanh()
-    assert torch.allclose(plastic[0], m * trace[0])
+    assert torch.allclose(later[0, 0], (1 - eta) * trace[0, 0] + eta * newer[0, 0, :, None] * new[0, 0, None, :])
+    m = (newer[0, 0] @ params["task.modulation.weight"][0] + params["task.modulation.bias"]).tanh()
+    assert torch.allclose(plastic[0, 0], m * trace[0, 0])
     _, simple = recurrent.hebbian_step(params, x, (h, zero))
-    m = (new[0] @ params["task.modulation.weight"] + params["task.modulation.bias"]).tanh()
-    assert torch.allclose(simple[0], m * outer)
-    _, full = recurrent.hebbian_step(params, x, (h, torch.ones(1, 6, 6)))
+    m = (new[0, 0] @ params["task.modulation.weight"][0] + params["task.modulation.bias"]).tanh()
+    assert torch.allclose(simple[0, 0], m * outer)
+    _, full = recurrent.hebbian_step(params, x, (h, torch.ones(1, 1, 6, 6)))
     assert float(full.abs().max()) <= 1
     for end in (-1.0, 1.0):
-        trace = 100 * torch.ones(1, 6, 6) * end
-        _, clipped, _ = recurrent.retroactive_step(params, x, (h, end * torch.ones(1, 6, 6), trace))
+        trace = 100 * torch.ones(1, 1, 6, 6) * end
+        _, clipped, _ = recurrent.retroactive_step(params, x, (h, end * torch.ones(1, 1, 6, 6), trace))
         assert float(clipped.abs().max()) == 1
-        _, clipped, _ = recurrent.retroactive_step(params, x, (h, end * torch.ones(1, 6, 6), -trace))
+        _, clipped, _ = recurrent.retroactive_step(params, x, (h, end * torch.ones(1, 1, 6, 6), -trace))
         assert float(clipped.abs().max()) == 1
 
 
@@ -319,8 +323,8 @@ def test_tnets_begin_as_the_plain_rnn():
     world = maze.maze(5)
     draws = maze.draw(world, 5, 20, generator(0))
     plain, linear = cell_of("rnn"), cell_of("tnets_rnn")
-    loss, grads, _ = actor_critic(world, plain, CHOICES)(plain.init(generator(1)), draws)
-    warped, of_warped, _ = actor_critic(world, linear, CHOICES)(linear.init(generator(1)), draws)
+    loss, grads, _ = actor_critic(world, plain, CHOICES)(alone(plain.init(generator(1))), draws)
+    warped, of_warped, _ = actor_critic(world, linear, CHOICES)(alone(linear.init(generator(1))), draws)
     assert torch.allclose(loss, warped)
     assert torch.allclose(grads["task.v"], of_warped["task.v"], atol=1e-6)
 
@@ -370,11 +374,12 @@ def test_the_hyper_rnn_is_one_adam_on_everything_but_for_clipping():
     params, block = cell.init(generator(0)), experiment.block(world, settings, 0, 0)
     after, _ = learner.step(learner.init(params), block, generator(0))
     gradient, optimizer = actor_critic(world, cell, experiment.choices(settings)), adam(0.001, epsilon=1e-4)
+    params = alone(params)
     state = optimizer.init(params)
     for draws in block.batches:
         params, state = optimizer.update(params, gradient(params, draws)[1], state)
     for name, leaf in params.items():
-        assert torch.allclose({**after["params"], **after["warp"]}[name], leaf, atol=1e-7)
+        assert torch.allclose({**after["params"], **after["warp"]}[name], leaf[0], atol=1e-7)
 
 
 def test_eta_is_30_for_warps_and_1_for_the_hyper_rnn():
@@ -390,6 +395,45 @@ def test_the_hebbian_agents_begin_with_little_plasticity():
     assert float(params["task.eta"]) == pytest.approx(0.01)
 
 
+TRAINED = [name for name, method in experiment.methods(experiment.PUBLISHED).items() if method.cell]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_each_run_of_a_stack_learns_as_alone(double, name):
+    """Whatever its neighbours are, one of them not finite, and wherever it stands among them, up to rounding."""
+    settings = experiment.methods(experiment.Settings(3, steps=15, batch=4, hidden=6, warp_hidden=5, eta=2, every=3))
+    settings, make = settings[name]
+    cell, world = make(settings), experiment.world_of(settings, torch.device("cpu"))
+    learner = experiment.learner(world._replace(views=world.views.double()), cell, settings)
+    starts = [pick(some_params(cell, runs=4), i) for i in range(4)]
+    starts[3] = {key: leaf * torch.nan for key, leaf in starts[3].items()}
+
+    def learnt(seeds):
+        block = join_tasks([experiment.block(world, settings, seed, 0) for seed in seeds])
+        return learner.step(learner.init(stack([starts[i] for i in seeds])), block, [generator(i) for i in seeds])
+
+    together = learnt([2, 3, 0, 1])
+    for row, i in ((0, 2), (2, 0), (3, 1)):
+        for ours, theirs in zip(together, learnt([i]), strict=True):
+            torch.testing.assert_close(leaves(pick(ours, row)), leaves(pick(theirs, 0)), rtol=1e-9, atol=1e-12)
+    assert len(set(together[1]["return"].sum(1).tolist())) > 1
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_no_batch_waits_for_the_host(name):
+    """A tensor of the device `meta` has no values, so whatever asks for one fails."""
+    settings, make = experiment.methods(experiment.Settings(3, steps=5, batch=4, hidden=6, warp_hidden=5))[name]
+    world, cell = experiment.world_of(settings, torch.device("cpu")), make(settings)
+    draws = maze.draw(world, 8, settings.steps, generator(0))
+    params, world, draws = (
+        {key: part.to("meta") if isinstance(part, torch.Tensor) else part for key, part in each.items()}
+        for each in (some_params(cell, runs=2), world._asdict(), draws._asdict())
+    )
+    gradient = actor_critic(maze.Maze(**world), cell, experiment.choices(settings))
+    loss, grads, reward = gradient(params, maze.Draws(**draws))
+    assert {part.device.type for part in (loss, reward, *grads.values())} == {"meta"}
+
+
 # ---------------------------------------------------------------- the experiment
 
 
@@ -400,27 +444,32 @@ def records_of(run):
     return [*(trained.records if trained else []), *evaluated.records]
 
 
-def test_an_interrupted_run_goes_on_to_the_same_rows(tmp_path, monkeypatch):
-    run = sizes.one_run(SIMULATED, "maze", "warp_rnn", checkpoint_every=1)
+def test_a_job_goes_on_to_the_same_rows_when_it_is_interrupted_given_a_seed_more_or_loses_one(
+    tmp_path, monkeypatch, capsys
+):
+    def told(seeds, checkpoints=None):
+        """Of each seed: what it has learnt, its rows but for times, and its error."""
+        run = sizes.one_run(SIMULATED, "maze", "warp_rnn", checkpoint_every=1)._replace(checkpoints=checkpoints)
+        found = experiment.train([run._replace(seed=seed) for seed in seeds])
+        rows_ = [{record[:3]: record[3] for record in each.records if record[2] != "train_seconds"} for each in found]
+        return [(leaves(each.state), values, each.error) for each, values in zip(found, rows_, strict=True)]
 
-    def untimed(run):
-        return [record for record in records_of(run) if record[2] != "train_seconds"]
+    whole = told([0, 1])
+    with dies_after(2):
+        told([0, 1], tmp_path)
+    assert (tmp_path / "seeds0_1.pt").exists()
+    more, stacked = told([0, 1, 2], tmp_path), []
+    torch.testing.assert_close(more, [*whole, *told([2])], rtol=0, atol=0)
 
-    whole = untimed(run)
-    run = run._replace(checkpoints=tmp_path)
-    real, seen = experiment.block, []
+    def spoilt(trees):
+        stacked.append([*trees[:-1], map_tree(lambda leaf: leaf * torch.nan, trees[-1])])
+        return stack(stacked[-1])
 
-    def stopped(world, settings, seed, k):
-        seen.append(k)
-        if len(seen) == 3:
-            raise RuntimeError("killed")
-        return real(world, settings, seed, k)
-
-    monkeypatch.setattr(experiment, "block", stopped)
-    with pytest.raises(RuntimeError, match="killed"):
-        untimed(run)
-    monkeypatch.setattr(experiment, "block", real)
-    assert (tmp_path / "seeds0.pt").exists() and untimed(run) == whole
+    monkeypatch.setattr(experiment, "stack", spoilt)
+    *good, bad = told([1, 0, 3])
+    assert "seed 3, meta-step 0: the training loss" in bad[2] and bad[2] in capsys.readouterr().out
+    assert not bad[0] and not bad[1] and len(stacked) == 1
+    torch.testing.assert_close(good, whole[::-1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

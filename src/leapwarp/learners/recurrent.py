@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from leapwarp.learners.base import Info, Learner, State, one_run
+from leapwarp.learners.base import Info, Learner, State
 from leapwarp.optim import Optimizer
 from leapwarp.trees import Params, add_scaled, map_tree, zeros_like
 
 Gradient = Callable[[Params, Any], tuple[Tensor, Params, Tensor]]
-"""(parameters, draws of a batch) -> losses [episode], gradient, rewards [episode]"""
+"""(parameters [run, ...], draws of a batch) -> losses [run, episode], gradient [run, ...], rewards [run, episode]"""
 Clip = Callable[[Params], Params]
 
 
@@ -19,8 +19,9 @@ class Block(NamedTuple):
     """Consecutive batches, which take the place of a `Task`."""
 
     index: Tensor
-    """[1] number of the block"""
-    batches: list
+    """[run] number of the block"""
+    batches: Sequence
+    """draws with the episodes of all runs, run by run"""
 
 
 def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int, clip: Clip) -> Learner:
@@ -33,7 +34,7 @@ def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int
     either gradient is clipped by itself.
 
     Args:
-        clip: applied to either gradient before it is followed.
+        clip: applied to either gradient [run, ...] before it is followed.
 
     One step of the learner is one `Block` of batches, and its `start` gives the parameters as they are: what adapts to
     a task is the hidden state.
@@ -67,13 +68,13 @@ def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int
         losses, rewards = [], []
         for draws in tasks.batches:
             state, loss, reward = update(state, draws)
-            losses.append(loss.mean())
-            rewards.append(reward.mean())
-        loss = torch.stack(losses)[None]
-        steps = torch.tensor([loss.shape[1]], device=loss.device)
-        return state, {"loss": loss, "steps": steps, "return": torch.stack(rewards)}
+            losses.append(loss.mean(1))
+            rewards.append(reward.mean(1))
+        loss = torch.stack(losses, 1)
+        steps = torch.full(loss.shape[:1], loss.shape[1], device=loss.device)
+        return state, {"loss": loss, "steps": steps, "return": torch.stack(rewards, 1)}
 
     def start(state: State, tasks: Any) -> tuple[Params, Params]:
         return state["params"], state["warp"]
 
-    return one_run(Learner(init, step, start))
+    return Learner(init, step, start)

@@ -5,7 +5,8 @@ function of its hidden states (backpropagation through all of the episode). `Rec
 leaves this to autograd; `RnnTape` and `WarpTape` keep what they need in preallocated tensors and run the recurrence
 backwards by hand, so that a step is a few operations and each weight's gradient is one product over all steps.
 
-Shapes: x [batch, inputs], h and z [batch, hidden]. Parameters named `warp.*` are the meta-learner's.
+Shapes: parameters [run, ...], x [run, batch, inputs], h and z [run, batch, hidden]. Parameters named `warp.*` are the
+meta-learner's.
 """
 
 from collections.abc import Callable
@@ -26,18 +27,19 @@ class Tape(Protocol):
         ...
 
     def hidden(self) -> Tensor:
-        """All hidden states so far, without graph. -> [time, batch, hidden]"""
+        """All hidden states so far, without graph. -> [run, time, batch, hidden]"""
         ...
 
     def backward(self, grad: Tensor) -> Params:
-        """The gradient of the cell's parameters, from that of its hidden states [time, batch, hidden]."""
+        """The gradient of the cell's parameters, from that of its hidden states [run, time, batch, hidden]."""
         ...
 
 
 class Cell(NamedTuple):
     init: Callable[[torch.Generator], Params]
+    """the parameters of one run, without the axis of runs"""
     tape: Callable[[Params, int, int], Tape]
-    """(parameters, steps, batch) -> an empty tape"""
+    """(parameters [run, ...], steps, batch of each run) -> an empty tape"""
 
 
 # ---------------------------------------------------------------- the plain equations
@@ -46,7 +48,7 @@ class Cell(NamedTuple):
 def rnn_step(params: Params, x: Tensor, memory: Memory) -> Memory:
     """h_t = tanh(V h_{t-1} + W x_t + b)"""
     (h,) = memory
-    return ((h @ params["task.v"].T + x @ params["task.w"].T + params["task.b"]).tanh(),)
+    return ((h @ params["task.v"].mT + x @ params["task.w"].mT + params["task.b"][:, None]).tanh(),)
 
 
 def tnets_step(params: Params, x: Tensor, memory: Memory) -> Memory:
@@ -59,7 +61,7 @@ def through_warps(params: Params) -> Params:
     return {
         "task.v": params["warp.h"] @ params["task.v"],
         "task.w": params["warp.x"] @ params["task.w"],
-        "task.b": params["warp.b"] @ params["task.b"],
+        "task.b": (params["warp.b"] @ params["task.b"][..., None])[..., 0],
     }
 
 
@@ -69,15 +71,15 @@ def warp_step(params: Params, x: Tensor, memory: Memory) -> Memory:
     z_t is the hidden state of an LSTM that sees [x_t, h_{t-1}].
     """
     h, z, c = memory
-    gates = torch.cat([x, h, z], 1) @ params["warp.lstm.weight"].T + params["warp.lstm.bias"]
-    i, f, g, o = gates.chunk(4, 1)
+    gates = torch.cat([x, h, z], -1) @ params["warp.lstm.weight"].mT + params["warp.lstm.bias"][:, None]
+    i, f, g, o = gates.chunk(4, -1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     z = o.sigmoid() * c.tanh()
-    n, m = x.shape[1], h.shape[1]
-    u1_x, u1_h, u2_x, u2_h, u_b = (z @ params["warp.project"].T).tanh().split([n, m, m, m, m], 1)
-    from_h = u2_h * ((u1_h * h) @ params["task.v"].T)
-    from_x = u2_x * ((u1_x * x) @ params["task.w"].T)
-    return (from_h + from_x + u_b * params["task.b"]).tanh(), z, c
+    n, m = x.shape[-1], h.shape[-1]
+    u1_x, u1_h, u2_x, u2_h, u_b = (z @ params["warp.project"].mT).tanh().split([n, m, m, m, m], -1)
+    from_h = u2_h * ((u1_h * h) @ params["task.v"].mT)
+    from_x = u2_x * ((u1_x * x) @ params["task.w"].mT)
+    return (from_h + from_x + u_b * params["task.b"][:, None]).tanh(), z, c
 
 
 def hebbian_step(params: Params, x: Tensor, memory: Memory) -> Memory:
@@ -99,21 +101,24 @@ def retroactive_step(params: Params, x: Tensor, memory: Memory) -> Memory:
     h, plastic, trace = memory
     new = _plastic_step(params, x, h, plastic)
     plastic = (plastic + _modulation(params, new) * trace).clamp(-1, 1)
-    eta = params["task.eta"]
+    eta = params["task.eta"].view(-1, 1, 1, 1)
     return new, plastic, (1 - eta) * trace + eta * _outer(new, h)
 
 
 def _plastic_step(params: Params, x: Tensor, h: Tensor, plastic: Tensor) -> Tensor:
-    recurrent = h @ params["task.v"].T + torch.bmm(params["task.alpha"] * plastic, h[..., None])[..., 0]
-    return (x @ params["task.w"].T + params["task.b"] + recurrent).tanh()
+    weights = (params["task.alpha"].unsqueeze(1) * plastic).flatten(0, 1)  # of every episode
+    of_plastic = torch.bmm(weights, h.view(len(weights), -1, 1)).view(h.shape)
+    of_x = torch.baddbmm(params["task.b"].unsqueeze(1), x, params["task.w"].mT)
+    return (of_x + torch.baddbmm(of_plastic, h, params["task.v"].mT)).tanh()
 
 
 def _modulation(params: Params, h: Tensor) -> Tensor:
-    return (h @ params["task.modulation.weight"] + params["task.modulation.bias"]).tanh()[:, None, None]
+    weight, bias = params["task.modulation.weight"], params["task.modulation.bias"]
+    return torch.baddbmm(bias.view(-1, 1, 1), h, weight.unsqueeze(2)).tanh().unsqueeze(3)
 
 
 def _outer(new: Tensor, old: Tensor) -> Tensor:
-    return new[:, :, None] * old[:, None, :]
+    return new.unsqueeze(3) * old.unsqueeze(2)
 
 
 class Recorded:
@@ -131,10 +136,10 @@ class Recorded:
         return self._memory[0].detach()
 
     def hidden(self) -> Tensor:
-        return torch.stack([h.detach() for h in self._hidden])
+        return torch.stack([h.detach() for h in self._hidden], 1)
 
     def backward(self, grad: Tensor) -> Params:
-        grads = torch.autograd.grad(self._hidden, list(self._params.values()), list(grad))
+        grads = torch.autograd.grad(self._hidden, list(self._params.values()), grad.unbind(1))
         return dict(zip(self._params, grads, strict=True))
 
 
@@ -151,33 +156,34 @@ class RnnTape:
 
     def __init__(self, params: Params, steps: int, batch: int) -> None:
         w, self._v, b = params["task.w"], params["task.v"], params["task.b"]
-        self._n, self._t = w.shape[1], 0
-        self._weight = 2 * torch.cat([w, self._v], 1).T  # twice: see tanh_
-        self._bias, self._minus_one = 2 * b, b.new_tensor(-1.0)
-        self._seen = w.new_zeros(steps + 1, batch, self._n + len(b))  # [x_t, h_{t-1}]
+        (runs, m, self._n), self._t = w.shape, 0
+        self._weight = 2 * torch.cat([w, self._v], 2).mT  # twice: see tanh_
+        self._bias, self._minus_one = 2 * b[:, None], b.new_tensor(-1.0)
+        self._seen = w.new_zeros(runs, steps + 1, batch, self._n + m)  # [x_t, h_{t-1}]
+        self._at = _views((self._seen, [slice(None), slice(self._n), slice(self._n, None)]))
 
     def step(self, x: Tensor) -> Tensor:
-        t, n = self._t, self._n
-        seen, h = self._seen[t], self._seen[t + 1, :, n:]
-        seen[:, :n] = x
-        self._t = t + 1
-        return tanh_(torch.addmm(self._bias, seen, self._weight), h, self._minus_one)
+        seen, seen_x, _ = self._at[self._t]
+        self._t += 1
+        seen_x.copy_(x)
+        return tanh_(torch.baddbmm(self._bias, seen, self._weight), self._at[self._t][2], self._minus_one)
 
     def hidden(self) -> Tensor:
-        return self._seen[1 : self._t + 1, :, self._n :].contiguous()
+        return self._seen[:, 1 : self._t + 1, :, self._n :].contiguous()
 
     def backward(self, grad: Tensor) -> Params:
-        slope = 1 - self._seen[1 : self._t + 1, :, self._n :].square()
+        slope = 1 - self._seen[:, 1 : self._t + 1, :, self._n :].square()
         before = torch.empty_like(slope)  # gradient of what tanh is taken of
-        last = torch.zeros_like(slope[0])
-        for t in reversed(range(self._t)):
-            last = torch.mul(torch.addmm(grad[t], last, self._v), slope[t], out=before[t])
-        flat = before.flatten(0, 1)
-        product = flat.T @ self._seen[: self._t].flatten(0, 1)
+        last = torch.zeros_like(slope[:, 0])
+        each = zip(*(part.unbind(1) for part in (grad, slope, before)), strict=True)
+        for of_h, slope_t, before_t in reversed(list(each)):
+            last = torch.mul(torch.baddbmm(of_h, last, self._v), slope_t, out=before_t)
+        flat = before.flatten(1, 2)
+        product = flat.mT @ self._seen[:, : self._t].flatten(1, 2)
         return {
-            "task.w": product[:, : self._n],
-            "task.v": product[:, self._n :],
-            "task.b": flat.sum(0),
+            "task.w": product[..., : self._n],
+            "task.v": product[..., self._n :],
+            "task.b": flat.sum(1),
         }
 
 
@@ -208,21 +214,23 @@ class WarpTape:
         self._params, self._t = params, 0
         w, v, b = (params[f"task.{name}"] for name in "wvb")
         lstm, project = params["warp.lstm.weight"], params["warp.project"]
-        (m, n), k = w.shape, project.shape[1]
+        (runs, m, n), k = w.shape, project.shape[2]
         self._sizes = m, n, k
         twice = lstm.new_ones(4 * k)
         twice[2 * k : 3 * k] = 2  # g is a tanh among sigmoids: see tanh_
-        self._lstm, self._lstm_bias = (twice[:, None] * lstm).T.contiguous(), twice * params["warp.lstm.bias"]
-        self._project, self._w, self._v, self._bias = (2 * project).T.contiguous(), 2 * w.T, 2 * v.T, 2 * b
-        self._minus_one = lstm.new_tensor(-1.0)
+        self._lstm = (twice[:, None] * lstm).mT.contiguous()
+        self._lstm_bias = (twice * params["warp.lstm.bias"])[:, None]
+        self._project, self._w, self._v = (2 * project).mT.contiguous(), 2 * w.mT, 2 * v.mT
+        self._bias, self._minus_one = 2 * b[:, None], lstm.new_tensor(-1.0)
 
         def empty(width: int, more: int = 0) -> Tensor:
-            return lstm.new_empty(steps + more, batch, width)
+            return lstm.new_empty(runs, steps + more, batch, width)
 
         self._seen, self._c = empty(n + m + k, 1), empty(k, 1)  # [x_t, h_{t-1}, z_{t-1}], c_{t-1}
-        self._seen[0], self._c[0] = 0, 0
+        self._seen[:, 0], self._c[:, 0] = 0, 0
         self._gates, self._tanh_c, self._u = empty(4 * k), empty(k), empty(n + 4 * m)
-        self._scaled, self._products = empty(n + m), empty(2 * m)  # u1 * [x, h]; 2 W u1_x x and 2 V u1_h h
+        self._scaled, self._gradient = empty(n + m), empty(2 * m)  # u1 * [x, h]; of W u1_x x and V u1_h h, for later
+        self._products: list[tuple[Tensor, Tensor]] = []  # 2 W u1_x x and 2 V u1_h h
         all_, h = slice(None), slice(n, n + m)
         self._outer = _views(
             (self._seen, [all_, slice(n), slice(n + m), h, slice(n + m, None)]),
@@ -231,88 +239,87 @@ class WarpTape:
         self._inner = _views(
             (self._gates, [all_, *(slice(gate * k, gate * k + k) for gate in range(4))]),
             (self._tanh_c, [all_]),
-            (self._u, [all_, slice(n + m), *(slice(n + part * m, n + part * m + m) for part in (1, 2, 3))]),
+            (self._u, [all_, slice(n + m), slice(n), *(slice(n + part * m, n + part * m + m) for part in range(4))]),
             (self._scaled, [all_, slice(n), slice(n, None)]),
-            (self._products, [slice(m), slice(m, None)]),
+            (self._gradient, [slice(m), slice(m, None)]),
         )
 
     def step(self, x: Tensor) -> Tensor:
         t, minus_one = self._t, self._minus_one
         seen, seen_x, seen_xh, _, _, c = self._outer[t]
         _, _, _, h, z, new_c = self._outer[t + 1]
-        gates, i, f, g, o, tanh_c, u, u1, u2_x, u2_h, u_b, scaled, scaled_x, scaled_h, w_x, v_h = self._inner[t]
+        gates, i, f, g, o, tanh_c, u, u1, _, _, u2_x, u2_h, u_b, scaled, scaled_x, scaled_h, _, _ = self._inner[t]
         seen_x.copy_(x)
-        torch.addmm(self._lstm_bias, seen, self._lstm, out=gates).sigmoid_()
+        torch.sigmoid(torch.baddbmm(self._lstm_bias, seen, self._lstm), out=gates)
         torch.add(minus_one, g, alpha=2, out=g)
         torch.mul(f, c, out=new_c).addcmul_(i, g)
         torch.mul(o, tanh_(new_c + new_c, tanh_c, minus_one), out=z)
-        tanh_(z @ self._project, u, minus_one)
+        tanh_(torch.bmm(z, self._project), u, minus_one)
         torch.mul(seen_xh, u1, out=scaled)
-        torch.mm(scaled_x, self._w, out=w_x)
-        torch.mm(scaled_h, self._v, out=v_h)
+        w_x, v_h = torch.bmm(scaled_x, self._w), torch.bmm(scaled_h, self._v)
+        self._products.append((w_x, v_h))
         self._t = t + 1
         return tanh_(torch.mul(u_b, self._bias).addcmul_(u2_x, w_x).addcmul_(u2_h, v_h), h, minus_one)
 
     def hidden(self) -> Tensor:
         m, n, _ = self._sizes
-        return self._seen[1 : self._t + 1, :, n : n + m].contiguous()
+        return self._seen[:, 1 : self._t + 1, :, n : n + m].contiguous()
 
     def backward(self, grad: Tensor) -> Params:
-        """As `Tape.backward`, once: the gradients of gates, diagonals and products take the place of their values."""
-        (m, n, k), batch, one = self._sizes, grad.shape[1], -self._minus_one
+        """As `Tape.backward`, once: the gradients of gates and diagonals take the place of their values."""
+        (m, n, k), one, zero = self._sizes, -self._minus_one, torch.zeros_like(self._minus_one)
         w, v = self._params["task.w"], self._params["task.v"]
-        lstm, project = self._params["warp.lstm.weight"][:, n:].contiguous(), self._params["warp.project"]
-        d_h, d_z, d_c = grad.new_zeros(batch, m), grad.new_zeros(batch, k), grad.new_zeros(batch, k)
-        d_b, d_scaled = torch.zeros_like(d_h), grad.new_empty(batch, n + m)
-        d_scaled_x, d_scaled_h = d_scaled[:, :n], d_scaled[:, n:]
+        lstm, project = self._params["warp.lstm.weight"][..., n:].contiguous(), self._params["warp.project"]
+        d_h, d_z, d_c = (grad.new_zeros(len(grad), grad.shape[2], width) for width in (m, k, k))
+        d_b, of_h = torch.zeros_like(d_h), grad.unbind(1)
         for t in reversed(range(self._t)):
-            _, _, seen_xh, _, _, old_c = self._outer[t]
-            h = self._outer[t + 1][3]
-            gates, i, f, g, o, tanh_c, u, u1, u2_x, u2_h, u_b, _, _, _, w_x, v_h = self._inner[t]
+            _, x, _, old_h, _, old_c = self._outer[t]
+            h, (w_x, v_h) = self._outer[t + 1][3], self._products[t]
+            gates, i, f, g, o, tanh_c, u, _, u1_x, u1_h, u2_x, u2_h, u_b, _, _, _, of_w, of_v = self._inner[t]
             # h = tanh(a) and a = u2_x (W u1_x x) + u2_h (V u1_h h) + u_b b
-            a = d_h.add_(grad[t]).mul_(torch.addcmul(one, h, h, value=-1))
+            a = d_h.add_(of_h[t]).mul_(torch.addcmul(one, h, h, value=-1))
             d_b.addcmul_(a, u_b)
             slope = torch.addcmul(one, u, u, value=-1)
-            of_w, of_v = a * u2_x, a * u2_h
-            torch.mm(of_w, w, out=d_scaled_x)
-            torch.mm(of_v, v, out=d_scaled_h)
-            d_h = torch.mul(d_scaled_h, u1[:, n:])
+            d_scaled_x = torch.bmm(torch.mul(a, u2_x, out=of_w), w)
+            d_scaled_h = torch.bmm(torch.mul(a, u2_h, out=of_v), v)
+            d_h = d_scaled_h * u1_h
             # u = tanh(P z): twice its gradient, as the products are
-            torch.mul(d_scaled, seen_xh, out=u1).mul_(2)
+            torch.addcmul(zero, d_scaled_x, x, value=2, out=u1_x)
+            torch.addcmul(zero, d_scaled_h, old_h, value=2, out=u1_h)
             torch.mul(a, w_x, out=u2_x)
             torch.mul(a, v_h, out=u2_h)
             torch.mul(a, self._bias, out=u_b)
-            w_x.copy_(of_w)
-            v_h.copy_(of_v)
-            d_z.addmm_(u.mul_(slope), project, alpha=0.5)
+            d_z = torch.baddbmm(d_z, u.mul_(slope), project, alpha=0.5)
             # z = o tanh(c) and c = f c' + i g
             d_c.addcmul_(d_z * o, torch.addcmul(one, tanh_c, tanh_c, value=-1))
             slope = torch.addcmul(gates, gates, gates, value=-1)
-            torch.addcmul(one, g, g, value=-1, out=slope[:, 2 * k : 3 * k])
+            torch.addcmul(one, g, g, value=-1, out=slope[..., 2 * k : 3 * k])
             of_i, of_c = d_c * g, d_c * f
             torch.mul(d_c, i, out=g)
             torch.mul(d_c, old_c, out=f)
             torch.mul(d_z, tanh_c, out=o)
             i.copy_(of_i)
-            of_seen = gates.mul_(slope) @ lstm
-            d_h.add_(of_seen[:, :m])
-            d_z, d_c = of_seen[:, m:], of_c
-        steps = slice(self._t)
-        gates, products = self._gates[steps].flatten(0, 1), self._products[steps].flatten(0, 1)
-        scaled, z = self._scaled[steps].flatten(0, 1), self._seen[1 : self._t + 1, :, n + m :].flatten(0, 1)
+            of_seen = torch.bmm(gates.mul_(slope), lstm)
+            d_h.add_(of_seen[..., :m])
+            d_z, d_c = of_seen[..., m:], of_c
+        gates, of_products, scaled, seen, u = (
+            part[:, : self._t].flatten(1, 2)
+            for part in (self._gates, self._gradient, self._scaled, self._seen, self._u)
+        )
+        z = self._seen[:, 1 : self._t + 1, :, n + m :].flatten(1, 2)
         return {
-            "task.w": products[:, :m].T @ scaled[:, :n],
-            "task.v": products[:, m:].T @ scaled[:, n:],
-            "task.b": d_b.sum(0),
-            "warp.lstm.weight": gates.T @ self._seen[steps].flatten(0, 1),
-            "warp.lstm.bias": gates.sum(0),
-            "warp.project": (self._u[steps].flatten(0, 1).T @ z) / 2,
+            "task.w": of_products[..., :m].mT @ scaled[..., :n],
+            "task.v": of_products[..., m:].mT @ scaled[..., n:],
+            "task.b": d_b.sum(1),
+            "warp.lstm.weight": gates.mT @ seen,
+            "warp.lstm.bias": gates.sum(1),
+            "warp.project": (u.mT @ z) / 2,
         }
 
 
 def _views(*parts: tuple[Tensor, list[slice]]) -> list[tuple[Tensor, ...]]:
-    """For each step, some columns of some tensors [time, batch, width]."""
-    return list(zip(*(tensor[..., part].unbind() for tensor, columns in parts for part in columns), strict=True))
+    """For each step, some columns of some tensors [run, time, batch, width]."""
+    return list(zip(*(tensor[..., part].unbind(1) for tensor, columns in parts for part in columns), strict=True))
 
 
 # ---------------------------------------------------------------- agents
@@ -381,8 +388,8 @@ def hebbian_rnn(inputs: int, hidden: int, actions: int, retroactive: bool) -> Ce
         return params | ({"task.eta": torch.tensor(0.01)} if retroactive else {})
 
     def tape(params: Params, steps: int, batch: int) -> Tape:
-        h = params["task.b"].new_zeros(batch, hidden)
-        plastic = h.new_zeros(batch, hidden, hidden)
+        h = params["task.b"].new_zeros(len(params["task.b"]), batch, hidden)
+        plastic = h.new_zeros(*h.shape, hidden)
         memory = (h, plastic, plastic) if retroactive else (h, plastic)
         return Recorded(retroactive_step if retroactive else hebbian_step, params, memory)
 

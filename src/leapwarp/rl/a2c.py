@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
+
+from leapwarp.trees import Params, map_tree, per_task, squared_norm
 
 
 def quadratic(log_policy: Tensor) -> Tensor:
@@ -25,15 +26,15 @@ def a2c_loss(
     first_baseline: bool = False,
     spread: Callable[[Tensor], Tensor] = quadratic,
 ) -> Tensor:
-    """Loss of each episode, averaged over its steps. -> [batch]
+    """Loss of each episode, averaged over its steps. -> [*, batch]; * is nothing, or the run
 
         1/T sum_t [ -log pi(a_t) sg(R_t - V_t) + c_v (R_t - V_t)^2 + c_e sum_a pi(a)^2 ]
 
     The last term keeps policies from becoming deterministic.
 
     Args:
-        outputs: [time, batch, action + 1] logits and, last, values.
-        action: [time, batch]. found: [time, batch] returns.
+        outputs: [time, *, batch, action + 1] logits and, last, values.
+        action: [time, *, batch]. found: [time, *, batch] returns.
         value_weight, entropy_weight: c_v and c_e.
         first_baseline: all episodes use the values of the first one as their baseline, as in the released code.
         spread: log-probabilities -> the term with the weight c_e, a negative entropy.
@@ -41,15 +42,14 @@ def a2c_loss(
     log_policy = outputs[..., :-1].log_softmax(-1)
     value = outputs[..., -1]
     if first_baseline:
-        value = value[:, :1]
+        value = value[..., :1]
     advantage = found - value
     chosen = log_policy.gather(-1, action[..., None])[..., 0]
     losses = value_weight * advantage.square() - chosen * advantage.detach() + entropy_weight * spread(log_policy)
     return losses.mean(0)
 
 
-def clip(grads: dict[str, Tensor], norm: float) -> dict[str, Tensor]:
-    """Gradients scaled so that all together are no longer than `norm`."""
-    length = torch.stack([grad.square().sum() for grad in grads.values()]).sum().sqrt()
-    scale = (norm / (length + 1e-6)).clamp(max=1.0)
-    return {name: scale * grad for name, grad in grads.items()}
+def clip(grads: Params, norm: float) -> Params:
+    """Gradients [run, ...] scaled so that those of a run, all together, are no longer than `norm`."""
+    scale = (norm / (squared_norm(grads).sqrt() + 1e-6)).clamp(max=1.0)
+    return map_tree(lambda grad: per_task(scale, grad) * grad, grads)

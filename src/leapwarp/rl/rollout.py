@@ -9,8 +9,8 @@ from torch import Tensor
 from leapwarp.models.recurrent import Cell, Tape
 from leapwarp.rl.a2c import a2c_loss
 from leapwarp.rl.returns import returns, shifted
-from leapwarp.trees import Params
-from leapwarp.worlds.maze import Draws, Maze, observe, start, step
+from leapwarp.trees import Params, n_runs
+from leapwarp.worlds.maze import N_INPUTS, Draws, Maze, observe, start, step
 
 
 class Played(NamedTuple):
@@ -37,51 +37,61 @@ class Choices(NamedTuple):
 
 @torch.no_grad()
 def play(world: Maze, tape: Tape | None, weight: Tensor, bias: Tensor, draws: Draws) -> Played:
-    """One batch of episodes; where there is no tape, under the policy whose logits are the bias."""
-    steps, batch = draws.landing.shape
-    state, actions, founds, cells = start(world, batch), [], [], []
-    for t in range(steps):
-        logits = bias
+    """One batch of episodes of every run; where there is no tape, under the policy whose logits are the bias.
+
+    Args:
+        weight: [run, action, hidden]. bias: [run, action]. draws: of all runs, run by run.
+    """
+    batch, steps = draws.landing.shape
+    landings = draws.landing.T.contiguous().unbind()
+    noise = draws.gumbel.unflatten(0, (len(bias), -1)) + bias[:, None, None]  # [run, episode, time, action]
+    weight, state, actions, founds, cells = weight.mT, start(world, batch), [], [], []
+    for t, (logits, landing) in enumerate(zip(noise.permute(2, 0, 1, 3).contiguous(), landings, strict=True)):
         if tape is not None:
-            logits = torch.addmm(bias, tape.step(observe(world, state, t / steps)), weight.T)
-        action = (logits + draws.gumbel[t]).argmax(1)
+            x = observe(world, state, t / steps).view(len(bias), -1, N_INPUTS)
+            logits = torch.baddbmm(logits, tape.step(x), weight)
+        action = logits.argmax(2).flatten()
         cells.append(state.cell)
-        state, found = step(world, state, action, draws.goal, draws.landing[t])
+        state, found = step(world, state, action, draws.goal, landing)
         actions.append(action)
         founds.append(found)
     return Played(torch.stack(actions), torch.stack(founds), torch.stack(cells))
 
 
 def policy(params: Params) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the logits."""
-    return params["task.head.weight"][:-1], params["task.head.bias"][:-1]
+    """Weight and bias of the logits, of every run."""
+    return params["task.head.weight"][:, :-1], params["task.head.bias"][:, :-1]
 
 
 def actor_critic(world: Maze, cell: Cell, choices: Choices) -> Callable[[Params, Draws], tuple[Tensor, Params, Tensor]]:
-    """(parameters, draws) -> A2C losses [batch], the gradient of their mean, and each episode's reward [batch]"""
+    """(parameters [run, ...], draws of all runs, run by run) -> losses, gradient, rewards
+
+    A2C losses and rewards are of each episode, [run, batch]; the gradient, [run, ...], is that of each run's mean loss.
+    """
 
     def gradient(params: Params, draws: Draws) -> tuple[Tensor, Params, Tensor]:
-        steps, batch = draws.landing.shape
+        runs, (batch, steps) = n_runs(params), draws.landing.shape
         body = {name: leaf for name, leaf in params.items() if not name.startswith("task.head.")}
-        tape = cell.tape(body, steps, batch)
+        tape = cell.tape(body, steps, batch // runs)
         played = play(world, tape, *policy(params), draws)
         reward = world.reward * played.found.to(params["task.b"].dtype)
         credited = shifted(reward) if choices.shift_rewards else reward
-        of_returns = returns(credited, choices.discount)
-        h, weight, bias = (
-            leaf.detach().requires_grad_()
-            for leaf in (tape.hidden(), params["task.head.weight"], params["task.head.bias"])
+        action, of_returns = (
+            part.view(steps, runs, -1) for part in (played.action, returns(credited, choices.discount))
         )
+        h, weight = tape.hidden().flatten(1, 2), params["task.head.weight"]
+        outputs = torch.baddbmm(params["task.head.bias"][:, None], h, weight.mT).requires_grad_()
         loss = a2c_loss(
-            h @ weight.T + bias,
-            played.action,
+            outputs.unflatten(1, (steps, -1)).transpose(0, 1),
+            action,
             of_returns,
             choices.value_weight,
             choices.entropy_weight,
             choices.first_baseline,
         )
-        of_h, of_weight, of_bias = torch.autograd.grad(loss.mean(), [h, weight, bias])
-        grads = tape.backward(of_h) | {"task.head.weight": of_weight, "task.head.bias": of_bias}
-        return loss.detach(), {name: grads[name] for name in params}, reward.sum(0)
+        (of_outputs,) = torch.autograd.grad(loss.mean(1).sum(), outputs)
+        grads = tape.backward(torch.bmm(of_outputs, weight).unflatten(1, (steps, -1)))
+        grads |= {"task.head.weight": torch.bmm(of_outputs.mT, h), "task.head.bias": of_outputs.sum(1)}
+        return loss.detach(), {name: grads[name] for name in params}, reward.sum(0).view(runs, -1)
 
     return gradient

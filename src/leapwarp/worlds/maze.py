@@ -41,9 +41,9 @@ class Draws(NamedTuple):
     goal: Tensor
     """[batch] cells"""
     landing: Tensor
-    """[time, batch] the cell to be sent to if the goal is found at that step"""
+    """[batch, time] the cell to be sent to if the goal is found at that step"""
     gumbel: Tensor
-    """[time, batch, action] noise that makes the largest logit a sample of the policy"""
+    """[batch, time, action] noise that makes the largest logit a sample of the policy"""
 
 
 class State(NamedTuple):
@@ -112,7 +112,7 @@ def draw(world: Maze, batch: int, steps: int, stream: torch.Generator) -> Draws:
         landing = torch.randint(n_free - 1, (steps, batch), generator=stream)
         landing = free[landing + (landing >= place)]
     noise = -torch.empty(steps, batch, N_ACTIONS).exponential_(generator=stream).log()
-    return Draws(*(part.to(device) for part in (free[place], landing, noise)))
+    return Draws(*(part.to(device) for part in (free[place], landing.T, noise.transpose(0, 1))))
 
 
 def start(world: Maze, batch: int) -> State:

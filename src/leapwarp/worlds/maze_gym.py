@@ -37,7 +37,7 @@ class MazeEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict]:
         chosen, draws = torch.tensor([int(action)]), self.draws
-        self.state, found = maze.step(self._maze, self.state, chosen, draws.goal, draws.landing[self._t])
+        self.state, found = maze.step(self._maze, self.state, chosen, draws.goal, draws.landing[:, self._t])
         self._t += 1
         return self._observe(), self._maze.reward * float(found), False, self._t >= self._steps, {}
 

@@ -6,19 +6,19 @@ An actor-critic whose recurrent state has to remember where the goal was found l
 with a goal of its own: plainly, with plastic weights, and with weights that a frozen LSTM modulates, which is
 meta-learnt from the same batches.
 
-One run takes, on a core: smoke, a second; quick, 15 s for the plain RNN and T-Nets, 40 s for the Warp-RNN and the
-HyperRNN, 85 to 105 s for the Hebbian agents; paper, an hour, five hours, and a day (benchmarks/maze.py). To expect, at
-quick: random 6, the plain RNN and T-Nets 48 to 49, the Hebbian agents 55 to 60, the Warp-RNN 64 and, against the paper,
-the HyperRNN 75.
+One run takes, on a core: smoke, a second; quick, where two share a stack, 9 s for the plain RNN and T-Nets, 25 s for
+the Warp-RNN and the HyperRNN, 60 to 70 s for the Hebbian agents; paper, alone, an hour, five hours, and a day
+(benchmarks/maze.py). To expect, at quick: random 6, the plain RNN and T-Nets 48 to 49, the Hebbian agents 55 to 60, the
+Warp-RNN 64 and, against the paper, the HyperRNN 75.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 
-from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained, in_turn
+from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained
 from leapwarp.fit import Fit, fit
 from leapwarp.learners import Learner
 from leapwarp.learners.base import State
@@ -28,7 +28,7 @@ from leapwarp.optim import adam
 from leapwarp.rl.a2c import clip
 from leapwarp.rl.rollout import Choices, actor_critic, play, policy
 from leapwarp.rng import generator
-from leapwarp.trees import Params, alone, to_device
+from leapwarp.trees import Params, alone, stack, to_device
 from leapwarp.worlds.maze import N_ACTIONS, N_INPUTS, Draws, Maze, draw, maze
 
 
@@ -143,21 +143,24 @@ def at(settings: Settings, k: int) -> int:
     return min((k + 1) * settings.every, settings.updates)
 
 
-def train(run: Run) -> Trained:
-    """Learn from `updates` batches of episodes."""
-    settings, cell = run.method.settings, run.method.cell(run.method.settings)
-    world = world_of(settings, run.device)
-    params = alone(to_device(cell.init(generator(run.seed, "init")), run.device))
-    how = Fit(points(settings), checkpoints=run.checkpoints, checkpoint_every=settings.checkpoint_every)
+def train(runs: Sequence[Run]) -> list[Trained]:
+    """Learn from `updates` batches of episodes, all seeds side by side."""
+    settings, device = runs[0].method.settings, runs[0].device
+    world, cell = world_of(settings, device), runs[0].method.cell(settings)
+    params = stack([to_device(cell.init(generator(run.seed, "init")), device) for run in runs])
+    how = Fit(points(settings), checkpoints=runs[0].checkpoints, checkpoint_every=settings.checkpoint_every)
 
     def sample(k: int, i: int) -> Block:
-        return block(world, settings, run.seed, k)
+        return block(world, settings, runs[i].seed, k)
 
-    (fitted,) = fit(learner(world, cell, settings), params, sample, how, [run.member])
-    records: list[Record] = [("", at(settings, k), metric, value) for k, metric, value in fitted.history]
-    records += [("", None, name, value) for name, value in fitted.moved.items()]
-    records.append(("", None, "train_seconds", fitted.seconds))
-    return Trained({group: fitted.state[group] for group in ("params", "warp")}, records, fitted.seconds)
+    found = []
+    for fitted in fit(learner(world, cell, settings), params, sample, how, [run.member for run in runs]):
+        records: list[Record] = [("", at(settings, k), metric, value) for k, metric, value in fitted.history]
+        records += [("", None, name, value) for name, value in fitted.moved.items()]
+        records.append(("", None, "train_seconds", fitted.seconds))
+        learnt = {group: part for group, part in fitted.state.items() if group in ("params", "warp")}
+        found.append(Trained(learnt, records, fitted.seconds, fitted.error))
+    return found
 
 
 def judge(run: Run, state: State | None) -> Evaluated:
@@ -171,14 +174,14 @@ def judge(run: Run, state: State | None) -> Evaluated:
     ]
     if run.seed == 0:
         draws = draw(world, 1, settings.steps, generator(run.seed, "picture"))
-        records += picture(world, run.method.cell(settings), {**state["params"], **state["warp"]}, draws)
+        records += picture(world, run.method.cell(settings), alone({**state["params"], **state["warp"]}), draws)
     return Evaluated(records)
 
 
 def random_play(world: Maze, settings: Settings, seed: int) -> list[Record]:
     """What every action with the same probability earns, at ten points of the curve, each on the episodes of one."""
     last = points(settings) - 1
-    nothing = torch.zeros(N_ACTIONS, device=world.free.device)
+    nothing = torch.zeros(1, N_ACTIONS, device=world.free.device)
     records: list[Record] = []
     for k in sorted({point * last // 9 for point in range(10)}):
         batches = block(world, settings, seed, k).batches
@@ -189,9 +192,13 @@ def random_play(world: Maze, settings: Settings, seed: int) -> list[Record]:
 
 
 def picture(world: Maze, cell: Cell, params: Params, draws: Draws) -> list[Record]:
-    """One episode: the maze, the goal, and where the agent stood at every step and whether it found the goal there."""
+    """One episode: the maze, the goal, and where the agent stood at every step and whether it found the goal there.
+
+    Args:
+        params: a stack of one.
+    """
     body = {name: leaf for name, leaf in params.items() if not name.startswith("task.head.")}
-    played = play(world, cell.tape(body, len(draws.landing), 1), *policy(params), draws)
+    played = play(world, cell.tape(body, draws.landing.shape[1], 1), *policy(params), draws)
     records: list[Record] = [("", i, "wall", float(wall)) for i, wall in enumerate(world.walls.flatten())]
     records.append(("", None, "goal", float(draws.goal[0])))
     for metric, values in (("cell", played.cell), ("found", played.found)):
@@ -199,4 +206,4 @@ def picture(world: Maze, cell: Cell, params: Params, draws: Draws) -> list[Recor
     return records
 
 
-EXPERIMENT = Experiment(PUBLISHED, methods, judge, in_turn(train))
+EXPERIMENT = Experiment(PUBLISHED, methods, judge, train)
