@@ -56,6 +56,7 @@ localrules:
     table,
     claims,
     all_claims,
+    published,
     page,
     winner,
     search_figure,

@@ -8,7 +8,7 @@ from calls import REPO
 
 from leapwarp import catalogue
 from leapwarp.report import __main__ as report
-from leapwarp.report import claims, page
+from leapwarp.report import claims, page, published
 from leapwarp.report import rows as results
 
 QUICK = REPO / "workflow/sizes/quick.yaml"
@@ -55,6 +55,8 @@ def make(folder, source="omniglot", size="quick"):
     pd.DataFrame(stated).to_csv(folder / "power.csv", index=False)
     command += ["--power", str(folder / "power.csv")]
     claims.main([*command, "--rows", str(here / "rows.csv"), "--out", str(folder / "claims.csv")])
+    beside = ["--folder", str(folder), "--experiments", *(about.name for about in BOTH)]
+    published.main([*beside, "--out", str(folder / "published.json")])
     write_page(folder, folder / "index.html", *BOTH)
     return folder
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from calls import REPO
-from made_page import ABOUT, BOTH, QUICK, make, write_page
+from made_page import ABOUT, ACCURACY, BOTH, QUICK, make, write_page
 from PIL import Image
 
 from leapwarp.report import __main__ as report
-from leapwarp.report import claims, document, page, search
+from leapwarp.report import claims, document, page, published, search
 from leapwarp.report import snapshot as leapwarp_snapshot
 
 EMPTY = {"br", "col", "hr", "img", "input", "line", "link", "meta"}
@@ -76,7 +76,7 @@ def test_tables_and_figures_say_what_they_are(tags):
     assert all(each["role"] == "region" and each["tabindex"] == "0" and each["aria-label"] for each in regions)
     figures, captions = tags.of("figure"), tags.of("figcaption")
     images = [each for each in tags.of("img") if "dialog" not in each["path"]]
-    assert len(figures) == len(captions) == len(images) == 4
+    assert len(figures) == len(captions) == len(images) == 5
     for image, caption in zip(images, captions, strict=True):
         assert image["alt"] in caption["text"] and int(image["width"]) > int(image["height"]) > 0
 
@@ -110,6 +110,7 @@ def test_claims_and_experiments_link_to_each_other(made, tags):
 def test_figures_that_are_too_large_are_made_smaller_together(made, tmp_path, monkeypatch):
     folder, noise = tmp_path / "quick", np.random.default_rng(0)
     shutil.copytree(made, folder)
+    (folder / "published.json").unlink()
     monkeypatch.setattr(page, "WIDTH", 200)
     for path in (folder / "omniglot_warp/figures").glob("*.png"):
         Image.fromarray(noise.integers(0, 255, (100, 200, 3), dtype=np.uint8)).save(path)
@@ -203,7 +204,8 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     figures = {f"omniglot_warp/figures/{path.name}" for path in (made / "omniglot_warp/figures").glob("*.png")}
     pages = {"README.md", "omniglot_warp/README.md"}
-    assert names == {"claims.csv", "omniglot_warp/table2.csv", "wide/README.md"} | pages | figures
+    beside = {"published.csv", "published.png"}
+    assert names == {"claims.csv", "omniglot_warp/table2.csv", "wide/README.md"} | pages | figures | beside
     assert (out / "wide/README.md").read_text() == "kept"
     index, text = (squeezed(out / name) for name in sorted(pages))
     assert "- Results of other runs, not in what follows: [wide](wide/README.md)." in index
@@ -214,9 +216,8 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     for page_text in (index, text):
         assert f"\n- W1, **{verdict}**: " in page_text
     # what was found comes before where it comes from
-    places = [
-        index.index(words) for words in ("Claims of the papers", "Experiments", "Every claim", "Where the numbers")
-    ]
+    words = ("Claims of the papers", "Published numbers beside ours", "Experiments", "Every claim", "Where the numbers")
+    places = [index.index(f"## {each}") for each in words]
     assert places == sorted(places)
     for name in pages:
         here = (out / name).parent
@@ -233,6 +234,38 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
         assert all(len(line) <= 120 for line in (out / name).read_text().splitlines() if not line.startswith("|")), name
     for caption in BOTH[0].figures.values():
         assert f"> {caption} Made at size quick" in text
+
+
+def test_numbers_in_print_stand_beside_ours(made):
+    table = pd.read_csv(made / "omniglot_warp/table2.csv")
+    lines = pd.read_csv(made / "published.csv")
+    assert set(lines["experiment"]) == {"omniglot_warp"}  # the other was not run
+    assert set(zip(lines["method"], lines["n_tasks"], strict=True)) == set(ACCURACY) - {("scratch", 0)}
+    printed = table.set_index(["method", "n_tasks", "metric"])["paper"]
+    for line in lines.to_dict("records"):
+        assert line["paper"] == printed[line["method"], line["n_tasks"], "accuracy"]
+        assert line["ours"] == pytest.approx(100 * ACCURACY[line["method"], line["n_tasks"]], abs=0.2)
+        assert line["ours_std"] < 0.2 and line["n_seeds"] == 2
+    apart = lines["ours"] - lines["paper"]
+    found = document.loads((made / "published.json").read_text(), "")
+    [row] = found.of(document.Table)[0].rows
+    assert row[:5] == [
+        "Omniglot, WarpGrad protocol",
+        "Held-out accuracy",
+        str(len(lines)),
+        f"{apart.median():+.1f}",
+        f"{apart.min():+.1f} to {apart.max():+.1f}",
+    ]
+
+
+def test_pairs_of_methods_come_in_the_order_in_print_within_a_setting():
+    lines = pd.DataFrame(
+        [[1, 10, 1], [1, 20, 2], [1, 30, 0], [1, 30, 5], [5, 90, 3], [5, 80, 3]], columns=["n_tasks", "paper", "ours"]
+    ).reindex(columns=["n_tasks", "heldout", "shots", "paper", "ours"])
+    # With 1 task five of six pairs differ in print; two of them are the other way round. With 5 ours are equal.
+    assert published.in_order(lines) == (3, 6)
+    assert published.in_order(lines.assign(n_tasks=float("nan"), shots=lines["n_tasks"])) == (3, 6)
+    assert published.in_order(lines.iloc[:0]) == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["nothing", "omniglot_warp"])

@@ -240,6 +240,11 @@ def wheres(size):
     return [jobs.where for jobs in planned(size)[0].values()]
 
 
+def with_printed(size):
+    """The jobs of experiments whose numbers are in print."""
+    return [jobs for jobs in planned(size)[0].values() if jobs.about.printed]
+
+
 def output_folder(wildcards, output):
     return Path(output[0]).parent.as_posix()
 

@@ -132,10 +132,40 @@ rule all_claims:
         " 2>&1 | tee {log:q}"
 
 
+rule published:
+    """The numbers in the papers' tables beside those of this size, and whether methods come in the same order."""
+    input:
+        lambda wildcards: [f"{jobs.folder}/{jobs.about.table}.csv" for jobs in with_printed(wildcards.size)],
+    output:
+        document="results/{size}/published.json",
+        csv="results/{size}/published.csv",
+        figure=report(
+            "results/{size}/published.png",
+            caption="../report/published.rst",
+            category="Overview",
+            labels={"file": "published", "size": "{size}"},
+        ),
+        pdf="results/{size}/published.pdf",
+    log:
+        "results/{size}/logs/published.log",
+    priority: 100
+    conda:
+        "../envs/leapwarp.yaml"
+    params:
+        folder=output_folder,
+        wheres=lambda wildcards: [jobs.where for jobs in with_printed(wildcards.size)],
+    shell:
+        "python -m leapwarp.report.published --folder {params.folder:q} --experiments {params.wheres:q}"
+        " --out {output.document:q} > {log:q} 2>&1"
+
+
 rule page:
     """Everything of one size on one page that needs no server."""
     input:
         claims="results/{size}/claims.csv",
+        published=lambda wildcards: (
+            [f"results/{wildcards.size}/published.json"] if with_printed(wildcards.size) else []
+        ),
         results=lambda wildcards: all_outputs(wildcards.size),
         searches=lambda wildcards: searches_with_all(wildcards.size),
     output:

@@ -4,9 +4,9 @@
         --about "smaller networks and shorter training" --out results/quick/index.html
 
 It shows all results that it finds: the documents in <folder>/<experiment>, with their figures; <folder>/claims.csv;
-and the random searches in <folder>/search/<experiment>/<method>. Images, style (page.css) and script (page.js) are
-embedded, and links are relative. So the page can be opened, mailed or archived without a server. Nothing here imports
-torch.
+<folder>/published.json; and the random searches in <folder>/search/<experiment>/<method>. Images, style (page.css) and
+script (page.js) are embedded, and links are relative. So the page can be opened, mailed or archived without a server.
+Nothing here imports torch.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from PIL import Image
 from leapwarp import catalogue
 from leapwarp.catalogue import Experiment
 from leapwarp.files import atomic, one_line
-from leapwarp.report import claims, document, origin, search
+from leapwarp.report import claims, document, origin, published, search
 from leapwarp.report.document import Document, Figure, Verdicts
 
 WIDTH = 2400
@@ -64,11 +64,18 @@ class Site(NamedTuple):
     """All documents of a size."""
 
     claims: Document | None
+    published: Section | None
+    """the comparison with the numbers in print"""
     experiments: list[Section]
     """the experiments that ran, in the given order"""
     searches: list[Section]
     missing: list[Experiment]
     """the experiments that did not run"""
+
+
+def read(path: Path) -> Document:
+    """Raises ValueError where it is damaged."""
+    return document.loads(path.read_text(encoding="utf-8"), str(path))
 
 
 def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
@@ -79,9 +86,7 @@ def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
         if not (here / f"{about.table}.json").exists():
             missing.append(about)
             continue
-        found = document.loads(
-            (here / f"{about.table}.json").read_text(encoding="utf-8"), str(here / f"{about.table}.json")
-        )
+        found = read(here / f"{about.table}.json")
         runs = origin.read(here / "runs.json")
         files = [f"{about.table}.csv", "rows.csv", "runs.json"]
         files = [name for name in files if (here / name).exists()]
@@ -102,7 +107,11 @@ def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
         found, runs = search.found(path, origin.read(folder / path.parts[-3] / "runs.json"))
         searches.append(Section(name, path.parent, found, runs, ["trials.csv", "winner.yaml"], found.title))
     made = claims.document(claims.merge([folder / "claims.csv"])) if (folder / "claims.csv").exists() else None
-    return Site(made, experiments, searches, missing)
+    beside = None
+    if (folder / f"{published.NAME}.json").exists():
+        found = read(folder / f"{published.NAME}.json")
+        beside = Section(published.NAME, folder, found, [], [f"{published.NAME}.csv"], found.title)
+    return Site(made, beside, experiments, searches, missing)
 
 
 def stand_ins(sections: Sequence[Section]) -> dict[str, str]:
@@ -149,6 +158,7 @@ def render(folder: Path, abouts: Sequence[Experiment], about_size: str) -> str:
     site, text = collect(folder, abouts), mistune.create_markdown(escape=True)
     sections = [*site.experiments, *site.searches]
     runs = [run for found in sections for run in found.runs]
+    pictured = [site.published, *sections] if site.published else sections
     environment = document.environment(
         True,
         link=lambda path: path.relative_to(folder).as_posix(),
@@ -165,7 +175,7 @@ def render(folder: Path, abouts: Sequence[Experiment], about_size: str) -> str:
         signs=SIGNS,
         totals=claims.counts(every_claim(site)),
         pictures=embedded(
-            [found.folder / figure.path for found in sections for figure in found.figures], PICTURE_BYTES
+            [found.folder / figure.path for found in pictured for figure in found.figures], PICTURE_BYTES
         ),
         about_size=about_size,
         stand_ins=stand_ins(site.experiments),

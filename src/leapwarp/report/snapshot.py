@@ -121,6 +121,9 @@ def index(site: Site, size: plan.Size, version: str, other: Sequence[str], kept:
     links += [[f"[{each.document.title}]({place(each)}/README.md)", "", "–"] for each in site.searches]
     totals = [f"- {block.paper}: {counted(block)}." for block in site.claims.of(Verdicts)] if site.claims else []
     blocks += [Heading("Claims of the papers"), Text("\n".join(totals))]
+    if site.published:
+        blocks += [Heading(site.published.title), *site.published.document.blocks]
+        blocks.append(Text(f"All of them as [CSV]({site.published.files[0]})."))
     blocks += [Heading("Experiments"), Table(["Experiment", "Question", "Claims"], links)]
     if site.claims:
         text = """How a verdict is reached: [claims.md](../claims.md). Every part with its effect and interval:
@@ -141,6 +144,15 @@ def index(site: Site, size: plan.Size, version: str, other: Sequence[str], kept:
         Text("Written by `make snapshot` from finished runs; do not edit. `make reproduce` makes all of it anew.")
     )
     return Document("Results of the last snapshot", blocks)
+
+
+def copy(section: Section, out: Path) -> None:
+    """Its figures, small, and the first of its files."""
+    for figure in section.document.of(Figure):
+        (out / figure.path).parent.mkdir(parents=True, exist_ok=True)
+        (out / figure.path).write_bytes(shrunk(section.folder / figure.path, WIDTH))
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copy(section.folder / section.files[0], out)
 
 
 def place(section: Section) -> str:
@@ -165,6 +177,7 @@ def write(
     site = collect(folder, list(size.experiments.values()))
     needed = ["claims.csv", "index.html"]
     needed += [f"{each.name}/{figure.path}" for each in site.experiments for figure in each.document.of(Figure)]
+    needed += [figure.path for figure in site.published.document.of(Figure)] if site.published else []
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise ValueError(f"{folder}: found no {', '.join(missing)}, needed all. Run snakemake first.")
@@ -177,13 +190,11 @@ def write(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     shutil.copy(folder / "claims.csv", temporary)
+    if site.published:
+        copy(site.published, temporary)
     for section in [*site.experiments, *site.searches]:
         here, made = temporary / place(section), section.document
-        for figure in made.of(Figure):
-            (here / figure.path).parent.mkdir(parents=True, exist_ok=True)
-            (here / figure.path).write_bytes(shrunk(section.folder / figure.path, WIDTH))
-        here.mkdir(parents=True, exist_ok=True)
-        shutil.copy(section.folder / section.files[0], here)
+        copy(section, here)
         verdicts = verdicts_of(site, section.name)
         up = "../" * (place(section).count("/") + 1)
         files = Text(f"The table as [CSV]({section.files[0]}); [all results]({up}README.md).")

@@ -49,6 +49,7 @@ def comparison(frame: pd.DataFrame, name: str, paper: pd.DataFrame) -> pd.DataFr
     """
     experiment, final = looks.experiment(frame), quantity(frame, name)
     lines = summary(final, ["method"]).assign(metric=name, unit=quantities(experiment)[name].unit)
+    lines["shots"] = [1 if method.endswith(ONE_SHOT) else 5 for method in lines["method"]]
     per_run = final.groupby(["method", "seed"], as_index=False).agg({"value": "sem"})
     halves, theirs = 1.96 * per_run.groupby("method").agg({"value": "mean"}), paper.set_index("method")
     columns = {"interval": halves["value"], "paper": theirs["value"], "paper_interval": theirs["std"]}
