@@ -242,9 +242,10 @@ class Leap:
         if self.open or odd:
             why = "a task is open" if self.open else f"the state and this Leap do not both learn {shortened(odd)}"
             raise ValueError(f"{why}; needed the same module and choices as those that the state was taken from.")
-        own = {plain(name): name for name in self.module.state_dict()}  # one of the two may be compiled
+        own: dict[str, str] = {plain(name): name for name in self.module.state_dict()}
+        values = {own.get(plain(name), str(name)): leaf for name, leaf in state["module"].items()}  # compiled or not
         try:
-            self.module.load_state_dict({own.get(plain(name), name): leaf for name, leaf in state["module"].items()})
+            self.module.load_state_dict(values)
         except RuntimeError as error:
             raise ValueError(f"the state is of another module: {' '.join(str(error).split())[:300]}") from error
         params = self._learnt()
