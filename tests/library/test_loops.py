@@ -455,7 +455,7 @@ MISUSE = {
     "online replay": (lambda net: list(warp_of(net).replay()), "WarpGrad was made with replay=None"),
     "another state": (
         lambda net: leap_of(net).load_state_dict({"total": {"odd": 0}, "module": {}, "tasks": 0, "seen": {}}),
-        "the state has odd, which this Leap does not learn",
+        "the state and this Leap do not both learn head.bias, .*odd",
     ),
     "no module": (lambda net: leap_of(net.forward), "the module is method; needed a torch.nn.Module"),
     "a lazy average": (
@@ -464,6 +464,14 @@ MISUSE = {
     ),
     "a rate below 0": (lambda net: warp_of(net, inner=-0.1), "inner is -0.1; needed the learning rate of the step"),
     "a rate that is none": (lambda net: warp_of(net, inner=float("nan")), "inner is nan; needed the learning rate"),
+    "a state of another kind of learning": (
+        lambda net: warp_of(net, replay=3).load_state_dict(warp_of(net).state_dict() | {"warp_points": 2}),
+        "the state has 0 points of a replay and 2 of the online objective; needed one of WarpGrad with replay=3",
+    ),
+    "a state of more points": (
+        lambda net: warp_of(net).load_state_dict(warp_of(net, replay=3).state_dict() | {"points": [0]}),
+        "the state has 1 points of a replay and 0 of the online objective; needed one of WarpGrad with replay=None",
+    ),
     "no state of a front": (
         lambda net: leap_of(net).load_state_dict(net.state_dict()),
         "the state has no module, seen, tasks, total; needed one of state_dict",
@@ -536,7 +544,7 @@ def test_sums_are_no_coarser_than_float32_and_the_report_of_a_resumed_run_is_the
     with meta.task() as task:
         for k in range(301):
             task.backward(meta.loss(1.0), 1.0 if k == 0 else 1 / 256)
-        net[0].weight.data.add_(1)
+            net[0].weight.data.neg_()
         task.finish(meta.loss(1.0))
     state, seen = meta.state_dict(), meta.backward()
     assert net[1].weight.grad.item() == pytest.approx(1 + 300 / 256, rel=1e-2)
@@ -583,6 +591,35 @@ def test_an_optimizer_of_another_module_is_noticed():
 
     with pytest.warns(UserWarning, match="no learnt parameter has moved in this task. Give"):
         in_task(meta, lambda task, inner: train(task, torch.optim.SGD(SmallWarped().double().parameters(), 0.1)))
+
+
+def test_parts_of_a_batch_that_are_taken_for_steps_are_noticed():
+    net = SmallWarped().double()
+    meta = leap_of(net)
+
+    def train(task, inner):
+        for k in range(4):
+            task.backward(loss_at(net, k))
+            if k % 2:
+                inner.step()
+        task.finish(loss_at(net, 4))
+
+    with pytest.warns(UserWarning, match="at 2 of 4 steps of this task no learnt parameter has moved. Parts of one"):
+        in_task(meta, train)
+
+
+def test_a_state_goes_from_a_compiled_module_to_one_that_is_not_and_back():
+    net, other = SmallWarped().double(), SmallWarped().double()
+    with torch.no_grad():
+        net.head.weight.add_(1)
+    compiled, _, _, tasks = torch.compile(net, backend="eager"), *small_warped(draws=STEPS + 1)
+    meta = leap_of(compiled)
+    follow(compiled, meta, loss_of(net), tasks)
+    leap_of(other).load_state_dict(meta.state_dict())
+    torch.testing.assert_close(other.state_dict(), net.state_dict(), rtol=0, atol=0)
+    state = leap_of(SmallWarped().double()).state_dict()
+    meta.load_state_dict(state)
+    torch.testing.assert_close(net.state_dict(), state["module"], rtol=0, atol=0)
 
 
 def test_points_that_wait_in_the_replay_are_not_forgotten_silently():

@@ -206,7 +206,8 @@ class Leap:
 
         Call it between tasks.
 
-        `module` in it is the learnt initialisation, with buffers, as `net.load_state_dict` takes it.
+        `module` in it is the learnt initialisation, with buffers, as `net.load_state_dict` takes it. As PyTorch's, the
+        state shares memory with what goes on; save it, or take a `copy.deepcopy`.
 
         Examples:
             >>> import torch, leapwarp
@@ -239,11 +240,14 @@ class Leap:
         if missing := {"module", "total", "tasks", "seen"} - state.keys():
             raise ValueError(f"the state has no {shortened(sorted(missing))}; needed one of state_dict() of a front.")
         names = {plain(name): name for name in self.groups.learnt}
-        if self.open or (odd := sorted(state["total"].keys() - names.keys())):
-            why = "a task is open" if self.open else f"the state has {shortened(odd)}, which this Leap does not learn"
+        odd = sorted(state["total"].keys() ^ names.keys()) if state["total"] else []
+        if self.open or odd:
+            why = "a task is open" if self.open else f"the state and this Leap do not both learn {shortened(odd)}"
             raise ValueError(f"{why}; needed the same module and choices as those that the state was taken from.")
+        own: dict[str, str] = {plain(name): name for name in self.module.state_dict()}
+        values = {own.get(plain(name), str(name)): leaf for name, leaf in state["module"].items()}  # compiled or not
         try:
-            self.module.load_state_dict(state["module"])
+            self.module.load_state_dict(values)
         except RuntimeError as error:
             raise ValueError(f"the state is of another module: {' '.join(str(error).split())[:300]}") from error
         params = self._learnt()
@@ -394,10 +398,17 @@ class Task:
                 "learning rate, or pass over the step. Nothing of this task counts."
             )
         self.finished = True
-        if not self.path.moved:
+        still = int(self.path.still)
+        if still == self.path.steps:
             warnings.warn(
                 "no learnt parameter has moved in this task. Give the task's optimizer meta.task_parameters(), and "
                 "call its step() after task.backward(loss).",
+                stacklevel=2,
+            )
+        elif still:
+            warnings.warn(
+                f"at {still} of {self.path.steps} steps of this task no learnt parameter has moved. Parts of one batch "
+                "are one step: call loss.backward() for each, then task.step(loss) once with the mean of the losses.",
                 stacklevel=2,
             )
 

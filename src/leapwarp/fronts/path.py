@@ -28,7 +28,7 @@ class Path:
         self.last: Tensor | None = None  # the loss at the point, []
         self.losses: Tensor | float = 0.0
         self.length: Tensor | float = 0.0
-        self.moved: Tensor | float = 0.0  # sum of the squared steps in parameters
+        self.still: Tensor | int = 0  # segments on which no parameter has moved
         self.steps = 0
 
     @torch.no_grad()
@@ -66,7 +66,7 @@ class Path:
         rise = rise if with_loss else torch.zeros_like(rise)
         norm = (squares + rise.square()).sqrt()
         scale = torch.where(norm > 0, 1 / norm, 0.0) if length else torch.ones_like(norm)
-        self.length, self.moved = self.length + norm, self.moved + squares
+        self.length, self.still = self.length + norm, self.still + (squares == 0)
         _add(self.total, scale, self.point)
         if with_loss:
             _add(self.total, -scale * rise, self.grads)

@@ -403,6 +403,12 @@ class WarpGrad:
         """
         if "streams" not in state:
             raise ValueError("the state is one of Leap; needed one of WarpGrad.")
+        n_points, size = len(state["points"]), self.size or 0
+        if n_points > size or (state["warp_points"] and size):
+            raise ValueError(
+                f"the state has {n_points} points of a replay and {state['warp_points']} of the online objective; "
+                f"needed one of WarpGrad with replay={self.size}, or one after meta.backward()."
+            )
         self.start.load_state_dict(state)
         warps = {plain(name): (name, leaf) for name, leaf in self._warps().items()}
         if odd := sorted(state["warp_total"].keys() - warps.keys()):
