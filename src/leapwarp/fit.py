@@ -98,7 +98,7 @@ def fit(
             unfinished runs of other settings.
         Interrupted: the process was told to stop; its last whole meta-step is in the checkpoint.
     """
-    if (rows := {len(leaf) for leaf in params.values()}) != {len(members)} or not members:
+    if (rows := {len(leaf) if leaf.dim() else 0 for leaf in params.values()}) != {len(members)} or not members:
         raise ValueError(
             f"parameters begin with axes of {sorted(rows)} for {len(members)} members; needed one row for each run: "
             "leapwarp.trees.alone(params) for one."
