@@ -122,6 +122,16 @@ def test_the_reference_has_every_public_name():
     assert set(leapwarp.__all__) | set(learners.__all__) | {"Task", "WarpTask"} <= shown
 
 
+def test_findings_have_the_table_of_the_released_code_as_its_rows_give_it(tmp_path):
+    spec = importlib.util.spec_from_file_location("released", REPO / "benchmarks/released.py")
+    assert spec is not None and spec.loader is not None
+    released = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(released)
+    assert released.table(REPO / "benchmarks/released.csv") in (REPO / "docs/findings.md").read_text()
+    with pytest.raises(SystemExit, match="no src/omniglot/wrapper.py; needed a clone of flennerhag/warpgrad"):
+        released.checkout(tmp_path)
+
+
 def test_the_citation_has_the_version_of_the_package():
     assert yaml.safe_load((REPO / "CITATION.cff").read_text())["version"] == leapwarp.__version__
 

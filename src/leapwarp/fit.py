@@ -94,9 +94,15 @@ def fit(
 
     Raises:
         FloatingPointError: all runs have ended in an error; says the method, meta-step, task and step of the first.
-        ValueError: a checkpoint is damaged or belongs to unfinished runs of other settings.
+        ValueError: the parameters are no stack of as many as the members, or a checkpoint is damaged or belongs to
+            unfinished runs of other settings.
         Interrupted: the process was told to stop; its last whole meta-step is in the checkpoint.
     """
+    if (rows := {len(leaf) if leaf.dim() else 0 for leaf in params.values()}) != {len(members)} or not members:
+        raise ValueError(
+            f"parameters begin with axes of {sorted(rows)} for {len(members)} members; needed one row for each run: "
+            "leapwarp.trees.alone(params) for one."
+        )
     number = {member.seed: i for i, member in enumerate(members)}
     first = learner.init(params)
     stacks = kept(how, members, next(iter(params.values())).device)

@@ -160,7 +160,7 @@ def adapt(
 
     Raises:
         TypeError: the optimizer is none of `leapwarp.optim`.
-        ValueError: too few draws for the steps.
+        ValueError: too few draws for the steps, or parameters that are no stacks of as many as the tasks.
 
     Examples:
         >>> import torch, leapwarp
@@ -177,6 +177,11 @@ def adapt(
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"the task optimizer is {type(optimizer).__name__}; needed one of leapwarp.optim.")
     n_tasks, n_draws = tasks.order.shape[:2]
+    if odd := sorted({len(leaf) if leaf.dim() else 0 for leaf in {**params, **fixed}.values()} - {n_tasks}):
+        raise ValueError(
+            f"parameters begin with axes of {odd}; needed stacks with one row for each of the {n_tasks} tasks, such as "
+            "learner.start gives, or leapwarp.trees.repeat(params, n)."
+        )
     points = steps + (fold is not None)
     if steps < 1 or n_draws < points:
         raise ValueError(f"{steps} steps need {points} draws a task (and one step at least); there are {n_draws}.")

@@ -1,7 +1,7 @@
 """The parameters of a user's `nn.Module`: the role of each, and calls of the module with other values for them."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from itertools import combinations
@@ -58,23 +58,29 @@ def plain(name: str) -> str:
 def choose_names(module: nn.Module, chosen: Chosen, what: str) -> set[str]:
     """Names of the parameters that `chosen` means; `what` is the argument's name, for messages.
 
+    A tied parameter is found by each of its names, and has the first of them in the result.
+
     Raises:
+        TypeError: a choice is something else.
         ValueError: a choice matches nothing.
     """
-    every = dict(module.named_parameters())
+    every = {id(leaf): name for name, leaf in module.named_parameters()}
+    names_of = [(plain(name), every[id(leaf)]) for name, leaf in module.named_parameters(remove_duplicate=False)]
     found: set[str] = set()
-    for choice in [chosen] if isinstance(chosen, str | nn.Module) else chosen:
+    for choice in chosen if isinstance(chosen, Collection) and not isinstance(chosen, str | nn.Module) else [chosen]:
         if isinstance(choice, nn.Module):
-            own = {id(leaf) for leaf in choice.parameters()}
-            names, said = {name for name, leaf in every.items() if id(leaf) in own}, type(choice).__name__
+            names, said = {every[id(p)] for p in choice.parameters() if id(p) in every}, type(choice).__name__
         elif isinstance(choice, str):
-            names, said = {name for name in every if _matches(plain(name), choice)}, repr(choice)
+            names, said = {first for name, first in names_of if _matches(name, choice)}, repr(choice)
         else:
-            raise TypeError(f"{what} holds {choice!r}; needed names, patterns such as '*.warp.*', or modules.")
+            raise TypeError(
+                f"{what} has {type(choice).__name__}; needed names, patterns such as '*.warp.*', or modules, or a list "
+                "of these."
+            )
         if not names:
             raise ValueError(
                 f"{what}: {said} is none of the module's parameters. Needed a name, a pattern such as '*.warp.*' or a "
-                f"module with parameters; there are {shortened(map(plain, every))}."
+                f"module with parameters; there are {shortened(map(plain, every.values()))}."
             )
         found |= names
     return found
@@ -82,7 +88,7 @@ def choose_names(module: nn.Module, chosen: Chosen, what: str) -> set[str]:
 
 def _matches(name: str, pattern: str) -> bool:
     """`*.warp.*` also means a warp at the top; a module's name means all its parameters."""
-    return fnmatchcase(name, pattern) or fnmatchcase(f".{name}", pattern) or fnmatchcase(name, f"{pattern}.*")
+    return pattern != "" and any(fnmatchcase(start + name, pattern + end) for start in ("", ".") for end in ("", ".*"))
 
 
 def groups(
@@ -135,7 +141,7 @@ def groups(
         sets["warp"] -= constant
     if still := sorted(map(plain, sets["warp"] & constant)):
         raise ValueError(f"{shortened(still)}: chosen as warp, but requires_grad is False. Leave it True for warps.")
-    constant |= sets["frozen"]
+    constant = (constant | sets["frozen"]) - sets["exclude"]
     taken = sets["warp"] | sets["task_only"] | sets["exclude"]
     wants = [n for n in every if n not in taken | constant and _SAYS_WARP.search(plain(n))]
     if wants and (warp is None or sets["warp"]):
@@ -150,8 +156,8 @@ def groups(
             f"{len(taken)} chosen as warp, task_only or exclude."
         )
     pick = lambda names: {name: every[name] for name in every if name in names}  # noqa: E731
-    own, left_out = sets["task_only"] - constant, sets["exclude"] - constant
-    return Groups(pick(left), pick(sets["warp"]), pick(own), pick(left_out), pick(constant))
+    own = sets["task_only"] - constant
+    return Groups(pick(left), pick(sets["warp"]), pick(own), pick(sets["exclude"]), pick(constant))
 
 
 class _Held(nn.Module):
@@ -166,23 +172,72 @@ class _Held(nn.Module):
 
 
 def with_tensors(module: nn.Module, tensors: Params, function: Callable[[], Any]) -> Any:
-    """`function()` while `tensors` stand in the places of the module's parameters or buffers of these names."""
-    named = {f"held.{name}": leaf for name, leaf in tensors.items()}
-    return torch.func.functional_call(_Held(module), named, (function,))
+    """`function()` while `tensors` stand in the places of the module's parameters or buffers of these names.
+
+    What is tied is replaced in all its places. `functional_call` would do that itself, but a module that is reached by
+    two names it leaves with the tensors that it was given.
+    """
+    own = dict(module.named_parameters()) | dict(module.named_buffers())
+    if gone := [plain(name) for name in tensors if name not in own]:
+        raise ValueError(
+            f"{shortened(gone)}: not in the module as it is. Needed the parts that it had when these were kept, or "
+            "others of the same names."
+        )
+    given = {id(own[name]): leaf for name, leaf in tensors.items()}
+    named = {f"held.{place}": given[id(leaf)] for place, leaf in places(module) if id(leaf) in given}
+    return torch.func.functional_call(_Held(module), named, (function,), tie_weights=False)
+
+
+def places(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every place of a parameter or buffer by its name: several of one that is tied, one of a module with two names."""
+    for prefix, part in module.named_modules():
+        yield from part.named_parameters(prefix, recurse=False, remove_duplicate=False)
+        yield from part.named_buffers(prefix, recurse=False, remove_duplicate=False)
 
 
 @contextmanager
-def kept_buffers(module: nn.Module) -> Iterator[None]:
-    """The module's buffers are afterwards what they were before (batch norm's running averages)."""
-    before = copies(module.named_buffers())
+def kept_buffers(module: nn.Module, leaving: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """The module's buffers are afterwards what they were before (batch norm's running averages).
+
+    Each is back in its place, where the module has put another tensor. Those of the parts `leaving` are left.
+    """
+    left = {id(part) for part in leaving}
+    before = [
+        (part, name, leaf, leaf.detach().clone())
+        for part in module.modules()
+        for name, leaf in part.named_buffers(recurse=False)
+        if id(part) not in left
+    ]
     try:
         yield
     finally:
-        put_back(dict(module.named_buffers()), before)
+        for part, name, leaf, value in before:
+            if not is_expanded(leaf):  # nobody can write into one
+                put_back({name: leaf}, {name: value})
+            setattr(part, name, leaf)
+
+
+def is_expanded(leaf: torch.Tensor) -> bool:
+    """Whether several entries share one place in memory."""
+    if leaf.layout != torch.strided:
+        return False
+    return any(stride == 0 and size > 1 for stride, size in zip(leaf.stride(), leaf.shape, strict=True))
+
+
+def left_out(module: nn.Module, chosen: Groups) -> list[nn.Module]:
+    """Parts none of whose parameters is in a group but `exclude`, with all that is in them: a head of a task's own."""
+    ours = {name for group, params in chosen._asdict().items() if group != "exclude" for name in params}
+    other = {id(leaf) for name, leaf in module.named_parameters() if name not in ours}
+    found: list[nn.Module] = []
+    for part in module.modules():
+        own = {id(leaf) for leaf in part.parameters()}
+        if own and own <= other:
+            found.extend(part.modules())
+    return found
 
 
 def copies(named: Any) -> Params:
-    return {name: leaf.detach().clone() for name, leaf in named if leaf is not None}
+    return {name: leaf.detach().clone() for name, leaf in named}
 
 
 @torch.no_grad()

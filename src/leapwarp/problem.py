@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from leapwarp.modules import Chosen, Groups, groups, plain, without_cudnn
+from leapwarp.modules import Chosen, Groups, groups, plain, shortened, with_tensors, without_cudnn
 from leapwarp.trees import TASK_ONLY, Params, leaves, map_leaves, n_runs
 
 
@@ -73,6 +72,8 @@ def stack_tasks(
         >>> list(tasks.x.shape), list(tasks.order.shape)
         ([2, 30, 3], [2, 5, 10])
     """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"the generator is {type(generator).__name__}; needed a torch.Generator.")
     if held_out is not None and len(held_out) != len(data):
         raise ValueError(f"{len(held_out)} held-out sets for {len(data)} tasks; needed one for each.")
     if not len(data) or draws < 1 or batch < 1:
@@ -99,11 +100,18 @@ def _pair(data: Any, item: Callable[[Any], tuple[Any, Any]] | None, what: str) -
     """The inputs and targets of one task, as tensors with one row for each example."""
     is_pair = isinstance(data, tuple | list) and len(data) == 2
     is_pair = is_pair and isinstance(data[0], Tensor | dict) and isinstance(data[1], Tensor)
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        raise ValueError(
+            f"{what}: found {type(data).__name__}; needed tensors (x, y), or a data set with len and items."
+        )
     if not is_pair or item:
         items = [item(data[i]) if item else data[i] for i in range(len(data))]
         if not items or not all(isinstance(each, tuple | list) and len(each) == 2 for each in items):
             found = type(items[0]).__name__ if items else "no item"
-            raise ValueError(f"{what}: found {found}; needed pairs (x, y), or item=lambda item: (item['image'], ...).")
+            raise ValueError(
+                f"{what}: found {found}; needed tensors (x, y), or a data set of such pairs, or "
+                "item=lambda item: (item['image'], ...)."
+            )
         data = tuple(_stacked(parts) for parts in zip(*items, strict=True))
     x, y = data
     lengths = sorted({len(leaf) for leaf in leaves(x, "x").values()})
@@ -277,6 +285,10 @@ def each_task(loss: Callable[[Tensor, Tensor], Any]) -> StackLoss:
                         f"a task's outputs have shape {list(own.shape)} and its targets {list(target.shape)}; the loss "
                         "would compare each with each. Give the targets, or the outputs, the missing axis."
                     ) from None
+        if not isinstance(value := found[0][0] if isinstance(found[0], tuple) else found[0], Tensor):
+            raise TypeError(
+                f"the loss of one task is {type(value).__name__}; needed a tensor [], or (tensor, accuracy)."
+            )
         pairs = [
             each if isinstance(each, tuple) else (each, torch.full_like(each, torch.nan).detach()) for each in found
         ]
@@ -321,6 +333,10 @@ def supervised(
     """
     if isinstance(model, nn.Module):
         raise TypeError(f"the model is a module ({type(model).__name__}); needed leapwarp.lift(module).")
+    if not callable(loss) or isinstance(loss, type):
+        raise TypeError(
+            f"the loss is {loss!r}; needed a function of outputs and targets, such as nn.CrossEntropyLoss()."
+        )
     stacked = loss if getattr(loss, "for_stacks", False) else each_task(loss)
 
     def compute(params: Params, stats: Params, batch: Batch, train: bool) -> Loss:
@@ -371,7 +387,8 @@ def lift(
             module has its previous modes.
 
     Raises:
-        ValueError: a choice matches nothing, or the name of a parameter says warp and it is not chosen as one.
+        ValueError: a choice matches nothing, the name of a parameter says warp and it is not chosen as one, a parameter
+            is complex, or an embedding has sparse gradients.
 
     Examples:
         >>> import torch, leapwarp
@@ -395,18 +412,24 @@ def lift(
         elif called.split(".", 1)[0] in ("embedding", "warp"):  # names that have a meaning for learners
             called = f"task.{called}"
         own[called] = name
+    if odd := [plain(name) for name in own.values() if dict(module.named_parameters())[name].is_complex()]:
+        raise ValueError(f"{shortened(odd)}: complex; learners take real numbers. A front (leapwarp.Leap) takes both.")
+    if odd := [name for name, part in module.named_modules() if getattr(part, "sparse", False)]:
+        raise ValueError(
+            f"{shortened(odd)}: sparse=True; needed sparse=False in lift. A front (leapwarp.Leap) takes both."
+        )
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     looped = False
 
     def one(params: Params, stats: Params, x: Any) -> tuple[Tensor, Params]:
         stats = {name: leaf.clone() for name, leaf in stats.items()}  # modules write into their buffers
-        outputs = functional_call(module, (params, stats), (x,))
+        outputs, after = with_tensors(module, params | stats, lambda: (module(x), dict(module.named_buffers())))
         if not isinstance(outputs, Tensor):
             raise TypeError(
                 f"{type(module).__name__} gives {type(outputs).__name__}; needed a tensor, of which a loss is taken. "
                 "Wrap it in a module that picks one; a front (leapwarp.Leap) takes any outputs."
             )
-        return outputs, stats
+        return outputs, {name: after[name].detach() for name in stats}
 
     def in_turn(params: Params, stats: Params, x: Any) -> tuple[Tensor, Params]:
         row = lambda tree, i: map_leaves(lambda leaf: leaf[i], tree)  # noqa: E731
@@ -419,7 +442,11 @@ def lift(
         if unknown := params.keys() ^ own.keys():
             raise ValueError(f"the parameters differ in names from the module's: {sorted(unknown)[:6]}.")
         params = {own[name]: leaf for name, leaf in params.items()}
-        with _modes(module, train, keep_modes), without_cudnn() if recurrent else nullcontext():
+        no_hooks = torch.autograd.graph.disable_saved_tensors_hooks(
+            f"a part of {type(module).__name__} is checkpointed (or has other hooks of saved tensors), and would be "
+            "computed again with other parameters. Needed it without in lift; a front (leapwarp.Leap) takes it."
+        )
+        with no_hooks, _modes(module, train, keep_modes), without_cudnn() if recurrent else nullcontext():
             if n_runs(params) == 1 or looped:
                 return in_turn(params, stats, x)
             try:
@@ -439,7 +466,8 @@ def lift(
         return {called: every[name].detach().clone() for called, name in own.items()}
 
     def stats() -> Params:
-        return {n: b.detach().clone() for n, b in module.named_buffers()}
+        own = module.named_buffers()
+        return {n: b.detach().clone() for n, b in own if b.layout == torch.strided}  # no stack takes sparse ones
 
     def state_dict(params: Params, stats: Params | None = None) -> Params:
         state = {name: leaf.detach().clone() for name, leaf in module.state_dict().items()}

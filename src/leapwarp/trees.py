@@ -42,7 +42,7 @@ def subtract(tree: Params, other: Params) -> Params:
 
 def squared_norm(tree: Params) -> Tensor:
     """Sum of squares over everything but the leading task axis. -> [task]"""
-    return torch.stack([leaf.reshape(len(leaf), -1).square().sum(1) for leaf in tree.values()]).sum(0)
+    return torch.stack([leaf.unsqueeze(1).flatten(1).square().sum(1) for leaf in tree.values()]).sum(0)
 
 
 def per_task(factor: Tensor, leaf: Tensor) -> Tensor:

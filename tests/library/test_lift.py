@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from itertools import pairwise
 
 import pytest
 import torch
@@ -330,6 +331,82 @@ def test_what_is_wrong_with_a_module_itself_is_said_as_it_is():
         one_step(leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3), model, tasks_of())
 
 
+class Twice(nn.Module):
+    """A layer by two names, a single number to learn, and a buffer that is another tensor after each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head, self.scale = nn.Linear(4, 4), nn.Linear(4, 3), nn.Parameter(torch.tensor(0.7))
+        self.body = nn.ModuleList([self.first, self.first])
+        self.register_buffer("calls", torch.tensor(1.0))
+
+    def forward(self, x):
+        self.calls = self.calls + 1
+        for part in self.body:
+            x = torch.tanh(part(x)) * self.calls.log()
+        return self.head(self.scale * x)
+
+
+@pytest.mark.parametrize("size", [3, 1])
+def test_a_module_with_two_names_is_adapted_as_in_a_loop_and_stays_whole(size):
+    net, tasks = made(Twice), tasks_of()
+    before, model = copy.deepcopy(net.state_dict()), lift(net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapted = adapt(supervised(model), optim.sgd(0.1), repeat(model.init(torch.Generator()), 3), {}, tasks, 3)
+        state = one_step(leap(supervised(model), optim.sgd(0.1), optim.sgd(1.0), 3, size=size), model, tasks)
+    total = 0
+    for t in range(3):
+        own, path = copy.deepcopy(net), []
+        inner = torch.optim.SGD(own.parameters(), 0.1)
+        for k in range(4):
+            inner.zero_grad()
+            rows = tasks.order[t, k]
+            loss = F.cross_entropy(own(tasks.x[t, rows]), tasks.y[t, rows])
+            loss.backward()
+            here = ([leaf.detach() for leaf in own.parameters()], [leaf.grad for leaf in own.parameters()])
+            path.append([*(torch.cat([leaf.flatten() for leaf in each]) for each in here), loss.detach()])
+            if k < 3:
+                calls = own.calls
+                inner.step()
+        for (a, grad, f), (b, _, g) in pairwise(path):
+            total = total - (b - a - (g - f).abs() * grad) / ((b - a).square().sum() + (g - f).square()).sqrt() / 3
+        for name, leaf in own.named_parameters():
+            torch.testing.assert_close(adapted.params[name][t], leaf.detach(), rtol=1e-10, atol=1e-12)
+        assert adapted.stats["calls"][t] == calls == 4
+    moved = torch.cat([(leaf.detach() - state["params"][name][0]).flatten() for name, leaf in net.named_parameters()])
+    torch.testing.assert_close(moved, total, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+
+
+class Checkpointed(nn.Linear):
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=False)
+
+
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 3, dtype=torch.complex128))
+
+
+@pytest.mark.parametrize("n_tasks", [1, 3])
+def test_a_checkpointed_part_is_refused_in_stacks(n_tasks):
+    """It would be computed again with the module's own parameters, without a word."""
+    model = lift(Checkpointed(4, 3).double())
+    with pytest.raises(
+        RuntimeError, match="a part of Checkpointed is checkpointed .* would be computed again with other"
+    ):
+        one_step(leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3), model, tasks_of(n_tasks))
+
+
+def test_what_no_stack_can_hold_is_told_at_once():
+    with pytest.raises(ValueError, match="weight: complex; learners take real numbers. A front"):
+        lift(Complex())
+    with pytest.raises(ValueError, match="0: sparse=True; needed sparse=False in lift"):
+        lift(nn.Sequential(nn.Embedding(7, 4, sparse=True), nn.Linear(4, 3)))
+
+
 class Attends(nn.Module):
     def __init__(self):
         super().__init__()
@@ -452,7 +529,12 @@ WRONG_DATA = {
     ),
     "none": (list, {}, "0 tasks, 4 draws, batches of 2; needed at least 1 of each"),
     "widths": (lambda: [pair(5), pair(5, width=3)], {}, r"the tasks' inputs have shapes \[\(3,\), \(4,\)\]"),
-    "items": (lambda: [Pictures(3)], {}, "task 0: found dict; needed pairs"),
+    "items": (lambda: [Pictures(3)], {}, "task 0: found dict; needed tensors .x, y., or a data set of such pairs"),
+    "a loader": (
+        lambda: [torch.utils.data.DataLoader(Pictures(3))],
+        {},
+        "task 0: found DataLoader; needed tensors .x, y., or a data set with len and items",
+    ),
     "keys": (
         lambda: [({"a": torch.zeros(3)}, torch.zeros(3)), ({"b": torch.zeros(3)}, torch.zeros(3))],
         {},
@@ -516,7 +598,44 @@ class Pair(nn.Linear):
         return super().forward(x), x
 
 
+def adapted_from(model, problem, tasks, rows):
+    return adapt(problem, optim.sgd(0.1), repeat(model.init(torch.Generator()), rows), {}, tasks, 3)
+
+
 WRONG_USE = {
+    "a class for a loss": (
+        lambda model, tasks: supervised(model, nn.CrossEntropyLoss),
+        "the loss is <class .*CrossEntropyLoss'>; needed a function of outputs and targets",
+    ),
+    "a loss that is no tensor": (
+        lambda model, tasks: adapted_from(model, supervised(model, lambda outputs, y: 1.0), tasks, 3),
+        "the loss of one task is float; needed a tensor",
+    ),
+    "rows of other numbers": (
+        lambda model, tasks: adapted_from(model, supervised(model), tasks, 2),
+        r"parameters begin with axes of \[2\]; needed stacks with one row for each of the 3 tasks",
+    ),
+    "no stack of runs": (
+        lambda model, tasks: fit(
+            leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3),
+            model.init(torch.Generator()),
+            lambda k, i: tasks,
+            Fit(1),
+            [Member(0, "run", {})],
+        ),
+        r"parameters begin with axes of \[3, 4\] for 1 members; needed one row for each run",
+    ),
+    "a number for the draws": (
+        lambda model, tasks: stack_tasks([(torch.ones(3), torch.ones(3))], 2, 2, 0),  # pyright: ignore[reportArgumentType]
+        "the generator is int; needed a torch.Generator",
+    ),
+    "no streams": (
+        lambda model, tasks: (
+            (learner := leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3)),
+            learner.step(learner.init(alone(model.init(torch.Generator()))), tasks, []),
+        ),
+        "generators 0 of them; needed tasks of stack_tasks, and a list of generators",
+    ),
     "a module for a model": (
         lambda model, tasks: supervised(made()),
         r"the model is a module \(Deep\); needed leapwarp",
@@ -543,7 +662,7 @@ WRONG_USE = {
 @pytest.mark.parametrize("name", WRONG_USE)
 def test_a_wrong_use_of_the_learners_is_told_in_one_line(name):
     wrong, message = WRONG_USE[name]
-    with pytest.raises(TypeError, match=message) as error:
+    with pytest.raises((TypeError, ValueError), match=message) as error:
         wrong(lift(made(), warp=()), tasks_of())
     assert "\n" not in str(error.value)
 

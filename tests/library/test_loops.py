@@ -2,6 +2,8 @@
 
 import copy
 import io
+import warnings
+from collections import defaultdict
 from itertools import pairwise
 
 import pytest
@@ -12,6 +14,7 @@ from test_fronts import STEPS, batch_of, follow, follow_warp, loss_of
 from torch import distributed, nn
 
 import leapwarp
+from leapwarp.fronts.warpgrad import moved
 
 
 def grads_of(net):
@@ -304,7 +307,52 @@ def moved_warps(net, task, inner):
     task.finish(loss_at(net))
 
 
+def thawed(net, task, inner):
+    net.frozen.requires_grad_(True)
+    task.backward(loss_at(net))
+
+
+def not_finite(net, task, inner):
+    loss = loss_at(net)
+    loss.backward()
+    net.head.weight.grad[0, 0] = torch.nan  # a loop that passes over such a step
+    task.step(loss)
+    task.finish(loss_at(net))
+
+
+def with_frozen(net):
+    net.frozen = nn.Linear(1, 1).requires_grad_(False)
+    return leap_of(net)
+
+
+def replayed_inside(net, task, inner):
+    list(task.meta.replay())
+
+
+def with_penalty(net):
+    """A loss with a penalty on parameters that were listed once, outside of it."""
+    listed = list(net.head.parameters())
+    return warp_of(net, loss=lambda batch: loss_of(net)(batch) + sum(leaf.square().sum() for leaf in listed))
+
+
 WRONG = {
+    "a list of parameters": (
+        with_penalty,
+        lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
+        "the loss that was given to WarpGrad takes head.bias, head.weight from elsewhere than the module",
+    ),
+    "a constant that moves": (with_frozen, thawed, "frozen.weight, frozen.bias: constant when the front was made, and"),
+    "a gradient that is not finite": (
+        leap_of,
+        not_finite,
+        "a parameter or a gradient on this task's path is not finite",
+    ),
+    "a replay inside": (lambda net: warp_of(net, replay=3), replayed_inside, "a task is open; go through the replay"),
+    "an objective without a graph": (
+        lambda net: warp_of(net, loss=torch.no_grad()(loss_of(net))),
+        lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
+        "the loss depends on no parameter that learns. Needed one .* outside torch.no_grad",
+    ),
     "no finish": (
         leap_of,
         lambda net, task, inner: task.backward(loss_at(net)),
@@ -362,7 +410,7 @@ WRONG = {
 def test_a_wrong_use_inside_a_task_is_told_in_one_line(name):
     build, body, message = WRONG[name]
     net = SmallWarped().double()
-    with pytest.raises((ValueError, RuntimeError), match=message) as error:
+    with pytest.raises((ValueError, RuntimeError, FloatingPointError), match=message) as error:
         in_task(build(net), lambda task, inner: body(net, task, inner))
     assert "\n" not in str(error.value) and not any(name == "grad" for name in grads_of(net))
 
@@ -379,6 +427,20 @@ MISUSE = {
         "warp.1.weight, warp.1.bias: the name says warp, but",
     ),
     "no warp": (lambda net: warp_of(net, warp=()), "no warp is chosen; needed"),
+    "wrapped for processes": (
+        lambda net: leap_of(object.__new__(nn.parallel.DistributedDataParallel)),
+        "the module is wrapped in DistributedDataParallel; needed the module inside, net.module",
+    ),
+    "half a point": (
+        lambda net: warp_of(net, replay=2.5),
+        "replay 2.5; needed order 2, 1 or 0, and replay a whole number",
+    ),
+    "parameters as a choice": (
+        lambda net: leap_of(net, exclude=list(net.head.parameters())),
+        "exclude has Parameter; needed names, patterns such as",
+    ),
+    "a choice of nothing": (lambda net: leap_of(net, exclude=None), "exclude has NoneType; needed names, patterns"),
+    "an empty pattern": (lambda net: leap_of(net, exclude=""), "exclude: '' is none of the module's parameters"),
     "order": (lambda net: warp_of(net, order=3), "order is 3 and replay None; needed order 2, 1 or 0"),
     "a frozen warp": (
         lambda net: warp_of((net.warp.requires_grad_(False), net)[1]),
@@ -393,7 +455,7 @@ MISUSE = {
     "online replay": (lambda net: list(warp_of(net).replay()), "WarpGrad was made with replay=None"),
     "another state": (
         lambda net: leap_of(net).load_state_dict({"total": {"odd": 0}, "module": {}, "tasks": 0, "seen": {}}),
-        "the state has odd, which this Leap does not learn",
+        "the state and this Leap do not both learn head.bias, .*odd",
     ),
     "no module": (lambda net: leap_of(net.forward), "the module is method; needed a torch.nn.Module"),
     "a lazy average": (
@@ -402,6 +464,14 @@ MISUSE = {
     ),
     "a rate below 0": (lambda net: warp_of(net, inner=-0.1), "inner is -0.1; needed the learning rate of the step"),
     "a rate that is none": (lambda net: warp_of(net, inner=float("nan")), "inner is nan; needed the learning rate"),
+    "a state of another kind of learning": (
+        lambda net: warp_of(net, replay=3).load_state_dict(warp_of(net).state_dict() | {"warp_points": 2}),
+        "the state has 0 points of a replay and 2 of the online objective; needed one of WarpGrad with replay=3",
+    ),
+    "a state of more points": (
+        lambda net: warp_of(net).load_state_dict(warp_of(net, replay=3).state_dict() | {"points": [0]}),
+        "the state has 1 points of a replay and 0 of the online objective; needed one of WarpGrad with replay=None",
+    ),
     "no state of a front": (
         lambda net: leap_of(net).load_state_dict(net.state_dict()),
         "the state has no module, seen, tasks, total; needed one of state_dict",
@@ -420,6 +490,69 @@ def test_a_wrong_use_is_told_in_one_line(name):
     with pytest.raises((ValueError, RuntimeError, TypeError), match=message) as error:
         wrong(SmallWarped().double())
     assert "\n" not in str(error.value)
+
+
+def test_a_part_that_is_frozen_in_a_task_keeps_no_gradient():
+    """The next task, or another optimizer of the loop's, would follow it."""
+    net = SmallWarped().double()
+    with leap_of(net).task() as task:
+        task.backward(loss_at(net))
+        torch.optim.SGD(net.parameters(), 0.1).step()
+        net.head.requires_grad_(False)
+        task.finish(loss_at(net))
+    assert not grads_of(net)
+
+
+def test_what_the_replay_keeps_must_stay_as_it_was():
+    """Batches that are written into again, and a head of other layers than the points have."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    net = SmallWarped().double()
+    meta = warp_of(net, replay=50, exclude="head")
+    follow_warp(meta, loss_of(net), tasks)
+    state = meta.state_dict()
+    meta.points[3].meta_batch[0].add_(1)
+    with pytest.raises(ValueError, match="a batch that the replay keeps has been written into since. Give each step"):
+        list(meta.replay(eta=100))
+    meta.load_state_dict(state)
+    net.head = nn.Sequential(nn.Linear(4, 3)).double()
+    with pytest.raises(ValueError, match="head.weight, head.bias: not in the module as it is. Needed the parts that"):
+        list(meta.replay(eta=100))
+
+
+def test_batches_of_any_kind_keep_their_kind():
+    packed = nn.utils.rnn.pack_sequence([torch.ones(3), torch.ones(1)])
+    batch = defaultdict(list, {"text": ["a"], "packed": packed, "more": [{"x": torch.zeros(2)}, 5]})
+    kept = moved(batch, torch.device("meta"))
+    assert type(kept) is defaultdict and kept["more"][0]["x"].is_meta and kept["text"] == ["a"] and kept["more"][1] == 5
+    assert type(kept["packed"]) is type(packed) and kept["packed"].data.is_meta and not packed.data.is_meta
+    assert not batch["more"][0]["x"].is_meta
+
+
+def test_a_tied_parameter_is_chosen_by_each_of_its_names():
+    net = nn.ModuleDict({"embed": nn.Linear(2, 2), "body": nn.Linear(2, 2)})
+    net["out"] = net["embed"]
+    for choice in ("out", "out.weight", "*.out", net["out"]):
+        assert "embed.weight" in leapwarp.groups(net, warp=choice).warp
+
+
+def test_sums_are_no_coarser_than_float32_and_the_report_of_a_resumed_run_is_the_same():
+    """In bfloat16 a sum of 1 and 300 times 1/256 stays 1."""
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).bfloat16()
+    meta = leapwarp.WarpGrad(
+        net, lambda batch: net[1].weight.sum() * batch + 0 * net[0].weight.sum(), "1", 0.0, order=0
+    )
+    with meta.task() as task:
+        for k in range(301):
+            task.backward(meta.loss(1.0), 1.0 if k == 0 else 1 / 256)
+            net[0].weight.data.neg_()
+        task.finish(meta.loss(1.0))
+    state, seen = meta.state_dict(), meta.backward()
+    assert net[1].weight.grad.item() == pytest.approx(1 + 300 / 256, rel=1e-2)
+    resumed = leapwarp.WarpGrad(net, meta.loss, "1", 0.0, order=0)
+    resumed.load_state_dict(state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resumed.backward() == seen
 
 
 def test_a_task_that_is_over_is_not_gone_on_with():
@@ -458,6 +591,35 @@ def test_an_optimizer_of_another_module_is_noticed():
 
     with pytest.warns(UserWarning, match="no learnt parameter has moved in this task. Give"):
         in_task(meta, lambda task, inner: train(task, torch.optim.SGD(SmallWarped().double().parameters(), 0.1)))
+
+
+def test_parts_of_a_batch_that_are_taken_for_steps_are_noticed():
+    net = SmallWarped().double()
+    meta = leap_of(net)
+
+    def train(task, inner):
+        for k in range(4):
+            task.backward(loss_at(net, k))
+            if k % 2:
+                inner.step()
+        task.finish(loss_at(net, 4))
+
+    with pytest.warns(UserWarning, match="at 2 of 4 steps of this task no learnt parameter has moved. Parts of one"):
+        in_task(meta, train)
+
+
+def test_a_state_goes_from_a_compiled_module_to_one_that_is_not_and_back():
+    net, other = SmallWarped().double(), SmallWarped().double()
+    with torch.no_grad():
+        net.head.weight.add_(1)
+    compiled, _, _, tasks = torch.compile(net, backend="eager"), *small_warped(draws=STEPS + 1)
+    meta = leap_of(compiled)
+    follow(compiled, meta, loss_of(net), tasks)
+    leap_of(other).load_state_dict(meta.state_dict())
+    torch.testing.assert_close(other.state_dict(), net.state_dict(), rtol=0, atol=0)
+    state = leap_of(SmallWarped().double()).state_dict()
+    meta.load_state_dict(state)
+    torch.testing.assert_close(net.state_dict(), state["module"], rtol=0, atol=0)
 
 
 def test_points_that_wait_in_the_replay_are_not_forgotten_silently():

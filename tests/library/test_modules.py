@@ -9,7 +9,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import leapwarp
-from leapwarp.modules import with_tensors
 
 DOUBLE = torch.float64
 
@@ -65,6 +64,37 @@ class Images(nn.Module):
         return self.head(self.frozen(h.mean((2, 3))))
 
 
+class Twice(nn.Module):
+    """A layer and a warp that are reached by two names each; a warp with batch norm; a buffer that counts the calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.warp = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        self.body = nn.ModuleList([self.first, self.warp, self.first, self.warp])
+        self.head = nn.Linear(4, 3)
+        self.register_buffer("calls", torch.tensor(1.0))
+
+    def forward(self, x):
+        self.calls = self.calls + 1  # another tensor each time
+        for part in self.body:
+            x = torch.tanh(part(x)) * self.calls.log()
+        return self.head(x)
+
+
+class Sparse(nn.Module):
+    """An embedding with sparse gradients, a tied one, and a weight that is divided by its largest singular value."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(7, 4, sparse=True)
+        self.body = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+        self.warp, self.head = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 3)
+
+    def forward(self, item):
+        return self.head(torch.tanh(self.warp(torch.tanh(self.body(self.embed(item["tokens"]).mean(1))))))
+
+
 def text(number):
     stream = torch.Generator().manual_seed(number)
     tokens = torch.randint(7, (5, 6), generator=stream)
@@ -77,6 +107,12 @@ def images(number):
     return torch.randn(6, 1, 7, 7, generator=stream, dtype=DOUBLE) + y[:, None, None, None], y
 
 
+def points(number):
+    stream = torch.Generator().manual_seed(number)
+    y = torch.arange(6) % 3
+    return torch.randn(6, 4, generator=stream, dtype=DOUBLE) + y[:, None], y
+
+
 def made(build, seed=0):
     torch.manual_seed(seed)
     return build().double()
@@ -86,9 +122,20 @@ def loss_of(net):
     return lambda batch: F.cross_entropy(net(batch[0]), batch[1])
 
 
-def train(net, data, order=2, replay=None, lengths=(3, 1, 2), optimizer=torch.optim.Adam, rate=0.01, choices=None):
+def train(
+    net,
+    data,
+    order=2,
+    replay=None,
+    lengths=(3, 1, 2),
+    optimizer=torch.optim.Adam,
+    rate=0.01,
+    choices=None,
+    own=False,
+    called=None,
+):
     """One meta-batch with tasks of several lengths -> gradients of the meta-parameters, by name; the report."""
-    loss = loss_of(net)
+    loss = loss_of(net if called is None else called)
     chosen = choices or {"warp": ["*.warp.*"]}
     meta = leapwarp.WarpGrad(net, loss, inner=0.1, order=order, replay=replay, **chosen)
     for t, steps in enumerate(lengths):
@@ -97,7 +144,7 @@ def train(net, data, order=2, replay=None, lengths=(3, 1, 2), optimizer=torch.op
             for k in range(steps):
                 inner.zero_grad()
                 batch, other = data(10 * t + k), data(10 * t + k + 5)
-                task.backward(loss(batch), other, batch if replay else None)
+                task.backward(loss(batch), other, batch if replay or own else None)
                 inner.step()
             task.finish(loss(data(10 * t + 9)))
     summed = {}
@@ -110,21 +157,35 @@ def train(net, data, order=2, replay=None, lengths=(3, 1, 2), optimizer=torch.op
     return {name.replace("_orig_mod.", ""): leaf for name, leaf in summed.items()} | grads, seen
 
 
-def slow_warp_gradient(net, data, lengths=(3, 1, 2), rate=0.01):
-    """Equation 3 at every point of the path by functional calls alone, one graph for everything."""
+def in_places(net, tensors, function):
+    """`function()` with other tensors in all places of a module's parameters, by hand."""
+    own = dict(net.named_parameters())
+    into = {id(own[name]): leaf for name, leaf in tensors.items()}
+    found = [(m._parameters, key, leaf) for m in net.modules() for key, leaf in m._parameters.items()]
+    try:
+        for place, key, leaf in found:
+            place[key] = into.get(id(leaf), leaf)
+        return function()
+    finally:
+        for place, key, leaf in found:
+            place[key] = leaf
+
+
+def slow_warp_gradient(net, data, lengths=(3, 1, 2), rate=0.01, optimizer=torch.optim.Adam):
+    """Equation 3 at every point of the path, with one graph for everything."""
     start = copy.deepcopy(net.state_dict())
     loss, total = loss_of(net), 0
     warps = {n: p for n, p in net.named_parameters() if "warp" in n}
     for t, steps in enumerate(lengths):
         theta = [p for n, p in net.named_parameters() if n not in warps and p.requires_grad]
-        inner = torch.optim.Adam(theta, rate)
+        inner = optimizer(theta, rate)
         for k in range(steps):
             names = [n for n, p in net.named_parameters() if n not in warps and p.requires_grad]
             now = copy.deepcopy(net.state_dict())
             value = loss(data(10 * t + k))
             grads = torch.autograd.grad(value, theta, create_graph=True, allow_unused=True)
             stepped = {n: p - 0.1 * g for n, p, g in zip(names, theta, grads, strict=True) if g is not None}
-            other = with_tensors(net, stepped, lambda t=t, k=k: loss(data(10 * t + k + 5)))
+            other = in_places(net, stepped, lambda t=t, k=k: loss(data(10 * t + k + 5)))
             found = torch.autograd.grad(other, list(warps.values()))
             total = [g.clone() for g in found] if total == 0 else [a + g for a, g in zip(total, found, strict=True)]
             net.load_state_dict(now)
@@ -135,25 +196,37 @@ def slow_warp_gradient(net, data, lengths=(3, 1, 2), rate=0.01):
     return dict(zip(warps, total, strict=True))
 
 
-BUILD = {"recurrent": (Recurrent, text), "images": (Images, images), "attention": (Attention, text)}
+BUILD = {
+    "recurrent": (Recurrent, text),
+    "images": (Images, images),
+    "attention": (Attention, text),
+    "names": (Twice, points),
+    "sparse": (Sparse, text),
+}
 
 
 @pytest.mark.parametrize("kind", BUILD)
 def test_the_exact_gradient_is_that_of_equation_3(kind):
     build, data = BUILD[kind]
-    ours, seen = train(made(build), data)
+    how = {"optimizer": torch.optim.SGD} if kind == "sparse" else {}
+    net = made(build)
+    before = copy.deepcopy(net.state_dict())
+    ours, seen = train(net, data, **how)
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        slow = slow_warp_gradient(made(build), data)
+        slow = slow_warp_gradient(made(build), data, **how)
     for name, leaf in slow.items():
         torch.testing.assert_close(ours[name], leaf, rtol=1e-8, atol=1e-10)
     assert seen["tasks"] == 3 and any(leaf.abs().max() > 1e-4 for leaf in slow.values())
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", BUILD)
 def test_the_replay_of_all_points_is_the_online_gradient(kind):
+    """Each point is replayed with the buffers that it had: spectral norm's vectors, or a count."""
     build, data = BUILD[kind]
-    online, _ = train(made(build), data)
-    offline, _ = train(made(build), data, replay=50)
+    how = {"optimizer": torch.optim.SGD} if kind == "sparse" else {}
+    online, _ = train(made(build), data, own=True, **how)
+    offline, _ = train(made(build), data, replay=50, **how)
     assert online.keys() == offline.keys()
     torch.testing.assert_close(offline, online, rtol=1e-8, atol=1e-10)
 
@@ -180,6 +253,9 @@ def test_a_compiled_module_gives_the_same(order, replay):
     if order == 2 and replay is None:
         with pytest.warns(UserWarning, match="has no second derivative: inside tasks it runs uncompiled"):
             ours, _ = train(net, images, order, replay)
+        inside = made(Images)  # the front has the module, the loop what was compiled of it
+        again, _ = train(inside, images, order, replay, called=torch.compile(inside, backend="aot_eager"))
+        torch.testing.assert_close(again, plain, rtol=1e-8, atol=1e-10)
     else:
         ours, _ = train(net, images, order, replay)
     torch.testing.assert_close(ours, plain, rtol=1e-8, atol=1e-10)
@@ -194,6 +270,31 @@ def test_frozen_parts_stay_and_buffers_begin_every_task_as_they_were():
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
     assert net.second[1].training and not net.first[1].training
     assert all(leaf.requires_grad != name.startswith("frozen") for name, leaf in net.named_parameters())
+
+
+class Kept(nn.Linear):
+    """Keeps its input as a buffer, and has an expanded and a sparse one."""
+
+    def __init__(self):
+        super().__init__(4, 3)
+        self.register_buffer("last", torch.zeros(6, 4))
+        self.register_buffer("ones", torch.ones(1).expand(4))
+        self.register_buffer("mix", torch.eye(6).to_sparse())
+
+    def forward(self, x):
+        self.last = x
+        return super().forward(torch.sparse.mm(self.mix, x * self.ones))
+
+
+def test_a_buffer_comes_back_into_its_place_and_no_batch_is_written_into():
+    net, (x, y) = Kept(), points(0)
+    x, meta = x.float(), leapwarp.Leap(net)
+    before, last = x.clone(), net.last
+    with meta.task() as task:
+        task.backward(F.cross_entropy(net(x), y))
+        torch.optim.SGD(meta.task_parameters(), 0.1).step()
+        task.finish(F.cross_entropy(net(x), y))
+    assert torch.equal(x, before) and net.last is last and not last.any()
 
 
 def test_the_frozen_average_of_batch_norm_takes_part():

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from leapwarp.fronts.path import Path
+from leapwarp.fronts.path import Path, zero_sum
 from leapwarp.fronts.processes import add_up, begin_alike
-from leapwarp.modules import Chosen, copies, groups, plain, put_back, shortened
+from leapwarp.modules import Chosen, copies, groups, kept_buffers, left_out, plain, put_back, shortened
 from leapwarp.trees import Params
 
 
@@ -26,10 +27,12 @@ class Leap:
     gives all of them the mean over all tasks.
 
     Args:
-        module: any `nn.Module`. Parameters whose `requires_grad` is False stay as they are. Parts in `eval()` stay so.
+        module: any `nn.Module`. Parameters whose `requires_grad` is False now stay as they are. Parts in `eval()` stay
+            so.
         task_only: parameters that each task adapts, always from the same values, and that are not learnt: names
             (`head`), patterns (`head.*`, `*.norm.*`) or modules.
-        exclude: parameters that are left as your loop leaves them, such as a head of its own for each task.
+        exclude: parameters that are left as your loop leaves them, with the buffers of such parts; a head of its own
+            for each task, for example.
         length, loss, stabiliser: see `leapwarp.learners.leap.leap_fold`.
 
     Raises:
@@ -57,6 +60,11 @@ class Leap:
         loss: bool = True,
         stabiliser: bool = True,
     ) -> None:
+        if isinstance(module, DistributedDataParallel):
+            raise ValueError(
+                "the module is wrapped in DistributedDataParallel; needed the module inside, net.module: each process "
+                "learns tasks of its own, and meta.backward() adds up what they found."
+            )
         self.module, self.options = module, (length, loss, stabiliser)
         self.groups = groups(module, (), task_only, exclude)
         self.total: Params = {}  # of the tasks since the last backward
@@ -97,7 +105,8 @@ class Leap:
 
         Raises:
             RuntimeError: another task is open.
-            ValueError: the task has no step, or its path has no end (`finish`).
+            ValueError: the task has no step, or its path has no end (`finish`); or a parameter that was constant when
+                Leap was made would be adapted.
 
         Examples:
             >>> import torch, leapwarp
@@ -114,20 +123,20 @@ class Leap:
             raise RuntimeError("a task is open already; a task of Leap ends (leave its with block) before the next.")
         every = dict(self.module.named_parameters())
         kept = copies((name, every[name]) for name in [*self.groups.learnt, *self.groups.task_only])
-        buffers = copies((n, b) for n, b in self.module.named_buffers() if n.rpartition(".")[0] not in self._left())
-        for leaf in self.task_parameters():
+        self._check_frozen()
+        for leaf in self.module.parameters():
             leaf.grad = None  # the meta-gradient, say, would join the first of the task
-        self.open = Task(self)
-        try:
-            yield self.open
-            self.open._check_ended()
-            self._add(self.open.path)
-        finally:
-            self.open = None
-            put_back(dict(self.module.named_parameters()), kept)
-            put_back(dict(self.module.named_buffers()), buffers)
-            for leaf in self.task_parameters():
-                leaf.grad = None
+        with kept_buffers(self.module, left_out(self.module, self.groups)):
+            self.open = Task(self)
+            try:
+                yield self.open
+                self.open._check_ended()
+                self._add(self.open.path)
+            finally:
+                self.open = None
+                put_back(dict(self.module.named_parameters()), kept)
+                for leaf in self.module.parameters():
+                    leaf.grad = None
 
     def backward(self) -> dict[str, float]:
         """Set the gradient of `parameters()` to the meta-gradient, and begin a new meta-batch.
@@ -154,10 +163,10 @@ class Leap:
         if self.open:
             raise RuntimeError("a task is open; call backward() after its with block.")
         params = self._learnt()
-        total = {name: self.total.get(name, torch.zeros_like(leaf)) for name, leaf in params.items()}
+        total = {name: self.total.get(name, zero_sum(leaf)) for name, leaf in params.items()}
         like = next(iter(total.values())).real
         numbers = torch.stack(
-            [torch.as_tensor(v, device=like.device).to(like) for v in (self.tasks, *self.seen.values())]
+            [torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in (self.tasks, *self.seen.values())]
         )
         add_up([*total.values(), numbers])
         tasks, *sums = numbers.tolist()
@@ -197,7 +206,8 @@ class Leap:
 
         Call it between tasks.
 
-        `module` in it is the learnt initialisation, with buffers, as `net.load_state_dict` takes it.
+        `module` in it is the learnt initialisation, with buffers, as `net.load_state_dict` takes it. As PyTorch's, the
+        state shares memory with what goes on; save it, or take a `copy.deepcopy`.
 
         Examples:
             >>> import torch, leapwarp
@@ -230,17 +240,21 @@ class Leap:
         if missing := {"module", "total", "tasks", "seen"} - state.keys():
             raise ValueError(f"the state has no {shortened(sorted(missing))}; needed one of state_dict() of a front.")
         names = {plain(name): name for name in self.groups.learnt}
-        if self.open or (odd := sorted(state["total"].keys() - names.keys())):
-            why = "a task is open" if self.open else f"the state has {shortened(odd)}, which this Leap does not learn"
+        odd = sorted(state["total"].keys() ^ names.keys()) if state["total"] else []
+        if self.open or odd:
+            why = "a task is open" if self.open else f"the state and this Leap do not both learn {shortened(odd)}"
             raise ValueError(f"{why}; needed the same module and choices as those that the state was taken from.")
+        own: dict[str, str] = {plain(name): name for name in self.module.state_dict()}
+        values = {own.get(plain(name), str(name)): leaf for name, leaf in state["module"].items()}  # compiled or not
         try:
-            self.module.load_state_dict(state["module"])
+            self.module.load_state_dict(values)
         except RuntimeError as error:
             raise ValueError(f"the state is of another module: {' '.join(str(error).split())[:300]}") from error
         params = self._learnt()
         self.discard()
         self.total = {names[n]: leaf.to(params[names[n]].device, copy=True) for n, leaf in state["total"].items()}
         self.tasks, self.seen = state["tasks"], dict(state["seen"])
+        self.untouched = set() if self.tasks else self.untouched  # by tasks that this process has not seen
 
     def _learnt(self) -> dict[str, nn.Parameter]:
         every = dict(self.module.named_parameters())
@@ -256,9 +270,12 @@ class Leap:
                 )
         return {name: every[name] for name in self.groups.learnt}
 
-    def _left(self) -> set[str]:
-        """Names of the modules that hold excluded parameters: their buffers are left too."""
-        return {name.rpartition(".")[0] for name in self.groups.exclude}
+    def _check_frozen(self) -> None:
+        if thawed := [plain(name) for name, leaf in self.groups.frozen.items() if leaf.requires_grad]:
+            raise ValueError(
+                f"{shortened(thawed)}: constant when the front was made, and requires_grad is True now. Make the front "
+                "while it is True for all that a task may adapt, and freeze parts after that."
+            )
 
     @torch.no_grad()
     def _add(self, path: Path) -> None:
@@ -354,6 +371,10 @@ class Task:
         Args:
             loss: [] there, of one more batch; it needs no gradient.
 
+        Raises:
+            FloatingPointError: a loss, a parameter or a gradient of the path is not finite.
+            ValueError: the task has no step, or learnt parameters were exchanged.
+
         Examples:
             >>> import torch, leapwarp
             >>> net, x = torch.nn.Linear(1, 1), torch.rand(20, 1)
@@ -371,11 +392,23 @@ class Task:
         if any(ours is not theirs for ours, theirs in zip(self.params, self.meta._learnt().values(), strict=True)):
             raise ValueError("learnt parameters were exchanged inside the task. Exclude parts that you exchange.")
         self.path.extend(self.params, loss, None)
+        if not all(leaf.isfinite().all() for leaf in self.path.total):
+            raise FloatingPointError(
+                "a parameter or a gradient on this task's path is not finite, though its losses are. Lower the task's "
+                "learning rate, or pass over the step. Nothing of this task counts."
+            )
         self.finished = True
-        if not self.path.moved:
+        still = int(self.path.still)
+        if still == self.path.steps:
             warnings.warn(
                 "no learnt parameter has moved in this task. Give the task's optimizer meta.task_parameters(), and "
                 "call its step() after task.backward(loss).",
+                stacklevel=2,
+            )
+        elif still:
+            warnings.warn(
+                f"at {still} of {self.path.steps} steps of this task no learnt parameter has moved. Parts of one batch "
+                "are one step: call loss.backward() for each, then task.step(loss) once with the mean of the losses.",
                 stacklevel=2,
             )
 
@@ -391,6 +424,7 @@ class Task:
             raise ValueError("the path has ended with task.finish(loss); open a new task for another.")
         if self.meta.open is not self:
             raise ValueError("this task is over; call the task that `with meta.task() as task` gave last.")
+        self.meta._check_frozen()
         return scalar(loss)
 
 

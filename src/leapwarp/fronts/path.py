@@ -16,7 +16,6 @@ class Path:
 
     Keeps the last point, its gradient (where the loss counts) and the sum: three copies of the parameters, whatever the
     path's length.
-    Sums are in float32 where parameters are in half precision.
 
     Args:
         like: the parameters. length, loss, stabiliser: see `leap_fold`.
@@ -24,12 +23,12 @@ class Path:
 
     def __init__(self, like: Sequence[Tensor], length: bool, loss: bool, stabiliser: bool) -> None:
         self.options = length, loss, stabiliser
-        self.total, self.point = ([_sums(leaf) for leaf in like] for _ in range(2))
-        self.grads = [_sums(leaf) for leaf in like] if loss else []
+        self.total, self.point = ([zero_sum(leaf) for leaf in like] for _ in range(2))
+        self.grads = [zero_sum(leaf) for leaf in like] if loss else []
         self.last: Tensor | None = None  # the loss at the point, []
         self.losses: Tensor | float = 0.0
         self.length: Tensor | float = 0.0
-        self.moved: Tensor | float = 0.0  # sum of the squared steps in parameters
+        self.still: Tensor | int = 0  # segments on which no parameter has moved
         self.steps = 0
 
     @torch.no_grad()
@@ -54,7 +53,7 @@ class Path:
             given = [(ours, theirs) for ours, theirs in zip(self.grads, grads, strict=True) if theirs is not None]
             if len(given) < len(self.grads):
                 foreach_zero_(self.grads)
-            foreach_copy_([ours for ours, _ in given], [g.to_dense() if g.is_sparse else g for _, g in given])
+            foreach_copy_([ours for ours, _ in given], [dense(theirs) for _, theirs in given])
         self.last, self.losses, self.steps = loss, self.losses + loss, self.steps + 1
 
     def _segment(self, params: Sequence[Tensor], last: Tensor, loss: Tensor) -> None:
@@ -67,7 +66,7 @@ class Path:
         rise = rise if with_loss else torch.zeros_like(rise)
         norm = (squares + rise.square()).sqrt()
         scale = torch.where(norm > 0, 1 / norm, 0.0) if length else torch.ones_like(norm)
-        self.length, self.moved = self.length + norm, self.moved + squares
+        self.length, self.still = self.length + norm, self.still + (squares == 0)
         _add(self.total, scale, self.point)
         if with_loss:
             _add(self.total, -scale * rise, self.grads)
@@ -80,7 +79,13 @@ class Path:
             )
 
 
-def _sums(leaf: Tensor) -> Tensor:
+def dense(grad: Tensor) -> Tensor:
+    """A gradient with its zeros: that of an embedding may be sparse, which no formula takes."""
+    return grad.to_dense() if grad.is_sparse else grad
+
+
+def zero_sum(leaf: Tensor) -> Tensor:
+    """Where a sum over steps, points or tasks begins: in float32 where the parameter has fewer digits."""
     return torch.zeros_like(leaf, dtype=torch.promote_types(leaf.dtype, torch.float32), requires_grad=False)
 
 

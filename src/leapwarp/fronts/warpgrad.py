@@ -1,19 +1,21 @@
 """WarpGrad for a training loop of a user's own."""
 
+import copy
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from leapwarp import optim, rng
 from leapwarp.fronts import leap
 from leapwarp.fronts.leap import Leap, scalar, with_graph
+from leapwarp.fronts.path import dense, zero_sum
 from leapwarp.fronts.processes import add_up, counts, this_process
 from leapwarp.modules import (
     Chosen,
@@ -40,6 +42,10 @@ class Point(NamedTuple):
     meta_batch: Any
     task: int
     """number of the task, to drop the points of one that fails"""
+    buffers: Params
+    """as they were then"""
+    written: list[int]
+    """`written` of the batches, which are not copied"""
 
 
 class WarpGrad:
@@ -56,14 +62,16 @@ class WarpGrad:
 
     Args:
         module: see `leapwarp.Leap`.
-        loss: gives the loss of a batch, whatever a batch is to you, under the module as it stands.
+        loss: gives the loss of a batch, whatever a batch is to you, under the module as it stands; where it uses
+            parameters outside of the module's call, it asks the module for them.
         warp: names, patterns or modules, at any depth.
         inner: the task optimizer of the objective: its first update is the step in there. A number is the learning rate
             of gradient descent; others are in `leapwarp.optim`. Your loop's own optimizer may be another.
         order: 2 for the objective in full; 1 takes the gradient in its step for a constant (the paper's approximation);
             0 leaves the step out.
         task_only, exclude, length, stabiliser: see `leapwarp.Leap`.
-        replay: how many points to keep, for offline learning; of more, a random sample is kept. None for online.
+        replay: how many points to keep, for offline learning; of more, a random sample is kept. None for online. The
+            batches of a point are not copied.
         replay_device: where they are kept, "cpu" for instance; None for where they are.
         seed: of the random numbers that choose points.
 
@@ -99,14 +107,11 @@ class WarpGrad:
         length: bool = True,
         stabiliser: bool = True,
     ) -> None:
-        if isinstance(module, DistributedDataParallel):
+        whole = replay is None or (isinstance(replay, int) and not isinstance(replay, bool) and replay > 0)
+        if order not in (0, 1, 2) or not whole:
             raise ValueError(
-                "the module is wrapped in DistributedDataParallel; needed the module inside, net.module: each process "
-                "learns tasks of its own, and meta.backward() adds up what they found."
-            )
-        if order not in (0, 1, 2) or (replay is not None and replay < 1):
-            raise ValueError(
-                f"order is {order} and replay {replay}; needed order 2, 1 or 0, and replay at least 1 or None."
+                f"order is {order} and replay {replay}; needed order 2, 1 or 0, and replay a whole "
+                "number, at least 1, or None."
             )
         if isinstance(inner, torch.optim.Optimizer) or not isinstance(inner, float | int | tuple):
             raise TypeError(
@@ -124,6 +129,7 @@ class WarpGrad:
             raise ValueError("no warp is chosen; needed warp=['*.warp.*'] or the modules that are to be warps.")
         left = choose_names(module, exclude, "exclude") | self.groups.warp.keys()
         self.start = Leap(module, task_only, [plain(name) for name in left], length, True, stabiliser)
+        self.start.groups = self.groups  # where warps are not the user's own
         self.size, self.device = replay, replay_device
         self.points: list[Point] = []
         self.met = 0  # points that the replay has been offered
@@ -132,8 +138,7 @@ class WarpGrad:
         self.warp_loss: Tensor | float = 0.0
         self.warp_points = 0
         self.untouched = set(self.groups.warp)  # which no objective has depended on so far
-        self.compiled = any(is_compiled(part) for part in module.modules())
-        if self.through_loop and self.compiled:
+        if self.through_loop and any(is_compiled(part) for part in module.modules()):
             warnings.warn(
                 "the module is compiled, and what torch.compile makes has no second derivative: inside tasks it runs "
                 "uncompiled. order=1, or replay, keeps it compiled in your loop.",
@@ -214,7 +219,7 @@ class WarpGrad:
                 stack.enter_context(requiring(self._warps().values(), False))
             if self.through_loop:
                 stack.enter_context(twice_differentiable(self.module))
-                stack.enter_context(uncompiled() if self.compiled else nullcontext())
+                stack.enter_context(uncompiled())  # of a module in here, a wrapper around it, or the loss
             task = WarpTask(self, stack.enter_context(self.start.task()))
             yield task
             task.path._check_ended()
@@ -259,13 +264,13 @@ class WarpGrad:
             )
             self.untouched = set()
         if self.size is None:
-            total = {n: self.warp_total.get(n, torch.zeros_like(p)) for n, p in self._warps().items()}
+            total = {n: self.warp_total.get(n, zero_sum(leaf)) for n, leaf in self._warps().items()}
             like = next(iter(total.values()))
             numbers = [self.warp_points, float(self.warp_loss)]
             numbers = torch.tensor(numbers, device=like.device, dtype=like.real.dtype)
             add_up([*total.values(), numbers])
             for name, leaf in self._warps().items():
-                leaf.grad = total[name].detach()
+                leaf.grad = total[name].to(leaf.dtype)
             points, loss = numbers.tolist()
             info["warp_loss"] = loss / max(points, 1)
         self.discard()
@@ -289,7 +294,8 @@ class WarpGrad:
 
         Raises:
             FloatingPointError: it is not finite.
-            RuntimeError: there are no points.
+            RuntimeError: there are no points, or a task is open.
+            ValueError: a batch has been written into, or the module has other parts than when a point was kept.
 
         Examples:
             >>> import torch, leapwarp
@@ -308,6 +314,8 @@ class WarpGrad:
                 f"eta is {eta}, points {points}, and WarpGrad was made with replay={self.size}; needed all at least 1 "
                 "(points may be None)."
             )
+        if self.start.open:
+            raise RuntimeError("a task is open; go through the replay after its with block.")
         warps = self._warps()
         each = counts(len(self.points), next(iter(warps.values())).device)
         first = sum(each[: this_process()])
@@ -316,14 +324,20 @@ class WarpGrad:
             raise RuntimeError("the replay is empty. Needed task.backward(loss, meta_batch, task_batch) inside tasks.")
         try:
             for chosen in order.split(eta):
-                total = {name: torch.zeros_like(leaf) for name, leaf in warps.items()}
+                total = {name: zero_sum(leaf) for name, leaf in warps.items()}
                 value = next(iter(total.values())).real.new_zeros(1)
                 for number in (chosen - first).tolist():
                     if 0 <= number < len(self.points):
                         point = self.points[number]
-                        theta, *batches = moved(point[:3], value.device)
-                        theta = {n: leaf.detach().requires_grad_() for n, leaf in theta.items()}
-                        loss, grads = warp_gradient(self, theta, *batches)
+                        if written(point.task_batch, point.meta_batch) != point.written:
+                            raise ValueError(
+                                "a batch that the replay keeps has been written into since. Give each step tensors of "
+                                "its own: task.backward(loss, meta_batch.clone(), task_batch.clone())."
+                            )
+                        point = Point(*moved(tuple(point), value.device))
+                        theta = {n: leaf.detach().requires_grad_() for n, leaf in point.theta.items()}
+                        look = partial(warp_gradient, self, theta, point.task_batch, point.meta_batch)
+                        loss, grads = with_tensors(self.module, point.buffers, look)
                         value += loss
                         total = add_scaled(total, 1.0, grads)
                 add_up([*total.values(), value])
@@ -331,7 +345,7 @@ class WarpGrad:
                 for leaf in self.initial_parameters():
                     leaf.grad = None
                 for name, leaf in warps.items():
-                    leaf.grad = total[name]
+                    leaf.grad = total[name].to(leaf.dtype)
                 yield value.item() / len(chosen)
         finally:
             self._forget()
@@ -389,6 +403,12 @@ class WarpGrad:
         """
         if "streams" not in state:
             raise ValueError("the state is one of Leap; needed one of WarpGrad.")
+        n_points, size = len(state["points"]), self.size or 0
+        if n_points > size or (state["warp_points"] and size):
+            raise ValueError(
+                f"the state has {n_points} points of a replay and {state['warp_points']} of the online objective; "
+                f"needed one of WarpGrad with replay={self.size}, or one after meta.backward()."
+            )
         self.start.load_state_dict(state)
         warps = {plain(name): (name, leaf) for name, leaf in self._warps().items()}
         if odd := sorted(state["warp_total"].keys() - warps.keys()):
@@ -399,7 +419,10 @@ class WarpGrad:
             warps[n][0]: leaf.to(warps[n][1].device, copy=True) for n, leaf in state["warp_total"].items()
         }
         self.warp_loss, self.warp_points = state["warp_loss"], state["warp_points"]
-        self.points, self.met = [Point(**point) for point in state["points"]], state["met"]
+        self.untouched = set() if self.start.tasks else self.untouched
+        points = [Point(**{"buffers": {}, "written": []} | point) for point in state["points"]]
+        self.points = [point._replace(written=written(point.task_batch, point.meta_batch)) for point in points]
+        self.met = state["met"]
         for name, stream in self.streams.items():
             stream.set_state(state["streams"][name].cpu())
 
@@ -520,8 +543,10 @@ class WarpTask:
             return
         theta = {name: leaf for name, leaf in meta._theta().items() if leaf.grad is not None}
         if meta.size is not None:
-            values = {n: leaf.detach().to(meta.device or leaf.device, copy=True) for n, leaf in theta.items()}
-            meta._keep(Point(values, moved(task_batch, meta.device), moved(meta_batch, meta.device), self.number))
+            away = lambda named: {n: leaf.detach().to(meta.device or leaf.device, copy=True) for n, leaf in named}  # noqa: E731
+            batches = moved(task_batch, meta.device), moved(meta_batch, meta.device)
+            buffers = away(meta.module.named_buffers())
+            meta._keep(Point(away(theta.items()), *batches, self.number, buffers, written(*batches)))
             return
         grads = None
         if meta.order == 1 and task_batch is None:
@@ -586,30 +611,40 @@ def warp_gradient(
             stack.enter_context(context)
         if order and grads is None:
             with twice_differentiable(module) if order == 2 else nullcontext():
-                found = at_theta(lambda: gradients(scalar(meta.loss(task_batch)), list(theta.values()), order == 2))
+                found = at_theta(lambda: gradients(with_graph(meta.loss(task_batch)), list(theta.values()), order == 2))
             grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
+        grads = {name: dense(grad) for name, grad in (grads or {}).items()}
         start = {name: leaf.detach() for name, leaf in theta.items()}
-        slopes = {name: grad.detach().requires_grad_() for name, grad in (grads or {}).items()} if order else {}
+        slopes = {name: grad.detach().requires_grad_() for name, grad in grads.items()} if order else {}
         moving = alone({name: start[name] for name in slopes})
         with torch.enable_grad():
             stepped = pick_one(meta.inner.update(moving, alone(slopes), meta.inner.init(moving))[0]) if slopes else {}
         after = {name: stepped.get(name, leaf).detach().requires_grad_() for name, leaf in start.items()}
 
+        ours = {name: leaf for name, leaf in module.named_parameters() if name in after and leaf.requires_grad}
+
         def meta_gradient() -> tuple[Tensor, Sequence[Tensor | None]]:
-            value = scalar(meta.loss(meta_batch))
-            return value, gradients(value, [*after.values(), *warps.values()])
+            value = scalar(with_graph(meta.loss(meta_batch)))
+            return value, gradients(value, [*after.values(), *warps.values()], beside=list(ours.values()))
 
         value, parts = with_tensors(module, after, meta_gradient)
-        pulls = dict(zip(after, parts, strict=False))
-        direct = parts[len(after) :]
+        pulls = {name: part if part is None else dense(part) for name, part in zip(after, parts, strict=False)}
+        direct = parts[len(after) : len(after) + len(warps)]
+        unmoved = [name for name, part in zip(reversed(ours), reversed(parts), strict=False) if part is not None]
+        if unmoved:
+            raise ValueError(
+                f"the loss that was given to WarpGrad takes {shortened(map(plain, unmoved))} from elsewhere than the "
+                "module: a list made before, or a state with its graph. Needed parameters that the loss asks the "
+                "module for, and states that are detached."
+            )
         if all(part is None for part in parts):
             raise ValueError(
                 "the loss that was given to WarpGrad depends on no parameter of the module. Needed a function of a "
                 f"batch that calls this module ({type(module).__name__}); a copied WarpGrad keeps the first one's loss."
             )
-        names = [name for name in slopes if pulls[name] is not None and grads and grads[name].requires_grad]
+        names = [name for name in slopes if pulls[name] is not None and grads[name].requires_grad]
         through: Sequence[Tensor | None] = [None] * len(warps)
-        if order == 2 and names and grads:
+        if order == 2 and names:
             back = torch.autograd.grad(
                 [stepped[name] for name in names], [slopes[name] for name in names], [pulls[name] for name in names]
             )
@@ -619,7 +654,7 @@ def warp_gradient(
         felt = zip(warps, direct, through, strict=True)
         meta.untouched -= {name for name, *parts in felt if any(part is not None for part in parts)}
     total = {
-        name: sum((part.detach() for part in parts if part is not None), torch.zeros_like(leaf))
+        name: sum((part.detach() for part in parts if part is not None), zero_sum(leaf))
         for (name, leaf), parts in zip(warps.items(), zip(direct, through, strict=True), strict=True)
     }
     return value.detach(), total
@@ -634,19 +669,21 @@ def check_finite(loss: Tensor | float) -> None:
         )
 
 
-def gradients(loss: Tensor, leaves: Sequence[Tensor], create_graph: bool = False) -> Sequence[Tensor | None]:
-    """The gradient of each leaf, None for one that `loss` does not depend on.
+def gradients(
+    loss: Tensor, leaves: Sequence[Tensor], create_graph: bool = False, beside: Sequence[Tensor] = ()
+) -> Sequence[Tensor | None]:
+    """The gradient of each leaf, then of each `beside`, None for one that `loss` does not depend on.
 
     Raises:
         RuntimeError: a checkpoint with use_reentrant=True hides parameters; PyTorch may give their gradient as None.
     """
     try:
-        found = torch.autograd.grad(loss, leaves, create_graph=create_graph, allow_unused=True)
+        found = torch.autograd.grad(loss, [*leaves, *beside], create_graph=create_graph, allow_unused=True)
     except RuntimeError:  # PyTorch's own word for it, where it notices
         if not has_reentrant(loss):
             raise
         found = (None,)
-    if any(grad is None for grad in found) and has_reentrant(loss):
+    if any(grad is None for grad in found[: len(leaves)]) and has_reentrant(loss):
         raise RuntimeError(
             "a part of the module is checkpointed with use_reentrant=True, which hides its parameters from WarpGrad. "
             "Needed torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
@@ -673,17 +710,37 @@ def pick_one(stack: Params) -> Params:
     return {name: leaf[0] for name, leaf in stack.items()}
 
 
-def moved(batch: Any, device: str | torch.device | None) -> Any:
-    """A batch, of tensors in lists, tuples and dictionaries, on `device`; other things stay as they are."""
-    if isinstance(batch, Tensor):
-        return batch if device is None else batch.to(device)
-    if isinstance(batch, dict):
-        return type(batch)({key: moved(part, device) for key, part in batch.items()})
+def mapped(batch: Any, function: Callable[[Any], Any]) -> Any:
+    """A batch with `function` of its tensors, in lists, tuples and dictionaries, and of what has a method `to`."""
+    if isinstance(batch, MutableMapping):
+        changed = copy.copy(batch)  # of its own kind, such as a defaultdict
+        changed.update({key: mapped(part, function) for key, part in batch.items()})
+        return changed
+    if hasattr(batch, "to"):  # a tensor, a packed sequence
+        return function(batch)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(moved(part, device) for part in batch))
+        return type(batch)(*(mapped(part, function) for part in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(moved(part, device) for part in batch)
+        return type(batch)(mapped(part, function) for part in batch)
     return batch
+
+
+def moved(batch: Any, device: str | torch.device | None) -> Any:
+    return mapped(batch, lambda leaf: leaf if device is None else leaf.to(device))
+
+
+def written(*batches: Any) -> list[int]:
+    """How often each tensor has been written into."""
+    found: list[int] = []
+
+    def count(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and not leaf.is_inference():  # those are not counted
+            found.append(leaf._version)
+        return leaf
+
+    for batch in batches:
+        mapped(batch, count)
+    return found
 
 
 def is_compiled(module: nn.Module) -> bool:

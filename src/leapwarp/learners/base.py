@@ -70,10 +70,13 @@ def checked(step: Step, draws: int) -> Step:
 
     @wraps(step)
     def whole(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
-        if isinstance(tasks, list) or isinstance(generators, torch.Generator):
+        if isinstance(tasks, list) or isinstance(generators, torch.Generator) or not len(generators):
+            found = (
+                type(generators).__name__ if isinstance(generators, torch.Generator) else f"{len(generators)} of them"
+            )
             raise TypeError(
-                f"tasks are {type(tasks).__name__} and generators {type(generators).__name__}; needed tasks of "
-                "stack_tasks, and a list of generators, one for each run."
+                f"tasks are {type(tasks).__name__} and generators {found}; needed tasks of stack_tasks, and a list of "
+                "generators, one for each run."
             )
         if isinstance(tasks, Task) and tasks.order.shape[1] < draws:
             raise ValueError(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from leapwarp.host import captured
-from leapwarp.inner import Step, adapt, fresh_stats, gradient
+from leapwarp.inner import Fold, Step, adapt, fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State, path_info
 from leapwarp.learners.leap import leap_fold
 from leapwarp.learners.maml import row_gradients
@@ -139,6 +139,7 @@ def warp_leap(
     scale: float = 1.0,
     order: int = 2,
     rates: Rates | None = None,
+    path: Fold | None = None,
 ) -> Learner:
     """Warp-Leap (WarpGrad Algorithm 2): offline meta-training of warps, and a Leap initialisation (Eqs. 9 and 12).
 
@@ -161,12 +162,13 @@ def warp_leap(
         order: see `warp_gradient`.
         rates: learn the task optimizer's learning rate and momentum too, in place of `inner`; the buffer then holds
             the momentum beside each theta_k. The learner's `optimizer` is what has been learnt.
+        path: what gathers the gradient of the initialisation along the paths; `leap_fold` with its defaults where None.
     """
     if eta < 1 or (points is not None and points < 1):
         raise ValueError(f"the replay needs eta and points of at least 1, got {eta} and {points}.")
     if order not in (0, 1, 2) or (rates and not order):
         raise ValueError(f"order is {order}, needed 2, 1 or 0, and with learned rates 2 or 1.")
-    fold = leap_fold(capture=problem.capture)
+    fold = path or leap_fold(capture=problem.capture)
     rates_outer = sgd(rates.outer_lr) if rates else outer
 
     def init(params: Params) -> State:
