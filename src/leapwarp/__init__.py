@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from leapwarp.modules import groups
     from leapwarp.problem import cross_entropy, lift, mean_square, stack_tasks, supervised
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 _PUBLIC = {
     "Leap": "fronts",

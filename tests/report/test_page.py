@@ -223,6 +223,9 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
         here = (out / name).parent
         for link in re.findall(r"\]\(([^)]+)\)", (out / name).read_text()):
             assert (here / link).exists() or link.startswith(("../claims.md", "../deviations/README.md#")), link
+    deeper = tmp_path / "docs/results/large"
+    leapwarp_snapshot.main(snapshot(made, deeper))
+    assert "[claims.md](../../claims.md)" in squeezed(deeper / "README.md")
     heading, page_of = (
         re.search(r"deviations/README.md#([a-z-]+)", index),
         (REPO / "docs/deviations/README.md").read_text(),

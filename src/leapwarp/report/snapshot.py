@@ -98,8 +98,15 @@ def counted(verdicts: Verdicts | None) -> str:
     return ", ".join(f"{n} {verdict}" for verdict, n in verdicts.counts.items() if n) if verdicts else "–"
 
 
-def index(site: Site, size: plan.Size, version: str, other: Sequence[str], kept: Sequence[str]) -> Document:
-    """The first page: verdicts, experiments, and the provenance of the numbers. `kept` are pages of other runs."""
+def index(
+    site: Site, size: plan.Size, version: str, other: Sequence[str], kept: Sequence[str], up: str = "../"
+) -> Document:
+    """The first page: verdicts, experiments, and the provenance of the numbers.
+
+    Args:
+        kept: pages of other runs.
+        up: the way from the page to the documents.
+    """
     sections = [*site.experiments, *site.searches]
     every = [run for section in sections for run in section.runs]
     made, name = origin.provenance(every), every[0]["size"]
@@ -126,9 +133,9 @@ def index(site: Site, size: plan.Size, version: str, other: Sequence[str], kept:
         blocks.append(Text(f"All of them as [CSV]({site.published.files[0]})."))
     blocks += [Heading("Experiments"), Table(["Experiment", "Question", "Claims"], links)]
     if site.claims:
-        text = """How a verdict is reached: [claims.md](../claims.md). Every part with its effect and interval:
+        text = f"""How a verdict is reached: [claims.md]({up}claims.md). Every part with its effect and interval:
 [claims.csv](claims.csv). What was chosen after seeing held-out data:
-[deviations](../deviations/README.md#chosen-after-seeing-held-out-data)."""
+[deviations]({up}deviations/README.md#chosen-after-seeing-held-out-data)."""
         blocks += [Heading("Every claim"), Text(text), *site.claims.of(Verdicts)]
     runs = [["Size", f"`{name}`"], ["Machine", "; ".join(made["machines"])], ["Packages", ", ".join(made["packages"])]]
     runs += [["Runs", f"{made['n_runs']}, {made['hours']:.1f} hours of one core together"]]
@@ -200,7 +207,9 @@ def write(
         files = Text(f"The table as [CSV]({section.files[0]}); [all results]({up}README.md).")
         made = made._replace(blocks=[*([verdicts] if verdicts else []), *made.blocks, files])
         (here / "README.md").write_text(wrapped(markdown(made)), encoding="utf-8")
-    (temporary / "README.md").write_text(wrapped(markdown(index(site, size, version, other, kept))), encoding="utf-8")
+    up = "../" * (out.parts[::-1].index("docs") if "docs" in out.parts else 1)
+    first = index(site, size, version, other, kept, up)
+    (temporary / "README.md").write_text(wrapped(markdown(first)), encoding="utf-8")
     for name in kept:
         shutil.copytree(out / name, temporary / name)
     shutil.rmtree(out, ignore_errors=True)
