@@ -394,9 +394,9 @@ def table(path: Path) -> str:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     titles, order = {"leap": "Leap", "warp_leap": "Warp-Leap"}, list(CALLED)
-    key = lambda r: (r["method"], order.index(r["row"]), r["code"], int(r["meta_batch"]), int(r["meta_steps"]))  # noqa: E731
+    key = lambda r: (r["method"], int(r["meta_batch"]), int(r["meta_steps"]), order.index(r["row"]), r["code"])  # noqa: E731
     lines = ["| Method | Tasks x meta-steps | Code | Seeds | Accuracy [%] | Area |", "|---|---|---|---|---|---|"]
-    for (method, row, code, tasks, steps), group in groupby(sorted(rows, key=key), key):
+    for (method, tasks, steps, row, code), group in groupby(sorted(rows, key=key), key):
         found, name = list(group), CALLED[order[row]]
         cells = [titles[method], f"{tasks} x {steps}", name if code == "leapwarp" else f"{name} (`{code}`)"]
         cells.append(", ".join(r["seed"] for r in found))
