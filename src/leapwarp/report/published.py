@@ -30,9 +30,9 @@ NAME = "published"
 SETTINGS = ["n_tasks", "heldout", "shots"]
 """columns that say in which setting a number was measured; methods are compared within one"""
 COLUMNS = ["experiment", "metric", *SETTINGS, "method", "ours", "ours_std", "n_seeds", "paper", "paper_std", "unit"]
-ABOUT = """Every number of the papers' tables that has one of ours beside it. Two methods *come in order* if the one that
-is ahead in print is ahead here, at the same number of pretraining tasks, held-out set and shots; by chance half of the
-pairs do. This is no verdict: those are with the claims, which are tested only where methods have learnt."""
+ABOUT = """Every number of the papers' tables that has one of ours beside it. Two methods *come in order* if the one
+that is ahead in print is ahead here, at the same number of pretraining tasks, held-out set and shots; by chance half of
+the pairs do. This is no verdict: those are with the claims, which are tested only where methods have learnt."""
 CAPTION = """Numbers printed in the papers against ours. A panel shows a quantity of an experiment, a colour and marker
 a method, and a point one number, with a stroke of one standard deviation over seeds on each side. Larger points have
 more pretraining tasks. On the dotted line both are equal; above it ours are larger."""
