@@ -76,13 +76,13 @@ def build(lines: pd.DataFrame, short: str) -> Document:
             [
                 catalogue.find(name).title,
                 quantities(name)[metric].title,
+                f"{right} of {total}",
                 str(len(mine)),
                 f"{more.median():+.1f}",
                 f"{more.min():+.1f} to {more.max():+.1f}",
-                f"{right} of {total}",
             ]
         )
-    head = ["Experiment", "Quantity", "Numbers", "Ours less the paper's, median", "from, to", "Pairs in order"]
+    head = ["Experiment", "Quantity", "Pairs in order", "Numbers", "Ours less the paper's, median", "from, to"]
     caption = " ".join(CAPTION.split())
     blocks = [
         Text(" ".join(ABOUT.split())),
