@@ -21,7 +21,7 @@ import pandas as pd
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from leapwarp import catalogue
 from leapwarp.check import read_yaml
@@ -211,6 +211,8 @@ def panel(axes: Axes, frame: pd.DataFrame, name: str) -> None:
     elif min(values) > 0 and max(values) >= 10 * min(values):
         axes.set_xscale("log")
         axes.xaxis.set_minor_formatter(NullFormatter())
+    else:  # numbers
+        axes.xaxis.set_major_locator(MaxNLocator(3))  # wide numbers would run into each other
     failed = frame["score"].isna()
     axes.plot(values[~failed], frame.loc[~failed, "score"], "o", color=look.colour, alpha=0.7)
     axes.plot(values.iloc[0], frame["score"].iloc[0], "*", color="black", markersize=13)
