@@ -335,7 +335,7 @@ def test_the_table_has_intervals_over_tasks_and_the_papers_numbers():
     assert lines.loc[lines["metric"] == "normalisation_gain", "mean"].tolist() == pytest.approx([10] * 3)
     assert "| Warp-MAML | 80.0 ± 0.0 | 0.0 | 68.4 ± 0.6 | +11.6 | 70.0 ± 0.0 |" in text
     assert "- Size: `quick`: small.\n" in text
-    assert "## 5-shot" in text and "## 1-shot" in text and "not verified" in " ".join(text.split())
+    assert "## 5-shot" in text and "## 1-shot" in text and "did not verify" in " ".join(text.split())
     assert "(here:" not in text and "(here: textures)" in told(made_up(ROWS, source="textures"), paper)[1]
 
 
