@@ -334,12 +334,12 @@ def test_smoke_from_data_to_page(folder, whole):
 
     assert snakemake(folder, "--report", "report.html").returncode == 0
     report = (folder / "report.html").read_text()
-    for text in ("Overview", "subcategory", "verdict on each claim", "beside the numbers printed in the paper"):
+    for text in ("Overview", "subcategory", "verdict on each claim", "beside those printed in the paper"):
         assert text in report
     assert jobs["omniglot_warp"].about.figures["by_tasks"][:40] in report
 
     # The commands at the heads of the logs, run by hand, make the same rows.
-    here = folder / "results/smoke/omniglot_leap"
+    here = folder / "results/smoke/omniglot_warp"
     before = rows_of(here / "runs/leap/seeds0-1.csv")
     shutil.rmtree(here / "checkpoints")
     for log in ("train/leap/tasks1", "train/leap/tasks3", "evaluate/leap"):
