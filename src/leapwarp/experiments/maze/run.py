@@ -6,10 +6,9 @@ An actor-critic whose recurrent state has to remember where the goal was found l
 with a goal of its own: plainly, with plastic weights, and with weights that a frozen LSTM modulates, which is
 meta-learnt from the same batches.
 
-One run takes, on a core: smoke, a second; quick, where two share a stack, 9 s for the plain RNN and T-Nets, 25 s for
-the Warp-RNN and the HyperRNN, 60 to 70 s for the Hebbian agents; paper, alone, an hour, five hours, and a day
-(benchmarks/maze.py). To expect, at quick: random 6, the plain RNN and T-Nets 48 to 49, the Hebbian agents 55 to 60, the
-Warp-RNN 64 and, against the paper, the HyperRNN 75.
+One run alone takes, on a core: smoke, a second; quick, 15 s for the plain RNN and T-Nets, 40 s for the Warp-RNN and
+the HyperRNN, 85 to 105 s for the Hebbian agents; paper, an hour, five hours, and a day. benchmarks/README.md says what
+a stack of runs gains. docs/results/maze has the returns at quick.
 """
 
 from collections.abc import Callable, Sequence
