@@ -613,7 +613,7 @@ WRONG_USE = {
     ),
     "rows of other numbers": (
         lambda model, tasks: adapted_from(model, supervised(model), tasks, 2),
-        r"parameters begin with axes of \[2\]; needed stacks with one row for each of the 3 tasks",
+        r"the parameters have \[2\] rows; needed stacks with one row for each of the 3 tasks",
     ),
     "no stack of runs": (
         lambda model, tasks: fit(
@@ -623,7 +623,7 @@ WRONG_USE = {
             Fit(1),
             [Member(0, "run", {})],
         ),
-        r"parameters begin with axes of \[3, 4\] for 1 members; needed one row for each run",
+        r"the parameters have \[3, 4\] rows for 1 members; needed a stack with one row for each run",
     ),
     "a number for the draws": (
         lambda model, tasks: stack_tasks([(torch.ones(3), torch.ones(3))], 2, 2, 0),  # pyright: ignore[reportArgumentType]

@@ -239,7 +239,7 @@ def test_a_checkpoint_that_is_damaged_of_another_run_or_of_an_older_version(done
     path.write_bytes(path.read_bytes()[:-1000])
     check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} is damaged", "Delete it to start this run from its")
     torch.save(other | {"active": [0, 1]}, path)
-    check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} is of an unfinished run", "method is 'reptile', this")
+    check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} belongs to an unfinished run", "method is 'reptile', this")
     old = json.dumps(json.loads(whole["fingerprint"]) | {"profile": "smoke"})
     torch.save(whole | {"fingerprint": old}, path)
     check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} was written by an older version of leapwarp. Delete it")
