@@ -144,9 +144,9 @@ def test_gpus_are_those_that_jobs_see(tmp_path, visible, n):
         ("a: -.INF", "not finite"),
         ("no: 1", 'line 1: YAML does not take the key no for text: write "no"'),
         ("3: 1", 'write "3"'),
-        ("a:\n\tb: 1", "is no YAML"),
-        ("a: [1", "is no YAML"),
-        ("a: !!python/object:os.system {}", "is no YAML"),
+        ("a:\n\tb: 1", "is not valid YAML"),
+        ("a: [1", "is not valid YAML"),
+        ("a: !!python/object:os.system {}", "is not valid YAML"),
     ],
 )
 def test_yaml_that_can_be_read_in_two_ways_is_refused_in_one_line(tmp_path, text, message):

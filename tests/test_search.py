@@ -173,7 +173,7 @@ def test_no_file_and_no_yaml_are_said(tmp_path):
     with pytest.raises(ValueError, match="found no such file, needed settings"):
         winner(tmp_path / "s.yaml", "toy_search", "m", "quick", "x")
     (tmp_path / "s.yaml").write_text("a: [1")
-    with pytest.raises(ValueError, match="is no YAML"):
+    with pytest.raises(ValueError, match="is not valid YAML"):
         winner(tmp_path / "s.yaml", "toy_search", "m", "quick", "x")
 
 

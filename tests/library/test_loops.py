@@ -341,7 +341,7 @@ WRONG = {
         lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
         "the loss that was given to WarpGrad takes head.bias, head.weight from elsewhere than the module",
     ),
-    "a constant that moves": (with_frozen, thawed, "frozen.weight, frozen.bias: constant when the front was made, and"),
+    "a constant that moves": (with_frozen, thawed, "frozen.weight, frozen.bias: requires_grad was False when"),
     "a gradient that is not finite": (
         leap_of,
         not_finite,
@@ -351,7 +351,7 @@ WRONG = {
     "an objective without a graph": (
         lambda net: warp_of(net, loss=torch.no_grad()(loss_of(net))),
         lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
-        "the loss depends on no parameter that learns. Needed one .* outside torch.no_grad",
+        "the loss depends on no parameter that is adapted. Needed one .* outside torch.no_grad",
     ),
     "no finish": (
         leap_of,
@@ -379,14 +379,14 @@ WRONG = {
     "warps that move": (
         warp_of,
         moved_warps,
-        "warp.0.weight: warps that have moved inside the task, where they stay fixed. Give the task's optimizer",
+        "warp.0.weight: warps that have moved inside the task, where they must stay fixed. Give the task's optimizer",
     ),
     "a loss without a graph": (
         leap_of,
         lambda net, task, inner: task.backward(loss_at(net).detach()),
-        "the loss depends on no parameter that learns. Needed one that was computed from the module's outputs",
+        "the loss depends on no parameter that is adapted. Needed one that was computed from the module's outputs",
     ),
-    "a head exchanged": (leap_of, exchanged, r"head.weight has shape \[5, 4\], and \[3, 4\] when Leap was made"),
+    "a head exchanged": (leap_of, exchanged, r"head.weight has shape \[5, 4\], but had \[3, 4\] when"),
     "a layer exchanged": (leap_of, lambda *all: exchanged(*all, 3), "learnt parameters were exchanged inside the task"),
     "losses of the objective": (
         lambda net: warp_of(net, loss=lambda batch: net(batch[0])),
@@ -511,11 +511,11 @@ def test_what_the_replay_keeps_must_stay_as_it_was():
     follow_warp(meta, loss_of(net), tasks)
     state = meta.state_dict()
     meta.points[3].meta_batch[0].add_(1)
-    with pytest.raises(ValueError, match="a batch that the replay keeps has been written into since. Give each step"):
+    with pytest.raises(ValueError, match="a batch that the replay keeps has been changed since. Give each step"):
         list(meta.replay(eta=100))
     meta.load_state_dict(state)
     net.head = nn.Sequential(nn.Linear(4, 3)).double()
-    with pytest.raises(ValueError, match="head.weight, head.bias: not in the module as it is. Needed the parts that"):
+    with pytest.raises(ValueError, match="head.weight, head.bias: no longer in the module. Needed the parts that"):
         list(meta.replay(eta=100))
 
 
@@ -560,7 +560,7 @@ def test_a_task_that_is_over_is_not_gone_on_with():
     meta = leap_of(net)
     with pytest.raises(KeyError), meta.task() as first:
         raise KeyError
-    with pytest.raises(ValueError, match="this task is over; call the task that"), meta.task():
+    with pytest.raises(ValueError, match="this task is over; use the one that"), meta.task():
         first.backward(loss_at(net))
 
 
@@ -604,7 +604,7 @@ def test_parts_of_a_batch_that_are_taken_for_steps_are_noticed():
                 inner.step()
         task.finish(loss_at(net, 4))
 
-    with pytest.warns(UserWarning, match="at 2 of 4 steps of this task no learnt parameter has moved. Parts of one"):
+    with pytest.warns(UserWarning, match="at 2 of 4 steps of this task no learnt parameter has moved. A batch in"):
         in_task(meta, train)
 
 
