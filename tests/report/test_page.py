@@ -1,4 +1,4 @@
-"""The page of a size as HTML, with what may be missing; and the snapshot for the documentation."""
+"""The page of a size as HTML, also with missing parts, and the snapshot for the documentation."""
 
 import json
 import re
@@ -215,7 +215,7 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     verdict = pd.read_csv(made / "claims.csv").set_index("id")["verdict"]["W1"].iloc[0]
     for page_text in (index, text):
         assert f"\n- W1, **{verdict}**: " in page_text
-    # what was found comes before where it comes from
+    # results come before their provenance
     words = ("Claims of the papers", "Published numbers beside ours", "Experiments", "Every claim", "Where the numbers")
     places = [index.index(f"## {each}") for each in words]
     assert places == sorted(places)
@@ -265,7 +265,7 @@ def test_pairs_of_methods_come_in_the_order_in_print_within_a_setting():
     lines = pd.DataFrame(
         [[1, 10, 1], [1, 20, 2], [1, 30, 0], [1, 30, 5], [5, 90, 3], [5, 80, 3]], columns=["n_tasks", "paper", "ours"]
     ).reindex(columns=["n_tasks", "heldout", "shots", "paper", "ours"])
-    # With 1 task five of six pairs differ in print; two of them are the other way round. With 5 ours are equal.
+    # With 1 task five of six pairs differ in print, and two of these have the other order here. With 5 ours are equal.
     assert published.in_order(lines) == (3, 6)
     assert published.in_order(lines.assign(n_tasks=float("nan"), shots=lines["n_tasks"])) == (3, 6)
     assert published.in_order(lines.iloc[:0]) == (0, 0)
