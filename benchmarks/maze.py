@@ -11,8 +11,8 @@ are medians over the rounds, and times are the fastest.
 
 Then the runs of a job in one stack are compared with one run alone, at the settings of each size. The script prints the
 environment steps a second of all runs together, including updates, by the processor time of the fastest of many rounds
-(see `stack.py`), and how many times those of one run they are. Hebbian agents (`--methods hebbian`) take gigabytes a run
-at `paper`.
+(see `stack.py`), and how many times those of one run they are. Hebbian agents (`--methods hebbian`) take gigabytes for
+each run at `paper`.
 """
 
 import argparse
@@ -169,7 +169,7 @@ def ours(name: str, settings: experiment.Settings, runs: int = 1) -> Callable[[]
 
 
 def products(pairs: list[tuple[int, int]], back: list[tuple[int, int]]) -> Callable[[], object]:
-    """Only the matrix products. pairs: (inputs, outputs) of each layer; back: the layers whose inputs need a gradient."""
+    """The matrix products alone. pairs: (inputs, outputs) of each layer; back: layers whose inputs need a gradient."""
     s = SETTINGS
     step = [(torch.randn(s.batch, n), torch.randn(n, m)) for n, m in pairs]
     step += [(torch.randn(s.batch, m), torch.randn(m, n)) for n, m in back]

@@ -177,7 +177,7 @@ def departed_warp_leap(problem: Problem, settings: Settings, n_tasks: int, stop:
 
 
 def compare_steps(code: SimpleNamespace, data: Alphabets, seed: int, filters: int = 8, steps: int = 10) -> None:
-    """Print the distance between our code and theirs after one meta-step and after three, with the departures and without."""
+    """Print the distance of our code from theirs after one meta-step and after three, with and without departures."""
     torch.set_default_dtype(torch.float64)
     draw, one, parts = draw_batch(released=True), sgd(RATE), split(data, seed, 3, 1, 1)
 
@@ -250,7 +250,7 @@ def distance(mine: Params, others: Params) -> str:
 
 
 def their_images(root: Path, folder: Path) -> Path:
-    """Their folder of images of 28 pixels. They are resized as in their code, where Pillow uses NEAREST for 1-bit images."""
+    """Their folder of images of 28 pixels, resized as in their code, where Pillow uses NEAREST for 1-bit images."""
     done = folder / "omniglot-py/images_resized"
     if not done.exists():
         making = folder / "omniglot-py/unfinished"

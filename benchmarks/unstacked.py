@@ -36,7 +36,7 @@ STEPS = 10  # of a path of Leap
 
 
 def settings_of(experiment: Experiment, name: str, method: str, size_name: str) -> Any:
-    """Those of a method at a size."""
+    """The settings of a method at a size."""
     size = plan.read_size(SIZES / f"{size_name}.yaml", [name])
     return of_size(experiment, size.entries[name], size.name)[method].settings
 

@@ -178,7 +178,7 @@ def test_files_of_the_repository_are_read_in_one_way():
 
 
 @pytest.mark.parametrize(
-    ("value", "more"), [(3.0, ""), (True, "YAML reads yes, no, on and off"), (None, "Nothing stands")]
+    ("value", "more"), [(3.0, ""), (True, "YAML reads yes, no, on and off"), (None, "There is no value")]
 )
 def test_what_is_no_whole_number_is_refused(value, more):
     schema = {"type": "object", "properties": {"seeds": {"type": "integer", "description": "a whole number"}}}
@@ -303,7 +303,7 @@ def test_out_of_memory_says_which_setting_to_lower_and_that_the_checkpoint_is_ke
 
 
 def test_a_job_that_was_killed_is_explained_in_one_line():
-    """It cannot say anything itself. Snakemake's log has the signal, or the exit code that a shell makes of one."""
+    """The job itself cannot print a message. Snakemake's log has the signal, or the exit code of a shell."""
     log = """
 RuleException:
 CalledProcessError in file "/x/train.smk", line 7:
