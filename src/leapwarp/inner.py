@@ -160,7 +160,7 @@ def adapt(
 
     Raises:
         TypeError: the optimizer is none of `leapwarp.optim`.
-        ValueError: there are too few draws for the steps, or the parameters do not have one row for each task.
+        ValueError: too few draws for the steps, or parameters that are no stacks of as many as the tasks.
 
     Examples:
         >>> import torch, leapwarp

@@ -219,7 +219,7 @@ def kept_buffers(module: nn.Module, leaving: Sequence[nn.Module] = ()) -> Iterat
         yield
     finally:
         for part, name, leaf, value in before:
-            if not is_expanded(leaf):  # an expanded tensor cannot be changed in place
+            if not is_expanded(leaf):  # nobody can write into one
                 put_back({name: leaf}, {name: value})
             setattr(part, name, leaf)
 

@@ -82,7 +82,8 @@ def job(name: str, out: Path) -> Iterator[None]:
         signal = interrupt.received()
         if signal:  # libraries may turn the signal's exception into another error
             print(
-                f"{name}: stopped by {signal}; started again, it goes on from its checkpoint, if it has one", flush=True
+                f"{name}: stopped by {signal}; if started again, it continues from its checkpoint, if it has one",
+                flush=True,
             )
             sys.exit(interrupt.EXIT_CODE)
         if not isinstance(error, Exception):

@@ -129,7 +129,7 @@ class WarpGrad:
             raise ValueError("no warp is chosen; needed warp=['*.warp.*'] or the modules that are to be warps.")
         left = choose_names(module, exclude, "exclude") | self.groups.warp.keys()
         self.start = Leap(module, task_only, [plain(name) for name in left], length, True, stabiliser)
-        self.start.groups = self.groups  # here warps are a group of their own, and not excluded
+        self.start.groups = self.groups  # where warps are not the user's own
         self.size, self.device = replay, replay_device
         self.points: list[Point] = []
         self.met = 0  # points so far, whether kept or not
@@ -676,14 +676,14 @@ def check_finite(loss: Tensor | float) -> None:
 def gradients(
     loss: Tensor, leaves: Sequence[Tensor], create_graph: bool = False, beside: Sequence[Tensor] = ()
 ) -> Sequence[Tensor | None]:
-    """The gradients of `leaves` and then of `beside`; None for a tensor on which `loss` does not depend.
+    """The gradient of each leaf, then of each `beside`, None for one that `loss` does not depend on.
 
     Raises:
-        RuntimeError: a checkpoint with use_reentrant=True hides parameters. PyTorch may return None as their gradient.
+        RuntimeError: a checkpoint with use_reentrant=True hides parameters; PyTorch may give their gradient as None.
     """
     try:
         found = torch.autograd.grad(loss, [*leaves, *beside], create_graph=create_graph, allow_unused=True)
-    except RuntimeError:  # PyTorch's own error for a reentrant checkpoint, in the cases that it notices
+    except RuntimeError:  # PyTorch's own word for it, where it notices
         if not has_reentrant(loss):
             raise
         found = (None,)
