@@ -121,7 +121,7 @@ def test_a_run_that_is_told_to_stop_says_so_and_is_resumed(begun, finished, comm
     assert parent.wait(PATIENCE) != 0
     text = (begun / "snakemake.log").read_text()
     name = "leap, 1 tasks" if command == "train" else "leap, evaluation"
-    assert f"{name}: stopped by SIGTERM; started again, it goes on" in text
+    assert f"{name}: stopped by SIGTERM; if started again, it continues" in text
     assert "non-zero exit status 75" in text and "Traceback" not in text
     again = to_rows(begun)
     assert again.returncode == 0 and trained(again.stdout) == (LEAP if command == "train" else [])

@@ -178,7 +178,7 @@ def test_jobs_that_are_killed_or_whose_time_is_over_are_resumed(slurm, tmp_path,
 
     text = log.read_text()
     assert len(set(submitted(text))) == 8  # two trainings twice, three evaluations of which one twice
-    assert text.count("stopped by SIGTERM; started again") >= 2 and "non-zero exit status 75" in text
+    assert text.count("stopped by SIGTERM; if started again") >= 2 and "non-zero exit status 75" in text
     for method in ("leap", "reptile"):
         again = here / f"logs/train/{method}/tasks1/seeds0-1.log"
         assert "seed 0 and 1 more: resumed at meta-step" in again.read_text()
