@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m leapwarp.report.published", description="Compare tables with the numbers in print."
     )
     parser.add_argument("--folder", required=True, type=Path, help="results of one size, such as results/quick")
-    parser.add_argument("--experiments", required=True, nargs="+", help="names, or paths of folders")
+    parser.add_argument("--experiments", required=True, nargs="+", help="names of experiments, or paths")
     parser.add_argument("--out", required=True, type=Path, metavar="JSON", help="the document to write")
     options = parser.parse_args(arguments)
     with one_line(parser):

@@ -224,16 +224,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m leapwarp.report.snapshot", description="Copy results into the docs."
     )
     parser.add_argument("--folder", required=True, type=Path, help="results of one size, such as results/quick")
-    parser.add_argument("--size-file", required=True, type=Path, metavar="YAML", help="the size, with its experiments")
+    parser.add_argument("--size-file", required=True, type=Path, metavar="YAML", help="the file of the size")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to write")
     parser.add_argument(
         "--other-code",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="what may come from another commit; the page says so",
+        help="results that may come from another commit; the page names them",
     )
-    parser.add_argument("--keep", nargs="+", default=[], metavar="FOLDER", help="what stays as it is in --out")
+    parser.add_argument("--keep", nargs="+", default=[], metavar="FOLDER", help="folders in --out to keep")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="the page that gets the count of the verdicts")
     options = parser.parse_args(arguments)
     with one_line(parser):
