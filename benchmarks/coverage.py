@@ -1,6 +1,6 @@
-"""How often the verdicts' intervals contain the true value, and the power stated for each size; writes docs/claims.md.
+"""How often the verdicts' intervals contain the true value (docs/claims.md), and the power stated (docs/power.md).
 
-    .venv/bin/python benchmarks/coverage.py [--repetitions 10000] [--docs docs/claims.md]
+    .venv/bin/python benchmarks/coverage.py [--repetitions 10000] [--docs docs]
 
 Studies with known true values are simulated, for each kind of quantity and for 2, 3, 4, 5 and 10 seeds. They are
 decided by the rule of `leapwarp.report.claims`. In the snapshot of 26 November, a contrast of two methods on ten
@@ -138,16 +138,17 @@ def covered(repetitions: int) -> str:
 
 
 def stated() -> str:
-    """For each size with a table of power, the part with the least power of every claim."""
+    """For each size with a table of power: each claim, its part of least power, and how many parts have enough."""
     shown = []
     for path in sorted((REPO / "workflow/sizes").glob("*.power.csv")):
-        weakest: dict[str, tuple[str, dict[str, Any]]] = {}
+        parts: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         for (name, part), line in claims.read_power(path).items():
-            if name not in weakest or line["power"] < weakest[name][1]["power"]:
-                weakest[name] = part, line
-        for name, (part, line) in weakest.items():
+            parts.setdefault(name, []).append((part, line))
+        for name, mine in parts.items():
+            part, line = min(mine, key=lambda each: each[1]["power"])
+            enough = sum(line["power"] >= 0.8 for _, line in mine)
             numbers = [f"{line['effect']:.3g}", f"{line['spread']:.3g}", str(line["n_trials"]), str(line["seeds"])]
-            numbers += [f"{line['power']:.2f}", str(line["seeds_needed"]), line["source"]]
+            numbers += [f"{line['power']:.2f}", str(line["seeds_needed"]), f"{enough} of {len(mine)}", line["source"]]
             shown.append([path.name.removesuffix(".power.csv"), f"{name}, {part}", *numbers])
     head = [
         "Size",
@@ -158,6 +159,7 @@ def stated() -> str:
         "Seeds",
         "Power",
         "Seeds for 0.8",
+        "Parts at 0.8",
         "Trials",
     ]
     return grid(head, shown) if shown else "No size states a power yet."
@@ -171,17 +173,23 @@ def detectable() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Coverage of the verdicts' intervals, and the power stated.")
-    parser.add_argument("--repetitions", type=int, default=10_000, metavar="N", help="studies of each kind and number")
-    parser.add_argument("--docs", type=Path, default=REPO / "docs/claims.md", metavar="MD", help="where to write it")
+    parser.add_argument(
+        "--repetitions", type=int, default=10_000, metavar="N", help="studies of each kind and number; 0: power only"
+    )
+    parser.add_argument("--docs", type=Path, default=REPO / "docs", metavar="DIR", help="the folder of the two pages")
     options = parser.parse_args(arguments)
-    text = options.docs.read_text()
-    for mark, table in (("coverage", covered(options.repetitions)), ("power", f"{detectable()}\n\n{stated()}")):
-        before, _, rest = text.partition(f"<!-- {mark} -->\n")
-        _, _, after = rest.partition(f"<!-- end of {mark} -->")
-        text = f"{before}<!-- {mark} -->\n{table}\n<!-- end of {mark} -->{after}"
-        print(table)
-    with atomic(str(options.docs)) as path:
-        path.write_text(text)
+    write(options.docs / "power.md", "power", f"{detectable()}\n\n{stated()}")
+    if options.repetitions:
+        write(options.docs / "claims.md", "coverage", covered(options.repetitions))
+
+
+def write(page: Path, mark: str, table: str) -> None:
+    """Put a table between the marks of its name in a page."""
+    before, _, rest = page.read_text().partition(f"<!-- {mark} -->\n")
+    _, _, after = rest.partition(f"<!-- end of {mark} -->")
+    with atomic(str(page)) as path:
+        path.write_text(f"{before}<!-- {mark} -->\n{table}\n<!-- end of {mark} -->{after}")
+    print(table)
 
 
 if __name__ == "__main__":

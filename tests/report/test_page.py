@@ -198,7 +198,7 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     (out / "wide/README.md").write_text("kept")
     readme = tmp_path / "README.md"
     readme.write_text("# Mine\n<!-- verdicts -->\nold\n<!-- end of verdicts -->\nstays\n")
-    leapwarp_snapshot.main([*snapshot(made, out), "--readme", str(readme), "--keep", "wide"])
+    leapwarp_snapshot.main([*snapshot(made, out), "--readme", str(readme), "--keep", "wide", "--rows", "10"])
     said = leapwarp_snapshot.sentence(pd.read_csv(made / "claims.csv"))
     assert readme.read_text() == f"# Mine\n<!-- verdicts -->\n{said}<!-- end of verdicts -->\nstays\n"
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
@@ -210,7 +210,8 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     index, text = (squeezed(out / name) for name in sorted(pages))
     assert "- Results of other runs, not in what follows: [wide](wide/README.md)." in index
     assert "| 0.1.0+gabc | 2026-01-02 | 14 |" in index and "CPU <slow>; GPU <fast> & co" in index
-    assert "All from one commit, 0.1.0+gabc." in index
+    assert "1 of its 17 experiments is finished and on this page. All from one commit, 0.1.0+gabc." in index
+    assert set(pd.read_csv(out / "claims.csv")["experiment"]) == {"omniglot_warp"}  # no claim on one that was not run
     assert text.startswith("# WarpGrad, Table 2") and "## Area under" in text
     verdict = pd.read_csv(made / "claims.csv").set_index("id")["verdict"]["W1"].iloc[0]
     for page_text in (index, text):
@@ -224,8 +225,11 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
         for link in re.findall(r"\]\(([^)]+)\)", (out / name).read_text()):
             assert (here / link).exists() or link.startswith(("../claims.md", "../deviations/README.md#")), link
     deeper = tmp_path / "docs/results/large"
-    leapwarp_snapshot.main(snapshot(made, deeper))
+    leapwarp_snapshot.main([*snapshot(made, deeper), "--rows", "1000000"])
     assert "[claims.md](../../claims.md)" in squeezed(deeper / "README.md")
+    assert "[every measurement](rows.csv.gz)" in squeezed(deeper / "omniglot_warp/README.md")
+    kept = pd.read_csv(deeper / "omniglot_warp/rows.csv.gz")
+    pd.testing.assert_frame_equal(kept, pd.read_csv(made / "omniglot_warp/rows.csv"))
     heading, page_of = (
         re.search(r"deviations/README.md#([a-z-]+)", index),
         (REPO / "docs/deviations/README.md").read_text(),

@@ -16,7 +16,6 @@ from leapwarp.data import alphabets
 
 KINDS = {  # an experiment of each kind: counted, searched, a chain; tests/own is simulated, and measured in part
     "omniglot_warp": ["warp_leap", "leap", "kfac"],
-    "omniglot_leap": ["leap", "reptile", "scratch"],
     "few_shot": ["warp_maml", "maml"],
     "atari": ["leap", "random_policy"],
 }
@@ -327,7 +326,7 @@ def test_smoke_from_data_to_page(folder, whole):
 
     # The headline experiment's table does not wait for the runs of the others.
     table = first.stdout.index("python -m leapwarp.report table omniglot_warp")
-    assert table < first.stdout.rindex("python -m leapwarp.experiments train omniglot_leap")
+    assert table < first.stdout.rindex("python -m leapwarp.experiments train few_shot")
 
     second = snakemake(folder, "--cores", "2")
     assert "Nothing to be done" in second.stdout, second.stdout[-5000:]

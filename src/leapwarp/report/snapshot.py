@@ -4,12 +4,15 @@
         --readme README.md
 
 It writes README.md (the verdicts, the experiments, the provenance of the numbers), and a page for each experiment and
-random search, with figures, and with tables and verdicts as CSV. Everything else in the folder is removed, except
-folders that --keep names. All results must come from one commit, except those that --other-code names. The page that
---readme names gets a sentence that counts the verdicts. Nothing here imports torch.
+random search, with figures, and with tables and verdicts as CSV; with --rows also every measurement, where the file is
+small. If some experiments of the size have not been run, the page says so, and leaves out the claims on them.
+Everything else in the folder is removed, except folders that --keep names. All results must come from one commit,
+except those that --other-code names. The page that --readme names gets a sentence that counts the verdicts. Nothing
+here imports torch.
 """
 
 import argparse
+import gzip
 import re
 import shutil
 import textwrap
@@ -110,7 +113,11 @@ def index(
     sections = [*site.experiments, *site.searches]
     every = [run for section in sections for run in section.runs]
     made, name = origin.provenance(every), every[0]["size"]
-    text = f"Made at size `{name}`: {size.about}. All from one commit, {version}"
+    text = f"Made at size `{name}`: {size.about}. "
+    if site.missing:
+        n, ran = len(site.experiments) + len(site.missing), len(site.experiments)
+        text += f"{ran} of its {n} experiments {'is' if ran == 1 else 'are'} finished and on this page. "
+    text += f"All from one commit, {version}"
     if other:
         found = {section.name: ", ".join(origin.provenance(section.runs)["versions"]) for section in sections}
         text += ", **but for " + "; ".join(f"`{each}` ({found[each]})" for each in other) + "**"
@@ -153,13 +160,24 @@ def index(
     return Document("Results of the last snapshot", blocks)
 
 
-def copy(section: Section, out: Path) -> None:
-    """Its figures, small, and the first of its files."""
+def copy(section: Section, out: Path, most: int = 0) -> list[str]:
+    """Copy its figures, small, the first of its files, and its rows. Returns links to these files.
+
+    Args:
+        most: the largest size in bytes of compressed rows. Larger ones are left out.
+    """
     for figure in section.document.of(Figure):
         (out / figure.path).parent.mkdir(parents=True, exist_ok=True)
         (out / figure.path).write_bytes(shrunk(section.folder / figure.path, WIDTH))
     out.mkdir(parents=True, exist_ok=True)
     shutil.copy(section.folder / section.files[0], out)
+    links = [f"The table as [CSV]({section.files[0]})"]
+    if "rows.csv" in section.files and most:
+        rows = gzip.compress((section.folder / "rows.csv").read_bytes(), mtime=0)
+        if len(rows) <= most:
+            (out / "rows.csv.gz").write_bytes(rows)
+            links.append("[every measurement](rows.csv.gz)")
+    return links
 
 
 def place(section: Section) -> str:
@@ -175,11 +193,13 @@ def write(
     other: Sequence[str] = (),
     readme: Path | None = None,
     kept: Sequence[str] = (),
+    most: int = 0,
 ) -> None:
     """Write `out` and `readme`. Raises ValueError as `collect` and `one_version`, and if a result is missing.
 
     Args:
         kept: folders in `out` that are not changed; the page names them.
+        most: the largest size in bytes of an experiment's rows, compressed, in `out`.
     """
     site = collect(folder, list(size.experiments.values()))
     needed = ["claims.csv", "index.html"]
@@ -192,19 +212,23 @@ def write(
     if lost := [name for name in kept if not (out / name / "README.md").exists() or name in names]:
         raise ValueError(f"--keep: needed folders in {out} with a README.md that are no experiments; got {lost}.")
     version = one_version([*site.experiments, *site.searches], other, str(folder))
-    front = with_sentence(readme.read_text("utf-8"), pd.read_csv(folder / "claims.csv"), str(readme)) if readme else ""
+    found = claims.merge([folder / "claims.csv"])
+    front = with_sentence(readme.read_text("utf-8"), found, str(readme)) if readme else ""
+    if site.missing:
+        found = found.loc[found["experiment"].isin([section.name for section in site.experiments])]
+        site = site._replace(claims=claims.document(found))
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    shutil.copy(folder / "claims.csv", temporary)
+    found.to_csv(temporary / "claims.csv", index=False, lineterminator="\n", float_format="%.6g")
     if site.published:
         copy(site.published, temporary)
     for section in [*site.experiments, *site.searches]:
         here, made = temporary / place(section), section.document
-        copy(section, here)
+        links = copy(section, here, most)
         verdicts = verdicts_of(site, section.name)
         up = "../" * (place(section).count("/") + 1)
-        files = Text(f"The table as [CSV]({section.files[0]}); [all results]({up}README.md).")
+        files = Text("; ".join([*links, f"[all results]({up}README.md)"]) + ".")
         made = made._replace(blocks=[*([verdicts] if verdicts else []), *made.blocks, files])
         (here / "README.md").write_text(wrapped(markdown(made)), encoding="utf-8")
     up = "../" * (out.parts[::-1].index("docs") if "docs" in out.parts else 1)
@@ -234,11 +258,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="results that may come from another commit; the page names them",
     )
     parser.add_argument("--keep", nargs="+", default=[], metavar="FOLDER", help="folders in --out to keep")
+    parser.add_argument(
+        "--rows", type=int, default=0, metavar="BYTES", help="keep compressed rows that are smaller than this"
+    )
     parser.add_argument("--readme", type=Path, metavar="FILE", help="the page that gets the count of the verdicts")
     options = parser.parse_args(arguments)
     with one_line(parser):
         size = plan.read_size(options.size_file)
-        write(options.folder, size, options.out, options.other_code, options.readme, options.keep)
+        write(options.folder, size, options.out, options.other_code, options.readme, options.keep, options.rows)
     print(f"{options.out / 'README.md'}: written")
 
 
