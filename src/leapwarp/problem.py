@@ -390,8 +390,8 @@ def lift(
             module has its previous modes.
 
     Raises:
-        ValueError: a choice matches nothing, a parameter is named as a warp but not chosen as one, a parameter is
-            complex, or an embedding has sparse gradients.
+        ValueError: a choice matches nothing, the name of a parameter says warp and it is not chosen as one, a parameter
+            is complex, or an embedding has sparse gradients.
 
     Examples:
         >>> import torch, leapwarp

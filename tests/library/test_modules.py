@@ -14,7 +14,7 @@ DOUBLE = torch.float64
 
 
 class Recurrent(nn.Module):
-    """A module with dictionaries as inputs, an LSTM, control flow, dropout, and a nested warp."""
+    """Dict inputs, an LSTM, control flow, dropout between, a warp deep inside."""
 
     def __init__(self, dropout=0.0):
         super().__init__()
@@ -83,7 +83,7 @@ class Twice(nn.Module):
 
 
 class Sparse(nn.Module):
-    """A module with an embedding with sparse gradients, a tied one, and a weight with spectral norm."""
+    """An embedding with sparse gradients, a tied one, and a weight that is divided by its largest singular value."""
 
     def __init__(self):
         super().__init__()
@@ -273,7 +273,7 @@ def test_frozen_parts_stay_and_buffers_begin_every_task_as_they_were():
 
 
 class Kept(nn.Linear):
-    """A module that stores its input as a buffer, and has an expanded and a sparse buffer."""
+    """Keeps its input as a buffer, and has an expanded and a sparse one."""
 
     def __init__(self):
         super().__init__(4, 3)

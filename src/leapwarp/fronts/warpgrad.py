@@ -775,7 +775,7 @@ def requiring(params: Any, value: bool) -> Iterator[None]:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Add advice to PyTorch's errors on second derivatives."""
+    """PyTorch's errors on second derivatives, with what to do."""
     try:
         yield
     except RuntimeError as error:
@@ -786,5 +786,5 @@ def told() -> Iterator[None]:
         raise RuntimeError(
             f"the warp objective needs the second derivative of the loss, and PyTorch said: {said[:200]}. Needed a "
             "loss that was computed inside the task and has not been differentiated before, and parts with a second "
-            "derivative (checkpointing with use_reentrant=False). With order=1 the first derivative is enough."
+            "derivative (checkpointing with use_reentrant=False); order=1 does with the first."
         ) from error
