@@ -2,16 +2,17 @@
 
     python benchmarks/maze.py [--rounds 8] [--sizes quick paper] [--methods rnn warp_rnn] [--runs 4 6] [--seconds 20]
 
-For the plain RNN and the Warp-RNN at the published sizes (30 episodes of 200 steps, 100 hidden units), one update is
-timed three ways: as the library does it; in the straightforward way, which steps 30 Python environments, fills their
-observations into an array, calls a cell of PyTorch's own layers once a step and leaves the rest to autograd and
-torch.optim; and the floor, nothing but the matrix products of the cell and its gradients: forward and back step by
-step, the weights' over all steps at once. The three take turns, so that other work on the machine slows all of them
-down alike; the ratios are medians over the rounds, and the times the fastest.
+One update of the plain RNN and of the Warp-RNN is timed at the published sizes (30 episodes of 200 steps, 100 hidden
+units), in three ways. The first is that of the library. The straightforward way steps 30 Python environments, collects
+their observations in an array, calls a cell of PyTorch's own layers once a step, and uses autograd and torch.optim. The
+floor has only the matrix products of the cell and of its gradients: forward and backward step by step, and those of the
+weights over all steps at once. The three take turns, so that other work on the machine slows all of them down. Ratios
+are medians over the rounds, and times are the fastest.
 
-Then the runs of a job in one stack against one alone, at the settings of each size: environment steps a second of all
-runs together, updates included, by the processor time of the fastest of many rounds (see `stack.py`), and how many
-times as many that is. Hebbian agents (`--methods hebbian`) take gigabytes a run at `paper`.
+Then the runs of a job in one stack are compared with one run alone, at the settings of each size. The script prints the
+environment steps a second of all runs together, including updates, by the processor time of the fastest of many rounds
+(see `stack.py`), and how many times those of one run they are. Hebbian agents (`--methods hebbian`) take gigabytes for
+each run at `paper`.
 """
 
 import argparse
@@ -168,7 +169,7 @@ def ours(name: str, settings: experiment.Settings, runs: int = 1) -> Callable[[]
 
 
 def products(pairs: list[tuple[int, int]], back: list[tuple[int, int]]) -> Callable[[], object]:
-    """Only matrix products. pairs: (inputs, outputs) of each layer; back: those whose inputs need a gradient."""
+    """The matrix products alone. pairs: (inputs, outputs) of each layer; back: layers whose inputs need a gradient."""
     s = SETTINGS
     step = [(torch.randn(s.batch, n), torch.randn(n, m)) for n, m in pairs]
     step += [(torch.randn(s.batch, m), torch.randn(m, n)) for n, m in back]

@@ -8,8 +8,8 @@ CHECKOUT is a clone of github.com/flennerhag/warpgrad or of github.com/amzn/meta
 file has none of that code: it imports it. FOLDER holds Omniglot (docs/data.md).
 
 The steps are three meta-steps in float64 from the same weights on the same mini-batches, theirs and ours. Whole runs
-are those of `omniglot_warp` at a small size, on the same alphabets. What is changed of the released code, for PyTorch
-of today and for one thread, is all in `checkout`, `theirs` and `their_tasks`.
+are those of `omniglot_warp` at a small size, on the same alphabets. All changes to
+the released code, for current PyTorch and for one thread, are in `checkout`, `theirs` and `their_tasks`.
 """
 
 import argparse
@@ -57,7 +57,7 @@ RATE = 0.1  # of tasks, warps and initialisation, in the paper and in the releas
 
 
 class InTurn:
-    """Stands for `joblib.Parallel`, whose threads would take more than one core."""
+    """A replacement for `joblib.Parallel`, whose threads would use more than one core."""
 
     def __init__(self, **_: Any) -> None: ...
 
@@ -94,9 +94,9 @@ def theirs(code: SimpleNamespace, warped: bool, filters: int, params: Params) ->
     for name, leaf in named(model).items():
         leaf.data.copy_(params[name])
     built = wrapper(model, "sgd", "sgd", {"lr": RATE}, {"lr": RATE}, {}, nn.CrossEntropyLoss())
-    # Gradients of None, which are PyTorch's default since 2.0, end Leap at its second meta-step.
+    # `zero_grad` sets gradients to None since PyTorch 2.0, with which Leap fails at its second meta-step.
     built.meta_optimizer.zero_grad = partial(built.meta_optimizer.zero_grad, set_to_none=False)
-    if not warped:  # or the graph of every step is kept; no number changes
+    if not warped:  # else the graph of every step is kept; this changes no number
         update = built.meta.update
         built.meta.update = lambda loss, model: update(loss.detach(), model)
     return built
@@ -106,7 +106,7 @@ def named(model: nn.Module) -> Params:
     """The parameters of their network by the names of ours."""
     kinds = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
     convolutions, norms, heads = ([m for m in model.modules() if isinstance(m, kind)] for kind in kinds)
-    every = len(convolutions) // BLOCKS  # 2 with warps: of task and warp in turn
+    every = len(convolutions) // BLOCKS  # 2 with warps, since convolutions of tasks and warps alternate
     parts: dict[str, nn.Module] = {"head": heads[0]}
     for block in range(BLOCKS):
         parts |= {f"task.{block}.conv": convolutions[every * block], f"task.{block}.norm": norms[block]}
@@ -115,7 +115,7 @@ def named(model: nn.Module) -> Params:
 
 
 def learnt(built: Any, warped: bool) -> Params:
-    """What their meta-learner has learnt, by our names."""
+    """The parameters that their meta-learner has learnt, by our names."""
     if not warped:
         built.meta.to(built.model)
         return {name: leaf.detach().clone() for name, leaf in named(built.model).items()}
@@ -125,9 +125,9 @@ def learnt(built: Any, warped: bool) -> Params:
 
 
 class Drawn:
-    """A task of ours for their loops: a loader that is its own data set.
+    """One of our tasks for their loops: a loader that is its own data set.
 
-    Iterated for training it gives the batches of adaptation; after that, each time, the next two, for the replay.
+    The first iteration yields the batches of adaptation. Each later one yields the next two batches, for the replay.
     """
 
     def __init__(self, batches: list[tuple[Tensor, Tensor]], held_out: tuple[Tensor, Tensor], steps: int) -> None:
@@ -151,7 +151,7 @@ class Drawn:
 
 
 def drawn(problem: Problem, tasks: Task, steps: int, replayed: bool) -> list[Drawn]:
-    """Our tasks for them, each with its mini-batches by the numbers that our learners draw."""
+    """Our tasks in the form that their code takes, each with the mini-batches that our learners draw."""
     who = torch.arange(len(tasks.index))
     numbers = [*range(steps), *(range(steps + 1, 3 * steps + 1) if replayed else ())]
     batches = [problem.draw(tasks, who, torch.full_like(who, number)) for number in numbers]
@@ -177,7 +177,7 @@ def departed_warp_leap(problem: Problem, settings: Settings, n_tasks: int, stop:
 
 
 def compare_steps(code: SimpleNamespace, data: Alphabets, seed: int, filters: int = 8, steps: int = 10) -> None:
-    """Print how far ours is from theirs after one meta-step and after three: departed as released, and otherwise."""
+    """Print the distance of our code from theirs after one meta-step and after three, with and without departures."""
     torch.set_default_dtype(torch.float64)
     draw, one, parts = draw_batch(released=True), sgd(RATE), split(data, seed, 3, 1, 1)
 
@@ -198,7 +198,7 @@ def compare_steps(code: SimpleNamespace, data: Alphabets, seed: int, filters: in
         problem = supervised(model, draw=in_double)
         first = model.init(generator(seed, "init"))
         built, their_ways = theirs(code, warped, filters, first), []
-        if code.has_warps and not warped:  # else this checkout's Leap draws the head anew at every task
+        if code.has_warps and not warped:  # this checkout's Leap draws a new head at every task; keep the head instead
             built.model.head.reset_parameters = lambda: None
         for k, tasks in enumerate(sampled):
             with replayed_as_ours(len(everyone) * steps, seed, k):
@@ -230,7 +230,7 @@ def compare_steps(code: SimpleNamespace, data: Alphabets, seed: int, filters: in
 
 
 def replayed_as_ours(points: int, seed: int, k: int) -> Any:
-    """A context in which they go through their buffer of so many points in our order of meta-step k."""
+    """A context in which their code replays its buffer of so many points in our order of meta-step k."""
     order = torch.randperm(points, generator=generator(seed, "learner", k)).tolist()
 
     def shuffle(found: list[Any]) -> None:
@@ -240,7 +240,7 @@ def replayed_as_ours(points: int, seed: int, k: int) -> Any:
 
 
 def distance(mine: Params, others: Params) -> str:
-    """The norm of the difference over that of `others`, on the names of `mine`."""
+    """The norm of the difference divided by the norm of `others`, for the names of `mine`."""
     norm = lambda tree: torch.cat([leaf.flatten() for leaf in tree.values()]).norm()  # noqa: E731
     own = {name: others[name] for name in mine}
     return f"{float(norm(subtract(mine, own)) / norm(own)):.1e}"
@@ -250,7 +250,7 @@ def distance(mine: Params, others: Params) -> str:
 
 
 def their_images(root: Path, folder: Path) -> Path:
-    """Their folder of images of 28 pixels, made once as they ask it of Pillow, which takes NEAREST for 1-bit images."""
+    """Their folder of images of 28 pixels, resized as in their code, where Pillow uses NEAREST for 1-bit images."""
     done = folder / "omniglot-py/images_resized"
     if not done.exists():
         making = folder / "omniglot-py/unfinished"
@@ -285,7 +285,7 @@ def their_tasks(code: SimpleNamespace, folder: Path, train: list[str], test: lis
 
 
 def run_theirs(code: SimpleNamespace, warped: bool, run: Run, folder: Path | None) -> tuple[list[float], list[float]]:
-    """Accuracy and area of each held-out alphabet: their learner on their tasks, or on ours where `folder` is None."""
+    """Accuracy and area of each held-out alphabet, of their learner on their tasks, or on ours if `folder` is None."""
     settings, seed = run.method.settings, run.seed
     random.seed(seed)
     torch.manual_seed(seed)
@@ -329,7 +329,7 @@ def run_ours(runs: Sequence[Run]) -> list[tuple[list[float], list[float]]]:
 
 
 def whole_runs(code: SimpleNamespace, root: Path, data: Alphabets, options: argparse.Namespace) -> None:
-    """Train and judge the rows that are asked for; print each, and add it to the file."""
+    """Train and evaluate the requested rows, print each, and add it to the file."""
     small = replace(PUBLISHED, filters=options.filters, meta_batch=options.meta_batch, meta_steps=options.meta_steps)
     released = replace(small, released_pixels=True)
     shorter = replace(released, inner_steps=released.inner_steps - 1)  # K - 1 segments of the same path

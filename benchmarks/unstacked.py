@@ -1,10 +1,10 @@
-"""What a stack of runs would gain for Multi-CV, whose runs are trained one after another.
+"""How much time a stack of runs would save for Multi-CV, whose runs are trained one after another.
 
     python benchmarks/unstacked.py [--size quick] [--runs 2 4] [--seconds 20]
 
-Prints, at the settings of a size, the milliseconds of a step of Leap on its network, with as many images in a batch,
-for each run of one alone and of several in a stack, and how many times as fast the stack is. A stack of its runs is one
-of tasks. Times are processor times of the thread, of the fastest of many rounds, in which all take turns (see
+It prints the milliseconds of a step of Leap for each run, for one run alone and for several runs in a stack, and how
+many times as fast the stack is. Network and batch size are those of Multi-CV at a size. A stack of tasks stands for a
+stack of runs. Times are processor times of the thread in the fastest of many rounds, in which all take turns (see
 `stack.py`).
 """
 
@@ -36,7 +36,7 @@ STEPS = 10  # of a path of Leap
 
 
 def settings_of(experiment: Experiment, name: str, method: str, size_name: str) -> Any:
-    """Those of a method at a size."""
+    """The settings of a method at a size."""
     size = plan.read_size(SIZES / f"{size_name}.yaml", [name])
     return of_size(experiment, size.entries[name], size.name)[method].settings
 

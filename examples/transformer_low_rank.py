@@ -45,7 +45,7 @@ net = Reader()
 
 
 def loss_of(batch):
-    """The word that follows under the task's rule; padding (label -100) counts for nothing."""
+    """The word that follows under the task's rule. Padding has the label -100, which the loss ignores."""
     outputs = net(batch["tokens"], batch["mask"])
     return F.cross_entropy(outputs.flatten(0, 1), batch["next"].flatten(), ignore_index=-100)
 

@@ -1,4 +1,4 @@
-"""Calls of the programs that the tests of whole runs share."""
+"""Calls of programs, shared by the tests of whole runs."""
 
 import csv
 import importlib
@@ -20,7 +20,7 @@ from leapwarp.experiments import resolve
 REPO = Path(__file__).parents[1]
 SIZES = REPO / "workflow/sizes"
 CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
-PATIENCE = 3600  # seconds to wait for a process on a slow machine: a limit that only one that hangs meets
+PATIENCE = 3600  # seconds to wait for a process, so many that only a process that hangs reaches them
 NAME = "omniglot_leap"  # the experiment that these tests run
 SIZE = "tiny"  # and their size, a file of their own
 RUNS = "Shell command: exec python -m leapwarp.experiments "
@@ -32,10 +32,10 @@ def jobs_of(size, **changes):
     return plan.jobs(config, plan.read_config(config, SIZES))
 
 
-# A call of snakemake ends as soon as its last job does: with the profile's value, timers would go on for five seconds.
+# A call of snakemake then ends as soon as its last job does. With the profile's value, timers run five seconds more.
 QUICKLY = ["--max-jobs-per-timespan", "100/1s"]
 
-# Children of a process that has imported these once, which takes seconds.
+# Calls are forks of a process that has imported these modules once, which takes seconds.
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["snakemake.cli", "leapwarp.experiments.command"])
 
@@ -47,7 +47,7 @@ class Finished(NamedTuple):
 
 
 def start_child(folder, output, module, function, *args):
-    """A process of its own in `folder` that calls a function with the words of a command line."""
+    """Start a process in `folder` that calls a function with the words of a command line."""
     words = [str(arg) for arg in args]
     child = FORKS.Process(target=_child, args=(str(folder), str(output), dict(os.environ), module, function, words))
     child.start()
@@ -73,7 +73,7 @@ def call(folder, module, function, *args):
 
 
 def snakemake(folder, *args):
-    """One call of snakemake in `folder`, as `snakemake_command` has it but for the time of importing it."""
+    """Call snakemake in `folder`. It does the same as `snakemake_command`, without the time of the import."""
     return call(folder, "snakemake.cli", "main", "--snakefile", REPO / "Snakefile", *QUICKLY, *args)
 
 
@@ -82,7 +82,7 @@ def snakemake_command(*args):
 
 
 def work_out_settings(folder):
-    """Do beforehand what the first snakemake in `folder` starts a process for, which takes seconds to import torch."""
+    """Compute the settings for which the first snakemake in `folder` would start a process that imports torch."""
     made = call(folder, "calls", "_work_out_settings")
     assert made.returncode == 0, made.stdout
 
@@ -98,7 +98,7 @@ def _work_out_settings(words):
 
 
 def edit(path, change):
-    """Change what a YAML file holds."""
+    """Change the content of a YAML file."""
     found = yaml.safe_load(path.read_text())
     change(found)
     path.write_text(yaml.safe_dump(found, sort_keys=False))
@@ -136,7 +136,7 @@ def made(output):
 
 
 def rows_of(path):
-    """The rows of a CSV without what depends on the clock."""
+    """The rows of a CSV without times."""
     with open(path, newline="") as file:
         rows = [{key: row[key] for key in row if key not in ("seconds", "version")} for row in csv.DictReader(file)]
     return [row for row in rows if not row["metric"].endswith("seconds")]
@@ -149,7 +149,7 @@ def lock_of(folder, command, method):
 
 
 def processes(folder, command):
-    """The runs of `train` or `evaluate` that are at work in `folder`."""
+    """The running processes of `train` or `evaluate` in `folder`."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -162,7 +162,7 @@ def processes(folder, command):
 
 
 def caught(folder, parent, *methods, command="train"):
-    """The runs of `methods`, each suspended as soon as it is at work, in whatever order they begin."""
+    """The processes of `methods`, each suspended as soon as it has started, in whatever order they start."""
     found, deadline = {}, time.monotonic() + PATIENCE
     while len(found) < len(methods):
         assert time.monotonic() < deadline and parent.poll() is None, (folder / "snakemake.log").read_text()
@@ -177,7 +177,7 @@ def caught(folder, parent, *methods, command="train"):
 
 
 def step_to(run, path):
-    """Let a suspended run go on until `path` is there, and suspend it again."""
+    """Let a suspended run continue until `path` exists, and suspend it again."""
     while not path.exists():
         run.resume()
         time.sleep(0.01)

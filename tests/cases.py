@@ -1,4 +1,4 @@
-"""Small problems with known answers, and made-up tasks."""
+"""Small problems with known answers, and synthetic tasks."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ DOUBLE = torch.float64
 
 @contextmanager
 def dies_after(meta_steps: int):
-    """What is called in here is to die when `fit` has taken so many meta-steps."""
+    """Inside this context, the process dies when `fit` has made so many meta-steps."""
     left, real = iter(range(meta_steps)), fit.join_tasks
 
     def stopped(parts):
@@ -40,7 +40,7 @@ def dies_after(meta_steps: int):
 
 
 def of_one(build):
-    """A builder of learners of one run, whose states have no axis of runs and whose steps take one stream."""
+    """A function that builds learners of one run. Their states have no run axis, and their steps take one stream."""
 
     def without_axis(*arguments, **options) -> Learner:
         learner = build(*arguments, **options)
@@ -60,7 +60,7 @@ def of_one(build):
 
 
 def quadratic(matrices: torch.Tensor, centres: torch.Tensor) -> Problem:
-    """Task t is 0.5 (w - c_t)' A_t (w - c_t); `task.index` says which. matrices [n, d, d], centres [n, d]."""
+    """Task t has the loss 0.5 (w - c_t)' A_t (w - c_t); `task.index` has t. matrices [n, d, d], centres [n, d]."""
 
     def draw(tasks: Task, who: torch.Tensor, number: torch.Tensor) -> Batch:
         return Batch(tasks.index[who, None], tasks.index[who, None])
@@ -88,7 +88,7 @@ def random_quadratics(n_tasks: int, size: int, seed: int = 0) -> tuple[torch.Ten
 
 
 def image_tasks(n_tasks: int, draws: int, batch: int = 8, n: int = 40, classes: int = 5, dtype=DOUBLE) -> Task:
-    """Random images with labels that a network can learn: the class moves the mean of its pixels."""
+    """Random images with labels that a network can learn: the mean of an image's pixels depends on its class."""
     stream = torch.Generator().manual_seed(1)
     y = torch.arange(n).remainder(classes).expand(n_tasks, n)
     patterns = torch.randn(n_tasks, classes, 28, 28, generator=stream, dtype=dtype)
@@ -128,7 +128,7 @@ def small_warped(n_tasks: int = 3, draws: int = 40) -> tuple[Problem, dict, Task
 
 
 class SmallModulated(torch.nn.Module):
-    """A smooth network whose hidden units a context moves."""
+    """A smooth network whose hidden units are shifted by a context."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class SmallModulated(torch.nn.Module):
 
 
 class World(NamedTuple):
-    """What a learner learns from, small enough for a test."""
+    """A problem, tasks and parameters for a learner, small enough for a test."""
 
     problem: Any
     """what its function takes first"""
@@ -170,7 +170,7 @@ def after_adaptation(problem: Problem, tasks: Task, steps: int) -> Callable[[Lea
 
 
 def warped_world(steps: int, group: str = "") -> World:
-    """Three tasks of a warped network. With `group`, only parameters of that group are learnt."""
+    """Three tasks for a warped network. With `group`, only the parameters of that group are learnt."""
     problem, params, tasks = small_warped()
     kept = {name: leaf for name, leaf in params.items() if name.startswith(group)}
     return World(problem, kept, tasks, after_adaptation(problem, tasks, steps))
@@ -185,7 +185,7 @@ def modulated_world(steps: int) -> World:
 
 
 def stream_world() -> World:
-    """Numbers that come one after another, for each run its own, and should be the sum of two parameters."""
+    """A stream of numbers, a different one for each run. The sum of two parameters has to match them."""
     targets = [torch.tensor([[1.0 + 0.1 * (-1) ** k]], dtype=DOUBLE) for k in range(6)]
 
     def gradient(params: trees.Params, target: torch.Tensor) -> tuple[torch.Tensor, trees.Params, torch.Tensor]:
@@ -201,7 +201,7 @@ def stream_world() -> World:
 
 
 class Visited(NamedTuple):
-    """The problem of tasks that are met one at a time, and what they share."""
+    """The problem of tasks that are trained one at a time, and how they share parameters."""
 
     problem: Problem
     sharing: Sharing
@@ -239,7 +239,7 @@ def visited_world(kind: str, steps: int, meta_steps: int = 20, filters: int = 4,
     owned = [new(number) for number in range(3)]
 
     def loss(learner: Learner, state: State) -> float:
-        """Of each task with what it owns, or, where it keeps nothing, after training it once more."""
+        """The loss of each task with the parameters that it owns, or after one more training if it owns none."""
         total = 0.0
         for i, own in enumerate(owned):
             params, fixed = sharing.join(state, i, state.get("own", {}).get(str(i), own), 3)

@@ -10,11 +10,11 @@ from calls import NAME, REPO, SIZE, edit, snakemake, work_out_settings
 
 from leapwarp.data.store import write
 
-torch.set_num_threads(1)  # as every job of the workflow has it
+torch.set_num_threads(1)  # as in every job of the workflow
 
 
 def pytest_collection_modifyitems(items):
-    """Whole runs come first: what pytest's two processes share out at the end are short tests."""
+    """Put whole runs first, so that pytest's two processes have only short tests to distribute at the end."""
     items.sort(key=lambda item: "workflow" not in item.path.parts)
 
 
@@ -35,10 +35,10 @@ def made_up_alphabets(tmp_path_factory):
 
 
 def once(tmp_path_factory, name, make):
-    """A folder that `make` fills, made by the first of pytest's processes that needs it, for all of them.
+    """A folder that `make` fills. The first of pytest's processes that needs it makes it for all of them.
 
-    It lies as deep as `tmp_path / "here"` does: copies there find the checkout by the same relative path, so that
-    Snakemake takes it for the same.
+    It is as deep in the file system as `tmp_path / "here"`. So copies there have the same relative path to the
+    checkout, and Snakemake regards its files as the same.
     """
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -57,7 +57,7 @@ def once(tmp_path_factory, name, make):
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory, made_up_alphabets):
-    """A folder with a size of three methods at one task, as a user would copy one, and the data."""
+    """A folder with the data and a size of three methods at one task, as a user would write one."""
 
     def make(folder):
         shutil.copy(REPO / "config.yaml", folder)
@@ -75,7 +75,7 @@ def empty(tmp_path_factory, made_up_alphabets):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, empty):
-    """The same when snakemake has made the rows; `own` has tables, figures and a page."""
+    """The same folder after snakemake has made the rows. (`own` has tables, figures and a page.)"""
 
     def make(folder):
         shutil.copytree(empty, folder, dirs_exist_ok=True)
@@ -87,7 +87,7 @@ def finished(tmp_path_factory, empty):
 
 @pytest.fixture(scope="session")
 def own(tmp_path_factory):
-    """A folder with an experiment and a size of a user's own, which snakemake has been through."""
+    """A folder with a user's own experiment and size, after snakemake has made everything."""
 
     def make(folder):
         shutil.copytree(REPO / "tests/own", folder / "mine")

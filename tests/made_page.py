@@ -1,4 +1,4 @@
-"""Made-up results of a size, as the workflow leaves them, and their page."""
+"""Synthetic results of a size, in the form that the workflow writes, and their page."""
 
 import json
 
@@ -21,7 +21,7 @@ CERTAIN = ["Leap", "Finetuning (multi-head)", "Reptile"]  # what Warp-Leap is co
 
 
 def make(folder, source="omniglot", size="quick"):
-    """Results of one experiment as the workflow leaves them, from made-up rows with names that need escaping."""
+    """Results of one experiment as the workflow writes them, from synthetic rows with names that need escaping."""
     here, frames, stream = folder / "omniglot_warp", [], np.random.default_rng(0)
     runs = []
     for (method, count), accuracy in ACCURACY.items():

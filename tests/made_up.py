@@ -1,4 +1,4 @@
-"""Made-up rows, as runs leave them."""
+"""Synthetic rows, in the form that runs write."""
 
 from itertools import product
 
@@ -10,7 +10,7 @@ from leapwarp.report import rows
 
 
 def run(method, n_tasks, seed, accuracies, *, steps=4, experiment="omniglot_warp", **changes):
-    """One run: for each held-out task its final accuracy, an area and curves; a few rows of meta-training."""
+    """The rows of one run: final accuracy, area and curves of each held-out task, and a few rows of meta-training."""
     records = []
     for i, accuracy in enumerate(accuracies):
         task = f"Alphabet_{i}"
@@ -38,8 +38,8 @@ def run(method, n_tasks, seed, accuracies, *, steps=4, experiment="omniglot_warp
 
 # ---------------------------------------------------------------- of every experiment
 
-# What a run at smoke leaves: metrics, names and number of tasks, number of steps (0: a summary), and methods
-# ("trained": those that are; "!layers": all but that; else all whose names begin so).
+# The rows of a run at smoke: metrics, names and number of tasks, number of steps (0: a summary), and methods
+# ("trained": those that are trained; "!layers": all but `layers`; else all whose names begin with the text).
 _OMNIGLOT = [
     ("accuracy auc mean_loss steps", "alphabet", 2, 0, ""),
     ("adapt_seconds step_seconds", "", 1, 0, ""),

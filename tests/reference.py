@@ -1,4 +1,4 @@
-"""Slow, obvious versions of what the library does, for one task at a time and in plain PyTorch."""
+"""Slow and obvious implementations of the library's functions, for one task at a time, in plain PyTorch."""
 
 from itertools import pairwise
 

@@ -99,7 +99,7 @@ def test_early_stopping_freezes_each_task_where_it_alone_would_stop():
     matrices, centres = random_quadratics(3, 4)
     problem, tasks = quadratic(matrices, centres), quadratic_tasks(3, 61)
     start = {"w": 3 + torch.zeros(3, 4, dtype=DOUBLE)}
-    levels = torch.tensor([5.0, 0.5, -1.0], dtype=DOUBLE)  # the third task never gets there
+    levels = torch.tensor([5.0, 0.5, -1.0], dtype=DOUBLE)  # the third task never reaches it
 
     def is_learnt(params, stats, tasks):
         batch = problem.draw(tasks, torch.arange(len(tasks.index)), torch.zeros_like(tasks.index))
@@ -135,7 +135,7 @@ def test_memory_of_leap_does_not_grow_with_steps():
         return total
 
     start = trees.repeat(params, 3)
-    gc.freeze()  # what is there already need not be looked through after each step
+    gc.freeze()  # existing objects need not be searched after each step
     try:
         adapt(problem, optim.sgd(0.1), start, {}, tasks, 50, watched, trees.zeros_like(start))
     finally:
@@ -160,7 +160,7 @@ def test_mapping_loop_chunks_and_stack_are_equal(size):
 
 
 def test_a_lifted_module_under_vmap_equals_a_loop_and_the_stacked_network():
-    """A plain nn.Module with batch norm, lifted, against the network that knows the task axis."""
+    """A lifted nn.Module with batch norm is compared with the network that has the task axis."""
     plain = reference.network(4, 5).double()
     lifted = lift(torch.nn.Sequential(torch.nn.Unflatten(1, (1, 28)), plain))
     model = convnet(filters=4, classes=5)

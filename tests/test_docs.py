@@ -1,4 +1,4 @@
-"""The documents: the site builds, its code runs, links lead somewhere, and lines can be read."""
+"""The documents: the site builds, code runs, links lead to existing targets, and lines are short."""
 
 import importlib.util
 import os
@@ -47,7 +47,7 @@ def anchors(page):
 
 
 def broken(page):
-    """Links of a page to files of the repository, or to anchors in them, that are not there."""
+    """Links of a page to files of the repository, or to anchors in them, that do not exist."""
     text = re.sub(r"`[^`]*`", "", "\n".join(prose(page)))
     targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"^\[[^\]]+\]: (\S+)", text, re.MULTILINE)
     labels = set(re.findall(r"^\[([^\]]+)\]: ", text, re.MULTILINE))
@@ -98,7 +98,7 @@ def test_the_page_of_experiments_has_all_of_them_as_they_say_themselves():
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch, capsys):
-    """Blocks that begin with ```python; those of the official packages begin with ```py and are not run."""
+    """Blocks that begin with ```python are run. Those of the official packages begin with ```py and are not."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     names: dict = {}

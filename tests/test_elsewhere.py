@@ -1,4 +1,4 @@
-"""What other machines, shells and editors bring: environment, memory, GPUs, ways of writing YAML, odd errors."""
+"""Differences between machines, shells and editors: environment, memory, GPUs, forms of YAML, and rare errors."""
 
 import argparse
 import errno
@@ -42,7 +42,7 @@ def test_a_job_takes_no_binding_of_threads_no_backend_and_no_startup_files():
         "PATH": "/usr/bin",
         "HOME": str(Path.home()),
         "LANG": "de_DE.ISO-8859-1",
-        "CUDA_VISIBLE_DEVICES": "1",  # what a user grants is kept
+        "CUDA_VISIBLE_DEVICES": "1",  # the user's choice of GPUs is kept
         **environment.FIXED,
     }
     assert found["OMP_PROC_BIND"] == "false" and found["MPLBACKEND"] == "Agg" and found["PYTHONUTF8"] == "1"
@@ -58,7 +58,7 @@ def test_a_home_that_cannot_be_written_has_its_fonts_elsewhere():
 
 @pytest.mark.slow
 def test_programs_settle_their_environment_before_anything_is_imported():
-    """Bound to one core, two runs would share it; with a notebook's backend, matplotlib is not even imported."""
+    """If runs were bound to a core, two would share it. With a notebook's backend, matplotlib cannot be imported."""
     code = """
 import os, sys
 sys.argv = ["leapwarp.experiments", "nothing"]
@@ -87,7 +87,7 @@ def test_what_a_run_is_does_not_depend_on_language_or_shell(monkeypatch):
 
 
 def test_all_text_is_read_and_written_in_utf_8():
-    """Where an encoding is not named, Python takes that of the caller's language."""
+    """If no encoding is given, Python uses that of the caller's locale."""
     wrong = []
     for path in (REPO / "src").rglob("*.py"):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -144,9 +144,9 @@ def test_gpus_are_those_that_jobs_see(tmp_path, visible, n):
         ("a: -.INF", "not finite"),
         ("no: 1", 'line 1: YAML does not take the key no for text: write "no"'),
         ("3: 1", 'write "3"'),
-        ("a:\n\tb: 1", "is no YAML"),
-        ("a: [1", "is no YAML"),
-        ("a: !!python/object:os.system {}", "is no YAML"),
+        ("a:\n\tb: 1", "is not valid YAML"),
+        ("a: [1", "is not valid YAML"),
+        ("a: !!python/object:os.system {}", "is not valid YAML"),
     ],
 )
 def test_yaml_that_can_be_read_in_two_ways_is_refused_in_one_line(tmp_path, text, message):
@@ -178,7 +178,7 @@ def test_files_of_the_repository_are_read_in_one_way():
 
 
 @pytest.mark.parametrize(
-    ("value", "more"), [(3.0, ""), (True, "YAML reads yes, no, on and off"), (None, "Nothing stands")]
+    ("value", "more"), [(3.0, ""), (True, "YAML reads yes, no, on and off"), (None, "There is no value")]
 )
 def test_what_is_no_whole_number_is_refused(value, more):
     schema = {"type": "object", "properties": {"seeds": {"type": "integer", "description": "a whole number"}}}
@@ -221,7 +221,7 @@ def test_paths_are_taken_in_full_and_braces_are_braces(tmp_path, monkeypatch):
 
 
 def test_what_the_command_line_gives_is_taken_as_meant():
-    """`--config seeds={sine: 3}` has text where config.yaml has numbers, and `--config state=` nothing."""
+    """`--config seeds={sine: 3}` gives text where config.yaml has numbers, and `--config state=` gives nothing."""
     given = CONFIG | {"seeds": {"sine": "3"}, "search": {"with_all": "true", "use": "auto"}, "state": None}
     found = plan.settled(given | {"own_experiments": None})
     assert (found["seeds"], found["state"], found["own_experiments"]) == ({"sine": 3}, "", "")
@@ -260,7 +260,7 @@ def test_folders_of_editors_are_no_experiments(tmp_path):
 
 @pytest.mark.parametrize("link", ["profiles", "workflow/profiles"])
 def test_default_options_that_are_not_there_are_an_error(tmp_path, link):
-    """Where links are not made, git writes a file of text in their place; Snakemake then goes on without options."""
+    """If links are turned off, git writes a text file in their place, and Snakemake would run without its options."""
     default = tmp_path / "workflow/profiles/default"
     default.mkdir(parents=True)
     (default / "config.yaml").write_text("cores: all\n")
@@ -299,11 +299,11 @@ def test_out_of_memory_says_which_setting_to_lower_and_that_the_checkpoint_is_ke
     message = str(caught.value.code)
     assert message.startswith("error: leap, 1 tasks: out of memory (") and "\n" not in message
     assert "Lower seeds_per_job" in message and "tasks_at_a_time" in message and "checkpoint is kept" in message
-    assert "Traceback" not in capsys.readouterr().err and not list(tmp_path.iterdir())  # nor is a lock left
+    assert "Traceback" not in capsys.readouterr().err and not list(tmp_path.iterdir())  # no lock is left either
 
 
 def test_a_job_that_was_killed_is_explained_in_one_line():
-    """It cannot say anything itself. Snakemake's log has the signal, or the exit code that a shell makes of one."""
+    """The job itself cannot print a message. Snakemake's log has the signal, or the exit code of a shell."""
     log = """
 RuleException:
 CalledProcessError in file "/x/train.smk", line 7:
@@ -334,7 +334,7 @@ Error in rule train:
 
 @pytest.mark.parametrize("module", [prepare, prepare_imagenet, prepare_images])
 def test_whatever_happens_to_data_is_one_line_too(module, monkeypatch, tmp_path, capsys):
-    """And where memory runs out, it is not settings of a run that help."""
+    """If memory runs out here, the message does not advise to change settings of a run."""
     line = ["--out", str(tmp_path / "x"), *(["--set", "mini"] if module is prepare_imagenet else [])]
     for error, said in (
         (MemoryError("Unable to allocate 16.5 GiB"), "out of memory (Unable to allocate 16.5 GiB). Needed more memory"),

@@ -1,4 +1,4 @@
-"""The outer loop: what happens when a run is killed, damaged, edited or diverges."""
+"""The outer loop: runs that are killed, damaged, edited, or diverge."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ def shuffled(k):
 
 
 def runs(folder, seeds, meta_steps=6, name="leap", fingerprint=None, sample=shuffled, **how):
-    """Some seeds, fitted in one stack; the tasks of all are the same, and their parameters differ by the seed."""
+    """Some seeds, fitted in one stack. All have the same tasks, and parameters that differ by the seed."""
     problem, params, _ = small_warped()
     learner = {"leap": leap, "warp_leap": warp_leap}[name](problem, sgd(0.1), sgd(0.1), STEPS)
     plan = Fit(meta_steps, checkpoints=folder, checkpoint_every=2, **how)
@@ -87,7 +87,7 @@ def test_a_run_that_stopped_early_stays_stopped_when_started_again(tmp_path):
 
 
 def interrupted_at(meta_step, how):
-    """A sampler of tasks in whose `meta_step` something happens."""
+    """A sampler of tasks that calls a function at the given meta-step."""
 
     def sample(k):
         if k == meta_step:
@@ -118,7 +118,7 @@ def test_a_finished_run_is_read_by_its_own_settings_and_replaced_by_others(tmp_p
 
 @pytest.fixture
 def watched():
-    """Signals as a run has them, and afterwards as they were."""
+    """Handle signals as a run does, and restore the handlers afterwards."""
     before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
     interrupt.watch()
     yield
@@ -132,9 +132,9 @@ def test_a_signal_in_the_middle_of_a_meta_step_saves_the_last_whole_one(tmp_path
     path, whole = tmp_path, meta_train(None)
     with pytest.raises(interrupt.Interrupted, match=number.name):
         meta_train(path, sample=interrupted_at(3, lambda: signal.raise_signal(number)))
-    signal.raise_signal(number)  # a second one changes nothing
+    signal.raise_signal(number)  # a second signal changes nothing
     assert left(path)["meta_step"] == 3  # later than the last checkpoint, which was after 2
-    interrupt.watch()  # as another process would
+    interrupt.watch()  # as a new process would
     resumed = meta_train(path)
     assert resumed.history == whole.history
     for key, leaf in leaves(whole.state).items():
@@ -359,12 +359,12 @@ def test_training_killed_at_a_random_moment_resumes_to_the_same_state(tmp_path, 
     start_child(tmp_path, *run, *train_line(whole, made_up_alphabets, method, 2)[4:]).join()
     length = time.monotonic() - began
     line, kills = train_line(killed, made_up_alphabets, method, 2)[4:], 0
-    while kills < 2:  # at moments anywhere in the run
+    while kills < 2:  # at random moments of the run
         process = start_child(tmp_path, *run, *line)
         process.join(timeout=random.uniform(0, 1) * length)
         assert not process.exitcode, log.read_text()
         if process.exitcode == 0:
-            shutil.rmtree(killed)  # it was faster than the one that was timed: once more, from its beginning
+            shutil.rmtree(killed)  # it was faster than the run that was timed, so it starts again
             length *= 0.8
         process.kill()
         process.join()

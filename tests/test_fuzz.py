@@ -1,4 +1,4 @@
-"""Whatever a user writes into a file, there is one line that says what is wrong, or it works."""
+"""Any content of a user's file works, or gives an error of one line that says what is wrong."""
 
 import copy
 import json

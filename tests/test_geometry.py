@@ -76,7 +76,7 @@ def test_a_degenerate_warp_has_no_metric():
         metric(lambda theta: flat @ theta, THETA)
     with pytest.raises(ValueError, match=r"7 x 5, .* down to 0, and a metric needs rank 7"):
         metric(lambda theta: normal(7, 5) @ theta, THETA)
-    # the other way round is none: many parameters, few dimensions
+    # the opposite is no error: many parameters and few dimensions
     torch.testing.assert_close(
         metric(lambda theta: MATRIX[:2] @ theta, THETA), torch.linalg.inv(MATRIX[:2] @ MATRIX[:2].mT)
     )

@@ -1,4 +1,4 @@
-"""What only a GPU can show (marker `gpu`), and its benchmark, which runs on a CPU too."""
+"""Tests that need a GPU (marker `gpu`), and of its benchmark, which runs on a CPU too."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ def test_a_meta_step_by_graphs_equals_one_without(name, monkeypatch):
 @pytest.mark.parametrize("products", [True, False], ids=["products", "grouped"])
 @pytest.mark.parametrize("name", BUILT)
 def test_a_meta_step_on_a_gpu_equals_one_on_a_cpu(name, products, monkeypatch):
-    """In float64: in float32 a rounding decides here and there which pixel is the largest, and the gradient jumps."""
+    """They are compared in float64. In float32 rounding sometimes decides which pixel is the largest."""
     monkeypatch.setattr(twice, "PRODUCTS", products)
     theirs = one_step(BUILT[name], double=True)
     torch.testing.assert_close(one_step(BUILT[name], "cuda", True), theirs, rtol=1e-8, atol=1e-9, check_device=False)

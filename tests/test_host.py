@@ -1,8 +1,9 @@
-"""What a GPU replays as CUDA graphs (`leapwarp.host.captured`), on a CPU.
+"""Functions that a GPU replays as CUDA graphs (`leapwarp.host.captured`), tested on a CPU.
 
-Two things stand in for the GPU. `make_fx` writes down the operations of a function once, with every number and tensor
-that is not an argument held fast, as a graph does; replayed, the list must give what the function gives. And the device
-`meta` has shapes but no values: what would wait for the host or copy from it fails there. `test_gpu.py` has the GPU.
+There are two substitutes for the GPU. `make_fx` records the operations of a function once, with every number and tensor
+that is not an argument as a constant, as a graph does. The replayed record must give the result of the function. The
+device `meta` has shapes but no values, so operations that would wait for the host or copy from it fail there. The tests
+on a GPU are in `test_gpu.py`.
 """
 
 from functools import partial
@@ -28,13 +29,13 @@ FILTERS, BATCH = 4, 6
 
 
 def draw_in_float64(tasks, who, number):
-    """Pictures as they are, which every device has to the same digit."""
+    """Images without transforms, which are equal on every device to the last digit."""
     picked = tasks.order[who, number]
     return Batch(tasks.x[who[:, None], picked].double() / 255, tasks.y[who[:, None], picked])
 
 
 def a_problem(warp=None, double=False):
-    """Real pictures' draws and the real network, small; its tasks, [run x task]."""
+    """The real draws of images and a small version of the real network. -> the problem, and its tasks, [run x task]"""
     model = convnet(FILTERS, 5, warp=warp)
     stream = torch.Generator().manual_seed(0)
     pictures = torch.randint(256, (4, 40, 28, 28), generator=stream, dtype=torch.uint8)
@@ -62,7 +63,7 @@ def one_step(build, device="cpu", double=False):
 
 @pytest.fixture
 def written_down(monkeypatch):
-    """Graphs are lists of operations, on the CPU; -> how many were captured."""
+    """Replace graphs by records of operations on the CPU. -> the records that were captured"""
     count = []
 
     def record(function):
@@ -89,7 +90,7 @@ def written_down(monkeypatch):
 
 BUILT = {
     "leap": leap,
-    "warp_leap_eta": partial(warp_leap, eta=4),  # six points of each run in fours: the last are fewer
+    "warp_leap_eta": partial(warp_leap, eta=4),  # six points of each run: four, and then two
     "warp_leap_rates": partial(warp_leap, rates=Rates(0.1, 0.5, outer_lr=0.1)),
 }
 
@@ -136,7 +137,7 @@ def test_graphs_are_bounded_and_captured_anew_for_other_shapes(written_down):
     for n in (*range(1, host.MOST_GRAPHS + 2), 1, host.MOST_GRAPHS + 1):
         x = torch.randn(n)
         assert torch.equal(double({"x": x}, 2)["x"], 2 * x)
-    assert len(written_down) == host.MOST_GRAPHS + 2  # the first was given up, and the last kept
+    assert len(written_down) == host.MOST_GRAPHS + 2  # the first was dropped, and the last is kept
     assert torch.equal(double({"x": x}, 3)["x"], 3 * x)  # a number is part of the graph
 
 

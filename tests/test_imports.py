@@ -1,4 +1,4 @@
-"""Imports point one way: a learner sees names and tensors, not models, data or experiments; a report sees rows."""
+"""Imports have one direction. A learner imports no models, data or experiments, and a report only reads rows."""
 
 import ast
 from pathlib import Path
@@ -36,7 +36,7 @@ WITHOUT_TORCH = {*PLAIN, "report", "report.py"}
 
 
 def part_of(path):
-    """What the rules call the place of a file."""
+    """The part of the package that a file belongs to, in the words of the rules above."""
     first = path.relative_to(ROOT).parts[0].removesuffix(".py")
     return "report.py" if first == "experiments" and path.name == "report.py" else first
 
@@ -65,7 +65,7 @@ def test_imports_point_one_way():
 
 
 def test_only_an_experiment_imports_one():
-    """An experiment is found by its folder: nothing but another experiment imports one."""
+    """Experiments are found by their folders, so only an experiment imports another one."""
     names = {path.parent.name for path in ROOT.glob("experiments/*/experiment.yaml")}
     for path in ROOT.rglob("*.py"):
         for module in imports(path) if path.parent.parent.name != "experiments" else ():

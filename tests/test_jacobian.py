@@ -1,4 +1,4 @@
-"""Jacobians propagated forward, against closed forms and PyTorch's dense ones in float64."""
+"""Jacobians in forward mode are compared with closed forms and PyTorch's dense Jacobians in float64."""
 
 import weakref
 
@@ -22,7 +22,7 @@ def first(tasks):
 
 
 def dense(problem, params, task, names, rate, steps):
-    """The same, J - I, by differentiating through all steps, backwards and at once."""
+    """J - I by differentiating through all steps in reverse mode."""
 
     def train(flat):
         pieces = flat.split([params[name].numel() for name in names])
@@ -133,7 +133,7 @@ def test_memory_does_not_grow_with_steps():
         return most[1] / most[0]
 
     assert growth(forward) < 1.05
-    assert growth(backward) > 5  # the graph through all steps: the meter sees it
+    assert growth(backward) > 5  # the graph through all steps is counted
 
 
 def test_what_cannot_be_asked_is_refused():

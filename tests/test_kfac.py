@@ -1,4 +1,4 @@
-"""KFAC where it is exact, against slow references, and against another library's."""
+"""KFAC is compared with exact solutions, slow references, and another library."""
 
 import math
 import warnings
@@ -45,7 +45,7 @@ def linear_network(*sizes):
 
 
 def convolutions():
-    """Two convolutions, 3x3 and 1x1 (so with and without padding), of one channel; the mean over places as logits."""
+    """Two convolutions of one channel, 3x3 and 1x1 (with and without padding). Logits are means over places."""
 
     def init(stream):
         draw = lambda *size: torch.randn(*size, generator=stream, dtype=DOUBLE)  # noqa: E731
@@ -89,7 +89,7 @@ def start(model, n_tasks=1):
 
 
 def plain_and_natural(model, loss, params, batch, damping, columns):
-    """Loss and gradient, twice."""
+    """The loss with the plain and with the natural gradient."""
     problem = supervised(model, loss)
     stats = {name: leaf.to(DOUBLE) for name, leaf in trees.repeat(model.stats(), len(batch.x)).items()}
     each = (gradient, kfac(model.apply, loss, damping, columns))
@@ -118,7 +118,7 @@ def dense_fisher(model, params, x, layer):
 
 @pytest.mark.parametrize("layer", ["0", "1", "2"])
 def test_for_linear_networks_and_square_loss_it_is_the_exact_natural_gradient_of_each_layer(layer):
-    """Not with KFAC's own damping, which is none of the whole matrix: here so little that it does not matter."""
+    """KFAC's damping is not a damping of the whole matrix, so it is negligibly small here."""
     model = linear_network(3, 3, 3, 3)  # of one width, so that all factors have full rank
     params, stream = start(model), torch.Generator().manual_seed(1)
     batch = Batch(*(torch.randn(1, 30, 3, generator=stream, dtype=DOUBLE) for _ in range(2)))
@@ -206,7 +206,7 @@ def test_the_network_equals_loops_over_examples_and_places(columns):
 
 @pytest.mark.parametrize("columns", [empirical, expected])
 def test_factors_equal_those_of_curvlinops(columns):
-    """Its matrix is of weight and bias together, [output, input + 1] flattened, as ours."""
+    """Its matrix is for weight and bias together, [output, input + 1] flattened, as ours is."""
     model, module = convolutions()
     params, stream = start(model), torch.Generator().manual_seed(1)
     batch = Batch(torch.randn(1, 7, 4, 4, generator=stream, dtype=DOUBLE), torch.tensor([[0, 1, 2, 0, 1, 2, 2]]))
@@ -239,7 +239,7 @@ def test_a_stack_of_tasks_equals_one_at_a_time():
 
 
 def test_one_step_solves_linear_regression_and_plain_descent_does_not():
-    """The natural gradient of a normal model is Newton's step: the loss falls to its least value at once."""
+    """The natural gradient of a normal model is Newton's step, so one step minimises the loss."""
     model, stream = linear_network(3, 2), torch.Generator().manual_seed(1)
     x, noise = (torch.randn(1, 40, n, generator=stream, dtype=DOUBLE) for n in (3, 2))
     y = x @ torch.randn(3, 2, generator=stream, dtype=DOUBLE) + 0.1 * noise

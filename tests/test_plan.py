@@ -1,4 +1,4 @@
-"""What is made follows from config.yaml, the size and the experiments' files; wrong ones are refused in one line."""
+"""The jobs follow from config.yaml, the size and the experiments' files. Wrong files are refused in one line."""
 
 import json
 import shutil
@@ -98,7 +98,7 @@ def test_paper_is_what_was_published():
         assert each.n_tasks == PAPER_COUNTS.get(name, [0]) and len(each.seeds) == PAPER_SEEDS.get(name, 10)
     assert jobs["atari"].chain == {"meta_steps": 100, "games": 16}  # Leap, appendix H
     for entry in plan.read_size(SIZES / "paper.yaml").entries.values():
-        # They stand in code, with their sources; multicv's is a departure that docs/deviations names.
+        # The published settings are in the code, with their sources. That of multicv is a departure in docs/deviations.
         assert entry.get("settings", {}).keys() <= {"most_validation"} and "methods" not in entry
 
 
@@ -209,7 +209,7 @@ def test_settings_are_read_once_for_each_version_of_size_and_code(tmp_path):
     assert first["omniglot_leap"]["leap"]["evaluate"] == {"eval_steps": 10, "curve_every": 5}
     [kept] = cache.iterdir()
     kept.write_text("{}")
-    assert plan.departures(path, ["omniglot_leap"], cache) == {}  # it was read, and not made anew
+    assert plan.departures(path, ["omniglot_leap"], cache) == {}  # it was read, and not computed again
     path.write_text(path.read_text() + "\n")
     assert plan.departures(path, ["omniglot_leap"], cache) == first
     path.write_text(path.read_text().replace("inner_steps", "inner_rate"))

@@ -1,4 +1,4 @@
-"""What the README and the guide show runs, and what the tree of files names is there."""
+"""The code of the README and the guides runs, and the files of the tree exist."""
 
 import re
 from pathlib import Path

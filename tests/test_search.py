@@ -38,7 +38,7 @@ def test_draws_have_the_distributions_that_are_declared():
         ordered = np.sort(values.to_numpy())
         assert ordered[0] >= 0
         assert ordered[-1] <= 1
-        # Kolmogorov and Smirnov: further away than this once in a thousand times, were the stream not fixed
+        # Kolmogorov-Smirnov: with a random stream, the distance would be larger once in a thousand times
         assert np.abs(ordered - (np.arange(2000) + 0.5) / 2000).max() < 1.95 / math.sqrt(2000), name
     counts = found["c"].value_counts()
     assert sorted(counts.index) == [1, 2, 5] and counts.between(600, 735).all()  # 667 ± 3 std of 21
@@ -173,7 +173,7 @@ def test_no_file_and_no_yaml_are_said(tmp_path):
     with pytest.raises(ValueError, match="found no such file, needed settings"):
         winner(tmp_path / "s.yaml", "toy_search", "m", "quick", "x")
     (tmp_path / "s.yaml").write_text("a: [1")
-    with pytest.raises(ValueError, match="is no YAML"):
+    with pytest.raises(ValueError, match="is not valid YAML"):
         winner(tmp_path / "s.yaml", "toy_search", "m", "quick", "x")
 
 
@@ -233,7 +233,7 @@ EXPERIMENT = Experiment(
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """The folder of an experiment of a user's, whose accuracy is its rate."""
+    """The folder of a user's experiment whose accuracy is its rate."""
     folder = tmp_path_factory.mktemp("mine") / "toy_search"
     folder.mkdir()
     for name, text in (("experiment.yaml", YAML), ("run.py", RUN), ("report.py", "QUANTITIES = {}\n")):
@@ -242,7 +242,7 @@ def toy(tmp_path_factory):
 
 
 def run(toy, folder, *extra):
-    """Train and evaluate. -> the rows, and where they came from"""
+    """Train and evaluate. -> the rows, and their provenance"""
     same = [str(toy.folder), "--method", "m", "--size", "quick", "--data", "x", "--device", "cpu", *extra]
     state, history, out = folder / "out.safetensors", folder / "history.csv", folder / "out.csv"
     command.train([*same, "--seeds", "0", "--out", str(state), "--history", str(history)])
@@ -261,7 +261,7 @@ def test_settings_are_part_of_what_a_run_is(toy, tmp_path):
     assert set(before["settings"]).isdisjoint(after["settings"])
     assert (final(after)["value"].item(), origin["settings"]["rate"], origin["held_out"]) == (0.5, 0.5, "test")
     *_, (_, first), (_, second) = toy.module("run").SEEN
-    assert first["rate"] == 0.1 and second["rate"] == 0.5  # so that a checkpoint of the other is refused
+    assert first["rate"] == 0.1 and second["rate"] == 0.5  # so the checkpoint of the other trial is refused
 
 
 def test_a_trial_is_given_validation_classes_only(toy, tmp_path):
@@ -322,7 +322,7 @@ def test_the_winner_is_the_best_on_validation_classes(toy, tmp_path):
     options = ["--criterion", "accuracy", "--experiment", str(toy.folder), "--out-dir", str(tmp_path / "out")]
     table.main(["table", *options, *map(str, paths)])
     best = yaml.safe_load((tmp_path / "out/winner.yaml").read_text())
-    assert best["settings"] == {"rate": 0.6}  # what was drawn, without what every trial of the size has
+    assert best["settings"] == {"rate": 0.6}  # the drawn settings, without those of every trial
     assert (best["trial"], best["trials"], best["score"], best["size"]) == (1, 5, pytest.approx(60), "quick")
     assert pd.read_csv(tmp_path / "out/trials.csv")["trial"].tolist() == [1, 3, 2, 0, 4]
     assert re.search(r"\| 4 +\| diverged +\| 9 +\|", (tmp_path / "out/trials.md").read_text())

@@ -1,4 +1,4 @@
-"""What a report says of rows, as the commands `table` and `figures` make it."""
+"""The tables and figures that the commands `table` and `figures` make of rows."""
 
 import re
 
@@ -8,7 +8,7 @@ from leapwarp.report import document, looks
 
 
 def told(frame, paper, note="a size", bold=False):
-    """The lines of the CSV and the Markdown, its cells without padding; what marks the best is left out by default."""
+    """The lines of the CSV and the Markdown with cells without padding. Marks of the best are left out by default."""
     made = command.build(catalogue.find(looks.experiment(frame)), frame, paper, note)
     text = re.sub(" +", " ", document.markdown(made))
     return made.lines, text if bold else text.replace("**", "")

@@ -34,8 +34,8 @@ def read_yaml(path: Path, needed: str) -> Any:
         needed: a description of the file, for the message.
 
     Raises:
-        ValueError: no such file, invalid YAML, a key that is there twice, or a value that YAML does not read as it
-            looks. The message is one line, with the line numbers of the file.
+        ValueError: the file does not exist or is not valid YAML, a key is there twice, or YAML would not read a value
+            as it looks. The message is one line, with the line numbers of the file.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -49,11 +49,11 @@ def read_yaml(path: Path, needed: str) -> Any:
     except FileNotFoundError:
         raise ValueError(f"{path}: found no such file, needed {needed}.") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())[:200]}).") from None
+        raise ValueError(f"{path}: is not valid YAML ({' '.join(str(error).split())[:200]}).") from None
 
 
 def _check_nodes(node: yaml.Node | None, what: str, seen: set[int] | None = None) -> None:
-    """Raise ValueError for the first key that is twice in a mapping, or scalar that YAML does not read as it looks."""
+    """Raise ValueError for the first key that is twice in a mapping, or value that YAML would not read as it looks."""
     seen = set() if seen is None else seen
     if node is None or id(node) in seen:  # the target of an alias is checked at its own place
         return
@@ -123,5 +123,5 @@ def check(value: Any, schema: dict[str, Any], what: str) -> None:
     if isinstance(instance, bool):
         more = " YAML reads yes, no, on and off as true and false: a name or text of these letters needs quotes."
     elif instance is None:
-        more = " Nothing stands behind the colon." if key else " The file is empty."
+        more = " There is no value after the colon." if key else " The file is empty."
     raise ValueError(f"{what}: {found} {instance!r}. Allowed: {rules['description']}.{more}")

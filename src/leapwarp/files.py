@@ -58,7 +58,7 @@ _ADVICE = {
     errno.EACCES: "Needed the right to read it, or to write there.",
     errno.EPERM: "Needed the right to read it, or to write there.",
     errno.EMFILE: "Raise the number of open files: ulimit -n.",
-    errno.ENOENT: "Needed it to be there.",
+    errno.ENOENT: "Check the path, or put the file there.",
 }
 
 
@@ -102,7 +102,7 @@ def said(error: BaseException, lower: str = LOWER) -> str:
     where = f" in {Path(frame[0].filename).name}, line {frame[0].lineno}" if frame else ""
     return (
         f"unexpected {type(error).__name__}{where}: {text[:300] or 'without a text'}. The traceback is in the log; "
-        "finished work is kept. If settings, data and files are what you meant, this is a fault of leapwarp to report."
+        "finished work is kept. If settings, data and files are what you meant, please report this error."
     )
 
 
@@ -117,7 +117,7 @@ _OUTSIDE = {
     "OUT_OF_MEMORY": "was killed because it took more memory than mem_mb of the profile asks for",
     "ABRT": "was aborted by a library, most likely because memory ran out",
     "BUS": "was ended by the system, most likely because a disk or shared memory (/dev/shm) is full",
-    "SEGV": "crashed in a library, which is a fault of it, of the machine or of leapwarp to report",
+    "SEGV": "crashed in a library; please report this, unless the machine is at fault",
     "ILL": "has met an instruction that this processor lacks: PyTorch needs a build for it",
 }
 _RULE = re.compile(r"^Error in rule (\w+):.*?\n    log: (\S+)", re.MULTILINE | re.DOTALL)

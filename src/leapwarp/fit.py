@@ -94,14 +94,14 @@ def fit(
 
     Raises:
         FloatingPointError: all runs have ended in an error; says the method, meta-step, task and step of the first.
-        ValueError: the parameters are no stack of as many as the members, or a checkpoint is damaged or belongs to
-            unfinished runs of other settings.
+        ValueError: the parameters are not a stack with one row for each member, or a checkpoint is damaged or belongs
+            to unfinished runs with other settings.
         Interrupted: the process was told to stop; its last whole meta-step is in the checkpoint.
     """
     if (rows := {len(leaf) if leaf.dim() else 0 for leaf in params.values()}) != {len(members)} or not members:
         raise ValueError(
-            f"parameters begin with axes of {sorted(rows)} for {len(members)} members; needed one row for each run: "
-            "leapwarp.trees.alone(params) for one."
+            f"the parameters have {sorted(rows)} rows for {len(members)} members; needed a stack with one row for each "
+            "run. leapwarp.trees.alone(params) makes a stack of one."
         )
     number = {member.seed: i for i, member in enumerate(members)}
     first = learner.init(params)
@@ -139,7 +139,7 @@ def advance(
     members: Sequence[Member],
     first: State,
 ) -> dict[str, Any]:
-    """Train a stack until all its runs have finished. -> the stack, with no active run"""
+    """Train a stack until all its runs have finished. -> the stack, without active runs"""
     mine = [member for member in members if member.seed in stack["runs"]]
     name = mine[0].name + (f" and {len(mine) - 1} more" if mine[1:] else "")
     fingerprint = {str(member.seed): member.fingerprint for member in mine}
@@ -242,7 +242,7 @@ def leave(stack: dict[str, Any], how: Fit) -> dict[str, Any]:
 
 
 def is_finished(run: dict[str, Any], how: Fit) -> bool:
-    """Whether all meta-steps are done, or the validation error has not improved for `patience` meta-steps."""
+    """Whether a run has made all meta-steps, or its validation error has not improved for `patience` meta-steps."""
     exhausted = how.patience is not None and run["best_error"] is not None
     return run["meta_step"] >= how.meta_steps or (exhausted and run["meta_step"] - run["best_step"] >= how.patience)
 
@@ -254,7 +254,7 @@ def are_finite(state: State, runs: int) -> list[bool]:
 
 
 def moved(state: State, first: State) -> dict[str, list[float]]:
-    """Distances of warps and initialisation from those before meta-training, divided by their norm then. -> [run] each
+    """How far warps and initialisation have moved in meta-training, relative to their initial norm. -> [run] each
 
     `moved_warps` is for all parameters named `warp.*`; a method without warps has no such entry. `moved_init` is for
     the parameters from which tasks start. It is 0 if they are not learnt.
@@ -338,7 +338,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any]
     """The content of a checkpoint, on `device`, and its fingerprint.
 
     Raises:
-        ValueError: the file is damaged, or of an older version.
+        ValueError: the file is damaged, or was written by an older version.
     """
     try:
         run = torch.load(path, weights_only=True, map_location=device)
@@ -350,16 +350,16 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any]
         ) from None
     if "profile" in found:  # a key of versions up to 0.1
         raise ValueError(
-            f"checkpoint {path} was written by an older version of leapwarp. Delete it, with its folder, to begin anew."
+            f"checkpoint {path} was written by an older version of leapwarp. Delete it and its folder to begin anew."
         )
     return run, found
 
 
 def is_usable(path: Path, found: dict[str, Any], fingerprint: dict[str, Any], finished: bool) -> bool:
-    """Whether a checkpoint has these settings. Prints a message if it is of a finished run with other settings.
+    """Whether a checkpoint has these settings. Prints a message if it belongs to a finished run with other settings.
 
     Raises:
-        ValueError: it is of an unfinished run of other settings (the differences are named).
+        ValueError: it belongs to an unfinished run with other settings. The message names the differences.
     """
     needed = json.loads(json.dumps(fingerprint))
     different = [key for key in sorted(found.keys() | needed.keys()) if found.get(key) != needed.get(key)]
@@ -367,19 +367,19 @@ def is_usable(path: Path, found: dict[str, Any], fingerprint: dict[str, Any], fi
         return True
     listing = "; ".join(f"{key} is {found.get(key)!r}, this run needs {needed.get(key)!r}" for key in different)
     if finished:
-        print(f"{path} holds a finished run of other settings ({listing}): beginning anew", flush=True)
+        print(f"{path} holds a finished run with other settings ({listing}): beginning anew", flush=True)
         return False
     raise ValueError(
-        f"checkpoint {path} is of an unfinished run with other settings: {listing}. "
+        f"checkpoint {path} belongs to an unfinished run with other settings: {listing}. "
         "Delete it to start this run from its beginning, or go back to those settings."
     )
 
 
 def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The run in a checkpoint, on `device`. None if there is no checkpoint, or one of a finished run of other settings.
+    """The run in a checkpoint, on `device`. None if there is no such file, or it has a finished run of other settings.
 
     Raises:
-        ValueError: the file is damaged, or an unfinished run of other settings (the differences are named).
+        ValueError: the file is damaged, or belongs to an unfinished run with other settings, which are named.
     """
     if not path.exists():
         return None
@@ -388,15 +388,15 @@ def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "
 
 
 def checkpoint(how: Fit, seeds: Sequence[int]) -> Path | None:
-    """The checkpoint file of the stack of these seeds."""
+    """The file of the checkpoint of a stack with these seeds."""
     name = f"seeds{'_'.join(map(str, seeds))}{f'-{how.part}' if how.part else ''}.pt"
     return how.checkpoints / name if how.checkpoints else None
 
 
 def kept(how: Fit, members: Sequence[Member], device: torch.device | str) -> list[tuple[Path | None, dict[str, Any]]]:
-    """The stacks that earlier calls have saved in the folder, reduced to the wanted runs.
+    """The stacks that earlier calls have saved in the folder, reduced to the runs of `members`.
 
-    A run that is in several stacks is taken from the one in which it has made the most meta-steps.
+    If a run is in several stacks, it is taken from the one in which it has made the most meta-steps.
     """
     if how.checkpoints is None:
         return []
@@ -429,7 +429,7 @@ def kept(how: Fit, members: Sequence[Member], device: torch.device | str) -> lis
 
 
 class Progress:
-    """Progress: a bar on a terminal, or in a log a line every ten seconds with rate and remaining time."""
+    """Shows progress: as a bar on a terminal; in a log, as a line every ten seconds with rate and remaining time."""
 
     def __init__(self, name: str, first: int, total: int, unit: str = "meta-step") -> None:
         self.name, self.first, self.total, self.unit = name, first, total, unit

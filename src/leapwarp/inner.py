@@ -179,7 +179,7 @@ def adapt(
     n_tasks, n_draws = tasks.order.shape[:2]
     if odd := sorted({len(leaf) if leaf.dim() else 0 for leaf in {**params, **fixed}.values()} - {n_tasks}):
         raise ValueError(
-            f"parameters begin with axes of {odd}; needed stacks with one row for each of the {n_tasks} tasks, such as "
+            f"the parameters have {odd} rows; needed stacks with one row for each of the {n_tasks} tasks, such as "
             "learner.start gives, or leapwarp.trees.repeat(params, n)."
         )
     points = steps + (fold is not None)

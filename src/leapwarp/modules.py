@@ -13,7 +13,7 @@ from torch import nn
 from leapwarp.trees import Params
 
 Chosen = str | nn.Module | Sequence[str | nn.Module]
-"""Parameters by the names of modules or parameters (`blocks.0.warp`), by patterns (`*.warp.*`), or by modules."""
+"""A choice of parameters: names of modules or parameters (`blocks.0.warp`), patterns (`*.warp.*`), or modules."""
 
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_checkpoint_wrapped_module)(?=\.|$)")
 _SAYS_WARP = re.compile(r"(^|[._])warps?(?![a-z])")
@@ -45,7 +45,7 @@ class Groups(NamedTuple):
 
 
 def shortened(names: Any, most: int = 6) -> str:
-    """The first few names, and how many more there are."""
+    """The first few of the names, and the number of the others, for messages."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -56,12 +56,12 @@ def plain(name: str) -> str:
 
 
 def choose_names(module: nn.Module, chosen: Chosen, what: str) -> set[str]:
-    """Names of the parameters that `chosen` means; `what` is the argument's name, for messages.
+    """The names of the parameters that `chosen` selects; `what` is the argument's name, for messages.
 
     A tied parameter is found by each of its names, and has the first of them in the result.
 
     Raises:
-        TypeError: a choice is something else.
+        TypeError: a choice is neither a name or pattern nor a module.
         ValueError: a choice matches nothing.
     """
     every = {id(leaf): name for name, leaf in module.named_parameters()}
@@ -87,7 +87,10 @@ def choose_names(module: nn.Module, chosen: Chosen, what: str) -> set[str]:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """`*.warp.*` also means a warp at the top; a module's name means all its parameters."""
+    """Whether the pattern selects a parameter. `*.warp.*` also matches a warp at the top level of the module.
+
+    A module's name selects all its parameters.
+    """
     return pattern != "" and any(fnmatchcase(start + name, pattern + end) for start in ("", ".") for end in ("", ".*"))
 
 
@@ -172,16 +175,16 @@ class _Held(nn.Module):
 
 
 def with_tensors(module: nn.Module, tensors: Params, function: Callable[[], Any]) -> Any:
-    """`function()` while `tensors` stand in the places of the module's parameters or buffers of these names.
+    """Call `function` while `tensors` replace the module's parameters or buffers with these names.
 
-    What is tied is replaced in all its places. `functional_call` would do that itself, but a module that is reached by
-    two names it leaves with the tensors that it was given.
+    A tied tensor is replaced in all its places. `functional_call` could do this, but if a module has two names it does
+    not restore the module's own tensors afterwards.
     """
     own = dict(module.named_parameters()) | dict(module.named_buffers())
     if gone := [plain(name) for name in tensors if name not in own]:
         raise ValueError(
-            f"{shortened(gone)}: not in the module as it is. Needed the parts that it had when these were kept, or "
-            "others of the same names."
+            f"{shortened(gone)}: no longer in the module. Needed the parts that it had when these were kept, or other "
+            "parts with the same names."
         )
     given = {id(own[name]): leaf for name, leaf in tensors.items()}
     named = {f"held.{place}": given[id(leaf)] for place, leaf in places(module) if id(leaf) in given}
@@ -189,7 +192,10 @@ def with_tensors(module: nn.Module, tensors: Params, function: Callable[[], Any]
 
 
 def places(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every place of a parameter or buffer by its name: several of one that is tied, one of a module with two names."""
+    """(name, tensor) for every place of a parameter or buffer.
+
+    A tied tensor has several places. A module with several names is visited once.
+    """
     for prefix, part in module.named_modules():
         yield from part.named_parameters(prefix, recurse=False, remove_duplicate=False)
         yield from part.named_buffers(prefix, recurse=False, remove_duplicate=False)
@@ -197,9 +203,10 @@ def places(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 @contextmanager
 def kept_buffers(module: nn.Module, leaving: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """The module's buffers are afterwards what they were before (batch norm's running averages).
+    """Restore the module's buffers, such as batch norm's running averages, at the end of this context.
 
-    Each is back in its place, where the module has put another tensor. Those of the parts `leaving` are left.
+    If the module has replaced a buffer by another tensor, the old tensor is put back. The buffers of the parts
+    `leaving` are not restored.
     """
     left = {id(part) for part in leaving}
     before = [
@@ -218,14 +225,17 @@ def kept_buffers(module: nn.Module, leaving: Sequence[nn.Module] = ()) -> Iterat
 
 
 def is_expanded(leaf: torch.Tensor) -> bool:
-    """Whether several entries share one place in memory."""
+    """Whether several entries of a tensor share one place in memory."""
     if leaf.layout != torch.strided:
         return False
     return any(stride == 0 and size > 1 for stride, size in zip(leaf.stride(), leaf.shape, strict=True))
 
 
 def left_out(module: nn.Module, chosen: Groups) -> list[nn.Module]:
-    """Parts none of whose parameters is in a group but `exclude`, with all that is in them: a head of a task's own."""
+    """The parts of the module whose parameters are all in the group `exclude`, such as a task's own head.
+
+    The modules inside of these parts are included.
+    """
     ours = {name for group, params in chosen._asdict().items() if group != "exclude" for name in params}
     other = {id(leaf) for name, leaf in module.named_parameters() if name not in ours}
     found: list[nn.Module] = []

@@ -21,7 +21,8 @@ from leapwarp.check import check, read_yaml
 
 SCHEMAS = Path(__file__).parent / "schemas"
 DECIDES = ("nothing", "orders", "everything")
-"""what a size is made to decide: nothing, the order of methods, or all claims. The last two have the same gate"""
+"""what a size is made to decide: nothing, the order of methods, or all claims. For `orders` and `everything` a claim
+has to pass the same checks before it gets a verdict"""
 SEARCH_SEED = 100  # first seed of trials; reported runs have smaller seeds
 
 

@@ -149,7 +149,10 @@ def _filled(parts: Sequence[Tensor], what: str, value: float) -> Tensor:
 
 
 def join_tasks(parts: Sequence[Any]) -> Any:
-    """The tasks of several runs in one stack, run by run; or whatever takes the place of a `Task` and has such rows."""
+    """Join the tasks of several runs in one stack, run by run.
+
+    A learner with another type in place of `Task` gets that type; its tensors are joined in the same way.
+    """
     return _join(list(parts))
 
 

@@ -1,4 +1,4 @@
-"""Affine transforms: known answers, torchvision's answer, one by one = batch."""
+"""Affine transforms: known answers, agreement with torchvision, and equal results one by one and in a batch."""
 
 import pytest
 import torch

@@ -52,7 +52,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy to damage: the folder that holds omniglot-py, unpacked."""
+    """A copy that a test may damage: the folder with omniglot-py, unpacked."""
     monkeypatch.setattr(omniglot, "ALPHABETS", 3)
     monkeypatch.setattr(omniglot, "CHARACTERS", 6)
     monkeypatch.delenv(prepare.VARIABLE, raising=False)
@@ -61,7 +61,7 @@ def folder(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def zipped(folder: Path) -> Path:
-    """Replace the unpacked parts by zips, in reversed order to see that listings are sorted."""
+    """Replace the unpacked parts by zips, whose files are in reversed order, to test that listings are sorted."""
     for part in omniglot.PARTS:
         root = folder / "omniglot-py"
         with zipfile.ZipFile(root / f"{part}.zip", "w") as archive:
@@ -72,7 +72,7 @@ def zipped(folder: Path) -> Path:
 
 
 def run(folder: Path, out: Path, capsys: pytest.CaptureFixture[str], source: str = "auto") -> str:
-    """Run the command where it must fail: its one message."""
+    """Run the command, which must fail. -> its one message"""
     with pytest.raises(SystemExit) as stop:
         prepare.main(["--source", source, "--dir", str(folder), "--out", str(out)])
     assert stop.value.code == 1
@@ -201,7 +201,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 }  # fmt: skip
 
 
-# A zip has no empty folders, so that a character without any drawing can only be met unpacked.
+# A zip has no empty folders, so a character without any drawing can only exist unpacked.
 @pytest.mark.parametrize(
     ("damage", "packed"),
     [(damage, packed) for damage in DAMAGE for packed in (False, True) if (damage, packed) != ("all drawings", True)],
@@ -371,7 +371,7 @@ def test_glyphs_repeat_and_look_like_drawings():
 
 
 def test_glyphs_of_one_character_are_alike():
-    """By the nearest mean of other drawings: far from chance, far from solved, like Omniglot (0.57)."""
+    """The nearest mean of other drawings classifies far above chance and far from perfectly, as on Omniglot (0.57)."""
     data = glyphs.make(4)
     right = []
     for alphabet in range(4):

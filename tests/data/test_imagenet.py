@@ -27,7 +27,7 @@ KIND = Kind("small", ("small",), (3, 2, 1), (COUNT, COUNT), SIZE)
 
 
 def picture(name: str, number: int) -> np.ndarray:
-    """Image `number` of a class: two flat halves, so that orientation and channel order show. [SIZE, SIZE, 3]"""
+    """Image `number` of a class: two uniform halves, which show orientation and channel order. [SIZE, SIZE, 3]"""
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
     image[:5] = [40 * int(name[1:]), 10 * number, 200]
     image[5:, :3] = [255, 0, 3]
@@ -186,7 +186,7 @@ def test_a_missing_image_of_a_csv_is_named(tmp_path):
 
 
 class Program:
-    """What a malicious pickle is made of."""
+    """An object that runs a program when its pickle is read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""Image data sets: the checks, where sets come from, what is left out, and the prepared file."""
+"""Image data sets: checks, sources, sets that are left out, and the prepared file."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_the_label_trap_of_svhn_is_caught_both_ways(first):
 
 
 def digits(part, n=None):
-    """Labels as SVHN has them: all of a part, or n at random."""
+    """Labels with SVHN's distribution: all of a part, or n at random."""
     every = np.repeat(np.arange(10), images.SVHN_DIGITS[part])
     return every if n is None else np.random.default_rng(1).choice(every, n, replace=False)
 

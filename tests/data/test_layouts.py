@@ -1,4 +1,4 @@
-"""Foreign data as others have written them: pickles of every protocol and age, the official archives, Kaggle's."""
+"""Data in the forms that other programs and sites write: pickles of every protocol, official and Kaggle's archives."""
 
 import bz2
 import gzip
@@ -74,7 +74,7 @@ def test_pickles_of_numpy_before_and_since_2_are_read(core, protocol):
                 before, after = old + b"." + name, core + b"." + name
                 data = data.replace(struct.pack(length, len(before)) + before, struct.pack(length, len(after)) + after)
                 data = data.replace(b"c" + before + b"\n", b"c" + after + b"\n")
-    if protocol == 5:  # without the length of the frame, which has changed
+    if protocol == 5:  # remove the length of the frame, since the content has changed
         at = data.index(b"\x95")
         data = data[:at] + data[at + 9 :]
     assert core + b"." in data
@@ -82,7 +82,7 @@ def test_pickles_of_numpy_before_and_since_2_are_read(core, protocol):
 
 
 def test_a_pickle_of_python_2_is_read():
-    """As Python 2 wrote it: text of bytes, sets of its own module."""
+    """In Python 2, text is bytes and sets belong to another module."""
     pixels = PIXELS["val"].tobytes()
     data = b"".join(
         (
@@ -143,7 +143,7 @@ def test_pixels_with_labels_are_read_under_the_names_they_have(tmp_path, name, k
     if name.endswith(".npz"):
         root.mkdir()
         for part in NAMES:
-            more = {"class_names": np.array([{}], dtype=object)}  # which nobody asks for
+            more = {"class_names": np.array([{}], dtype=object)}  # an array that is not needed
             np.savez(
                 root / name.format(part),
                 **dict(zip(keys, (PIXELS[part], np.array(labelled(part))), strict=True)),
@@ -370,7 +370,7 @@ def test_kaggles_omniglot_and_a_git_clone_of_it_are_found_and_the_same(tmp_path,
 
 
 def notmnist(root, n=11):
-    """Ten letters of n images each, with the two files that are empty as published."""
+    """Ten letters with n images each, and the two empty files of the published set."""
     for i, letter in enumerate("ABCDEFGHIJ"):
         (root / letter).mkdir(parents=True)
         for number in range(n):
@@ -479,7 +479,7 @@ def test_an_archive_of_arrays_that_is_something_else_says_what(tmp_path):
     with pytest.raises(DataError, match=r"mine.npz: holds arrays of objects"):
         images.find("mine", tmp_path, lambda name: {})
     for data, said in ((b"<html>", "it is a page of a website"), (b"", "it is empty"), (pickle.dumps({}), "it begins")):
-        (tmp_path / "mine.npz").write_bytes(data)  # numpy would advise to load it without care
+        (tmp_path / "mine.npz").write_bytes(data)  # numpy's own message would advise to allow pickles
         with pytest.raises(DataError, match=rf"mine.npz: damaged, or no .npz \({said}"):
             images.find("mine", tmp_path, lambda name: {})
     np.savez(tmp_path / "mine.npz", data=[1], labels=[0])

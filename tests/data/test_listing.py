@@ -1,4 +1,4 @@
-"""Folders and zips of pictures: what is passed over, what is read, what is refused."""
+"""Folders and zips of images: which files are ignored, read and refused."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def make(root):
 
 
 def zipped(root):
-    """The same in a zip, without folders of its own and with backslashes, as some programs for Windows make one."""
+    """The same in a zip with backslashes and without entries for folders, as some Windows programs make one."""
     path = root.with_name(f"{root.name}.zip")
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(root.rglob("*")):
@@ -162,7 +162,7 @@ def test_pictures_that_are_there_twice_are_said_and_kept(tmp_path, capsys):
 
 
 def test_a_picture_of_two_classes_is_said(tmp_path, capsys):
-    """A class that is copied into another part would be trained on and judged on."""
+    """If a class were copied into another part, it would be used for training and for testing."""
     root = make(tmp_path / "own")
     shutil.copytree(root / "train/c01", root / "test/copied")
     assert len(imagenet.read(root, OWN, 6).names) == 5

@@ -49,11 +49,11 @@ def test_8_bits_in_a_file_of_16_are_refused():
         DataError, match=r"set/c/0\.png: found a picture of mode I;16 with values from 0 to 255, needed"
     ):
         decoded(encoded(Image.fromarray(RAMP.astype(np.uint16))))
-    assert not decoded(encoded(Image.new("I;16", (2, 2)))).any()  # all black is no question of bits
+    assert not decoded(encoded(Image.new("I;16", (2, 2)))).any()  # an all-black image is not ambiguous
 
 
 def test_12_bits_in_16_are_refused_as_they_would_be_black():
-    """Cameras write them; scaled as 16 bits, white would be 16 of 255."""
+    """Cameras write such files. Scaled as 16 bits, their white would be 16 of 255."""
     values = RAMP.astype(np.uint16) * 16
     with pytest.raises(DataError, match=r"set/c/0\.png: .* I;16 with values from 0 to 4080, needed .* 12 bits in a"):
         decoded(encoded(Image.fromarray(values)))
@@ -203,11 +203,11 @@ def test_encoded_pictures_of_a_list_are_read_however_they_are_packed():
         assert np.array_equal(np.asarray(pictures.picture(one(0), "x.pkl")), ARRAY[0])
 
 
-# Anything at all is the right picture, or one line that names it.
+# Any input is read as the right image, or gives an error of one line that names it.
 
 
 def tried(make):
-    """What `make` makes and nothing, or nothing and the line that says why not."""
+    """The result of `make` and None, or None and the line of the error."""
     try:
         return make(), ""
     except DataError as error:
@@ -218,7 +218,7 @@ DTYPES = ["?", "u1", "i1", "<u2", ">u2", "i2", "i4", "u4", "i8", "u8", "f2", "f4
 
 
 def meant(array):
-    """What 8 bits an array means, by the table of `pictures`, or None where it may mean anything."""
+    """The array in 8 bits, by the table of `pictures`, or None if it is ambiguous."""
     low, high = (array.min(), array.max()) if array.dtype.kind != "c" else (-1, -1)
     if array.dtype.kind == "b":
         return np.where(array, 255, 0)

@@ -1,4 +1,4 @@
-"""The ablations: what is read off curves, and that rows that run make the tables and figures."""
+"""The ablations: numbers that are computed from curves, and tables and figures of real rows."""
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ def test_what_is_read_off_a_curve():
         "leap_energy": 21,
         "leap_length": 16,
         "reptile": 21,
-    }  # the first and last never get there
+    }  # the first and the last never reach it
 
 
 def test_curves_of_runs_that_are_not_there_are_empty():
@@ -116,7 +116,7 @@ def test_a_bound_is_kept_or_not(spec, verdict):
 
 
 def test_all_methods_of_a_seed_begin_at_the_same_task_parameters():
-    """Whatever the warps, the task learner's first parameters are the seed's: rows differ in the warps alone."""
+    """The initial task parameters depend on the seed only, so rows differ in their warps alone."""
     plain = convnet(4).init(generator(0, "init"))
     for method in sizes.methods("warp_ablation").values():
         warped = convnet(4, warp=method.warp).init(generator(0, "init"))

@@ -1,4 +1,4 @@
-"""Atari: games, the actor-critic, Leap's sum on the way, the chain of jobs, and what is read off the rows."""
+"""Atari: games, the actor-critic, Leap's sum along a path, the chain of jobs, and numbers computed from rows."""
 
 import json
 import math
@@ -216,9 +216,9 @@ def learn(checkpoint=None, game="demon_attack", leap=True):
 
 
 def test_leap_is_summed_up_on_the_way(monkeypatch):
-    """The energy's meta-gradient from the whole path, kept: minus the way, plus |change of loss| gradient."""
+    """The energy's meta-gradient from the stored path: minus the displacement, plus |change of loss| gradient."""
     assert learn(leap=False)["total"]["encoder.0.weight"].count_nonzero() == 0
-    path, losses = [], [0.0, 1e3, -2e3, 5e3, 4e3, 9e3]  # large, up and down, so that their part of the sum is seen
+    path, losses = [], [0.0, 1e3, -2e3, 5e3, 4e3, 9e3]  # large, so that their part of the sum matters
 
     def spy(step, params, *args, learns=True, **kwargs):
         played = unroll(step, params, *args, learns=learns, **kwargs)._replace(loss=torch.tensor(losses[len(path)]))
@@ -279,7 +279,7 @@ def game_job(folder, seed, k, place, start=None, games=2, **departures):
 
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory):
-    """What the two games of a first meta-step leave; tests take copies."""
+    """The files that the two games of a first meta-step write; tests use copies."""
     folder = tmp_path_factory.mktemp("shares")
     for place in range(2):
         game_job(folder, 0, 0, place)
@@ -287,7 +287,7 @@ def shares(tmp_path_factory):
 
 
 def copied(shares, folder):
-    """-> the files of both games, in a folder of a test's own"""
+    """Copy the files of both games into the test's own folder. -> their paths"""
     shutil.copytree(shares, folder, dirs_exist_ok=True)
     return [folder / f"step0/seed0/game{place}.safetensors" for place in range(2)]
 
@@ -329,7 +329,7 @@ def test_split_jobs_make_the_update_of_one_process(tmp_path):
         params["encoder.0.weight"], actor_critic.encoder(generator(3, "encoder"))["encoder.0.weight"]
     )
 
-    # What evaluation reads is the same, with how it went.
+    # Evaluation reads the same parameters, and the history is there too.
     learnt, about = states.read(state_job(tmp_path, second))
     assert about["method"] == "leap" and about["settings"] == json.loads(json.dumps(chain.of_training(TINY)))
     assert about["seeds"] == [3] and about["seconds"]["3"] > 0
@@ -398,7 +398,7 @@ def test_no_game_is_drawn_twice_for_a_meta_step():
 @pytest.mark.slow
 @pytest.mark.full
 def test_a_chain_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path):
-    """A chain of the workflow that stops after a game of its second meta-step, and the same jobs in one process."""
+    """A chain of the workflow stops after one game of its second meta-step. The same jobs run in one process."""
     folder, last = tmp_path / "cut", "results/smoke/atari/meta/step2/seed0.safetensors"
     folder.mkdir()
     shutil.copy(REPO / "config.yaml", folder)
@@ -407,8 +407,8 @@ def test_a_chain_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path):
     for target in ("results/smoke/atari/meta/step1/seed0/game0.csv", last):
         result = snakemake(folder, target, "--cores", "1")
         assert result.returncode == 0, result.stdout
-    assert result.stdout.count("Shell command: exec") == 1  # of four games, only what was missing is played again
-    assert not list((folder / "results/smoke/atari/meta").rglob("game*.safetensors"))  # summed up and removed
+    assert result.stdout.count("Shell command: exec") == 1  # of four games, only the missing one is played again
+    assert not list((folder / "results/smoke/atari/meta").rglob("game*.safetensors"))  # removed after the sum
 
     entry = plan.read_size(SIZES / "smoke.yaml", ["atari"]).entries["atari"]
     settings, end = of_experiment("atari", entry, "smoke")["leap"]["train"], None
@@ -441,7 +441,7 @@ def test_an_evaluation_learns_all_games_and_leaves_pictures(tmp_path, monkeypatc
     else:
         encoder = learnt["params"] if learnt else actor_critic.encoder(generator(0, "evaluation", "pong", "encoder"))
         way = ended["encoder.0.weight"] - encoder["encoder.0.weight"]
-        assert 0 < way.abs().max() < 0.01  # so it began there
+        assert 0 < way.abs().max() < 0.01  # so training began at the learnt encoder
 
 
 def test_other_seeds_leave_no_pictures(monkeypatch):

@@ -45,14 +45,14 @@ def small(module: torch.nn.Module | None = None) -> tuple[Problem, trees.Params,
 
 
 def unit_gradient(learner: Learner, state: dict, tasks: Task) -> dict:
-    """How far each meta-parameter moves down in a step of a learner whose outer optimizers are sgd(1)."""
+    """The meta-gradient of a learner whose outer optimizers are sgd(1), from the change of each meta-parameter."""
     after, _ = learner.step(state, tasks, torch.Generator())
     before, after = trees.leaves(state), trees.leaves(after)
     return {path: before[path] - after[path] for path in before}
 
 
 def after_adaptation(problem: Problem, learner: Learner, state: dict, tasks: Task) -> torch.Tensor:
-    """The mean loss on held-out data, by the code of evaluation."""
+    """The mean loss on held-out data, computed by the code of evaluation."""
     inner = learner.optimizer(state) if learner.optimizer else sgd(0.3)
     start, fixed = learner.start(state, tasks)
     adapted = adapt(problem, inner, start, fixed, tasks, STEPS)
@@ -245,7 +245,7 @@ def test_too_few_classes_or_images_are_named(data):
 
 
 def results(run: Run) -> list:
-    """The records of training and evaluation that do not depend on the clock."""
+    """The records of training and evaluation, without times."""
     (trained,) = few_shot.train([run])
     records = trained.records + few_shot.judge(run, trained.state).records
     return [record for record in records if not record[2].endswith("seconds")]

@@ -1,4 +1,4 @@
-"""The experiment `inner_cost`: bytes are counted as they are alive, and memory grows where it must."""
+"""The experiment `inner_cost`: bytes of live tensors are counted, and memory grows for the right methods."""
 
 import pandas as pd
 import pytest
@@ -23,7 +23,7 @@ def test_bytes_alive_are_counted():
         b = a + 1
         del a
         c = b + 1
-        c.view(10, 100).add_(1)  # neither a view nor work in place makes anything
+        c.view(10, 100).add_(1)  # neither views nor operations in place allocate memory
         del b, c
         torch.zeros(500)
 

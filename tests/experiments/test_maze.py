@@ -1,4 +1,4 @@
-"""The maze, its agents and how they learn: worked by hand, slow references in float64, the same answer two ways."""
+"""The maze, its agents and their learning: examples by hand, slow references in float64, and two ways to one answer."""
 
 import gymnasium
 import numpy as np
@@ -57,7 +57,7 @@ def double():
 
 
 def wide(world, draws):
-    """The same in float64; of several runs, run by run."""
+    """Draws in float64; those of several runs are joined run by run."""
     return world._replace(views=world.views.double()), draws._replace(gumbel=draws.gumbel.double())
 
 
@@ -80,10 +80,10 @@ def test_moves_rewards_teleports_and_observations_by_hand():
     state, found = maze.step(world, state, torch.tensor([UP]), goal, landing)
     assert (int(state.cell), bool(found)) == (17, False)
     state, found = maze.step(world, state, torch.tensor([LEFT]), goal, landing)
-    assert (int(state.cell), bool(found)) == (17, False)  # a pillar: it stays
+    assert (int(state.cell), bool(found)) == (17, False)  # there is a pillar, so the agent stays
     state, _ = maze.step(world, state, torch.tensor([DOWN]), goal, landing)
     state, found = maze.step(world, state, torch.tensor([LEFT]), goal, landing)
-    assert (int(state.cell), bool(found)) == (8, True)  # found the goal at 23, and was sent to the corner
+    assert (int(state.cell), bool(found)) == (8, True)  # it found the goal at 23 and was moved to the corner
     seen = maze.observe(world, state, 0.25)[0]
     assert seen.tolist() == [1, 1, 1, 1, 0, 0, 1, 0, 1, 0, 1, 0.25, 10, 0, 0, 1, 0]
     assert float(world.views[:, maze.TIME].abs().max()) == 0  # observing leaves the tables as they are
@@ -214,7 +214,7 @@ def cell_of(name, hidden=6, warp_hidden=5):
 
 
 def some_params(cell, runs=1):
-    """Away from the first ones, where some are zero."""
+    """Parameters that differ from the initial ones, since some of these are zero."""
     stream_ = generator(0, "noise")
     params = stack([cell.init(generator(seed)) for seed in range(runs)])
     return {name: leaf + 0.3 * torch.randn(leaf.shape, generator=stream_) for name, leaf in params.items()}
@@ -241,7 +241,7 @@ def test_tapes_equal_the_plain_equations_under_autograd(double, name):
 
 @pytest.mark.parametrize("name", ["rnn", "hebbian", "hebbian_retroactive", "hyper_rnn", "tnets_rnn"])
 def test_gradients_are_finite_differences(double, name):
-    """Actions and the advantage in front of their log-probability are held, as the estimator holds them."""
+    """The actions, and the advantage that multiplies their log-probability, are constant, as in the estimator."""
     cell = cell_of(name)
     world, draws = wide(maze.maze(3), maze.draw(maze.maze(3), 3, 10, generator(4)))
     params = some_params(cell)
@@ -275,7 +275,7 @@ def test_gradients_are_finite_differences(double, name):
 
 
 def test_equation_15_with_the_lstm_of_pytorch(double):
-    """One step of `warp_step` written with diagonal matrices, nn.LSTMCell and one episode."""
+    """One step of `warp_step` equals one that is written with diagonal matrices and nn.LSTMCell, for one episode."""
     whole = some_params(cell_of("warp_rnn"))
     params = pick(whole, 0)
     lstm = nn.LSTMCell(INPUTS + 6, 5)
@@ -294,7 +294,7 @@ def test_equation_15_with_the_lstm_of_pytorch(double):
 
 
 def test_retroactive_modulation_acts_on_what_was_before(double):
-    """Plastic weights take in the trace first, and only then does the trace take in the present."""
+    """Plastic weights are updated by the trace first, and the trace is updated by the present step afterwards."""
     params = some_params(cell_of("hebbian_retroactive"))
     h, zero = torch.rand(1, 1, 6, generator=generator(7)).double(), torch.zeros(1, 1, 6, 6)
     x = torch.ones(1, 1, INPUTS)
@@ -340,13 +340,13 @@ def test_all_agents_of_a_seed_begin_at_the_same_task_parameters():
 
 
 def test_algorithm_3_written_out(double):
-    """theta moves after every batch, phi after `eta` along the mean at the thetas and phi of each."""
+    """theta moves after every batch, and phi after `eta` batches along the mean of their gradients."""
 
     def gradient(params, target):  # of (theta + phi - target)^2 / 2 in both
         error = params["task"] + params["warp.p"] - target
         return error.square() / 2, {"task": error, "warp.p": error}, error
 
-    def halved(grads):  # in the place of clipping: either gradient, that of the warps as a mean
+    def halved(grads):  # in place of clipping, for both gradients; that of the warps is a mean
         assert set(grads) in ({"task"}, {"warp.p"})
         return {name: leaf / 2 for name, leaf in grads.items()}
 
@@ -400,7 +400,7 @@ TRAINED = [name for name, method in experiment.methods(experiment.PUBLISHED).ite
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_each_run_of_a_stack_learns_as_alone(double, name):
-    """Whatever its neighbours are, one of them not finite, and wherever it stands among them, up to rounding."""
+    """This holds up to rounding for any other runs, even if one is not finite, and for any order of the runs."""
     settings = experiment.methods(experiment.Settings(3, steps=15, batch=4, hidden=6, warp_hidden=5, eta=2, every=3))
     settings, make = settings[name]
     cell, world = make(settings), experiment.world_of(settings, torch.device("cpu"))
@@ -421,7 +421,7 @@ def test_each_run_of_a_stack_learns_as_alone(double, name):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_no_batch_waits_for_the_host(name):
-    """A tensor of the device `meta` has no values, so whatever asks for one fails."""
+    """Tensors on the device `meta` have no values, so every operation that needs a value fails."""
     settings, make = experiment.methods(experiment.Settings(3, steps=5, batch=4, hidden=6, warp_hidden=5))[name]
     world, cell = experiment.world_of(settings, torch.device("cpu")), make(settings)
     draws = maze.draw(world, 8, settings.steps, generator(0))
@@ -438,7 +438,7 @@ def test_no_batch_waits_for_the_host(name):
 
 
 def records_of(run):
-    """Of training, where there is any, and evaluation."""
+    """The records of training, if the method is trained, and of evaluation."""
     trained = experiment.EXPERIMENT.train([run])[0] if run.method.cell else None
     evaluated = experiment.judge(run, trained.state if trained else None)
     return [*(trained.records if trained else []), *evaluated.records]
@@ -448,7 +448,7 @@ def test_a_job_goes_on_to_the_same_rows_when_it_is_interrupted_given_a_seed_more
     tmp_path, monkeypatch, capsys
 ):
     def told(seeds, checkpoints=None):
-        """Of each seed: what it has learnt, its rows but for times, and its error."""
+        """For each seed: its learnt parameters, its rows without times, and its error."""
         run = sizes.one_run(SIMULATED, "maze", "warp_rnn", checkpoint_every=1)._replace(checkpoints=checkpoints)
         found = experiment.train([run._replace(seed=seed) for seed in seeds])
         rows_ = [{record[:3]: record[3] for record in each.records if record[2] != "train_seconds"} for each in found]
@@ -510,7 +510,7 @@ def test_every_agent_reports_its_curve_and_its_parameters(smoke):
     assert counts["rnn", "warp_parameters"] == 0 and counts["tnets_rnn", "warp_parameters"] == 3 * hidden**2
     assert counts["warp_rnn", "warp_parameters"] == counts["hyper_rnn", "warp_parameters"]
     alike = smoke.loc[smoke["metric"] == "return"].set_index(["method", "seed", "step"])["value"]
-    # Within a seed all meet the same episodes, so that at first the plain RNN and T-Nets earn the same.
+    # All agents of a seed have the same episodes, so at first the plain RNN and T-Nets have the same return.
     assert alike["rnn", 0, 3] == alike["tnets_rnn", 0, 3]
     losses = smoke.loc[smoke["metric"] == "meta_loss"].set_index(["method", "seed", "step"])["value"]
     for name in ("rnn_shifted", "rnn_first_baseline", "rnn_pillars", "rnn_epsilon"):  # twelve updates need no clipping

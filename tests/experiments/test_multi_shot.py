@@ -63,7 +63,7 @@ def test_the_published_network_has_its_features():
 
 
 def test_with_momentum_warps_learn_along_its_path_by_plain_steps():
-    """The objective of Algorithm 1 by central differences: theta_k with momentum, equation 3's step without."""
+    """Central differences of Algorithm 1's objective: theta_k has momentum, and the step of equation 3 has none."""
     problem, params, tasks = small_warped()
     steps, rate, momentum = 4, 0.2, 0.9
     learner = of_one(warp_leap_online)(problem, momentum_sgd(rate, momentum), sgd(1.0), sgd(1.0), steps)
@@ -157,7 +157,7 @@ def test_too_few_classes_or_images_are_named(data):
 
 
 def run(data, name, checkpoints=None, **changed):
-    """The records of a run that do not depend on the clock."""
+    """The records of a run, without times."""
     one = one_run(data, "multi_shot", name, **changed)._replace(checkpoints=checkpoints)
     trained = multi_shot.train([one])[0]
     records = trained.records + multi_shot.judge(one, trained.state).records
@@ -181,7 +181,7 @@ def test_nothing_that_is_chosen_sees_test_classes(data):
     spoilt = data._replace(images=torch.where(test_rows[:, None, None, None], 255 - data.images, data.images))
     assert run(for_choosing(data), "leap") == run(for_choosing(spoilt), "leap")
     assert run(data, "leap") != run(spoilt, "leap")
-    # and what is kept of meta-training does not depend on them either
+    # the stored records of meta-training do not depend on them either
     meta = [[r for r in run(which, "leap") if r[2] in ("meta_loss", "validation_error")] for which in (data, spoilt)]
     assert meta[0] == meta[1]
 
@@ -207,7 +207,7 @@ def test_training_from_scratch_comes_with_large_batches_and_as_the_meta_learners
     assert large == replace(alone, batch=640)
     training = {field: getattr(leap, field) for field in vars(multi_shot.untrained(leap)) if not getattr(alone, field)}
     assert replace(alone, **training) == leap
-    runs = (one_run(data, "multi_shot", "scratch", meta_batch=n) for n in (2, 5))  # what only meta-training reads
+    runs = (one_run(data, "multi_shot", "scratch", meta_batch=n) for n in (2, 5))  # only for meta-training
     records = [[r for r in multi_shot.judge(each, None).records if r[2] != "adapt_seconds"] for each in runs]
     assert records[0] == records[1] and ("", None, "meta_steps", 0) in records[0]
 
@@ -247,7 +247,7 @@ def test_steps_until_the_baseline_is_reached():
         )
     )
     assert (found["leap"], found["sgd_large"]) == (7.5, 10.0)
-    assert pd.isna(found["reptile"])  # it does not get there with seed 0
+    assert pd.isna(found["reptile"])  # it does not reach the level with seed 0
 
 
 def test_a_state_of_a_user_comes_last_under_its_own_name():

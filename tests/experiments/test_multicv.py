@@ -52,7 +52,7 @@ def sets(drawn):
 
 
 def network(kind, sets):
-    """The problem of sets that are met beside each other, and what they share."""
+    """The problem of sets that are trained in turn, and how they share parameters."""
     return kind.network(sets, len(sets) - 1, SETTINGS.filters)
 
 
@@ -70,7 +70,7 @@ def double(tree):
 
 
 def trained(kind, sets, state, number, steps=12):
-    """What a visit leaves of a task's parameters, of one task."""
+    """A task's parameters after a visit, without the task axis."""
     problem, sharing = network(kind, sets)
     task = task_stack(sets, [number], [steps], SETTINGS.batch, stream(3))
     about = Visit(steps, 3, sets[number].classes, lambda params, stats: torch.tensor(0.5))
@@ -96,7 +96,7 @@ def test_the_rate_falls_along_half_a_cosine():
 @pytest.mark.parametrize(
     ("errors", "patience", "every", "taken"),
     [
-        ([0.5, 0.4, 0.4, 0.45, 0.39, 0.5, 0.39, 0.6, 0.1], 3, 1, 8),  # best at 5, and not better in 3 steps
+        ([0.5, 0.4, 0.4, 0.45, 0.39, 0.5, 0.39, 0.6, 0.1], 3, 1, 8),  # best at 5, and no better at 6, 7 and 8
         ([0.5, 0.5, 0.5, 0.5], 3, 1, 4),
         ([0.5, 0.6, 0.5, 0.4], 2, 2, 6),  # looks after 2, 4 and 6 steps
         ([0.5, 0.6, 0.4, 0.4, 0.4], 2, 2, 10),
@@ -184,7 +184,7 @@ def test_the_compensation_takes_the_annealing_out_of_an_embeddings_gradient():
 
 
 def hat_state(sets, sign):
-    """Three tasks, of which 2 was not met; task 1 uses the filters where `sign` is 1, task 0 none."""
+    """The state of three tasks. Task 2 is untrained, task 1 uses the filters where `sign` is 1, and task 0 none."""
     _, sharing = network(HAT, sets)
     own = {str(i): sharing.new(each.classes, stream(i)) for i, each in enumerate(sets)}
     own["1"] |= {f"embedding.{block}": 3.0 * sign for block in range(4)}
@@ -211,7 +211,7 @@ def test_weights_that_other_tasks_use_do_not_move_at_all(sets):
 
 
 def hat_step(p, others, x, y, s, rate):
-    """A step of HAT on one mini-batch, written from its equations with PyTorch's own layers and loops over weights."""
+    """A step of HAT on one mini-batch, written from its equations with PyTorch's layers and loops over weights."""
     p = {name: leaf.clone().requires_grad_() for name, leaf in p.items()}
     h, used, free = x, 0.0, 0.0
     for block in range(4):
@@ -374,7 +374,7 @@ def test_validation_of_meta_training_is_over_all_sets_whichever_are_drawn(sets, 
 
 
 def whole_run(drawn, name, checkpoints=None):
-    """Records of training and evaluation, times apart."""
+    """The records of training and evaluation, without times."""
     this = one_run(drawn, "multicv", name)._replace(checkpoints=checkpoints)
     trained = run.train(this) if name != "scratch" else None
     records = run.judge(this, trained and trained.state).records + (trained.records if trained else [])
@@ -441,7 +441,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_rows(drawn, tmp_path, monkeyp
     learn, learnt = run.learn, []
 
     def stopped(done, number, function, what):
-        """`function`, which fails at its call of that number."""
+        """A version of `function` that fails at its call of that number."""
 
         def call(*rest):
             done.append(what(*rest))
@@ -458,9 +458,9 @@ def test_a_run_that_was_stopped_ends_with_the_same_rows(drawn, tmp_path, monkeyp
         with pytest.raises(ZeroDivisionError):
             whole_run(drawn, name, tmp_path)
     resumed = whole_run(drawn, name, tmp_path)
-    assert len(taken) == 3 * SETTINGS.meta_steps + 1  # no meta-step but the stopped one is made twice
+    assert len(taken) == 3 * SETTINGS.meta_steps + 1  # only the meta-step that was stopped is made twice
     first, second, third = drawn.sets
-    assert learnt == [first, second, second, third]  # nor is a held-out set, but the one that was cut off
+    assert learnt == [first, second, second, third]  # only the held-out set that was stopped is learnt twice
     assert resumed == whole
 
 

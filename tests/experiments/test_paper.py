@@ -15,7 +15,7 @@ from leapwarp.trees import leaves
 
 pytestmark = pytest.mark.full
 JOBS = jobs_of("paper")
-# Cut where a meta-step takes minutes on a core; networks and the sizes of images stay as they were published.
+# Settings that are reduced where a meta-step takes minutes on a core. Networks and image sizes are the published ones.
 REDUCED = {
     "inner_steps": 3,
     "meta_batch": 3,
@@ -35,7 +35,7 @@ TRAINED = [
 
 @pytest.fixture(scope="module")
 def data():
-    """kind of data -> as many classes and images as the published tasks take, in noise."""
+    """kind of data -> noise images, with as many classes and images as the published tasks need."""
     stream = torch.Generator().manual_seed(0)
     drawings = torch.randint(256, (50 * 20, 20, 28, 28), generator=stream, dtype=torch.uint8)
     label = torch.arange(30).repeat_interleave(690)  # 640 to learn from and 50 held out
@@ -53,7 +53,7 @@ def data():
 
 
 def reduced(settings):
-    """What is cut of the settings."""
+    """The settings that are reduced."""
     shorter = {
         key: min(value, getattr(settings, key))
         for key, value in REDUCED.items()

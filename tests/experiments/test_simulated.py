@@ -1,4 +1,4 @@
-"""The experiments on simulated worlds as runs: their rows, resuming, tables and figures."""
+"""Runs of the experiments on simulated tasks: rows, resuming, tables and figures."""
 
 import math
 
@@ -31,7 +31,7 @@ EXPERIMENTS = ("surfaces", "sine")
 
 
 def records(experiment, name, seed=0, checkpoints=None, **changes):
-    """What one seed at smoke gives: the records of training, where the method is trained, and of evaluation."""
+    """The records of one seed at smoke: of training, if the method is trained, and of evaluation."""
     about = catalogue.find(experiment)
     functions = about.module("run").EXPERIMENT
     run = sizes.one_run(None, experiment, name, seed=seed, **changes)._replace(checkpoints=checkpoints)
@@ -70,7 +70,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(experiment, tmp_path):
 @pytest.mark.parametrize("name", ["no_warp_fast", "warpgrad"])
 def test_both_orders_are_of_the_same_functions_and_held_out_points(name):
     found = {(task, step, metric): value for task, step, metric, value in records("sine", name)}
-    for i in range(SUBTASKS):  # the loss before the first step, when nothing but these has come in
+    for i in range(SUBTASKS):  # the loss before the first step depends on these alone
         assert found[f"subtask{i}", 0, "log_loss"] == found[f"subtask{i}", 0, "log_loss_shuffled"]
 
 
@@ -87,7 +87,7 @@ def test_all_learners_begin_at_the_same_points_of_the_same_surfaces():
 
 
 def surface_rows(method, seed, gaps, final, left=0.0, sweep=((0.1, 0.5),)):
-    """One run on as many surfaces as there are gaps."""
+    """The rows of one run, with one surface for each gap."""
     found = [("", None, "rate", sweep[0][0]), ("", 0, "gap", 0.5), ("", 1, "gap", 0.4)]
     for i, (area, end) in enumerate(zip(gaps, final, strict=True)):
         task = f"surface{i}"
@@ -130,7 +130,7 @@ def test_the_table_of_surfaces_compares_with_gradient_descent_surface_by_surface
 
 
 def sine_rows(method, seed, losses, rate=0.001):
-    """One run on two functions, all quantities alike."""
+    """The rows of one run on two functions, with the same value of every quantity."""
     found = [("", None, "rate", rate)]
     for suffix in sine_report.ORDERS:
         for name in sine_report.SEEN:

@@ -1,4 +1,4 @@
-"""Continual sine regression: the world, the network, the meta-objective of equations 14 and 18, what is measured."""
+"""Continual sine regression: tasks, network, the meta-objective of equations 14 and 18, and measures."""
 
 import math
 from dataclasses import replace
@@ -133,7 +133,7 @@ def test_networks_with_and_without_warps_start_at_the_same_task_layers():
 
 
 def test_losses_after_a_step_without_its_gradient_equal_those_with_it():
-    """Values and gradients, the slow way being general."""
+    """Values and gradients equal those of the slow, general implementation."""
     problem, params, tasks = small()
     warp = {name: leaf for name, leaf in params.items() if name.startswith("warp")}
     theta = {name: torch.stack([leaf, leaf + 0.1, leaf - 0.2]) for name, leaf in params.items() if name not in warp}
@@ -165,7 +165,7 @@ def test_weights_are_those_of_the_explanation_and_the_printed_ones_are_not():
 
 
 def objective(problem, warp, path, tasks, step, printed):
-    """Equations 14 and 18 written slowly, point by point, after a step from each point or at it."""
+    """Equations 14 and 18 written out point by point, with the losses after a step from each point or at the point."""
     total = 0.0
     for tau in range(len(tasks.index)):
         held = [part[tau].view(SUBTASKS, -1, 1) for part in (tasks.x_test, tasks.y_test)]
@@ -272,8 +272,8 @@ def test_the_rate_is_the_one_with_the_least_loss_among_those_that_stay_finite():
 
 
 def test_measures_of_a_hand_worked_curve():
-    """Two steps a sub-task. Each falls from e to 1 while it is learnt, doubles in the first half of the next, and is
-    back at 1.5 by its end, where it stays."""
+    """Each sub-task has two steps. Its loss falls from e to 1 while it is learnt, doubles in the first half of the
+    next sub-task, and is 1.5 from the end of that one on."""
     loss = torch.full((1, 11, 5), math.e, dtype=DOUBLE)
     for i in range(5):
         loss[0, 2 * i + 2 :, i] = 1.0
@@ -288,7 +288,7 @@ def test_measures_of_a_hand_worked_curve():
             {
                 "final_loss": (4 * 1.5 + 1) / 5,
                 "learnt_loss": 1.0,
-                # Right after it was learnt each is at its best; the last but one has no earlier end than its own.
+                # A loss is lowest right after its sub-task. The last but one can only be compared with its own end.
                 "forgetting": 0.5,
                 "transfer": -0.5,
                 "log_gain": 1.0,

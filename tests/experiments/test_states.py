@@ -1,4 +1,4 @@
-"""Learnt states in files: what is written is read, and what is not a state is refused in one line."""
+"""Files of learnt states: a state that was written can be read, and other files are refused in one line."""
 
 import calls
 import pytest
@@ -53,7 +53,7 @@ def test_what_is_no_state_is_refused_in_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_a_state_is_evaluated_with_the_settings_it_was_trained_with(tmp_path, made_up_alphabets):
-    """By hand, from another folder, without naming the settings of its training again; and again to the same rows."""
+    """It is evaluated by hand, in another folder, without the settings of its training; twice with the same rows."""
 
     def call(name, *arguments):
         return calls.call(tmp_path, "leapwarp.experiments.command", name, *arguments)
@@ -91,7 +91,7 @@ def test_a_state_is_evaluated_with_the_settings_it_was_trained_with(tmp_path, ma
 
 
 def test_a_seed_that_diverges_leaves_the_others_written(tmp_path, made_up_alphabets, monkeypatch, capsys):
-    """In training as in evaluation: one line says why, its rows say that it did, and the others have theirs."""
+    """In training and in evaluation one line says why, its rows say that it diverged, and the other seeds have rows."""
     real = omniglot.set_up
 
     def spoilt(run, *others):

@@ -1,4 +1,4 @@
-"""The experiment on Leap's Theorem 1: its meta-gradient against slow references, its tasks, and its counts; float64."""
+"""The experiment on Leap's Theorem 1: its meta-gradient compared with slow references in float64, tasks and counts."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ SMALL = replace(PUBLISHED, n_tasks=3, points=5, inner_steps=6, ripple=0.3)
 
 
 def objective(settings, theta, far, length):
-    """The length or energy to the frozen far ends, by plain steps that autograd can follow."""
+    """The length or energy with frozen ends of segments, by plain steps that autograd can differentiate."""
     problem, tasks, _ = world(settings, 0, CPU)
     who, total = torch.arange(settings.n_tasks), torch.zeros((), dtype=DOUBLE)
     point = theta.expand(settings.n_tasks, 2)
@@ -102,7 +102,7 @@ def test_one_basin_is_convex_and_its_limit_point_a_minimum():
 
 
 def summary(name, **changes):
-    """The records of one seed at smoke, and of them those of the whole run by their metric."""
+    """The records of one seed at smoke; and by metric those of the whole run."""
     records = measure(sizes.one_run(None, "theorem1", name, **changes), None).records
     return records, {metric: value for task, step, metric, value in records if step is None and not task}
 
@@ -113,7 +113,7 @@ def test_small_steps_shorten_the_path_at_first_and_large_ones_lengthen_it():
     _, large = summary("beta_0.3", meta_steps=10, inner_steps=20)
     assert large["criterion_broken"] > 0 and large["rises"] > 0
     records, found = summary("beta_0.3", meta_steps=20, outer_lr=50.0)
-    assert found["rises"] >= 19 and found["rise_share"] <= 1  # what diverged counts to the end
+    assert found["rises"] >= 19 and found["rise_share"] <= 1  # after a divergence every meta-step counts
     assert all(value == value and abs(value) != float("inf") for *_, value in records)
 
 

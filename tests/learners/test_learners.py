@@ -1,4 +1,4 @@
-"""Every meta-learner against closed forms, finite differences, or a slow reference in float64."""
+"""Every meta-learner is compared with closed forms, finite differences, or a slow reference in float64."""
 
 import io
 from itertools import pairwise
@@ -73,7 +73,7 @@ BUILD = {
     "hat": lambda about, size: in_turn(about),
     "progressive": lambda about, size: in_turn(about, shares=False),
 }
-WORLDS = {  # where it is not the warped network
+WORLDS = {  # learners that do not use the warped network
     "cavia": lambda: modulated_world(STEPS),
     "online_warp": lambda: warped_world(STEPS, group="warp"),
     "recurrent_stream": stream_world,
@@ -86,11 +86,11 @@ IN_TURN = {"leap_encoder", "finetune_encoder", "hat", "progressive"}  # one run 
 WHOLE = {*WORLDS, "continual_warp"} - {"cavia"}  # they take a meta-batch whole, or its tasks one by one
 
 
-OWN = {"x", "y", "batches"}  # of a meta-batch: what runs shall not have in common
+OWN = {"x", "y", "batches"}  # the parts of a meta-batch in which runs must differ
 
 
 def rolled(part, i):
-    """The same in another order, of each task or of each batch."""
+    """A meta-batch with the data of each task or batch in another order."""
     return part.roll(i, 1) if isinstance(part, torch.Tensor) else [part[(k + i) % len(part)] for k in range(len(part))]
 
 
@@ -112,7 +112,7 @@ def in_turn(about, shares=True):
 
 
 def warp_gradient(problem, inner, theta, warp, task_batch, meta_batch, rates=None, **options):
-    """That of one run, without the axis of runs."""
+    """The warp gradient of one run, without the run axis."""
     stacked = trees.alone(warp), task_batch, meta_batch
     options["rates"] = rates and trees.alone(rates)
     loss, grads = warpgrad.warp_gradient(problem, inner, theta, *stacked, **options)
@@ -149,7 +149,7 @@ def test_how_many_tasks_are_adapted_at_a_time_changes_nothing(name, size):
 @pytest.mark.parametrize("name", sorted(BUILD.keys() - IN_TURN))
 @pytest.mark.parametrize("size", [2, 9])
 def test_each_run_of_a_stack_learns_as_alone(name, size):
-    """Whatever its neighbours are and wherever it stands among them, up to rounding."""
+    """This holds up to rounding, for any other runs and for any order of the runs."""
     world = world_of(name)
     starts = [trees.map_tree(lambda leaf, i=i: leaf * (1 + 0.2 * i), world.params) for i in range(3)]
     fields = {key: part for key, part in world.tasks._asdict().items() if part is not None}
@@ -193,7 +193,7 @@ def test_meta_training_lowers_the_loss_after_adaptation(name):
 
 @pytest.mark.parametrize("name", BUILD)
 def test_a_step_depends_on_its_arguments_alone_and_leaves_them_as_they_are(name):
-    """So a state that was saved goes on as the one that it was saved from."""
+    """So a saved state continues as the original does."""
     world = world_of(name)
     learner = of_one(BUILD[name])(world.problem, 3)
     state, _ = learner.step(learner.init(world.params), world.tasks, stream(1))
@@ -223,7 +223,7 @@ def test_scratch_learns_nothing():
 @pytest.mark.parametrize(("loss", "stabiliser"), [(False, False), (True, False), (True, True)])
 def test_leap_equals_equation_8_written_slowly(length, loss, stabiliser):
     matrices, centres = random_quadratics(4, 5)
-    matrices[0] *= 6  # steep enough for the loss to rise, so that the stabiliser has something to do
+    matrices[0] *= 6  # so steep that the loss rises, which the stabiliser has to handle
     problem, tasks = quadratic(matrices, centres), quadratic_tasks(4, 9)
     start = torch.randn(5, dtype=DOUBLE)
     learner = leap(problem, sgd(0.3), sgd(1.0), 8, length=length, loss=loss, stabiliser=stabiliser)
@@ -249,7 +249,7 @@ def test_the_simplest_leap_is_reptile_exactly():
 
 
 def pull_forward(start, matrices, centres, rate, steps):
-    """Leap's objective with the exact Jacobians of theta_i, the far end of each segment held fixed (p = 1)."""
+    """Leap's objective with exact Jacobians of theta_i and the end of each segment fixed (p = 1)."""
     total = 0.0
     for a, c in zip(matrices, centres, strict=True):
         theta = start
@@ -306,7 +306,7 @@ def test_closed_forms_on_quadratics(steps):
         maml: (shrink.mT @ slope[..., None])[..., 0].mean(0),
     }
     for build, gradient in expected.items():
-        # a quadratic's data are its number, so the held-out data of maml are the task itself
+        # the data of a quadratic are its number, so MAML's held-out data are the task itself
         ours = unit_step(build(problem, sgd(0.1), sgd(1.0), steps), {"w": start}, tasks._replace(x_test=tasks.y_test))
         torch.testing.assert_close(ours["w"], gradient, rtol=1e-10, atol=1e-12)
 
@@ -380,7 +380,7 @@ def warp_parts():
 
 
 def equation_3(problem, theta, warp, task_batch, meta_batch, rate, first=None):
-    """The objective itself; the inner gradient is taken under the warps `first` where given."""
+    """The objective of equation 3. The inner gradient uses the warps `first`, if they are given."""
     leaves = {n: p.detach().requires_grad_() for n, p in theta.items()}
     inner = problem.loss(leaves | trees.repeat(first or warp, 3), {}, task_batch).loss.sum()
     grads = torch.autograd.grad(inner, list(leaves.values()))
@@ -409,8 +409,8 @@ def test_the_warp_gradient_is_that_of_equation_3_to_second_order():
 
 
 def test_the_released_objective_is_the_one_to_first_order():
-    """The released code differentiates the inner loss with `create_graph` and then calls `backward` on the parameters
-    with that gradient, which puts its values, not its graph, into the step."""
+    """The released code differentiates the inner loss with `create_graph`. Then it calls `backward` on the parameters
+    with that gradient, so the step has its values and not its graph."""
     problem, theta, warp, task_batch, meta_batch = warp_parts()
     leaves, phi = ({n: p.detach().clone().requires_grad_() for n, p in tree.items()} for tree in (theta, warp))
     inner = problem.loss(leaves | trees.repeat(phi, 3), {}, task_batch).loss.sum()
@@ -456,7 +456,7 @@ def test_learned_rates_have_the_gradients_of_equation_3_with_momentum():
 
 
 def test_learned_rates_replay_the_momentum_of_each_point(monkeypatch):
-    """What reaches the objective from the buffer is the momentum that the optimizer had at that point."""
+    """The objective uses the momentum from the buffer, which the optimizer had at that point."""
     problem, params, tasks = small_warped()
     rates = Rates(0.2, 0.7, outer_lr=0.5, clip=1e-3)
     learner = warp_leap(problem, sgd(9), sgd(0.1), 4, eta=100, rates=rates)
@@ -492,7 +492,7 @@ def test_learned_rates_replay_the_momentum_of_each_point(monkeypatch):
 
 
 def test_online_is_one_step_along_the_sum_over_all_points():
-    """Algorithm 1, and where it must agree with Algorithm 2: the same points, all in one update."""
+    """Algorithm 1 must agree with Algorithm 2 if that has the same points, all in one update."""
     problem, params, tasks = small_warped()
     online = warp_leap_online(problem, sgd(0.2), sgd(0.3), sgd(0.01), 5)
     offline = warp_leap(problem, sgd(0.2), sgd(0.3), 5, eta=10_000)
@@ -574,7 +574,7 @@ def test_a_linear_warp_on_a_quadratic_is_the_preconditioner_that_it_implies():
 )
 def test_warp_leap_equals_algorithm_2_written_out(eta, points, held_out, released):
     problem, params, tasks = small_warped()
-    if held_out:  # L_meta on other data, here what the tasks are in another order
+    if held_out:  # L_meta on other data, which here are the tasks in another order
         tasks = tasks._replace(x_test=tasks.x.flip(1), y_test=tasks.y.flip(1))
         problem = problem._replace(draw_meta=draw_heldout)
     rate, outer, steps = 0.2, 0.3, 5

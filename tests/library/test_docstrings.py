@@ -1,4 +1,4 @@
-"""Every public docstring has an example, which runs by itself and gives what it says."""
+"""Every public docstring has an example, which runs by itself and prints the result that it shows."""
 
 import doctest
 from pathlib import Path

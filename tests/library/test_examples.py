@@ -1,4 +1,4 @@
-"""The examples run, and what they print is what they say."""
+"""The examples run, and their output shows what they claim."""
 
 import re
 import runpy

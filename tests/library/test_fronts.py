@@ -1,4 +1,4 @@
-"""The fronts give what the learners give on the same draws, whatever the module and the optimizer."""
+"""The fronts give the results of the learners on the same draws, for any module and optimizer."""
 
 import warnings
 from itertools import pairwise
@@ -36,7 +36,7 @@ def assert_params(net, expected, **tolerance):
 
 
 def follow(net, meta, loss, tasks, steps=STEPS, rate=0.1, own_optimizer=None):
-    """A loop of a user's over the tasks, for Leap."""
+    """A user's loop over the tasks, for Leap."""
     for t in range(len(tasks.index)):
         with meta.task() as task:
             inner = (own_optimizer or (lambda params: torch.optim.SGD(params, rate)))(meta.task_parameters())
@@ -50,7 +50,7 @@ def follow(net, meta, loss, tasks, steps=STEPS, rate=0.1, own_optimizer=None):
 
 
 def follow_warp(meta, loss, tasks, steps=STEPS, own_batch=True, rate=0.1):
-    """A loop of a user's, with the draws of `warp_leap`."""
+    """A user's loop over the tasks for WarpGrad, with the draws of `warp_leap`."""
     for t in range(len(tasks.index)):
         with meta.task() as task:
             inner = torch.optim.SGD(meta.task_parameters(), rate)
@@ -108,7 +108,7 @@ def test_leap_equals_the_fold_under_any_task_optimizer():
         total = fold(total, before, after)
     for name, leaf in net.named_parameters():
         torch.testing.assert_close(leaf.grad, total[name][0], rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(leaf.detach(), params[name], rtol=0, atol=0)  # the initialisation is there again
+        torch.testing.assert_close(leaf.detach(), params[name], rtol=0, atol=0)  # the initialisation again
 
 
 @pytest.mark.parametrize("order", [2, 1, 0])
@@ -133,7 +133,7 @@ def test_online_equals_the_learner(order):
 
 
 def test_the_loss_of_the_loop_serves_as_the_task_loss():
-    """Without a task batch the objective steps along the loop's own loss: as with that batch given again."""
+    """Without a task batch the objective's step uses the loop's own loss, as if that batch were given again."""
     _, _, tasks = small_warped(draws=3 * STEPS + 1)
     found = []
     for again in (False, True):
@@ -243,7 +243,7 @@ def test_an_unused_layer_is_named_once_and_sparse_gradients_are_taken():
 
 
 class Waves(nn.Module):
-    """Complex weights, or the same as pairs of real numbers; buffers of whole and of complex numbers."""
+    """Complex weights, or the same as pairs of real numbers, with integer and complex buffers."""
 
     def __init__(self, real):
         super().__init__()
@@ -299,7 +299,7 @@ def test_warps_that_no_objective_depends_on_are_named_once():
 
 
 def test_without_the_loss_no_gradient_is_kept_and_the_energy_telescopes():
-    """With identity Jacobians the energy of a path in parameters pulls from its beginning to its end (Reptile)."""
+    """With identity Jacobians, the energy of a path of parameters gives Reptile's update, from its start to its end."""
     _, params, tasks = small_warped(n_tasks=1, draws=STEPS + 1)
     net = SmallWarped().double()
     meta = leapwarp.Leap(net, length=False, loss=False)

@@ -1,4 +1,4 @@
-"""A module of a user's in stacks: what is learnt, what stays, and what is told at once."""
+"""A user's module in stacks: what is learnt, what is constant, and errors that come at once."""
 
 import copy
 import warnings
@@ -27,7 +27,7 @@ def tasks_of(n_tasks=3, draws=12, classes=3, inputs=4, n=20):
 
 
 class Deep(nn.Module):
-    """Warps at two depths, batch norm, a frozen layer, and an embedding by name."""
+    """A module with warps at two depths, batch norm, a frozen layer, and a part that is named `embedding`."""
 
     def __init__(self):
         super().__init__()
@@ -76,7 +76,7 @@ def test_frozen_parameters_stay_and_are_no_part_of_the_state(build):
 
 
 def test_leap_of_a_part_is_leap_of_a_module_that_has_the_rest_as_constants():
-    """The norm of a path counts what is learnt alone."""
+    """The norm of a path has the learnt parameters only."""
     net, tasks = made(), tasks_of()
     net.embedding.requires_grad_(False)
     rest = copy.deepcopy(net)
@@ -276,7 +276,7 @@ def test_targets_of_another_shape_are_refused():
 
 
 def smoothed(outputs, y):
-    """A loss of a user's for one task, with its accuracy."""
+    """A user's loss for one task, with its accuracy."""
     weight = torch.tensor([1.0, 2.0, 3.0], dtype=outputs.dtype)
     return F.cross_entropy(outputs, y, weight, label_smoothing=0.1), (outputs.argmax(-1) == y).float().mean()
 
@@ -332,7 +332,7 @@ def test_what_is_wrong_with_a_module_itself_is_said_as_it_is():
 
 
 class Twice(nn.Module):
-    """A layer by two names, a single number to learn, and a buffer that is another tensor after each call."""
+    """A module with a layer that has two names, a parameter of one number, and a buffer that every call replaces."""
 
     def __init__(self):
         super().__init__()
@@ -392,7 +392,7 @@ class Complex(nn.Module):
 
 @pytest.mark.parametrize("n_tasks", [1, 3])
 def test_a_checkpointed_part_is_refused_in_stacks(n_tasks):
-    """It would be computed again with the module's own parameters, without a word."""
+    """It would be computed again with the module's own parameters, without a message."""
     model = lift(Checkpointed(4, 3).double())
     with pytest.raises(
         RuntimeError, match="a part of Checkpointed is checkpointed .* would be computed again with other"
@@ -440,7 +440,7 @@ def test_attention_has_a_second_derivative_in_the_exact_objective():
     assert ours == pytest.approx(slope, rel=1e-5)
 
 
-# Data, and what is told at once
+# Data, and errors that come at once
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -469,7 +469,7 @@ def test_data_sets_of_different_sizes_become_tasks_and_their_filling_is_never_dr
 
 
 class Words(nn.Module):
-    """Takes a dictionary of tokens and, deeper, of weights; or the same in one tensor."""
+    """A module that takes a dictionary of tokens with a nested one of weights, or the same in one tensor."""
 
     def __init__(self):
         super().__init__()
@@ -589,7 +589,7 @@ def test_a_loss_that_is_not_finite_ends_the_step():
         learner.step(state, tasks, [torch.Generator()])
     two = learner.init(repeat(model.init(torch.Generator()), 2))
     both = Task(*(torch.cat([part, part.nan_to_num()]) for part in tasks[:6]))
-    after, _ = learner.step(two, both, [torch.Generator()] * 2)  # the other run goes on
+    after, _ = learner.step(two, both, [torch.Generator()] * 2)  # the other run continues
     assert after["params"]["head.weight"][0].isnan().any() and after["params"]["head.weight"][1].isfinite().all()
 
 
@@ -613,7 +613,7 @@ WRONG_USE = {
     ),
     "rows of other numbers": (
         lambda model, tasks: adapted_from(model, supervised(model), tasks, 2),
-        r"parameters begin with axes of \[2\]; needed stacks with one row for each of the 3 tasks",
+        r"the parameters have \[2\] rows; needed stacks with one row for each of the 3 tasks",
     ),
     "no stack of runs": (
         lambda model, tasks: fit(
@@ -623,7 +623,7 @@ WRONG_USE = {
             Fit(1),
             [Member(0, "run", {})],
         ),
-        r"parameters begin with axes of \[3, 4\] for 1 members; needed one row for each run",
+        r"the parameters have \[3, 4\] rows for 1 members; needed a stack with one row for each run",
     ),
     "a number for the draws": (
         lambda model, tasks: stack_tasks([(torch.ones(3), torch.ones(3))], 2, 2, 0),  # pyright: ignore[reportArgumentType]

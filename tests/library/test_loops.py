@@ -1,4 +1,4 @@
-"""Heads per task, resuming, several processes, and what is said to a wrong use of the fronts."""
+"""Heads for each task, resuming, several processes, and the errors for wrong uses of the fronts."""
 
 import copy
 import io
@@ -54,7 +54,7 @@ def test_heads_of_their_own_are_left_alone_and_no_part_of_the_path():
 
 
 def test_heads_with_different_numbers_of_classes_and_a_replay_find_their_own():
-    """The points of a head that has been exchanged since are replayed with their own values of it."""
+    """If a head has been exchanged since, its points are replayed with their own values of the head."""
     torch.manual_seed(0)
     net = SmallWarped().double()
     found = []
@@ -116,7 +116,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("replay", [None, 6])
 def test_a_killed_run_resumes_to_the_same_numbers(replay):
-    """Killed inside the second task of the second meta-batch; saved after each task."""
+    """The run is killed in the second task of the second meta-batch, and was saved after each task."""
     _, _, tasks = small_warped(draws=3 * STEPS + 1)
 
     def begin():
@@ -186,7 +186,7 @@ def test_a_task_that_fails_counts_for_nothing():
 
 
 def test_a_task_begins_without_the_gradients_that_are_there():
-    """A loop that says zero_grad after its steps only would add the meta-gradient to the first of them."""
+    """A loop that calls zero_grad only after its steps would add the meta-gradient to the first step's gradient."""
     _, _, tasks = small_warped(draws=3 * STEPS + 1)
     found = []
     for left in (False, True):
@@ -207,7 +207,7 @@ def test_a_task_begins_without_the_gradients_that_are_there():
 
 
 def test_an_optimizer_of_all_parameters_moves_no_warp():
-    """After a backward of the loop's own, the warps had gradients too."""
+    """After the loop's own backward the warps have gradients too."""
     _, _, tasks = small_warped(draws=3 * STEPS + 1)
     net = SmallWarped().double()
     meta, before = warp_of(net), copy.deepcopy(net.state_dict())
@@ -236,7 +236,7 @@ def process(rank, folder):
 def meta_steps(mine, replay, spoilt=False):
     _, _, tasks = small_warped(draws=3 * STEPS + 1)
     net = SmallWarped().double()
-    if spoilt:  # the first process's parameters are taken
+    if spoilt:  # all processes use the first one's parameters
         nn.init.ones_(net.head.weight)
     meta = leapwarp.WarpGrad(net, loss_of(net), warp="warp", inner=0.1, replay=replay)
     outer = torch.optim.Adam(meta.parameters(), 0.01)
@@ -330,7 +330,7 @@ def replayed_inside(net, task, inner):
 
 
 def with_penalty(net):
-    """A loss with a penalty on parameters that were listed once, outside of it."""
+    """A loss with a penalty on a list of parameters that was made outside of the loss."""
     listed = list(net.head.parameters())
     return warp_of(net, loss=lambda batch: loss_of(net)(batch) + sum(leaf.square().sum() for leaf in listed))
 
@@ -341,7 +341,7 @@ WRONG = {
         lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
         "the loss that was given to WarpGrad takes head.bias, head.weight from elsewhere than the module",
     ),
-    "a constant that moves": (with_frozen, thawed, "frozen.weight, frozen.bias: constant when the front was made, and"),
+    "a constant that moves": (with_frozen, thawed, "frozen.weight, frozen.bias: requires_grad was False when"),
     "a gradient that is not finite": (
         leap_of,
         not_finite,
@@ -351,7 +351,7 @@ WRONG = {
     "an objective without a graph": (
         lambda net: warp_of(net, loss=torch.no_grad()(loss_of(net))),
         lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
-        "the loss depends on no parameter that learns. Needed one .* outside torch.no_grad",
+        "the loss depends on no parameter that is adapted. Needed one .* outside torch.no_grad",
     ),
     "no finish": (
         leap_of,
@@ -379,14 +379,14 @@ WRONG = {
     "warps that move": (
         warp_of,
         moved_warps,
-        "warp.0.weight: warps that have moved inside the task, where they stay fixed. Give the task's optimizer",
+        "warp.0.weight: warps that have moved inside the task, where they must stay fixed. Give the task's optimizer",
     ),
     "a loss without a graph": (
         leap_of,
         lambda net, task, inner: task.backward(loss_at(net).detach()),
-        "the loss depends on no parameter that learns. Needed one that was computed from the module's outputs",
+        "the loss depends on no parameter that is adapted. Needed one that was computed from the module's outputs",
     ),
-    "a head exchanged": (leap_of, exchanged, r"head.weight has shape \[5, 4\], and \[3, 4\] when Leap was made"),
+    "a head exchanged": (leap_of, exchanged, r"head.weight has shape \[5, 4\], but had \[3, 4\] when"),
     "a layer exchanged": (leap_of, lambda *all: exchanged(*all, 3), "learnt parameters were exchanged inside the task"),
     "losses of the objective": (
         lambda net: warp_of(net, loss=lambda batch: net(batch[0])),
@@ -493,7 +493,7 @@ def test_a_wrong_use_is_told_in_one_line(name):
 
 
 def test_a_part_that_is_frozen_in_a_task_keeps_no_gradient():
-    """The next task, or another optimizer of the loop's, would follow it."""
+    """The next task, or another optimizer of the loop, would use it."""
     net = SmallWarped().double()
     with leap_of(net).task() as task:
         task.backward(loss_at(net))
@@ -504,18 +504,18 @@ def test_a_part_that_is_frozen_in_a_task_keeps_no_gradient():
 
 
 def test_what_the_replay_keeps_must_stay_as_it_was():
-    """Batches that are written into again, and a head of other layers than the points have."""
+    """Batches that were changed, and a head with other layers than that of the points, are errors."""
     _, _, tasks = small_warped(draws=3 * STEPS + 1)
     net = SmallWarped().double()
     meta = warp_of(net, replay=50, exclude="head")
     follow_warp(meta, loss_of(net), tasks)
     state = meta.state_dict()
     meta.points[3].meta_batch[0].add_(1)
-    with pytest.raises(ValueError, match="a batch that the replay keeps has been written into since. Give each step"):
+    with pytest.raises(ValueError, match="a batch that the replay keeps has been changed since. Give each step"):
         list(meta.replay(eta=100))
     meta.load_state_dict(state)
     net.head = nn.Sequential(nn.Linear(4, 3)).double()
-    with pytest.raises(ValueError, match="head.weight, head.bias: not in the module as it is. Needed the parts that"):
+    with pytest.raises(ValueError, match="head.weight, head.bias: no longer in the module. Needed the parts that"):
         list(meta.replay(eta=100))
 
 
@@ -560,7 +560,7 @@ def test_a_task_that_is_over_is_not_gone_on_with():
     meta = leap_of(net)
     with pytest.raises(KeyError), meta.task() as first:
         raise KeyError
-    with pytest.raises(ValueError, match="this task is over; call the task that"), meta.task():
+    with pytest.raises(ValueError, match="this task is over; use the one that"), meta.task():
         first.backward(loss_at(net))
 
 
@@ -604,7 +604,7 @@ def test_parts_of_a_batch_that_are_taken_for_steps_are_noticed():
                 inner.step()
         task.finish(loss_at(net, 4))
 
-    with pytest.warns(UserWarning, match="at 2 of 4 steps of this task no learnt parameter has moved. Parts of one"):
+    with pytest.warns(UserWarning, match="at 2 of 4 steps of this task no learnt parameter has moved. A batch in"):
         in_task(meta, train)
 
 

@@ -31,7 +31,7 @@ class Recurrent(nn.Module):
 
 
 class Attention(nn.Module):
-    """A transformer's layer with a low-rank warp after it, and the input's embedding tied to the output's."""
+    """A transformer layer and a low-rank warp. The embeddings of input and output are tied."""
 
     def __init__(self):
         super().__init__()
@@ -65,7 +65,7 @@ class Images(nn.Module):
 
 
 class Twice(nn.Module):
-    """A layer and a warp that are reached by two names each; a warp with batch norm; a buffer that counts the calls."""
+    """A layer and a warp that have two names each, batch norm in a warp, and a buffer that counts calls."""
 
     def __init__(self):
         super().__init__()
@@ -134,7 +134,7 @@ def train(
     own=False,
     called=None,
 ):
-    """One meta-batch with tasks of several lengths -> gradients of the meta-parameters, by name; the report."""
+    """Train one meta-batch with tasks of several lengths. -> gradients of the meta-parameters by name, the result"""
     loss = loss_of(net if called is None else called)
     chosen = choices or {"warp": ["*.warp.*"]}
     meta = leapwarp.WarpGrad(net, loss, inner=0.1, order=order, replay=replay, **chosen)
@@ -158,7 +158,7 @@ def train(
 
 
 def in_places(net, tensors, function):
-    """`function()` with other tensors in all places of a module's parameters, by hand."""
+    """Call `function` with other tensors in all places of a module's parameters, by hand."""
     own = dict(net.named_parameters())
     into = {id(own[name]): leaf for name, leaf in tensors.items()}
     found = [(m._parameters, key, leaf) for m in net.modules() for key, leaf in m._parameters.items()]
@@ -222,7 +222,7 @@ def test_the_exact_gradient_is_that_of_equation_3(kind):
 
 @pytest.mark.parametrize("kind", BUILD)
 def test_the_replay_of_all_points_is_the_online_gradient(kind):
-    """Each point is replayed with the buffers that it had: spectral norm's vectors, or a count."""
+    """Each point is replayed with its own buffers: the vectors of spectral norm, or a count."""
     build, data = BUILD[kind]
     how = {"optimizer": torch.optim.SGD} if kind == "sparse" else {}
     online, _ = train(made(build), data, own=True, **how)
@@ -240,7 +240,7 @@ def test_checkpointed_parts_change_nothing(replay):
 
 @pytest.mark.parametrize(("order", "replay"), [(2, None), (1, None), (0, None), (2, 50)])
 def test_a_checkpoint_that_hides_its_parameters_is_refused(order, replay):
-    """PyTorch leaves their gradients out without a word."""
+    """PyTorch leaves their gradients out without a message."""
     with pytest.raises(RuntimeError, match="checkpointed with use_reentrant=True, which hides its parameters"):
         train(made(lambda: Images(checkpointed="reentrant")), images, order, replay)
 
@@ -253,7 +253,7 @@ def test_a_compiled_module_gives_the_same(order, replay):
     if order == 2 and replay is None:
         with pytest.warns(UserWarning, match="has no second derivative: inside tasks it runs uncompiled"):
             ours, _ = train(net, images, order, replay)
-        inside = made(Images)  # the front has the module, the loop what was compiled of it
+        inside = made(Images)  # the front has the module, and the loop its compiled version
         again, _ = train(inside, images, order, replay, called=torch.compile(inside, backend="aot_eager"))
         torch.testing.assert_close(again, plain, rtol=1e-8, atol=1e-10)
     else:
@@ -298,7 +298,7 @@ def test_a_buffer_comes_back_into_its_place_and_no_batch_is_written_into():
 
 
 def test_the_frozen_average_of_batch_norm_takes_part():
-    """A part in eval() normalises by its running average, in the path and in the objective."""
+    """A part in eval() mode normalises by its running averages, on the path and in the objective."""
     grads = []
     for mean in (0.0, 3.0):
         net = made(Images)
@@ -326,7 +326,7 @@ def test_tied_weights_are_one_parameter():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_mixed_precision_is_close_to_full(dtype):
-    """Under autocast with a GradScaler, whose scale is in the gradients of the loop."""
+    """With autocast and a GradScaler, the gradients of the loop are scaled."""
     grads = []
     for mixed in (False, True):
         net = made(Images).float()

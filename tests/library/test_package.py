@@ -1,4 +1,4 @@
-"""What is installed: a wheel that works with three packages, public names that stay, and types."""
+"""The installed package: a wheel that works with three packages, stable public names, and types."""
 
 import inspect
 import os
@@ -45,7 +45,7 @@ def signatures():
 
 
 def test_public_names_and_signatures_are_those_of_the_kept_list():
-    """Whoever changes one changes the list too, and says so in CHANGELOG.md."""
+    """If you change one, change the list too, and add a line to CHANGELOG.md."""
     assert "\n".join(signatures()) + "\n" == API.read_text()
     assert set(leapwarp.__all__) <= set(dir(leapwarp))
     assert all(getattr(leapwarp, name).__doc__ for name in leapwarp.__all__)

@@ -1,4 +1,4 @@
-"""The Omniglot network for stacks of tasks and its warps, against PyTorch's layers; gradients by differences."""
+"""The Omniglot network for stacks of tasks and its warps, compared with PyTorch's layers and finite differences."""
 
 import pytest
 import reference

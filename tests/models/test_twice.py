@@ -27,7 +27,7 @@ def plain(h, weight, bias):
 
 
 def derivatives(function, inputs):
-    """Value, first derivatives of a nonlinear function of it, and those of a nonlinear function of these."""
+    """The value, the derivatives of a nonlinear function of it, and those of a nonlinear function of these."""
     out = function(*inputs)
     first = torch.autograd.grad(out.pow(3).sum(), inputs, create_graph=True)
     return out, first, torch.autograd.grad(sum(g.pow(3).sum() for g in first), inputs)
@@ -35,7 +35,7 @@ def derivatives(function, inputs):
 
 @pytest.fixture(params=[False, True], ids=["grouped", "products"])
 def way(request, monkeypatch):
-    """Convolutions as a CPU has them, and as a GPU does."""
+    """Use the convolutions of a CPU, and those of a GPU."""
     monkeypatch.setattr(twice, "_as_products", lambda h: request.param)
 
 
@@ -55,7 +55,7 @@ def as_products(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("channels", [1, 2, 4])  # 16 bytes are moved at once where they divide the channels
+@pytest.mark.parametrize("channels", [1, 2, 4])  # copies move 16 bytes at once if they divide the channels
 def test_products_take_any_images(channels, dtype, as_products):
     """Six images, not square, in either order of memory."""
     generator = torch.Generator().manual_seed(0)
@@ -63,7 +63,7 @@ def test_products_take_any_images(channels, dtype, as_products):
         torch.randn(*shape, generator=generator, dtype=dtype)
         for shape in ((7, 3 * channels, 3, 5), (3, 8, channels, 3, 3), (3, 8), (6, 24, 3, 5))
     )
-    h = h[1:]  # and not at the beginning of its memory
+    h = h[1:]  # a view that does not start at the beginning of its memory
     for images in (h, h.contiguous(memory_format=torch.channels_last)):
         images, kernels = images.detach().requires_grad_(), weight.detach().requires_grad_()
         ours = twice.convolve(images, kernels, bias)
@@ -139,7 +139,7 @@ def test_batch_norm_and_its_derivatives_equal_pytorchs(train):
     torch.testing.assert_close(derivatives(ours, inputs), theirs, rtol=1e-10, atol=1e-9)
     _, new_mean, new_variance = normalise(*inputs, mean, variance, train)
     torch.testing.assert_close((new_mean, new_variance), (after_mean, after_variance), rtol=1e-12, atol=1e-12)
-    assert mean.tolist() == torch.tensor([0.3, -1.0, 0.0]).double().tolist()  # what came in is not written into
+    assert mean.tolist() == torch.tensor([0.3, -1.0, 0.0]).double().tolist()  # the arguments are not changed in place
     assert gradcheck(ours, inputs)
     assert gradgradcheck(ours, inputs)
 
@@ -169,7 +169,7 @@ def test_under_transforms_of_functions_the_derivatives_are_the_same():
 
 
 class Masks(TorchDispatchMode):
-    """Keeps which gradients each backward of a convolution was asked for: (input, weight)."""
+    """Records which gradients each backward pass of a convolution had to compute: (input, weight)."""
 
     def __init__(self):
         super().__init__()
@@ -182,7 +182,7 @@ class Masks(TorchDispatchMode):
 
 
 def test_gradients_that_nobody_asked_for_are_not_computed():
-    """As in the objective of the warps: an inner gradient by the task's weight, the outer one by the warp's."""
+    """The objective of the warps has an inner gradient of the task's weight and an outer one of the warp's."""
     x, task, warp = stream((2, 4, 3, 3), (2, 2, 2, 3, 3), (2, 2, 2, 3, 3))
     x = x.detach()
     with Masks() as masks:
@@ -191,12 +191,12 @@ def test_gradients_that_nobody_asked_for_are_not_computed():
         assert masks.seen == [(True, False), (False, True)]
         masks.seen.clear()
         torch.autograd.grad(inner.pow(3).sum(), warp)
-    # The warp's weight, from the gradient of its input and from its output; nothing by images or the task's weight.
+    # Only the warp's weight, through its input's gradient and its output; not the images or the task's weight.
     assert masks.seen == [(False, True), (False, True)]
 
 
 def test_products_that_nobody_asked_for_are_not_computed(as_products, monkeypatch):
-    """As above: each derivative is one product."""
+    """As in the test above, where each derivative is one product."""
     x, task, warp = stream((2, 4, 3, 3), (2, 2, 2, 3, 3), (2, 2, 2, 3, 3))
     x, made = x.detach(), []
     for name in ("convolve", "weight_gradient"):

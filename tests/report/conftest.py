@@ -1,4 +1,4 @@
-"""Results, with a random search and without, that page and snapshot show."""
+"""Results for the tests of page and snapshot, with and without a random search."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def with_search(made, tmp_path, monkeypatch):
-    """The results, and a search of three trials of Warp-Leap, of which one diverged. -> folder"""
+    """The results, and a search of three trials of Warp-Leap, one of which diverged. -> folder"""
     folder = tmp_path / "quick"
     shutil.copytree(made, folder)
     here = folder / "search/omniglot_warp/warp_leap"

@@ -1,4 +1,4 @@
-"""The page of a size in a real browser: what it shows, and that it works by keyboard, on a phone and in the dark.
+"""The page of a size in a real browser: its content, and its use by keyboard, on a phone and in dark mode.
 
 Chromium and its driver are Debian's (apt-get install chromium chromium-driver); without them all of this is skipped.
 """
@@ -42,7 +42,7 @@ def browser(tmp_path_factory):
 
 
 def opened(browser, path, width=SCREEN, colours="light", media=""):
-    """The page as it opens in a window of a width, for a reader who has not been there before."""
+    """The page in a window of a given width, for a reader who opens it for the first time."""
     browser.get_log("performance")
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width == PHONE}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -53,7 +53,7 @@ def opened(browser, path, width=SCREEN, colours="light", media=""):
 
 
 def press(browser, key, selector=None):
-    """Press a key where the focus is, or is put by a selector."""
+    """Press a key at the focus, which a selector may set first."""
     if selector:
         browser.execute_script("document.querySelector(arguments[0]).focus()", selector)
     browser.switch_to.active_element.send_keys(key)
@@ -102,7 +102,7 @@ def test_it_fits_and_axe_finds_nothing_serious(browser, made, width, colours):
 
 
 def serious(browser):
-    """The rules of axe-core that the page breaks so that some readers cannot read on."""
+    """The rules of axe-core that the page violates so seriously that some readers cannot use it."""
     axe = Axe(browser)
     axe.inject()
     found = axe.run(options={"resultTypes": ["violations"]})
@@ -259,7 +259,7 @@ def test_dark_is_the_readers_choice_and_stays(browser, made):
     assert browser.execute_script(dark) == [False, "true", black]
     cards = "return [...document.querySelectorAll('figure img')].map(i => getComputedStyle(i).backgroundColor)"
     assert set(browser.execute_script(cards)) == {white}
-    opened(browser, made / "index.html", media="print")  # paper is white all the same
+    opened(browser, made / "index.html", media="print")  # a printed page is white in any case
     assert browser.execute_script(dark)[2] == white
     assert not browser.execute_script("return document.querySelector('nav').checkVisibility()")
     opened(browser, made / "index.html")

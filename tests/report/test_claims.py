@@ -1,4 +1,4 @@
-"""Verdicts on claims: known effects, the gate, too little evidence, pairing, identities, and bad input."""
+"""Verdicts on claims: known effects, the gate, insufficient evidence, pairing, identities, and bad input."""
 
 import shutil
 import subprocess
@@ -36,9 +36,9 @@ ABOUT = catalogue.find("omniglot_warp")
 
 
 def rows(effects, seeds=4, noise=0.02, hardness=0.1, seed_noise=0.0, source="omniglot", metric="accuracy", moved=1.0):
-    """Rows whose mean is effects[method, count]; tasks differ by `hardness`, the same for all methods of a seed.
+    """Rows with means effects[method, count]. Tasks differ by `hardness`, which is the same for all methods of a seed.
 
-    All have moved by `moved`, and there is no pretraining, at 10 %.
+    All methods have moved by `moved`. The row of no pretraining has 10 %.
     """
     frames, stream = [], np.random.default_rng(7)
     for seed in range(seeds):
@@ -56,7 +56,7 @@ def rows(effects, seeds=4, noise=0.02, hardness=0.1, seed_noise=0.0, source="omn
 
 
 def certain(claim, frame):
-    """A table of power by which every part of a claim is sure to be decided."""
+    """A table of power by which every part of a claim will certainly be decided."""
     parts = claims.expanded(claim, frame, ABOUT.methods) if claim["experiment"] in catalogue.names() else []
     return {(claim["id"], claims.named(part, spec)): {"effect": 1.0, "spread": 1e-3} for part, spec in parts}
 
@@ -162,7 +162,7 @@ def test_an_initialisation_that_has_hardly_moved_decides_nothing(moved, verdict)
     frame.loc[mine, "value"] = moved
     assert set(decide(frame)["part_verdict"]) == {verdict}
     frame.loc[mine, "value"], frame.loc[frame["metric"] == "moved_init", "value"] = 1.0, 0.0
-    frame.loc[mine, "value"] = 1.0  # where warps are learnt, an initialisation need not move
+    frame.loc[mine, "value"] = 1.0  # if warps are learnt, the initialisation need not move
     assert set(decide(frame)["part_verdict"]) == {"supported"}
 
 
@@ -180,7 +180,7 @@ def test_a_baseline_that_is_not_ahead_of_no_pretraining_decides_nothing(accuracy
     frame = rows(AHEAD | {("leap", 1): accuracy, ("leap", 10): accuracy})
     lines = decide(frame)
     assert set(lines["part_verdict"]) == {verdict}
-    # what compares with no pretraining may find that there is no gain
+    # a part that compares with no pretraining may find that there is no gain
     assert set(decide(frame, parts=[SPEC | {"more": "leap", "less": "scratch"}])["part_verdict"]) == {"supported"}
     without = decide(frame.loc[frame["method"] != "scratch"])
     assert "do not say how far it is ahead" in without["reason"].iloc[0]
@@ -198,7 +198,7 @@ def test_a_part_needs_the_power_that_was_stated_beforehand():
     half = decide(frame, stated={keys[0]: {"effect": 5.0, "spread": 0.1}})
     assert half["part_verdict"].tolist() == ["supported", "not tested"]
     assert set(half["verdict"]) == {"not tested"}
-    # what contradicts a part contradicts the claim, whatever is not tested
+    # a contradicted part contradicts the claim, even if other parts are not tested
     wrong = decide(rows(AHEAD | {("leap", 1): 0.8}), stated={keys[0]: {"effect": 5.0, "spread": 0.1}})
     assert wrong["part_verdict"].tolist() == ["contradicted", "not tested"]
     assert set(wrong["verdict"]) == {"contradicted"}
@@ -364,7 +364,7 @@ def test_a_bound_may_be_in_times():
 
 
 def test_with_many_parts_each_needs_more_evidence_to_contradict_the_claim():
-    """One part whose interval ends just below zero: contradicted alone, and not as one of forty."""
+    """A part whose interval ends just below zero is contradicted if it is alone, and not if it is one of forty."""
     frame = rows({("warp_leap", 1): 0.4, ("leap", 1): 0.4}, noise=0.1)
     part = claims.Part("one", {("warp_leap", 1): 1.0, ("leap", 1): -1.0})
     sure = {"effect": 1.0, "spread": 1e-3}
@@ -377,7 +377,7 @@ def test_with_many_parts_each_needs_more_evidence_to_contradict_the_claim():
 
 
 def written(tmp_path, claim, frame):
-    """Files of one claim, of the power to decide it, and of rows; and the options that name them."""
+    """Files with one claim, the power to decide it, and rows; and the options that name these files."""
     book = {"gate": GATE, "identities": [], "costs": {}, "claims": [claim]}
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump(book))
     results.write(tmp_path / "rows.csv", frame)
@@ -402,7 +402,7 @@ def test_the_same_rows_give_the_same_file_and_sizes_are_merged_in_the_order_give
     capsys.readouterr()
     line = ["merge", "--results", str(tmp_path / "results"), "--sizes", "paper", "mine", "quick", "smoke"]
     claims.main([*line, "--out", str(tmp_path / "all.csv")])
-    # A copy of a folder, and one that holds another size's results, are named and passed over.
+    # A copy of a folder, and a folder with another size's results, are ignored with a message.
     said = capsys.readouterr().out
     assert "passed over quick-backup, smoke: needed results of a size in a folder of its name" in said
     merged = pd.read_csv(tmp_path / "all.csv")
@@ -410,7 +410,7 @@ def test_the_same_rows_give_the_same_file_and_sizes_are_merged_in_the_order_give
 
 
 def test_an_experiment_of_a_user_is_found_by_its_path(tmp_path):
-    """A folder that is like one of the package's has its methods and metrics, under a name of its own."""
+    """A folder that is `like` an experiment of the package has that one's methods and metrics, and its own name."""
     (tmp_path / "like_warp").mkdir()
     (tmp_path / "like_warp/experiment.yaml").write_text("like: omniglot_warp\n")
     files = written(tmp_path, CLAIM | {"experiment": "like_warp"}, rows(AHEAD).assign(experiment="like_warp"))
@@ -470,16 +470,16 @@ def test_the_claims_of_the_repository_are_well_formed_and_on_what_the_workflow_r
 
 
 def test_times_is_the_unit_of_ratios_alone():
-    """The page draws what is in `times` on a logarithmic scale: a quantity with that unit could be below zero there."""
+    """The page draws values in `times` on a logarithmic scale, and other quantities could be below zero."""
     for name in catalogue.names():
         assert not [metric for metric, about in quantities(name).items() if about.unit == "times"], name
 
 
-BY_NAME = {"W26", "W27", "W28"}  # remarks of the papers, as dear as Table 2: config.yaml has to name their methods
+BY_NAME = {"W26", "W27", "W28"}  # they cost as much as Table 2, so config.yaml has to name their methods
 
 
 def test_paper_runs_what_the_claims_compare():
-    """The size `paper` has the rows of every claim, but of three whose methods are run by name only."""
+    """The size `paper` has the rows of every claim except three, whose methods run only if they are named."""
     jobs = jobs_of("paper")
     without = set()
     for claim in claims.read(REPO / "paper/claims.yaml", catalogue.names()).claims:

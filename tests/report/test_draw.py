@@ -1,4 +1,4 @@
-"""Figures of names that the font cannot write."""
+"""Figures with names that the font cannot write."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""The experiments `jacobian` and `geometry` at their smallest, and tables and figures of all measurements."""
+"""The experiments `jacobian` and `geometry` at their smallest size, and the tables and figures of all measurements."""
 
 import math
 from itertools import product

@@ -1,4 +1,4 @@
-"""The page of a size as HTML, with what may be missing; and the snapshot for the documentation."""
+"""The page of a size as HTML, also with missing parts, and the snapshot for the documentation."""
 
 import json
 import re
@@ -216,7 +216,7 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     verdict = pd.read_csv(made / "claims.csv").set_index("id")["verdict"]["W1"].iloc[0]
     for page_text in (index, text):
         assert f"\n- W1, **{verdict}**: " in page_text
-    # what was found comes before where it comes from
+    # results come before their provenance
     words = ("Claims of the papers", "Published numbers beside ours", "Experiments", "Every claim", "Where the numbers")
     places = [index.index(f"## {each}") for each in words]
     assert places == sorted(places)
@@ -269,7 +269,7 @@ def test_pairs_of_methods_come_in_the_order_in_print_within_a_setting():
     lines = pd.DataFrame(
         [[1, 10, 1], [1, 20, 2], [1, 30, 0], [1, 30, 5], [5, 90, 3], [5, 80, 3]], columns=["n_tasks", "paper", "ours"]
     ).reindex(columns=["n_tasks", "heldout", "shots", "paper", "ours"])
-    # With 1 task five of six pairs differ in print; two of them are the other way round. With 5 ours are equal.
+    # With 1 task five of six pairs differ in print, and two of these have the other order here. With 5 ours are equal.
     assert published.in_order(lines) == (3, 6)
     assert published.in_order(lines.assign(n_tasks=float("nan"), shots=lines["n_tasks"])) == (3, 6)
     assert published.in_order(lines.iloc[:0]) == (0, 0)
@@ -292,7 +292,7 @@ def test_the_sentence_of_the_readme_counts_each_claim_once_and_needs_its_place()
     said = leapwarp_snapshot.sentence(pd.DataFrame(rows, columns=columns))
     assert said.replace("\n", " ").strip() == (
         "Of 4 claims of the two papers, 2 are supported, 1 is undecided and 1 is not tested; "
-        "of 1 statements that hold by mathematics or by counting, 1 is supported."
+        "of 1 statements that should hold by mathematics or by counting, 1 is supported."
     )
     with pytest.raises(ValueError, match="README.md: found 0 places for the verdicts, needed one"):
         leapwarp_snapshot.with_sentence("# Mine\n", pd.DataFrame(rows, columns=columns), "README.md")

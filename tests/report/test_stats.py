@@ -1,4 +1,4 @@
-"""Intervals that hold the truth as often as they say, and power that is what simulations find."""
+"""Intervals contain the true value as often as they state, and power agrees with simulations."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_a_skewed_value_a_seed_is_held_too(n_seeds):
 
 @pytest.mark.parametrize("n_seeds", [2, 4, 10])
 def test_a_true_claim_of_many_parts_is_contradicted_in_at_most_a_twentieth(n_seeds):
-    """At worst: all of its six effects are zero, and its parts are independent."""
+    """In the worst case all of its six effects are zero, and its parts are independent."""
     parts = seeds(n_seeds, 1)[: REPETITIONS // 6 * 6].reshape(-1, 6, n_seeds, 1)
     verdicts = [[claims.of_interval(list(part), None, 6)[1] for part in claim] for claim in parts]
     assert np.mean(["contradicted" in claim for claim in verdicts]) <= 0.05

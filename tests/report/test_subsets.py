@@ -1,4 +1,4 @@
-"""Any methods that config.yaml may name end in tables, figures and verdicts, with gaps where something was not run."""
+"""All methods that config.yaml may name give tables, figures and verdicts, with gaps if something was not run."""
 
 import math
 import shutil
@@ -18,7 +18,7 @@ from leapwarp.report.quantities import quantities, quantity
 
 
 def one_of_a_kind(found):
-    """Alone: of the methods whose rows have the same metrics, the first and the last."""
+    """Single methods: the first and the last of those whose rows have the same metrics."""
     kinds = {}
     for name, frame in found.items():
         kinds.setdefault(frozenset(frame["metric"]), []).append(name)
@@ -30,7 +30,7 @@ def alone(found):
 
 
 def all_but_one(found):
-    """And all."""
+    """All methods but one, and all methods."""
     return [*(tuple(name for name in found if name != method) for method in found), tuple(found)]
 
 
@@ -38,7 +38,7 @@ FULL = [pytest.param(subsets, marks=pytest.mark.full) for subsets in (alone, all
 
 
 def ticked(figure):
-    """In place of laying a figure out, which takes ten times as long, what fails there: ticks without numbers."""
+    """Compute the ticks of a figure, which is where a layout fails. A whole layout takes ten times as long."""
     for axes in figure.axes:
         if axes.axison:
             axes.get_xticks(), axes.get_yticks()
@@ -65,13 +65,13 @@ def test_every_subset_of_methods_ends_in_tables_figures_and_verdicts(experiment,
         frame = pd.concat([found[name] for name in chosen], ignore_index=True)
         made = command.build(about, frame, paper, "a size")
         assert made.lines is not None
-        if experiment != "atari" or "random_policy" in chosen:  # whose play is the scale of scores
+        if experiment != "atari" or "random_policy" in chosen:  # random play sets the scale of scores
             assert set(made.lines["method"]) >= set(chosen) & in_table
         assert document.markdown(made) and document.loads(document.dumps(made), "it").title == made.title
         assert set(drawn(frame, paper)) == set(about.figures)
         if mine:
             claims.decide(book._replace(claims=mine, identities=[]), {experiment: frame}, "quick", "orders")
-    # The gap of last resort was not needed: each report knows what may be missing.
+    # The general gap was not needed, since each report handles missing methods.
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_made_of_some_methods_is_a_gap_that_says_why(monkeypatch,
     assert "Cannot be made of these methods alone" in axes.texts[0].get_text().replace("\n", " ")
     assert "IndexError" in capsys.readouterr().err  # for the log
     monkeypatch.setattr(report, "geometry", lambda frame, *_: frame.loc[frame["method"] == ""].iloc[0])
-    with pytest.raises(IndexError):  # of all methods it is a fault
+    with pytest.raises(IndexError):  # if all methods were run, it is an error
         drawn(pd.concat(found.values(), ignore_index=True))
 
 

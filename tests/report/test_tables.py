@@ -1,4 +1,4 @@
-"""The tables "ours | paper" and the figures, from made-up rows; and the papers' numbers themselves."""
+"""The tables of our numbers beside the papers', the figures, and the papers' numbers themselves."""
 
 import math
 import re
@@ -31,7 +31,7 @@ FIGURES = [
 
 
 def warp_rows(seeds=(0, 1), **changes):
-    """Two counts, a pretrained method that the paper has, one it has not, and two without pretraining."""
+    """Rows at two numbers of tasks: a pretrained method of the paper, another one, and two without pretraining."""
     frames = []
     for seed in seeds:
         frames += [run("warp_leap", 1, seed, [0.5, 0.3 + 0.1 * seed], **changes)]
@@ -335,7 +335,7 @@ def test_a_curve_averages_the_same_runs_at_every_step():
 
 
 def test_a_method_without_a_look_of_its_own_is_shown_by_its_name():
-    """The state of a user, handed in for evaluation, is called after its file."""
+    """A user's state that is evaluated has the name of its file."""
     mine = run("my_state", 25, 0, [0.5, 0.5])
     lines, text = told(pd.concat([warp_rows((0,)), mine]), WARP, NOTE)
     assert find(lines, 25, "my_state")["ours_mean"] == 50

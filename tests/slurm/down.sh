@@ -13,7 +13,7 @@ for name in slurmd slurmctld munged; do
     pid=$(cat "$sandbox/$name.pid")
     kill "$pid" 2>/dev/null
     for _ in $(seq 50); do
-        # Z: ended, and nobody has asked how. That is gone enough.
+        # Z: a zombie, which has ended.
         state=$(ps -o stat= -p "$pid" 2>/dev/null) || break
         case $state in Z*) break ;; esac
         sleep 0.1

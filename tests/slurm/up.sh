@@ -4,7 +4,7 @@
 #
 #   SLURM_SANDBOX   folder for its state, logs and process numbers (default /tmp/slurm-sandbox)
 #
-# There is no accounting, as on some small clusters, and the four GPUs are stand-ins (clones of /dev/null).
+# There is no accounting, as on some small clusters, and the four GPUs are simulated by copies of /dev/null.
 set -euo pipefail
 sandbox=${SLURM_SANDBOX:-/tmp/slurm-sandbox}
 host=$(hostname -s)
@@ -29,7 +29,7 @@ if ! munge -n >/dev/null 2>&1; then
     echo $! >"$sandbox/munged.pid"
 fi
 
-# More CPUs and memory than there are (config_overrides), so that several jobs run at once; long timeouts, because a busy
+# It has more CPUs and memory than the machine (config_overrides), so that several jobs run at once; long timeouts, because a busy
 # machine takes a while to answer. SLURM reads its configuration from /etc/slurm only: the srun inside a job would not
 # find it elsewhere.
 cat >/etc/slurm/slurm.conf <<CONF

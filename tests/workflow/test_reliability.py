@@ -1,4 +1,4 @@
-"""What can go wrong while the workflow runs (docs/reliability.md): one clear error, and nothing computed is lost."""
+"""Faults while the workflow runs (docs/reliability.md): there is one clear error, and no finished work is lost."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def fresh(tmp_path, empty):
 
 @pytest.fixture
 def begun(done):
-    """The same without what leap has left."""
+    """The same folder without the results of leap."""
     for path in (STATE, HISTORY, RUN, ROWS):
         (done / path).unlink()
     shutil.rmtree(done / HERE / "checkpoints/leap")
@@ -56,23 +56,23 @@ def begun(done):
 
 @pytest.fixture
 def done(tmp_path, finished):
-    """A copy of `finished` to do damage in."""
+    """A copy of `finished` that a test may damage."""
     return shutil.copytree(finished, tmp_path / "here")
 
 
 def to_rows(folder):
-    """snakemake, as far as the rows of the experiment."""
+    """Run snakemake up to the rows of the experiment."""
     return snakemake(folder, ROWS)
 
 
 def lose(folder, *files):
-    """Remove files, and what was made of them: snakemake asks for a file that is used up."""
+    """Remove files and everything made from them, since snakemake only notices missing files that it needs."""
     for name in (*files, ROWS):
         (folder / name).unlink()
 
 
 def check_whole(folder, finished, target=ROWS, methods=("scratch", "reptile", "leap")):
-    """Everything is there, with the rows of a run that nothing happened to, and snakemake agrees."""
+    """Check that everything exists, rows are those of an undisturbed run, and snakemake has nothing to do."""
     expected = [row for row in rows_of(finished / ROWS) if row["method"] in methods]
     assert rows_of(folder / ROWS) == expected != []
     assert "Nothing to be done" in snakemake(folder, target).stdout
@@ -88,12 +88,12 @@ def check_one_error(result, *messages):
 
 
 def train(folder, *args):
-    """The command `train` beside the workflow."""
+    """Call the command `train` without the workflow."""
     return call(folder, "leapwarp.experiments.command", "train", *args)
 
 
 def start(folder, *args, command="train"):
-    """snakemake in the background, until the run of leap holds its lock. -> snakemake, the run"""
+    """Start snakemake in the background, and wait until the run of leap holds its lock. -> snakemake, the run"""
     with open(folder / "snakemake.log", "w") as log:
         parent = subprocess.Popen(snakemake_command("--cores", "1", *args), cwd=folder, stdout=log, stderr=log)
     return parent, caught(folder, parent, "leap", command=command)[0]
@@ -121,7 +121,7 @@ def test_a_run_that_is_told_to_stop_says_so_and_is_resumed(begun, finished, comm
     assert parent.wait(PATIENCE) != 0
     text = (begun / "snakemake.log").read_text()
     name = "leap, 1 tasks" if command == "train" else "leap, evaluation"
-    assert f"{name}: stopped by SIGTERM; started again, it goes on" in text
+    assert f"{name}: stopped by SIGTERM; if started again, it continues" in text
     assert "non-zero exit status 75" in text and "Traceback" not in text
     again = to_rows(begun)
     assert again.returncode == 0 and trained(again.stdout) == (LEAP if command == "train" else [])
@@ -138,7 +138,7 @@ def test_an_evaluation_that_is_killed_keeps_what_it_has_evaluated(begun, finishe
     made = first.stat().st_mtime_ns
     again = to_rows(begun)
     assert again.returncode == 0 and trained(again.stdout) == [] and evaluated(again.stdout) == ITS_EVALUATION
-    assert first.stat().st_mtime_ns == made  # read, and not made anew
+    assert first.stat().st_mtime_ns == made  # it was read, and not made again
     check_whole(begun, finished)
 
 
@@ -168,7 +168,7 @@ def test_a_second_snakemake_in_the_same_folder_is_refused(begun, finished):
 
 @pytest.fixture
 def mount():
-    """Mounts, taken away at the end."""
+    """A function that mounts file systems, which are unmounted at the end."""
     if os.geteuid() != 0 or not shutil.which("mount"):
         pytest.skip("needs root, to mount a small file system")
     mounted = []
@@ -197,7 +197,7 @@ def test_a_full_disk(fresh, finished, mount):
 
 
 def test_a_disk_that_fills_up_during_a_run_leaves_the_last_checkpoint(tmp_path, mount, made_up_alphabets):
-    """Beside the workflow: a disk that is full from some moment on."""
+    """The command is called without the workflow, on a disk that becomes full at some moment."""
     mount(tmp_path, "-t", "tmpfs", "-o", "size=1m", "tmpfs")
     command = [NAME, "--method", "leap", "--n-tasks", 1, "--seeds", 0, "--data", made_up_alphabets, "--settings", SMALL]
     command += ["--out", "state.safetensors", "--history", "history.csv", "--checkpoints", "."]
@@ -231,7 +231,7 @@ def test_results_that_cannot_be_written(done, finished, mount):
 
 
 def test_a_checkpoint_that_is_damaged_of_another_run_or_of_an_older_version(done, finished):
-    """Whatever is wrong with it, the run is made anew when it is deleted: shown for the last."""
+    """For all faults, the run is made again after the checkpoint is deleted. The last one shows this."""
     path = done / CHECKPOINT
     whole = torch.load(path, weights_only=True)
     other = torch.load(done / CHECKPOINT.replace("leap/tasks1", "reptile/tasks1"), weights_only=True)
@@ -239,7 +239,7 @@ def test_a_checkpoint_that_is_damaged_of_another_run_or_of_an_older_version(done
     path.write_bytes(path.read_bytes()[:-1000])
     check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} is damaged", "Delete it to start this run from its")
     torch.save(other | {"active": [0, 1]}, path)
-    check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} is of an unfinished run", "method is 'reptile', this")
+    check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} belongs to an unfinished run", "method is 'reptile', this")
     old = json.dumps(json.loads(whole["fingerprint"]) | {"profile": "smoke"})
     torch.save(whole | {"fingerprint": old}, path)
     check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} was written by an older version of leapwarp. Delete it")
@@ -311,7 +311,7 @@ def test_a_damaged_csv(done, finished, name):
             SIZE,
             lambda size: size["experiments"][NAME].update(n_tasks=[1, 2]),
             [("leap", 2, "0 1"), ("reptile", 2, "0 1")],
-            [("leap", "0-1"), ("reptile", "0-1")],  # what they have evaluated is kept
+            [("leap", "0-1"), ("reptile", "0-1")],  # their finished evaluations are kept
         ),
         (
             "config",
@@ -345,7 +345,7 @@ def test_a_file_of_an_unknown_method_or_count_is_refused_by_name(done):
 
 
 def test_a_loss_that_is_not_finite(fresh):
-    """The same experiment with a learning rate at which nothing can converge."""
+    """The same experiment with a learning rate with which training diverges."""
     settings = json.dumps(json.loads(SMALL) | {"inner_lr": 1e30})
     command = [NAME, "--method", "leap", "--n-tasks", 1, "--seeds", 0, "--settings", settings]
     command += ["--data", "results/data/alphabets.safetensors"]

@@ -1,4 +1,4 @@
-"""The workflow on SLURM: `make test-slurm` sets one up on this machine's loopback; a dry run needs the plugin only."""
+"""The workflow on SLURM. `make test-slurm` starts one on this machine's loopback. A dry run only needs the plugin."""
 
 import os
 import re
@@ -95,14 +95,14 @@ def test_the_profile_has_what_the_default_one_has():
 
 
 def daemons(sandbox):
-    """What the sandbox has started and what still runs."""
+    """The SLURM processes that the test has started and that still run."""
     pids = [int(path.read_text()) for path in sandbox.glob("*.pid")]
     return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """A SLURM of one node with 8 CPUs and 4 GPUs to pretend; afterwards nothing of it is left."""
+    """A SLURM of one node with 8 CPUs and 4 simulated GPUs, which is removed completely afterwards."""
     if "LEAPWARP_TEST_SLURM" not in os.environ:
         pytest.skip("starts a SLURM on this machine: make test-slurm")
     if os.geteuid() != 0 or not shutil.which("apt-get"):
@@ -129,7 +129,7 @@ def submitted(output):
 @pytest.mark.slurm
 @pytest.mark.full
 def test_the_smoke_size_on_slurm(slurm, tmp_path):
-    """The experiments that test_workflow.py leaves out, with a method or two, in few jobs; as complete as at home."""
+    """The experiments that test_workflow.py leaves out, with a method or two, in few jobs, give all local results."""
     size = yaml.safe_load((REPO / "workflow/sizes/smoke.yaml").read_text())
     for entry in size["experiments"].values():
         if "n_tasks" in entry:
@@ -152,7 +152,7 @@ def test_the_smoke_size_on_slurm(slurm, tmp_path):
 
 @pytest.mark.slurm
 def test_jobs_that_are_killed_or_whose_time_is_over_are_resumed(slurm, tmp_path, empty):
-    """Of training: one job is killed and the time of another is over. Of evaluation: the time of one is over."""
+    """One training is killed, and another training and an evaluation reach their time limits."""
     rows = f"results/{SIZE}/{NAME}/rows.csv"
     home, folder = (shutil.copytree(empty, tmp_path / name) for name in ("home", "here"))
     assert snakemake(home, rows).returncode == 0
@@ -178,7 +178,7 @@ def test_jobs_that_are_killed_or_whose_time_is_over_are_resumed(slurm, tmp_path,
 
     text = log.read_text()
     assert len(set(submitted(text))) == 8  # two trainings twice, three evaluations of which one twice
-    assert text.count("stopped by SIGTERM; started again") >= 2 and "non-zero exit status 75" in text
+    assert text.count("stopped by SIGTERM; if started again") >= 2 and "non-zero exit status 75" in text
     for method in ("leap", "reptile"):
         again = here / f"logs/train/{method}/tasks1/seeds0-1.log"
         assert "seed 0 and 1 more: resumed at meta-step" in again.read_text()
@@ -188,7 +188,7 @@ def test_jobs_that_are_killed_or_whose_time_is_over_are_resumed(slurm, tmp_path,
 
 
 def end(run, job):
-    """Let SLURM end a suspended run, whose time it shortens to the five minutes that are left for saving.
+    """Let SLURM end a suspended run, by shortening its limit to the five minutes that are left for saving.
 
     The limit counts from the job's start, which on a slow machine may be minutes ago.
     """

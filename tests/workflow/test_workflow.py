@@ -1,4 +1,4 @@
-"""The workflow: targets, what an edit makes anew, lint, and the whole smoke size from data to page."""
+"""The workflow: targets, the effect of edits, lint, and the whole smoke size from data to page."""
 
 import os
 import re
@@ -24,14 +24,14 @@ TARGETS = ("omniglot_warp", "multi_shot", "atari")  # one of each kind, to be as
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder to run the workflow in, with the repository's config: nothing reaches its results/."""
+    """A folder to run the workflow in, with the repository's config. The repository's own results/ are not changed."""
     shutil.copy(REPO / "config.yaml", tmp_path)
     work_out_settings(tmp_path)
     return tmp_path
 
 
 def n_trained(jobs):
-    """How many jobs of training an experiment has: for each method that trains, task counts x chunks of seeds."""
+    """How many training jobs an experiment has: for each trained method, numbers of tasks x chunks of seeds."""
     methods = [name for name in jobs.methods if jobs.about.methods[name].trains]
     if jobs.chain:  # a chain of jobs of its own
         return 0
@@ -43,7 +43,7 @@ def n_evaluated(jobs):
 
 
 def n_trials(size):
-    """How many trials of random searches come with everything else."""
+    """How many trials of random searches are made with everything else."""
     if not plan.read_size(REPO / f"workflow/sizes/{size}.yaml", []).search_with_all:
         return 0
     return sum(jobs.search["trials"] * len(jobs.search["methods"]) for jobs in jobs_of(size).values() if jobs.search)
@@ -80,7 +80,7 @@ def test_searches_can_be_made_alone_and_their_winners_used_also_in_a_module(fold
     alone = snakemake(folder, "search", "--dry-run")
     assert alone.returncode == 0, alone.stdout
     assert len(commands(alone.stdout, "trial")) == n_trials("quick") > 0 and not commands(alone.stdout, "train")
-    page = snakemake(folder, "results/quick/index.html", "--dry-run")  # it shows them
+    page = snakemake(folder, "results/quick/index.html", "--dry-run")  # the page shows them
     assert len(commands(page.stdout, "trial")) == n_trials("quick")
     without = snakemake(folder, "multi_shot", "--dry-run")
     assert "--winner" not in without.stdout
@@ -93,7 +93,7 @@ def test_searches_can_be_made_alone_and_their_winners_used_also_in_a_module(fold
         winner = f"--winner results/quick/search/multi_shot/{option(command, '--method')}/winner.yaml"
         assert (winner in command) == (option(command, "--method") in searched)
 
-    # also where the workflow is a module of another one, as the documents show it
+    # also if the workflow is a module of another one, as in the documents
     (code,) = re.findall(r"```\n(configfile.*?)```", (REPO / "docs/options.md").read_text(), re.DOTALL)
     (folder / "Snakefile").write_text(code.replace("path/to/clone/Snakefile", str(REPO / "Snakefile")))
     profile = ("--workflow-profile", REPO / "workflow/profiles/default")
@@ -155,7 +155,7 @@ def test_text_of_a_users_is_checked_as_it_is_written(folder, change, message):
 
 @pytest.mark.slow
 def test_jobs_at_home_fit_into_the_memory_of_the_machine(folder):
-    """One that asks for more than there is asks for all of it, and so runs alone; a folder may be called {x}."""
+    """A job that asks for more than the machine has gets all of it, and so runs alone. A folder may be called {x}."""
     (folder / "d {x}").mkdir()
     edit(folder / "config.yaml", lambda config: config["data"].update(dir="d {x}"))
     more = ["--set-resources", "evaluate:mem_mb=10000000"]
@@ -265,7 +265,7 @@ def test_a_state_that_is_handed_in_is_evaluated_as_a_method_of_its_own(own, tmp_
 
 
 def check_omniglot(path):
-    """The real set, which takes ten seconds to read, is as published."""
+    """Check that the real set, which takes ten seconds to read, is as published."""
     data = alphabets.load(path)
     counts = data.alphabet.bincount()
     assert data.source == "omniglot"
@@ -289,7 +289,7 @@ def check_omniglot(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_smoke_from_data_to_page(folder, whole):
-    """Everything with every method; or an experiment of each kind with a few (make test-slurm takes two of each)."""
+    """Everything with every method, or an experiment of each kind with a few (make test-slurm has two of each)."""
     experiments = list(jobs_of("smoke")) if whole else [*KINDS]
     methods = {name: list(jobs_of("smoke")[name].about.methods) for name in experiments} if whole else KINDS
     changes = {"size": "smoke", "experiments": experiments, "methods": methods}
@@ -337,7 +337,7 @@ def test_smoke_from_data_to_page(folder, whole):
         assert text in report
     assert jobs["omniglot_warp"].about.figures["by_tasks"][:40] in report
 
-    # The commands at the heads of the logs, run by hand, make the same rows.
+    # The commands at the top of the logs make the same rows if they are called by hand.
     here = folder / "results/smoke/omniglot_warp"
     before = rows_of(here / "runs/leap/seeds0-1.csv")
     shutil.rmtree(here / "checkpoints")
@@ -350,7 +350,7 @@ def test_smoke_from_data_to_page(folder, whole):
 
 
 def test_the_profiles_need_no_size_of_a_users_own():
-    """What a job may take is said for any size and experiment, by the last value of each expression."""
+    """The last value of each expression is for any other size and experiment."""
     profile = yaml.safe_load((REPO / "workflow/profiles/slurm/config.yaml").read_text())
     for rule, resources in profile["set-resources"].items():
         for name, expression in resources.items():

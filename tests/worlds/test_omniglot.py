@@ -1,4 +1,4 @@
-"""Splits, tasks and pixels of the Omniglot experiments, on glyphs; the same code serves the real images."""
+"""Splits, tasks and pixels of the Omniglot experiments, on glyphs. The same code is used for the real images."""
 
 from itertools import pairwise
 
@@ -21,7 +21,7 @@ COUNTS = (1, 3, 5, 10, 15, 20, 25, 26)
 
 @pytest.fixture(scope="module")
 def alphabets():
-    """As many alphabets as Omniglot has, with as many characters, in blank images (splits need no more)."""
+    """Alphabets with Omniglot's numbers of characters and blank images, which is all that splits need."""
     sizes = glyphs.sizes()
     alphabet = torch.arange(50).repeat_interleave(torch.tensor(sizes))
     names = [f"alphabet_{i:02d}" for i in range(50)]
@@ -130,7 +130,7 @@ def test_sizes_keep_the_rates_of_the_papers():
 
 
 def test_the_stand_in_is_too_hard_for_scratch_in_100_steps(drawn):
-    """Glyphs must leave room for what meta-learning adds."""
+    """Glyphs must leave room for improvement by meta-learning."""
     run = sizes.one_run(drawn, "omniglot_warp", "scratch", size="quick", n_test=2, n_validation=0)
     accuracy = [value for _, _, metric, value in judge(run, None).records if metric == "accuracy"]
     assert len(accuracy) == 2 and 0.05 < sum(accuracy) / 2 < 0.5
@@ -151,7 +151,7 @@ def test_settings_of_evaluation_do_not_reach_training(drawn, name):
 
 
 def test_what_is_learnt_is_judged_without_more_than_the_state(drawn):
-    """Twice the same rows, whoever makes the model and the learner; and not those of the random start."""
+    """Evaluation from the state alone gives the same rows twice. They differ from those of the random start."""
     run = sizes.one_run(drawn, "omniglot_warp", "warp_leap", 2, n_test=1, n_validation=1)
     state = train([run])[0].state
     rows = [

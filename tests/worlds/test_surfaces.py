@@ -1,4 +1,4 @@
-"""The surfaces of WarpGrad's appendix E: their minima, the explicit warp, and Algorithm 1."""
+"""The surfaces of WarpGrad's appendix E: minima, the explicit warp, and Algorithm 1."""
 
 import math
 from dataclasses import replace
@@ -32,7 +32,7 @@ def surface(**factors):
 
 
 def lowest(shape, begin, peaks):
-    """Where gradient descent from `begin` ends, and the height there."""
+    """The point where gradient descent from `begin` ends, and its height."""
     problem = surfaces.problem(peaks)
     start = torch.tensor([begin], dtype=DOUBLE)
     tasks = surfaces.tasks(shape[None], start, 1000)
@@ -256,7 +256,7 @@ def test_training_does_not_read_the_settings_of_evaluation():
 
 
 def test_warps_that_were_not_trained_follow_gradient_descent():
-    """At the identity, where they begin; each rate has its own warp, and all are the same then."""
+    """Each rate has its own warp. Before training all are the identity, so all learners follow gradient descent."""
     untrained = experiment.train([a_run(meta_steps=0)])[0].state
     under = {record[:3]: record[3] for record in experiment.judge(a_run(), untrained).records}
     plain = {record[:3]: record[3] for record in experiment.judge(a_run("gd"), None).records}
@@ -273,8 +273,8 @@ def test_a_warp_that_does_not_reach_the_starts_is_not_chosen():
     lattice = surfaces.grid(121)
     lowest = lattice[surfaces.height(lattice, task.y[0]).argmin()]
     warps = {name: torch.zeros_like(leaf) for name, leaf in experiment.train([run])[0].state["warp"].items()}
-    warps["warp.1.bias"][:] = lowest  # all but one take every learner to the lowest point, whatever it does
-    warps["warp.1.bias"][3] = 0  # and that one takes it where it is
+    warps["warp.1.bias"][:] = lowest  # all but one map every point to the lowest one
+    warps["warp.1.bias"][3] = 0  # and this one leaves points where they are
     warps["warp.0.weight"][3, :2], warps["warp.1.weight"][3, :, :2] = 0.01 * torch.eye(2), 100 * torch.eye(2)
     found = {record[:3]: record[3] for record in experiment.judge(run, {"warp": warps}).records}
     assert found["rate 0.001", None, "sweep_area"] == 0 and found["rate 0.001", None, "sweep_reached"] == 0

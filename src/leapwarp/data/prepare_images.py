@@ -55,7 +55,7 @@ def warning(found: list[str]) -> str:
             BAR,
             "WARNING: THESE ARE NOT THE DATA SETS OF MULTI-CV.",
             f"Needed at least {images.FEWEST} image data sets, found {len(found)} ({', '.join(found) or 'none'}):",
-            "the transfer between data sets that follows uses GLYPHS, made-up characters in four looks.",
+            "the transfer between data sets that follows uses GLYPHS, made-up characters in four styles.",
             "Results will not match the paper's; every row, table and figure will say 'glyph-sets'.",
             f"To use real images, set data.dir or {VARIABLE} to a folder that holds <name>.npz,",
             "delete the prepared file and run again.",

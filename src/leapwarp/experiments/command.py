@@ -52,7 +52,7 @@ def mapping(text: str) -> dict[str, Any]:
 
 def options_of_both(command: argparse.ArgumentParser) -> None:
     """The options that `train` and `evaluate` share."""
-    command.add_argument("experiment", help="its name, or the path of a folder with an experiment.yaml")
+    command.add_argument("experiment", help="the name of an experiment, or a folder with an experiment.yaml")
     command.add_argument("--method", required=True)
     command.add_argument("--size", default="own", help="the name of the size in the rows")
     command.add_argument(
@@ -68,7 +68,7 @@ def options_of_both(command: argparse.ArgumentParser) -> None:
         "--held-out",
         choices=["test", "validation"],
         default="test",
-        help="classes for the evaluation; with validation, to choose settings, a run that diverges has a row",
+        help="classes for the evaluation: test, or validation to choose settings; then a run that diverges has a row",
     )
 
 
@@ -82,7 +82,8 @@ def job(name: str, out: Path) -> Iterator[None]:
         signal = interrupt.received()
         if signal:  # libraries may turn the signal's exception into another error
             print(
-                f"{name}: stopped by {signal}; started again, it goes on from its checkpoint, if it has one", flush=True
+                f"{name}: stopped by {signal}; if started again, it continues from its checkpoint, if it has one",
+                flush=True,
             )
             sys.exit(interrupt.EXIT_CODE)
         if not isinstance(error, Exception):
@@ -182,7 +183,7 @@ def train(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} train", description="Train seeds of one method.")
     options_of_both(parser)
     parser.add_argument("--n-tasks", type=whole_number, default=0, help="pretraining tasks; 0 if they are not counted")
-    parser.add_argument("--seeds", type=whole_number, nargs="+", required=True, help="one run each")
+    parser.add_argument("--seeds", type=whole_number, nargs="+", required=True, help="one run for each seed")
     parser.add_argument("--out", type=Path, required=True, metavar="SAFETENSORS", help="the learnt state to write")
     parser.add_argument("--history", type=Path, required=True, metavar="CSV", help="rows of training to write")
     options = parser.parse_args(arguments)
@@ -269,7 +270,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--states", type=Path, nargs="+", default=[], help="files that `train` wrote; all seeds are evaluated"
     )
-    parser.add_argument("--histories", type=Path, nargs="+", default=[], help="their histories, in the same order")
+    parser.add_argument("--histories", type=Path, nargs="+", default=[], help="histories of these states, in order")
     parser.add_argument(
         "--seeds", type=whole_number, nargs="+", default=[], help="the seeds of a method that is not trained"
     )

@@ -62,10 +62,10 @@ def check_report(size: plan.Size, papers: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m leapwarp.experiments settings", description="Check a size.")
     parser.add_argument("size", type=Path, help="the size's file, such as workflow/sizes/quick.yaml")
-    parser.add_argument("--experiments", nargs="*", help="names or paths of folders; all of the size where left out")
-    parser.add_argument("--out", type=Path, metavar="JSON", help="write them to this file, and do not print them")
+    parser.add_argument("--experiments", nargs="*", help="names or paths of folders; default: all of the size")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write to this file instead of printing")
     parser.add_argument(
-        "--papers", type=Path, metavar="DIR", help="claims and numbers; given, the report is checked too"
+        "--papers", type=Path, metavar="DIR", help="folder of claims and numbers, to check the report too"
     )
     options = parser.parse_args(arguments)
     with one_line(parser):

@@ -14,8 +14,8 @@ from leapwarp.files import atomic, one_line
 def main(arguments: Sequence[str]) -> None:
     """The command `trial`. It writes <number>.yaml, .csv, .json and, if the method is trained, .safetensors."""
     parser = argparse.ArgumentParser(prog=f"{command.PROGRAM} trial", description="One trial of a random search.")
-    parser.add_argument("experiment", help="its name, or the path of a folder with an experiment.yaml")
-    parser.add_argument("--number", type=command.whole_number, required=True, help="of the trial")
+    parser.add_argument("experiment", help="the name of an experiment, or a folder with an experiment.yaml")
+    parser.add_argument("--number", type=command.whole_number, required=True, help="the number of the trial")
     parser.add_argument("--space", type=command.mapping, required=True, help="setting -> {kind: values}, as JSON")
     parser.add_argument("--fixed", default={}, type=command.mapping, help="settings of every trial; not drawn")
     parser.add_argument("--method", required=True)

@@ -1,4 +1,4 @@
-"""Leap for a training loop of a user's own."""
+"""Leap for a user's own training loop."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,27 +16,27 @@ from leapwarp.trees import Params
 
 
 class Leap:
-    """Learns the initialisation of `module` by Leap (Flennerhag et al., 2019), while a loop of yours trains it.
+    """Learns the initialisation of `module` by Leap (Flennerhag et al., 2019), while your own loop trains the module.
 
-    Between tasks the module holds the initialisation; inside `with meta.task()` your loop trains the module itself,
-    with any optimizer, and afterwards the module holds the initialisation again, with the buffers that it had. A task
-    begins without gradients and leaves none.
+    Between tasks the module holds the initialisation. Inside `with meta.task()` your loop trains the module itself,
+    with any optimizer. Afterwards the module holds the initialisation again, with the buffers that it had before. A
+    task begins and ends without gradients.
 
     The meta-gradient is exactly that of `leapwarp.learners.leap` on the same batches: the mean over tasks, with every
-    segment of each path. Where `torch.distributed` has several processes, each brings its own tasks, and `backward`
-    gives all of them the mean over all tasks.
+    segment of each path. If `torch.distributed` has several processes, each trains its own tasks, and `backward` gives
+    every process the mean over all tasks.
 
     Args:
-        module: any `nn.Module`. Parameters whose `requires_grad` is False now stay as they are. Parts in `eval()` stay
-            so.
+        module: any `nn.Module`. Parameters whose `requires_grad` is False at this point stay constant. Parts in
+            `eval()` mode stay in it.
         task_only: parameters that each task adapts, always from the same values, and that are not learnt: names
             (`head`), patterns (`head.*`, `*.norm.*`) or modules.
-        exclude: parameters that are left as your loop leaves them, with the buffers of such parts; a head of its own
-            for each task, for example.
+        exclude: parameters that Leap never changes or restores, such as those of a head that each task has for itself.
+            The buffers of such parts are not restored either.
         length, loss, stabiliser: see `leapwarp.learners.leap.leap_fold`.
 
     Raises:
-        ValueError: a choice matches no parameter, or none is left to learn.
+        ValueError: a choice matches no parameter, or no parameter is left to learn.
 
     Examples:
         >>> import torch, leapwarp
@@ -62,20 +62,20 @@ class Leap:
     ) -> None:
         if isinstance(module, DistributedDataParallel):
             raise ValueError(
-                "the module is wrapped in DistributedDataParallel; needed the module inside, net.module: each process "
-                "learns tasks of its own, and meta.backward() adds up what they found."
+                "the module is wrapped in DistributedDataParallel; needed the module inside, net.module. Each process "
+                "trains its own tasks, and meta.backward() adds up their meta-gradients."
             )
         self.module, self.options = module, (length, loss, stabiliser)
         self.groups = groups(module, (), task_only, exclude)
-        self.total: Params = {}  # of the tasks since the last backward
+        self.total: Params = {}  # the sum over the tasks since the last backward
         self.tasks: int = 0
         self.seen: dict[str, Any] = {"loss": 0.0, "length": 0.0}
         self.open: Task | None = None
-        self.untouched = set(self.groups.learnt)  # which no task's gradient has reached so far
+        self.untouched = set(self.groups.learnt)  # parameters that have had no gradient in any task so far
         begin_alike(module)
 
     def parameters(self) -> list[nn.Parameter]:
-        """The initialisation, for an optimizer of yours; its gradient is there after `backward`.
+        """The initialisation, for your outer optimizer. `backward` sets its gradient.
 
         Examples:
             >>> import torch, leapwarp
@@ -87,7 +87,7 @@ class Leap:
         return list(self._learnt().values())
 
     def task_parameters(self) -> list[nn.Parameter]:
-        """What a task adapts, for its optimizer.
+        """The parameters that a task adapts, for the task's optimizer.
 
         Examples:
             >>> import torch, leapwarp
@@ -99,14 +99,15 @@ class Leap:
 
     @contextmanager
     def task(self) -> Iterator["Task"]:
-        """A task; inside, the module is trained in place.
+        """The context of one task, in which your loop trains the module in place.
 
-        A task that ends in an error counts for nothing, and the module holds the initialisation again.
+        A task that ends in an error contributes nothing to the meta-gradient, and the module again holds the
+        initialisation.
 
         Raises:
             RuntimeError: another task is open.
-            ValueError: the task has no step, or its path has no end (`finish`); or a parameter that was constant when
-                Leap was made would be adapted.
+            ValueError: the task has no step, `finish` was not called, or a parameter that was constant when Leap was
+                made would be adapted.
 
         Examples:
             >>> import torch, leapwarp
@@ -120,12 +121,12 @@ class Leap:
             True
         """
         if self.open:
-            raise RuntimeError("a task is open already; a task of Leap ends (leave its with block) before the next.")
+            raise RuntimeError("a task is open already; leave its with block before the next task.")
         every = dict(self.module.named_parameters())
         kept = copies((name, every[name]) for name in [*self.groups.learnt, *self.groups.task_only])
         self._check_frozen()
         for leaf in self.module.parameters():
-            leaf.grad = None  # the meta-gradient, say, would join the first of the task
+            leaf.grad = None  # else an old gradient would be added to the task's first
         with kept_buffers(self.module, left_out(self.module, self.groups)):
             self.open = Task(self)
             try:
@@ -202,12 +203,11 @@ class Leap:
         self.total, self.tasks, self.seen = {}, 0, {"loss": 0.0, "length": 0.0}
 
     def state_dict(self) -> dict[str, Any]:
-        """The state from which a killed run resumes, besides those of your optimizers and random streams.
+        """The state from which a killed run can resume, together with those of your optimizers and random streams.
 
-        Call it between tasks.
-
-        `module` in it is the learnt initialisation, with buffers, as `net.load_state_dict` takes it. As PyTorch's, the
-        state shares memory with what goes on; save it, or take a `copy.deepcopy`.
+        Call it between tasks. Its entry `module` is the learnt initialisation with buffers, in the form that
+        `net.load_state_dict` takes. As in PyTorch, the state shares memory with the module, so later steps change it.
+        Save it, or make a `copy.deepcopy`.
 
         Examples:
             >>> import torch, leapwarp
@@ -254,27 +254,27 @@ class Leap:
         self.discard()
         self.total = {names[n]: leaf.to(params[names[n]].device, copy=True) for n, leaf in state["total"].items()}
         self.tasks, self.seen = state["tasks"], dict(state["seen"])
-        self.untouched = set() if self.tasks else self.untouched  # by tasks that this process has not seen
+        self.untouched = set() if self.tasks else self.untouched  # earlier tasks may have reached all
 
     def _learnt(self) -> dict[str, nn.Parameter]:
         every = dict(self.module.named_parameters())
         if gone := [plain(name) for name in self.groups.learnt if name not in every]:
             raise ValueError(
-                f"{shortened(gone)}: learnt, but the module has them no more. Exclude parts that you exchange."
+                f"{shortened(gone)}: learnt parameters that the module no longer has. Exclude parts that you exchange."
             )
         for name, leaf in self.groups.learnt.items():
             if every[name].shape != leaf.shape:
                 raise ValueError(
-                    f"{plain(name)} has shape {list(every[name].shape)}, and {list(leaf.shape)} when Leap was made. "
-                    "Exclude parts that you exchange."
+                    f"{plain(name)} has shape {list(every[name].shape)}, but had {list(leaf.shape)} when Leap was "
+                    "made. Exclude parts that you exchange."
                 )
         return {name: every[name] for name in self.groups.learnt}
 
     def _check_frozen(self) -> None:
         if thawed := [plain(name) for name, leaf in self.groups.frozen.items() if leaf.requires_grad]:
             raise ValueError(
-                f"{shortened(thawed)}: constant when the front was made, and requires_grad is True now. Make the front "
-                "while it is True for all that a task may adapt, and freeze parts after that."
+                f"{shortened(thawed)}: requires_grad was False when the front was made, and is True now. Make the "
+                "front while it is True for all parameters that a task may adapt, and freeze parts afterwards."
             )
 
     @torch.no_grad()
@@ -289,7 +289,7 @@ class Leap:
 
 
 class Task:
-    """One task's training, as `Leap.task` gives it."""
+    """The training of one task. `Leap.task` returns it."""
 
     def __init__(self, meta: Leap) -> None:
         self.meta, self.params = meta, list(meta._learnt().values())
@@ -319,9 +319,9 @@ class Task:
         self.step(loss, scaler)
 
     def step(self, loss: Tensor, scaler: Any = None) -> None:
-        """Add the module's present parameters to the path, between `loss.backward()` and the optimizer's step.
+        """Add the module's present parameters to the path.
 
-        Call it before gradients are clipped, so that they are the gradients of the loss.
+        Call it after `loss.backward()` and before the optimizer's step. If you clip gradients, call it before that.
 
         Args:
             loss: [] of this step's batch, unscaled.
@@ -330,7 +330,7 @@ class Task:
 
         Raises:
             FloatingPointError: the loss at the last point was not finite.
-            ValueError: the loss is no scalar, no parameter has a gradient, or the module has moved before the first
+            ValueError: the loss is not a scalar, no parameter has a gradient, or the module has moved before the first
                 call.
 
         Examples:
@@ -366,10 +366,10 @@ class Task:
         self.path.extend(self.params, loss, grads)
 
     def finish(self, loss: Tensor) -> None:
-        """End the path where the module stands after the last step.
+        """End the path at the module's parameters after the last step.
 
         Args:
-            loss: [] there, of one more batch; it needs no gradient.
+            loss: [] at these parameters, of one more batch. It may be computed without a graph.
 
         Raises:
             FloatingPointError: a loss, a parameter or a gradient of the path is not finite.
@@ -395,7 +395,7 @@ class Task:
         if not all(leaf.isfinite().all() for leaf in self.path.total):
             raise FloatingPointError(
                 "a parameter or a gradient on this task's path is not finite, though its losses are. Lower the task's "
-                "learning rate, or pass over the step. Nothing of this task counts."
+                "learning rate, or skip such steps. This task contributes nothing."
             )
         self.finished = True
         still = int(self.path.still)
@@ -407,8 +407,8 @@ class Task:
             )
         elif still:
             warnings.warn(
-                f"at {still} of {self.path.steps} steps of this task no learnt parameter has moved. Parts of one batch "
-                "are one step: call loss.backward() for each, then task.step(loss) once with the mean of the losses.",
+                f"at {still} of {self.path.steps} steps of this task no learnt parameter has moved. A batch in several "
+                "parts is one step: call loss.backward() for each part, and task.step(mean of the losses) once.",
                 stacklevel=2,
             )
 
@@ -423,7 +423,7 @@ class Task:
         if self.finished:
             raise ValueError("the path has ended with task.finish(loss); open a new task for another.")
         if self.meta.open is not self:
-            raise ValueError("this task is over; call the task that `with meta.task() as task` gave last.")
+            raise ValueError("this task is over; use the one that the latest `with meta.task() as task` has opened.")
         self.meta._check_frozen()
         return scalar(loss)
 
@@ -432,7 +432,7 @@ def scalar(loss: Any) -> Tensor:
     """A loss as a tensor [].
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a tensor of one number.
     """
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         found = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -444,11 +444,11 @@ def with_graph(loss: Any) -> Tensor:
     """A loss as a tensor [] that depends on parameters.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a tensor of one number, or depends on no parameter.
     """
     if not scalar(loss).requires_grad:
         raise ValueError(
-            "the loss depends on no parameter that learns. Needed one that was computed from the module's outputs, "
+            "the loss depends on no parameter that is adapted. Needed one that was computed from the module's outputs, "
             "outside torch.no_grad()."
         )
     return loss

@@ -1,4 +1,4 @@
-"""The meta-gradient of one path, gathered in place from a module that is being trained."""
+"""The meta-gradient of one path, summed up while a module is trained in place."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ foreach_add_, foreach_copy_, foreach_mul_, foreach_norm, foreach_sub_, foreach_z
 class Path:
     """Sums up Leap's meta-gradient along one path, as `leapwarp.learners.leap.leap_fold` does for stacks.
 
-    Keeps the last point, its gradient (where the loss counts) and the sum: three copies of the parameters, whatever the
-    path's length.
+    It keeps the last point, its gradient (if the loss is part of the path) and the sum. These are three copies of the
+    parameters, however long the path is.
 
     Args:
         like: the parameters. length, loss, stabiliser: see `leap_fold`.
@@ -36,14 +36,15 @@ class Path:
         """Add the segment from the last point to `params`.
 
         Args:
-            loss: [] at `params`. grads: there; a parameter without one has gradient 0. None at the path's end.
+            loss: [] at `params`.
+            grads: the gradient at `params`, where None for a parameter means 0; None at the path's end.
 
         Raises:
-            FloatingPointError: the loss at the last point was not finite, or that at the path's end is not.
+            FloatingPointError: the loss at the last point was not finite, or the loss at the path's end is not.
         """
         loss = loss.detach()
         if self.last is not None:
-            self._check(self.last, self.steps - 1)  # the last one, which no device still computes
+            self._check(self.last, self.steps - 1)  # the device has computed this one by now
             self._segment(params, self.last, loss)
         if grads is None:
             self._check(loss, self.steps)
@@ -75,22 +76,22 @@ class Path:
         if not loss.isfinite():
             raise FloatingPointError(
                 f"the loss of this task is {loss.item()} at step {step}; needed a finite one. Lower the task's "
-                "learning rate, or clip its gradient. Nothing of this task counts."
+                "learning rate, or clip its gradient. This task contributes nothing."
             )
 
 
 def dense(grad: Tensor) -> Tensor:
-    """A gradient with its zeros: that of an embedding may be sparse, which no formula takes."""
+    """A gradient as a dense tensor. Embeddings may have sparse gradients, which the formulas do not take."""
     return grad.to_dense() if grad.is_sparse else grad
 
 
 def zero_sum(leaf: Tensor) -> Tensor:
-    """Where a sum over steps, points or tasks begins: in float32 where the parameter has fewer digits."""
+    """Zeros with which a sum over steps, points or tasks begins, in float32 or the parameter's more precise type."""
     return torch.zeros_like(leaf, dtype=torch.promote_types(leaf.dtype, torch.float32), requires_grad=False)
 
 
 def _add(total: list[Tensor], scale: Tensor, tree: list[Tensor]) -> None:
-    """total += scale * tree; `tree` may be overwritten. Nothing waits for a GPU."""
+    """total += scale * tree, without waiting for a GPU. `tree` may be overwritten."""
     if scale.device.type == "cpu":
         foreach_add_(total, tree, alpha=scale.item())  # one pass through memory, not two
     else:

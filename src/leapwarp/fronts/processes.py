@@ -16,7 +16,7 @@ def this_process() -> int:
 
 
 def begin_alike(module: nn.Module) -> None:
-    """Give every process the parameters and buffers of the first."""
+    """Give every process the parameters and buffers of the first process."""
     if n_processes() > 1:
         for leaf in [*module.parameters(), *module.buffers()]:
             dist.broadcast(leaf.detach(), 0)

@@ -1,4 +1,4 @@
-"""WarpGrad for a training loop of a user's own."""
+"""WarpGrad for a user's own training loop."""
 
 import copy
 import sys
@@ -31,7 +31,7 @@ from leapwarp.optim import Optimizer
 from leapwarp.trees import Params, add_scaled, alone
 
 LossOf = Callable[[Any], Tensor]
-"""a batch, whatever it is -> its mean loss [] under the module as it stands"""
+"""a batch of any type -> its mean loss [], computed by the module with its present parameters"""
 
 
 class Point(NamedTuple):
@@ -41,39 +41,39 @@ class Point(NamedTuple):
     task_batch: Any
     meta_batch: Any
     task: int
-    """number of the task, to drop the points of one that fails"""
+    """number of the task; the points of a task that fails are dropped"""
     buffers: Params
-    """as they were then"""
+    """the module's buffers at this point"""
     written: list[int]
-    """`written` of the batches, which are not copied"""
+    """`written` of the batches: they are not copied, so a later change has to be noticed"""
 
 
 class WarpGrad:
-    """Learns warps, and with them the initialisation by Leap (Warp-Leap), while a loop of yours trains `module`.
+    """Learns warps and, by Leap, the initialisation (Warp-Leap), while your own loop trains `module`.
 
-    The warps stay fixed while a task is learnt. They learn from the warp objective (Flennerhag et al., 2020,
-    equation 3), in full, at every point of every path: the loss on a meta-batch after a step on a task batch. What
-    holds for `leapwarp.Leap` holds here.
+    The warps stay fixed while a task is learnt. They are learnt from the warp objective (Flennerhag et al., 2020,
+    equation 3) at every point of every path. This objective is the loss on a meta-batch after one step on a task batch.
+    Modules, tasks and processes are treated as in `leapwarp.Leap`.
 
-    Online (Algorithm 1), `meta.backward()` sets the gradient of the warps, the sum over all points, and that of the
-    initialisation, the mean over tasks. Offline (Algorithm 2), with `replay`, points are kept, and `meta.replay()`
-    goes through them in random order after the tasks. The gradients are those of
+    Online (Algorithm 1), `meta.backward()` sets two gradients: that of the warps, which is the sum over all points, and
+    that of the initialisation, which is the mean over tasks. Offline (Algorithm 2), with `replay`, points are kept.
+    After the tasks `meta.replay()` goes through them in random order. The gradients are those of
     `leapwarp.learners.warp_leap_online` and `warp_leap`.
 
     Args:
         module: see `leapwarp.Leap`.
-        loss: gives the loss of a batch, whatever a batch is to you, under the module as it stands; where it uses
-            parameters outside of the module's call, it asks the module for them.
-        warp: names, patterns or modules, at any depth.
-        inner: the task optimizer of the objective: its first update is the step in there. A number is the learning rate
-            of gradient descent; others are in `leapwarp.optim`. Your loop's own optimizer may be another.
-        order: 2 for the objective in full; 1 takes the gradient in its step for a constant (the paper's approximation);
-            0 leaves the step out.
+        loss: a function of a batch, of any type, that returns its mean loss by the module with its present parameters.
+            If it uses parameters outside of the module's call, it has to read them from the module each time.
+        warp: the warps, as names, patterns or modules at any depth.
+        inner: the optimizer whose first update is the step in the objective. A number is the learning rate of gradient
+            descent; other optimizers are in `leapwarp.optim`. Your loop may use a different optimizer.
+        order: 2 for the full objective. 1 treats the gradient in the objective's step as a constant (the paper's
+            approximation). 0 leaves out this step.
         task_only, exclude, length, stabiliser: see `leapwarp.Leap`.
-        replay: how many points to keep, for offline learning; of more, a random sample is kept. None for online. The
-            batches of a point are not copied.
-        replay_device: where they are kept, "cpu" for instance; None for where they are.
-        seed: of the random numbers that choose points.
+        replay: how many points to keep for offline learning; None for online learning. If there are more points, a
+            random sample of them is kept. The batches of a point are not copied.
+        replay_device: the device on which points are kept, such as "cpu"; None for the device that they are on.
+        seed: the seed of the random numbers that choose points.
 
     Raises:
         ValueError: a choice matches no parameter, nothing is left to adapt, or an argument is out of range.
@@ -132,16 +132,16 @@ class WarpGrad:
         self.start.groups = self.groups  # where warps are not the user's own
         self.size, self.device = replay, replay_device
         self.points: list[Point] = []
-        self.met = 0  # points that the replay has been offered
+        self.met = 0  # points so far, whether kept or not
         self.streams = {name: rng.generator(seed, "replay", name) for name in ("kept", "order")}
         self.warp_total: Params = {}
         self.warp_loss: Tensor | float = 0.0
         self.warp_points = 0
-        self.untouched = set(self.groups.warp)  # which no objective has depended on so far
+        self.untouched = set(self.groups.warp)  # warps on which no objective has depended so far
         if self.through_loop and any(is_compiled(part) for part in module.modules()):
             warnings.warn(
-                "the module is compiled, and what torch.compile makes has no second derivative: inside tasks it runs "
-                "uncompiled. order=1, or replay, keeps it compiled in your loop.",
+                "the module is compiled, and compiled code has no second derivative: inside tasks it runs "
+                "uncompiled. With order=1 or with replay it stays compiled in your loop.",
                 stacklevel=2,
             )
 
@@ -151,7 +151,7 @@ class WarpGrad:
         return self.order == 2 and self.size is None
 
     def parameters(self) -> list[nn.Parameter]:
-        """Initialisation and warps, for an optimizer of yours.
+        """Initialisation and warps, for your outer optimizer.
 
         Examples:
             >>> import torch, leapwarp
@@ -163,7 +163,7 @@ class WarpGrad:
         return self.initial_parameters() + self.warp_parameters()
 
     def initial_parameters(self) -> list[nn.Parameter]:
-        """The initialisation alone, for a group or an optimizer of its own.
+        """The initialisation alone, for a separate parameter group or optimizer.
 
         Examples:
             >>> import torch, leapwarp
@@ -175,7 +175,7 @@ class WarpGrad:
         return self.start.parameters()
 
     def warp_parameters(self) -> list[nn.Parameter]:
-        """The warps alone, for a group or an optimizer of their own.
+        """The warps alone, for a separate parameter group or optimizer.
 
         Examples:
             >>> import torch, leapwarp
@@ -187,7 +187,7 @@ class WarpGrad:
         return list(self._warps().values())
 
     def task_parameters(self) -> list[nn.Parameter]:
-        """What a task adapts, for its optimizer: never the warps.
+        """The parameters that a task adapts, for the task's optimizer. Warps are not among them.
 
         Examples:
             >>> import torch, leapwarp
@@ -200,7 +200,7 @@ class WarpGrad:
 
     @contextmanager
     def task(self) -> Iterator["WarpTask"]:
-        """A task; see `Leap.task`. If it fails, its points contribute nothing to the warps.
+        """The context of one task, see `Leap.task`. If the task fails, its points contribute nothing to the warps.
 
         Examples:
             >>> import torch, leapwarp
@@ -219,7 +219,7 @@ class WarpGrad:
                 stack.enter_context(requiring(self._warps().values(), False))
             if self.through_loop:
                 stack.enter_context(twice_differentiable(self.module))
-                stack.enter_context(uncompiled())  # of a module in here, a wrapper around it, or the loss
+                stack.enter_context(uncompiled())  # also for parts of the module, a wrapper around it, and the loss
             task = WarpTask(self, stack.enter_context(self.start.task()))
             yield task
             task.path._check_ended()
@@ -281,21 +281,21 @@ class WarpGrad:
     ) -> Iterator[float]:
         """Go through the kept points in random order, and forget them (Algorithm 2).
 
-        Before each turn of your loop the gradient of the warps is set to the sum over `eta` points, and that of the
-        initialisation is None. Processes go through the points of all of them together.
+        Before each turn of your loop, the gradient of the warps is set to the sum over `eta` points, and that of the
+        initialisation to None. Several processes go through the points of all processes together.
 
         Args:
             eta: points for each turn. If it does not divide their number, the last turn has fewer points.
             points: how many points to use; None for all.
-            generator: the random stream of the order; None for the front's own.
+            generator: the random stream of the order; None for a stream from WarpGrad's `seed`.
 
         Yields:
             the mean of the objective over these points.
 
         Raises:
-            FloatingPointError: it is not finite.
+            FloatingPointError: the objective is not finite.
             RuntimeError: there are no points, or a task is open.
-            ValueError: a batch has been written into, or the module has other parts than when a point was kept.
+            ValueError: a batch has been changed in place, or the module's parts have changed since a point was kept.
 
         Examples:
             >>> import torch, leapwarp
@@ -331,8 +331,8 @@ class WarpGrad:
                         point = self.points[number]
                         if written(point.task_batch, point.meta_batch) != point.written:
                             raise ValueError(
-                                "a batch that the replay keeps has been written into since. Give each step tensors of "
-                                "its own: task.backward(loss, meta_batch.clone(), task_batch.clone())."
+                                "a batch that the replay keeps has been changed since. Give each step tensors of its "
+                                "own: task.backward(loss, meta_batch.clone(), task_batch.clone())."
                             )
                         point = Point(*moved(tuple(point), value.device))
                         theta = {n: leaf.detach().requires_grad_() for n, leaf in point.theta.items()}
@@ -446,7 +446,7 @@ class WarpGrad:
             self.points[place] = point
 
     def _leave(self, number: int) -> None:
-        """After task `number`: without gradients of the warps, and without its points if it has failed."""
+        """End task `number`: clear the gradients of the warps, and drop the task's points if it has failed."""
         if self.start.tasks == number:
             self.points = [point for point in self.points if point.task != number]
         self._clear_warps()
@@ -460,7 +460,7 @@ class WarpGrad:
 
 
 class WarpTask:
-    """One task's training, as `WarpGrad.task` gives it."""
+    """The training of one task. `WarpGrad.task` returns it."""
 
     def __init__(self, meta: WarpGrad, path: leap.Task) -> None:
         self.meta, self.path = meta, path
@@ -471,12 +471,15 @@ class WarpTask:
         self.begun = {name: leaf._version for name, leaf in meta._warps().items()}
 
     def backward(self, loss: Tensor, meta_batch: Any, task_batch: Any = None, scaler: Any = None) -> None:
-        """Call this in place of `loss.backward()`, before gradients are clipped. It also adds a point to the path.
+        """Call `loss.backward()`, and add the module's present parameters to the path.
+
+        Call it in place of `loss.backward()`, and before gradients are clipped.
 
         Args:
             loss: [] of this step's batch.
-            meta_batch: for the loss after the step in the objective.
-            task_batch: for the loss that this step descends. Where None, online, `loss` serves, which is the cheapest.
+            meta_batch: the batch of the objective's outer loss, which is evaluated after the objective's step.
+            task_batch: the batch of the objective's step. If it is None in online learning, `loss` is used for the
+                step, which is fastest.
             scaler: a `torch.amp.GradScaler`; the loss is given unscaled.
 
         Examples:
@@ -509,14 +512,15 @@ class WarpTask:
         before = self.path.path.steps
         self._check_warps()
         self.path.step(loss, scaler)
-        if self.path.path.steps > before:  # else the scaler makes no step
+        if self.path.path.steps > before:  # else the scaler skips this step
             self._gather(*warp_gradient(meta, {n: theta[n] for n in grads}, None, meta_batch, grads))
 
     def step(self, loss: Tensor, meta_batch: Any, task_batch: Any = None, scaler: Any = None) -> None:
         """Add the module's present parameters to the path, after your own `loss.backward()`.
 
         Args:
-            See `backward`. Without the graph of `loss`, the objective in full (and every replay) needs `task_batch`.
+            See `backward`. The full objective (`order=2`) and every replay need `task_batch` here, since the graph of
+                `loss` is gone.
 
         Examples:
             >>> import torch, leapwarp
@@ -532,13 +536,13 @@ class WarpTask:
         meta = self.meta
         if task_batch is None and (meta.order == 2 or meta.size is not None) and meta.order:
             raise ValueError(
-                "no task_batch. Needed task.backward(loss, meta_batch) in place of loss.backward() where WarpGrad is "
-                "online, else task.step(loss, meta_batch, task_batch): the objective takes its own step on task_batch."
+                "no task_batch. Needed task.backward(loss, meta_batch) in place of loss.backward() in online learning, "
+                "or task.step(loss, meta_batch, task_batch): the objective takes its own step on task_batch."
             )
         before = self.path.path.steps
         self._check_warps()
         self.path.step(loss, scaler)
-        meta._clear_warps()  # those of the loss, which an optimizer of all parameters would follow
+        meta._clear_warps()  # an optimizer of all parameters would use the gradients that loss.backward() has set
         if self.path.path.steps == before:
             return
         theta = {name: leaf for name, leaf in meta._theta().items() if leaf.grad is not None}
@@ -574,8 +578,8 @@ class WarpTask:
     def _check_warps(self) -> None:
         if moved := [name for name, leaf in self.meta._warps().items() if leaf._version != self.begun[name]]:
             raise ValueError(
-                f"{shortened(map(plain, moved))}: warps that have moved inside the task, where they stay fixed. Give "
-                "the task's optimizer meta.task_parameters()."
+                f"{shortened(map(plain, moved))}: warps that have moved inside the task, where they must stay fixed. "
+                "Give the task's optimizer meta.task_parameters()."
             )
 
     def _gather(self, loss: Tensor, grads: Params) -> None:
@@ -594,8 +598,8 @@ def warp_gradient(
     computed again in the backward pass, uses the right parameters.
 
     Args:
-        theta: task parameters: the module's own, or others in their places.
-        grads: of the task loss at theta, if there already; to order 2 with their graph.
+        theta: task parameters: the module's own, or tensors that replace them.
+        grads: gradients of the task loss at theta, if they are known already; with their graph if `order` is 2.
 
     Returns:
         L_meta [] and its gradient, shaped as the warps.
@@ -634,13 +638,13 @@ def warp_gradient(
         if unmoved:
             raise ValueError(
                 f"the loss that was given to WarpGrad takes {shortened(map(plain, unmoved))} from elsewhere than the "
-                "module: a list made before, or a state with its graph. Needed parameters that the loss asks the "
-                "module for, and states that are detached."
+                "module, such as a list made before or a state with its graph. Needed a loss that reads parameters "
+                "from the module each time, and detached states."
             )
         if all(part is None for part in parts):
             raise ValueError(
                 "the loss that was given to WarpGrad depends on no parameter of the module. Needed a function of a "
-                f"batch that calls this module ({type(module).__name__}); a copied WarpGrad keeps the first one's loss."
+                f"batch that calls this module ({type(module).__name__}). A copied WarpGrad keeps the original's loss."
             )
         names = [name for name in slopes if pulls[name] is not None and grads[name].requires_grad]
         through: Sequence[Tensor | None] = [None] * len(warps)
@@ -661,7 +665,7 @@ def warp_gradient(
 
 
 def check_finite(loss: Tensor | float) -> None:
-    """Raise FloatingPointError where the sum of the objective over points is not finite."""
+    """Raise FloatingPointError if the sum of the objective over points is not finite."""
     if not isfinite(loss):
         raise FloatingPointError(
             f"the objective of the warps is {float(loss)}; needed a finite one. Lower the outer learning rate of the "
@@ -706,17 +710,20 @@ def has_reentrant(loss: Tensor) -> bool:
 
 
 def pick_one(stack: Params) -> Params:
-    """The parameters of a stack of one, in its graph."""
+    """The parameters of a stack of one, without its leading axis and with its graph."""
     return {name: leaf[0] for name, leaf in stack.items()}
 
 
 def mapped(batch: Any, function: Callable[[Any], Any]) -> Any:
-    """A batch with `function` of its tensors, in lists, tuples and dictionaries, and of what has a method `to`."""
+    """A batch with `function` applied to its tensors, and to other objects that have a method `to`.
+
+    They may be in nested lists, tuples and dictionaries.
+    """
     if isinstance(batch, MutableMapping):
-        changed = copy.copy(batch)  # of its own kind, such as a defaultdict
+        changed = copy.copy(batch)  # keeps its type, such as a defaultdict
         changed.update({key: mapped(part, function) for key, part in batch.items()})
         return changed
-    if hasattr(batch, "to"):  # a tensor, a packed sequence
+    if hasattr(batch, "to"):  # a tensor or a packed sequence
         return function(batch)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(mapped(part, function) for part in batch))
@@ -730,11 +737,11 @@ def moved(batch: Any, device: str | torch.device | None) -> Any:
 
 
 def written(*batches: Any) -> list[int]:
-    """How often each tensor has been written into."""
+    """How often each tensor of the batches has been changed in place."""
     found: list[int] = []
 
     def count(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and not leaf.is_inference():  # those are not counted
+        if isinstance(leaf, Tensor) and not leaf.is_inference():  # inference tensors have no count
             found.append(leaf._version)
         return leaf
 
@@ -748,13 +755,13 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def uncompiled() -> AbstractContextManager[Any]:
-    """Run what is compiled without its compilation; a no-op where torch.compile was never used."""
+    """Run compiled modules and functions uncompiled. This does nothing if torch.compile was never used."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager
 def requiring(params: Any, value: bool) -> Iterator[None]:
-    """`requires_grad` of `params` is `value` in here."""
+    """Set `requires_grad` of `params` to `value` inside this context."""
     params = list(params)
     before = [leaf.requires_grad for leaf in params]
     for leaf in params:

@@ -1,4 +1,4 @@
-"""WarpGrad in a stream of tasks (Algorithm 3): task parameters and warps learn from one and the same batches."""
+"""WarpGrad in a stream of tasks (Algorithm 3): task parameters and warps learn from the same batches."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,8 @@ from leapwarp.optim import Optimizer
 from leapwarp.trees import Params, add_scaled, map_tree, zeros_like
 
 Gradient = Callable[[Params, Any], tuple[Tensor, Params, Tensor]]
-"""(parameters [run, ...], draws of a batch) -> losses [run, episode], gradient [run, ...], rewards [run, episode]"""
+"""(parameters [run, ...], random draws of a batch) -> losses [run, episode], gradient [run, ...], rewards [run,
+episode]"""
 Clip = Callable[[Params], Params]
 
 
@@ -21,26 +22,30 @@ class Block(NamedTuple):
     index: Tensor
     """[run] number of the block"""
     batches: Sequence
-    """draws with the episodes of all runs, run by run"""
+    """the random draws of each batch, with the episodes of all runs, run by run"""
 
 
 def stream(gradient: Gradient, outer: Optimizer, warp_outer: Optimizer, eta: int, clip: Clip) -> Learner:
-    """Continual meta-training (WarpGrad Algorithm 3), and plain training where no parameter is named `warp.*`.
+    """Continual meta-training (WarpGrad Algorithm 3), or plain training if no parameter is named `warp.*`.
 
-    Every batch moves the task parameters along the gradient of C, and adds the gradient of L in the warps, at the
-    same parameters, to a sum. After `eta` batches the warps move along the mean of these, and the sum begins anew.
-    L and C are both the task loss, and L is taken where the task parameters are, without the step in equation 3
-    (equation 13), so that one gradient serves both. With `eta` = 1 the warps are parameters like all others, but that
-    either gradient is clipped by itself.
+    With every batch the task parameters take one step along the gradient of the task loss C. The gradient of the
+    meta-loss L with respect to the warps, at the same parameters, is added to a sum. After `eta` batches the warps take
+    one step along the mean of these gradients, and the sum starts at zero again. Here L and C are the same loss, and L
+    is evaluated at the task parameters themselves, without the step of equation 3 (equation 13). So one backward pass
+    gives both gradients. With `eta` = 1 warps are trained as all other parameters are, except that the gradient of the
+    warps and that of the task parameters are clipped separately.
+
+    One step of the learner is one `Block` of batches. The learner's `start` returns the parameters unchanged, since it
+    is the hidden state that adapts to a task.
 
     Args:
-        clip: applied to either gradient [run, ...] before it is followed.
-
-    One step of the learner is one `Block` of batches, and its `start` gives the parameters as they are: what adapts to
-    a task is the hidden state.
+        gradient: see `Gradient`.
+        outer, warp_outer: the optimizers of the task parameters and of the warps.
+        eta: batches for each update of the warps.
+        clip: applied to each of the two gradients, [run, ...], before its update.
     """
     if eta < 1:
-        raise ValueError(f"the warps move after eta = {eta} batches, needed at least 1.")
+        raise ValueError(f"eta, the number of batches for an update of the warps, is {eta}; needed at least 1.")
 
     def init(params: Params) -> State:
         warp = {name: leaf for name, leaf in params.items() if name.startswith("warp.")}

@@ -1,12 +1,13 @@
-"""Recurrent agents (WarpGrad appendix J): cells under a policy and a value that are linear in the hidden state.
+"""Recurrent agents (WarpGrad appendix J): a cell, and a policy and a value that are linear in its hidden state.
 
-A cell is met through its *tape*, which steps it through a batch of episodes and then gives back the gradient of any
-function of its hidden states (backpropagation through all of the episode). `Recorded` writes the plain equations and
-leaves this to autograd; `RnnTape` and `WarpTape` keep what they need in preallocated tensors and run the recurrence
-backwards by hand, so that a step is a few operations and each weight's gradient is one product over all steps.
+A cell is used through its *tape*. The tape steps the cell through a batch of episodes, and then computes the gradient
+of any function of the hidden states, by backpropagation through the whole episode. The tape `Recorded` has the plain
+equations and uses autograd. `RnnTape` and `WarpTape` store what they need in preallocated tensors, and their backward
+passes are written by hand. So a step is a few operations, and the gradient of each weight is one product over all
+steps.
 
-Shapes: parameters [run, ...], x [run, batch, inputs], h and z [run, batch, hidden]. Parameters named `warp.*` are the
-meta-learner's.
+Shapes: parameters [run, ...], x [run, batch, inputs], h and z [run, batch, hidden]. Parameters named `warp.*` are
+warps; all others are task parameters.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from leapwarp.trees import Params
 
 Memory = tuple[Tensor, ...]
-"""what a cell carries from step to step; its hidden state is the first"""
+"""the tensors that a cell passes from step to step; the first is its hidden state"""
 
 
 class Tape(Protocol):
@@ -27,11 +28,11 @@ class Tape(Protocol):
         ...
 
     def hidden(self) -> Tensor:
-        """All hidden states so far, without graph. -> [run, time, batch, hidden]"""
+        """All hidden states so far, detached from the graph. -> [run, time, batch, hidden]"""
         ...
 
     def backward(self, grad: Tensor) -> Params:
-        """The gradient of the cell's parameters, from that of its hidden states [run, time, batch, hidden]."""
+        """The gradient of the cell's parameters, from the gradient of its hidden states [run, time, batch, hidden]."""
         ...
 
 
@@ -39,7 +40,7 @@ class Cell(NamedTuple):
     init: Callable[[torch.Generator], Params]
     """the parameters of one run, without the axis of runs"""
     tape: Callable[[Params, int, int], Tape]
-    """(parameters [run, ...], steps, batch of each run) -> an empty tape"""
+    """(parameters [run, ...], steps, batch size of each run) -> an empty tape"""
 
 
 # ---------------------------------------------------------------- the plain equations
@@ -57,7 +58,7 @@ def tnets_step(params: Params, x: Tensor, memory: Memory) -> Memory:
 
 
 def through_warps(params: Params) -> Params:
-    """The weights of the plain cell that T-Nets' three projections amount to."""
+    """The weights of a plain cell that is equivalent to the T-Nets cell with its three linear warps."""
     return {
         "task.v": params["warp.h"] @ params["task.v"],
         "task.w": params["warp.x"] @ params["task.w"],
@@ -83,10 +84,10 @@ def warp_step(params: Params, x: Tensor, memory: Memory) -> Memory:
 
 
 def hebbian_step(params: Params, x: Tensor, memory: Memory) -> Memory:
-    """Plastic weights with simple modulation (Miconi et al., 2019)
+    """Plastic weights with simple modulation (Miconi et al., 2019).
 
-    h_t = tanh(W x_t + b + (V + alpha * Hebb) h_{t-1}), then Hebb <- clip(Hebb + M_t h_t h_{t-1}^T), to [-1, 1], with
-    M_t = tanh(w h_t + b_m), a number for each episode.
+    h_t = tanh(W x_t + b + (V + alpha * Hebb) h_{t-1}), and then Hebb <- clip(Hebb + M_t h_t h_{t-1}^T) to [-1, 1]. The
+    modulation M_t = tanh(w h_t + b_m) is one number for each episode.
     """
     h, plastic = memory
     new = _plastic_step(params, x, h, plastic)
@@ -94,9 +95,10 @@ def hebbian_step(params: Params, x: Tensor, memory: Memory) -> Memory:
 
 
 def retroactive_step(params: Params, x: Tensor, memory: Memory) -> Memory:
-    """Plastic weights with retroactive modulation: M_t acts on an eligibility trace E of what fired together before
+    """Plastic weights with retroactive modulation (Miconi et al., 2019): M_t multiplies an eligibility trace E.
 
-    P <- clip(P + M_t E), then E <- (1 - eta) E + eta h_t h_{t-1}^T.
+    Hebb <- clip(Hebb + M_t E), and then E <- (1 - eta) E + eta h_t h_{t-1}^T. So E is a running mean of the products of
+    activations at earlier steps.
     """
     h, plastic, trace = memory
     new = _plastic_step(params, x, h, plastic)
@@ -106,7 +108,7 @@ def retroactive_step(params: Params, x: Tensor, memory: Memory) -> Memory:
 
 
 def _plastic_step(params: Params, x: Tensor, h: Tensor, plastic: Tensor) -> Tensor:
-    weights = (params["task.alpha"].unsqueeze(1) * plastic).flatten(0, 1)  # of every episode
+    weights = (params["task.alpha"].unsqueeze(1) * plastic).flatten(0, 1)  # [run * batch, hidden, hidden]
     of_plastic = torch.bmm(weights, h.view(len(weights), -1, 1)).view(h.shape)
     of_x = torch.baddbmm(params["task.b"].unsqueeze(1), x, params["task.w"].mT)
     return (of_x + torch.baddbmm(of_plastic, h, params["task.v"].mT)).tanh()
@@ -122,7 +124,7 @@ def _outer(new: Tensor, old: Tensor) -> Tensor:
 
 
 class Recorded:
-    """A tape of any cell: autograd records its steps."""
+    """A tape for any cell, whose steps are recorded by autograd."""
 
     def __init__(self, step: Callable[[Params, Tensor, Memory], Memory], params: Params, memory: Memory) -> None:
         self._step, self._memory = step, memory
@@ -143,21 +145,24 @@ class Recorded:
         return dict(zip(self._params, grads, strict=True))
 
 
-# ---------------------------------------------------------------- the same, backwards by hand
+# ---------------------------------------------------------------- the same, with backward passes written by hand
 
 
 def tanh_(x: Tensor, out: Tensor, minus_one: Tensor) -> Tensor:
-    """tanh(x / 2) into `out`, as 2 sigmoid(x) - 1, which is several times as fast as PyTorch's tanh; x is lost."""
+    """Write tanh(x / 2) into `out`; `x` is overwritten.
+
+    It is computed as 2 sigmoid(x) - 1, which is several times as fast as PyTorch's tanh.
+    """
     return torch.add(minus_one, x.sigmoid_(), alpha=2, out=out)
 
 
 class RnnTape:
-    """`rnn_step`. A step is one product of [x, h] with [W, V], and so is a step back."""
+    """The tape of `rnn_step`. A step is one product of [x, h] with [W, V], and a backward step is one product too."""
 
     def __init__(self, params: Params, steps: int, batch: int) -> None:
         w, self._v, b = params["task.w"], params["task.v"], params["task.b"]
         (runs, m, self._n), self._t = w.shape, 0
-        self._weight = 2 * torch.cat([w, self._v], 2).mT  # twice: see tanh_
+        self._weight = 2 * torch.cat([w, self._v], 2).mT  # doubled, since tanh_ halves its argument
         self._bias, self._minus_one = 2 * b[:, None], b.new_tensor(-1.0)
         self._seen = w.new_zeros(runs, steps + 1, batch, self._n + m)  # [x_t, h_{t-1}]
         self._at = _views((self._seen, [slice(None), slice(self._n), slice(self._n, None)]))
@@ -173,7 +178,7 @@ class RnnTape:
 
     def backward(self, grad: Tensor) -> Params:
         slope = 1 - self._seen[:, 1 : self._t + 1, :, self._n :].square()
-        before = torch.empty_like(slope)  # gradient of what tanh is taken of
+        before = torch.empty_like(slope)  # gradient at the argument of tanh
         last = torch.zeros_like(slope[:, 0])
         each = zip(*(part.unbind(1) for part in (grad, slope, before)), strict=True)
         for of_h, slope_t, before_t in reversed(list(each)):
@@ -188,7 +193,10 @@ class RnnTape:
 
 
 class TnetsTape(RnnTape):
-    """`tnets_step`: the plain cell on the products of warps and weights, which are the same for a whole batch."""
+    """The tape of `tnets_step`: a plain cell whose weights are the products of warps and task weights.
+
+    The products are computed once for a batch of episodes.
+    """
 
     def __init__(self, params: Params, steps: int, batch: int) -> None:
         self._leaves = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
@@ -204,10 +212,10 @@ class TnetsTape(RnnTape):
 
 
 class WarpTape:
-    """`warp_step`. The gates are kept in the LSTM's order i, f, g, o; diagonals as u1 of [x, h], u2_x, u2_h, u_b.
+    """The tape of `warp_step`. Gates are stored in the order i, f, g, o; diagonals as u1 of [x, h], u2_x, u2_h, u_b.
 
-    The views of each step are made for all steps at once, since slicing costs as much as arithmetic at this size; and
-    the way back writes over what it has read, since memory out of the caches costs more.
+    The views of all steps are made at the start, since at this size slicing takes as long as arithmetic. The backward
+    pass overwrites the values that it has read, since memory outside of the processor's caches would be slower.
     """
 
     def __init__(self, params: Params, steps: int, batch: int) -> None:
@@ -217,7 +225,7 @@ class WarpTape:
         (runs, m, n), k = w.shape, project.shape[2]
         self._sizes = m, n, k
         twice = lstm.new_ones(4 * k)
-        twice[2 * k : 3 * k] = 2  # g is a tanh among sigmoids: see tanh_
+        twice[2 * k : 3 * k] = 2  # g is a tanh, computed by a sigmoid of the doubled argument (see tanh_)
         self._lstm = (twice[:, None] * lstm).mT.contiguous()
         self._lstm_bias = (twice * params["warp.lstm.bias"])[:, None]
         self._project, self._w, self._v = (2 * project).mT.contiguous(), 2 * w.mT, 2 * v.mT
@@ -229,7 +237,7 @@ class WarpTape:
         self._seen, self._c = empty(n + m + k, 1), empty(k, 1)  # [x_t, h_{t-1}, z_{t-1}], c_{t-1}
         self._seen[:, 0], self._c[:, 0] = 0, 0
         self._gates, self._tanh_c, self._u = empty(4 * k), empty(k), empty(n + 4 * m)
-        self._scaled, self._gradient = empty(n + m), empty(2 * m)  # u1 * [x, h]; of W u1_x x and V u1_h h, for later
+        self._scaled, self._gradient = empty(n + m), empty(2 * m)  # u1 * [x, h]; gradients of W u1_x x, V u1_h h
         self._products: list[tuple[Tensor, Tensor]] = []  # 2 W u1_x x and 2 V u1_h h
         all_, h = slice(None), slice(n, n + m)
         self._outer = _views(
@@ -266,7 +274,7 @@ class WarpTape:
         return self._seen[:, 1 : self._t + 1, :, n : n + m].contiguous()
 
     def backward(self, grad: Tensor) -> Params:
-        """As `Tape.backward`, once: the gradients of gates and diagonals take the place of their values."""
+        """As `Tape.backward`. It can be called once, since gradients of gates and diagonals overwrite their values."""
         (m, n, k), one, zero = self._sizes, -self._minus_one, torch.zeros_like(self._minus_one)
         w, v = self._params["task.w"], self._params["task.v"]
         lstm, project = self._params["warp.lstm.weight"][..., n:].contiguous(), self._params["warp.project"]
@@ -283,7 +291,7 @@ class WarpTape:
             d_scaled_x = torch.bmm(torch.mul(a, u2_x, out=of_w), w)
             d_scaled_h = torch.bmm(torch.mul(a, u2_h, out=of_v), v)
             d_h = d_scaled_h * u1_h
-            # u = tanh(P z): twice its gradient, as the products are
+            # u = tanh(P z). Its gradient is doubled, since the stored products are doubled.
             torch.addcmul(zero, d_scaled_x, x, value=2, out=u1_x)
             torch.addcmul(zero, d_scaled_h, old_h, value=2, out=u1_h)
             torch.mul(a, w_x, out=u2_x)
@@ -318,7 +326,7 @@ class WarpTape:
 
 
 def _views(*parts: tuple[Tensor, list[slice]]) -> list[tuple[Tensor, ...]]:
-    """For each step, some columns of some tensors [run, time, batch, width]."""
+    """For each step, views of the given columns of each tensor, [run, time, batch, width]."""
     return list(zip(*(tensor[..., part].unbind(1) for tensor, columns in parts for part in columns), strict=True))
 
 
@@ -326,14 +334,14 @@ def _views(*parts: tuple[Tensor, list[slice]]) -> list[tuple[Tensor, ...]]:
 
 
 def task_params(inputs: int, hidden: int, actions: int, stream: torch.Generator) -> Params:
-    """What all agents have and begin at: W and V orthogonal, b zero, and PyTorch's default weights for the heads."""
+    """Initial task parameters of an agent: W and V orthogonal, b zero, and PyTorch's default weights for the heads."""
     bound = hidden**-0.5
     weight, bias = (torch.empty(*shape).uniform_(-bound, bound, generator=stream) for shape in _heads(hidden, actions))
     return {
         "task.w": nn.init.orthogonal_(torch.empty(hidden, inputs), generator=stream),
         "task.v": nn.init.orthogonal_(torch.empty(hidden, hidden), generator=stream),
         "task.b": torch.zeros(hidden),
-        "task.head.weight": weight,  # of the actions' logits and, last, of the value
+        "task.head.weight": weight,  # a row for the logit of each action, and the last row for the value
         "task.head.bias": bias,
     }
 
@@ -343,12 +351,12 @@ def _heads(hidden: int, actions: int) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def rnn(inputs: int, hidden: int, actions: int) -> Cell:
-    """The plain RNN, "learning to reinforcement learn"."""
+    """The plain RNN ("learning to reinforcement learn", L2RL)."""
     return Cell(lambda stream: task_params(inputs, hidden, actions, stream), RnnTape)
 
 
 def tnets_rnn(inputs: int, hidden: int, actions: int) -> Cell:
-    """With T-Nets' linear warps, which begin at the identity."""
+    """The RNN with the linear warps of T-Nets, which are initially the identity."""
 
     def init(stream: torch.Generator) -> Params:
         warps = {f"warp.{name}": torch.eye(hidden) for name in ("h", "x", "b")}
@@ -358,7 +366,7 @@ def tnets_rnn(inputs: int, hidden: int, actions: int) -> Cell:
 
 
 def warp_rnn(inputs: int, hidden: int, actions: int, warp_hidden: int) -> Cell:
-    """With the diagonal warps that an LSTM makes at every step; PyTorch's default weights for both of its layers."""
+    """The RNN with diagonal warps, which an LSTM computes at every step. The LSTM has PyTorch's default weights."""
 
     def init(stream: torch.Generator) -> Params:
         bound = warp_hidden**-0.5
@@ -376,7 +384,7 @@ def warp_rnn(inputs: int, hidden: int, actions: int, warp_hidden: int) -> Cell:
 
 
 def hebbian_rnn(inputs: int, hidden: int, actions: int, retroactive: bool) -> Cell:
-    """With plastic weights, modulated by the network itself."""
+    """The RNN with plastic weights, whose modulation the network computes itself."""
 
     def init(stream: torch.Generator) -> Params:
         bound = hidden**-0.5

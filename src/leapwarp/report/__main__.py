@@ -163,15 +163,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("figures", figures, "the figures of an experiment"),
     ):
         command = commands.add_parser(name, help=what)
-        command.add_argument("experiment", help="its name, or the path of its folder")
-        command.add_argument("--rows", required=True, type=Path, metavar="CSV", help="its gathered rows")
+        command.add_argument("experiment", help="the name of an experiment, or the path of its folder")
+        command.add_argument("--rows", required=True, type=Path, metavar="CSV", help="the gathered rows")
         command.add_argument("--paper", type=Path, metavar="CSV", help="the paper's numbers (default: in paper/)")
         command.add_argument("--out-dir", required=True, type=Path, metavar="DIR", help="folder to write to")
         command.set_defaults(run=run)
         if name == "table":
-            command.add_argument("--note", default="not one of the known sizes", help="what the size is")
+            command.add_argument("--note", default="not one of the known sizes", help="a description of the size")
         else:
-            command.add_argument("--files", type=Path, nargs="*", default=[], help="what figures read beside the rows")
+            command.add_argument("--files", type=Path, nargs="*", default=[], help="further files for figures")
     options = parser.parse_args(arguments)
     with one_line(parser):
         options.run(options)

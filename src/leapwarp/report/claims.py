@@ -586,12 +586,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("decide", help="decide every claim from rows of one size")
     command.add_argument("--size", required=True, metavar="NAME", help="the name of the rows' size")
-    command.add_argument("--decides", required=True, choices=DECIDES, help="what the size is made to decide")
+    command.add_argument("--decides", required=True, choices=DECIDES, help="the size's key `decides`")
     command.add_argument("--power", type=Path, metavar="CSV", help="the power stated before the runs, if any")
     _reads_rows(command)
     command = commands.add_parser("power", help="the table of power of a size, from rows of trial seeds")
-    command.add_argument("--size-file", required=True, type=Path, metavar="YAML", help="the size, with its seeds")
-    command.add_argument("--source", required=True, metavar="TEXT", help="what the trials were")
+    command.add_argument("--size-file", required=True, type=Path, metavar="YAML", help="the file of the size")
+    command.add_argument("--source", required=True, metavar="TEXT", help="a description of the trials")
     _reads_rows(command)
     command = commands.add_parser("merge", help="put the claims.csv of several sizes into one file")
     command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
@@ -625,8 +625,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _reads_rows(command: argparse.ArgumentParser) -> None:
     command.add_argument("--claims", required=True, type=Path, metavar="YAML", help="paper/claims.yaml")
-    command.add_argument("--experiments", required=True, nargs="+", help="those that ran: names or paths of folders")
-    command.add_argument("--rows", required=True, nargs="+", type=Path, metavar="CSV", help="one of each experiment")
+    command.add_argument("--experiments", required=True, nargs="+", help="experiments that ran: names or paths")
+    command.add_argument("--rows", required=True, nargs="+", type=Path, metavar="CSV", help="a file of each experiment")
     command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
 
 

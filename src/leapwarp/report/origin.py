@@ -26,7 +26,7 @@ SOURCES = {
     "multicv": "the image data sets of the paper, whole",
     "multicv-subsets": "parts of the paper's image data sets and sets in their place, as the table lists them: the "
     "numbers cannot be compared with the paper's",
-    "glyph-sets": "made-up characters in four looks, not image data sets: not comparable with the paper's numbers",
+    "glyph-sets": "made-up characters in four styles, not image data sets: not comparable with the paper's numbers",
     "atari": "Atari games in the Arcade Learning Environment, as ale-py ships them",
     "glyphs": "a procedural stand-in, not Omniglot: the numbers cannot be compared with the paper's",
     "mini-imagenet": "mini-ImageNet with the split of Ravi and Larochelle",

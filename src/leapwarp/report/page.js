@@ -1,9 +1,9 @@
-// Inlined into the head of the page by page.html.j2. Without it everything can be read; nothing filters, sorts or enlarges.
+// Copied into the head of the page by page.html.j2. Without it everything can be read, but nothing filters, sorts or enlarges.
 "use strict";
 const root = document.documentElement;
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 root.classList.add("js");
-const remembered = (change) => { try { return change(localStorage); } catch { return null; } };  // where files may not store
+const remembered = (change) => { try { return change(localStorage); } catch { return null; } };  // pages in files may not store
 root.dataset.theme = remembered((store) => store.getItem("leapwarp-theme")) ?? "";
 
 function contents() {
@@ -51,7 +51,7 @@ function filter() {
     all(".claims").forEach((group) => { group.hidden = !group.querySelector(".claim:not([hidden])"); });
     said.textContent = `${claims.filter((claim) => !claim.hidden).length} of ${claims.length} claims shown`;
   };
-  const reveal = () => {  // the claim that an address or a link names
+  const reveal = () => {  // open the claim that an address or a link names
     const claim = claims.find((each) => each.id === location.hash.slice(1));
     if (!claim) return;
     if (claim.hidden) apply("");
@@ -65,7 +65,7 @@ function filter() {
   reveal();
 }
 
-// A number as it stands at the start of a cell ("34.2 ± 1.8", "−3", "1.2e-04"); what is missing is neither number nor word.
+// A number at the start of a cell ("34.2 ± 1.8", "−3", "1.2e-04"). A missing value is neither a number nor a word.
 function value(row, column) {
   const cell = row.cells[column], text = (cell.querySelector(".ours") ?? cell).textContent.trim();
   const number = text.replace("−", "-").match(/^[+-]?(\d[\d,]*\.?\d*|\.\d+)(e[+-]?\d+)?/i);
@@ -122,13 +122,13 @@ document.addEventListener("DOMContentLoaded", () => {
   filter();
   all("table").forEach(sortable);
   figures();
-  // Only what scrolls is a stop of the tabulator key.
+  // The tabulator key stops only at parts that scroll.
   const watch = new ResizeObserver((entries) => entries.forEach(({ target }) => {
     target.toggleAttribute("tabindex", target.scrollWidth > target.clientWidth);
     if (target.hasAttribute("tabindex")) target.tabIndex = 0;
   }));
   all(".scroll").forEach((each) => watch.observe(each));
 });
-let closed = [];  // paper shows what is folded away
+let closed = [];  // in print everything is unfolded
 addEventListener("beforeprint", () => { closed = all("main details:not([open])"); closed.forEach((each) => { each.open = true; }); });
 addEventListener("afterprint", () => closed.forEach((each) => { each.open = false; }));

@@ -188,9 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m leapwarp.report.page", description="Make the page of one size.")
     parser.add_argument("--folder", required=True, type=Path, help="results of one size, such as results/quick")
     parser.add_argument(
-        "--experiments", required=True, nargs="+", help="names, or paths of folders, in the order of the page"
+        "--experiments", required=True, nargs="+", help="names of experiments, or paths, in the page's order"
     )
-    parser.add_argument("--about", required=True, metavar="TEXT", help="what the size is")
+    parser.add_argument("--about", required=True, metavar="TEXT", help="a description of the size")
     parser.add_argument("--out", required=True, type=Path, metavar="HTML", help="the file to write, in the folder")
     options = parser.parse_args(arguments)
     with one_line(parser):

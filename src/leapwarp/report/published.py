@@ -30,12 +30,13 @@ NAME = "published"
 SETTINGS = ["n_tasks", "heldout", "shots"]
 """columns that say in which setting a number was measured; methods are compared within one"""
 COLUMNS = ["experiment", "metric", *SETTINGS, "method", "ours", "ours_std", "n_seeds", "paper", "paper_std", "unit"]
-ABOUT = """Every number of the papers' tables that has one of ours beside it. Two methods *come in order* if the one
-that is ahead in print is ahead here, at the same number of pretraining tasks, held-out set and shots; by chance half of
-the pairs do. This is no verdict: those are with the claims, which are tested only where methods have learnt."""
-CAPTION = """Numbers printed in the papers against ours. A panel shows a quantity of an experiment, a colour and marker
-a method, and a point one number, with a stroke of one standard deviation over seeds on each side. Larger points have
-more pretraining tasks. On the dotted line both are equal; above it ours are larger."""
+ABOUT = """The table compares every number in the papers' tables that we have measured with ours. Two methods *come in
+order* if the one that is ahead in print is ahead here, at the same number of pretraining tasks, held-out set and shots.
+By chance half of the pairs come in order. This is not a verdict: verdicts are about claims, and a claim is tested only
+where the methods have learnt."""
+CAPTION = """Numbers printed in the papers against ours. Each panel shows one quantity of an experiment. Each colour and
+marker is a method, and each point is one number, with a stroke of one standard deviation over seeds on each side.
+Larger points have more pretraining tasks. On the dotted line both numbers are equal; above it ours are larger."""
 
 
 def read(folder: Path, about: Experiment) -> pd.DataFrame:
@@ -67,7 +68,7 @@ def in_order(lines: pd.DataFrame) -> tuple[int, int]:
 
 
 def build(lines: pd.DataFrame, short: str) -> Document:
-    """A row for each quantity of an experiment. `short` says size and data."""
+    """The document, with a row for each quantity of an experiment. `short` says size and data."""
     rows = []
     for name, metric, mine in apart(lines):
         right, total = in_order(mine)
@@ -82,7 +83,7 @@ def build(lines: pd.DataFrame, short: str) -> Document:
                 f"{more.min():+.1f} to {more.max():+.1f}",
             ]
         )
-    head = ["Experiment", "Quantity", "Pairs in order", "Numbers", "Ours less the paper's, median", "from, to"]
+    head = ["Experiment", "Quantity", "Pairs in order", "Numbers", "Ours minus the paper's, median", "from, to"]
     caption = " ".join(CAPTION.split())
     blocks = [
         Text(" ".join(ABOUT.split())),
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m leapwarp.report.published", description="Compare tables with the numbers in print."
     )
     parser.add_argument("--folder", required=True, type=Path, help="results of one size, such as results/quick")
-    parser.add_argument("--experiments", required=True, nargs="+", help="names, or paths of folders")
+    parser.add_argument("--experiments", required=True, nargs="+", help="names of experiments, or paths")
     parser.add_argument("--out", required=True, type=Path, metavar="JSON", help="the document to write")
     options = parser.parse_args(arguments)
     with one_line(parser):

@@ -265,11 +265,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--out-dir", required=True, type=Path, help="folder of trials.csv, trials.md and winner.yaml")
     command.set_defaults(run=make_table)
     command = commands.add_parser("figure", help="draw the trials")
-    command.add_argument("--trials", required=True, metavar="CSV", help="what the command table made")
+    command.add_argument("--trials", required=True, metavar="CSV", help="trials.csv of the command `table`")
     command.add_argument("--out", required=True, type=Path, metavar="PNG")
     command.set_defaults(run=make_figure)
     for command in commands.choices.values():
-        command.add_argument("--experiment", metavar="PATH", help="its folder, where it is not one of the package's")
+        command.add_argument("--experiment", metavar="PATH", help="its folder, if it is a user's own")
     options = parser.parse_args(arguments)
     with one_line(parser):
         if options.experiment:

@@ -30,7 +30,7 @@ from leapwarp.report.page import WIDTH, Section, Site, collect, shrunk, stand_in
 
 GROUPS = {
     "claim": "claims of the two papers",
-    "identity": "statements that hold by mathematics or by counting",
+    "identity": "statements that should hold by mathematics or by counting",
     "other data": "claims on other data than the paper's",
 }
 """the groups of claims that the README counts separately, in words"""
@@ -248,18 +248,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m leapwarp.report.snapshot", description="Copy results into the docs."
     )
     parser.add_argument("--folder", required=True, type=Path, help="results of one size, such as results/quick")
-    parser.add_argument("--size-file", required=True, type=Path, metavar="YAML", help="the size, with its experiments")
+    parser.add_argument("--size-file", required=True, type=Path, metavar="YAML", help="the file of the size")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to write")
     parser.add_argument(
         "--other-code",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="what may come from another commit; the page says so",
+        help="results that may come from another commit; the page names them",
     )
-    parser.add_argument("--keep", nargs="+", default=[], metavar="FOLDER", help="what stays as it is in --out")
+    parser.add_argument("--keep", nargs="+", default=[], metavar="FOLDER", help="folders in --out to keep")
     parser.add_argument(
-        "--rows", type=int, default=0, metavar="BYTES", help="keep every measurement where compressed rows are smaller"
+        "--rows", type=int, default=0, metavar="BYTES", help="keep compressed rows that are smaller than this"
     )
     parser.add_argument("--readme", type=Path, metavar="FILE", help="the page that gets the count of the verdicts")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The advantage actor-critic loss of a part of an episode."""
+"""The advantage actor-critic (A2C) loss of an episode, or of a part of one."""
 
 from collections.abc import Callable
 
@@ -26,18 +26,19 @@ def a2c_loss(
     first_baseline: bool = False,
     spread: Callable[[Tensor], Tensor] = quadratic,
 ) -> Tensor:
-    """Loss of each episode, averaged over its steps. -> [*, batch]; * is nothing, or the run
+    """The loss of each episode, averaged over its steps. -> [*, batch], where * is [run] or nothing
 
         1/T sum_t [ -log pi(a_t) sg(R_t - V_t) + c_v (R_t - V_t)^2 + c_e sum_a pi(a)^2 ]
 
-    The last term keeps policies from becoming deterministic.
+    where sg stops the gradient. The last term keeps policies from becoming deterministic.
 
     Args:
-        outputs: [time, *, batch, action + 1] logits and, last, values.
-        action: [time, *, batch]. found: [time, *, batch] returns.
+        outputs: [time, *, batch, action + 1] logits, followed by the value.
+        action: [time, *, batch] the actions a_t.
+        found: [time, *, batch] the returns R_t.
         value_weight, entropy_weight: c_v and c_e.
-        first_baseline: all episodes use the values of the first one as their baseline, as in the released code.
-        spread: log-probabilities -> the term with the weight c_e, a negative entropy.
+        first_baseline: whether all episodes use the values of the first one as their baseline, as in the released code.
+        spread: log-probabilities -> the negative entropy with the weight c_e.
     """
     log_policy = outputs[..., :-1].log_softmax(-1)
     value = outputs[..., -1]
@@ -50,6 +51,6 @@ def a2c_loss(
 
 
 def clip(grads: Params, norm: float) -> Params:
-    """Gradients [run, ...] scaled so that those of a run, all together, are no longer than `norm`."""
+    """Scale gradients [run, ...] so that the norm of all gradients of a run is at most `norm`."""
     scale = (norm / (squared_norm(grads).sqrt() + 1e-6)).clamp(max=1.0)
     return map_tree(lambda grad: per_task(scale, grad) * grad, grads)

@@ -31,5 +31,5 @@ def bootstrapped(reward: Tensor, ended: Tensor, value: Tensor, discount: float) 
 
 
 def shifted(reward: Tensor) -> Tensor:
-    """Rewards one step late, as in the released code: a_t is credited with r_{t-1}, and the last reward is lost."""
+    """Rewards one step late, as in the released code: a_t is credited with r_{t-1}, and the last reward is dropped."""
     return torch.cat([torch.zeros_like(reward[:1]), reward[:-1]])

@@ -18,29 +18,31 @@ class Played(NamedTuple):
 
     action: Tensor
     found: Tensor
-    """whether the goal was found by that action"""
+    """whether that action found the goal"""
     cell: Tensor
-    """where the agent stood before it"""
+    """the agent's cell before that action"""
 
 
 class Choices(NamedTuple):
-    """The loss, and where the released code departs from what it is documented to do."""
+    """Settings of the loss. The last two are choices of the released code that it does not document."""
 
     discount: float
     value_weight: float
     entropy_weight: float
     shift_rewards: bool = False
-    """credit every action with the reward of the one before"""
+    """whether every action is credited with the reward of the action before"""
     first_baseline: bool = False
-    """the values of the first episode serve as the baseline of all"""
+    """whether the values of the first episode are the baseline of all episodes"""
 
 
 @torch.no_grad()
 def play(world: Maze, tape: Tape | None, weight: Tensor, bias: Tensor, draws: Draws) -> Played:
-    """One batch of episodes of every run; where there is no tape, under the policy whose logits are the bias.
+    """Play one batch of episodes of every run.
 
     Args:
-        weight: [run, action, hidden]. bias: [run, action]. draws: of all runs, run by run.
+        tape: an empty tape of the agent; None for a policy whose logits are the bias.
+        weight, bias: of the logits, [run, action, hidden] and [run, action].
+        draws: the random numbers of all runs, run by run.
     """
     batch, steps = draws.landing.shape
     landings = draws.landing.T.contiguous().unbind()
@@ -59,14 +61,15 @@ def play(world: Maze, tape: Tape | None, weight: Tensor, bias: Tensor, draws: Dr
 
 
 def policy(params: Params) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the logits, of every run."""
+    """Weight and bias of the logits of every run."""
     return params["task.head.weight"][:, :-1], params["task.head.bias"][:, :-1]
 
 
 def actor_critic(world: Maze, cell: Cell, choices: Choices) -> Callable[[Params, Draws], tuple[Tensor, Params, Tensor]]:
-    """(parameters [run, ...], draws of all runs, run by run) -> losses, gradient, rewards
+    """A function (parameters [run, ...], draws of all runs, run by run) -> losses, gradient, rewards.
 
-    A2C losses and rewards are of each episode, [run, batch]; the gradient, [run, ...], is that of each run's mean loss.
+    It returns the A2C loss and the reward of each episode, [run, batch], and the gradient of each run's mean loss,
+    [run, ...].
     """
 
     def gradient(params: Params, draws: Draws) -> tuple[Tensor, Params, Tensor]:

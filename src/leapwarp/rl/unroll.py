@@ -1,4 +1,4 @@
-"""A few steps of an actor-critic in a batch of games, and the gradient that it learns from."""
+"""A few steps of an actor-critic in a batch of games, and the gradient of its loss on them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from leapwarp.trees import Params
 from leapwarp.worlds.atari import Seen
 
 Step = Callable[[Tensor], Seen]
-"""actions [env] -> what follows"""
+"""actions [env] -> the result of one step of all games"""
 
 
 class Choices(NamedTuple):
@@ -21,16 +21,16 @@ class Choices(NamedTuple):
     value_weight: float
     entropy_weight: float
     reward_clip: float
-    """largest absolute reward that is learnt from"""
+    """rewards are clipped to this absolute value before training"""
 
 
 class Unrolled(NamedTuple):
     pixels: Tensor
-    """[env, 84, 84, 3] where the next unroll begins"""
+    """[env, 84, 84, 3] the frames with which the next unroll begins"""
     reward: Tensor
-    """[time, env] as the game gave it"""
+    """[time, env] the game's reward, not clipped"""
     ended: Tensor
-    """[time, env]"""
+    """[time, env] whether an episode has ended at this step"""
     loss: Tensor
     """[]"""
     grads: Params
@@ -45,13 +45,13 @@ def pick(logits: Tensor, rng: torch.Generator) -> Tensor:
 def unroll(
     step: Step, params: Params, pixels: Tensor, length: int, rng: torch.Generator, choices: Choices, learns: bool = True
 ) -> Unrolled:
-    """Play `length` steps with `params`, and the gradient of the actor-critic loss of what happened.
+    """Play `length` steps with `params`, and compute the actor-critic loss of these steps and its gradient.
 
-    The policy's outputs are kept while playing and differentiated afterwards: nothing is computed twice. What follows
-    the last step is worth what the value head says, of which no gradient is taken.
+    The policy's outputs are kept while playing and differentiated afterwards, so no output is computed twice. The
+    return after the last step is estimated by the value head, without a gradient.
 
     Args:
-        learns: without, the loss is computed and no gradient.
+        learns: whether the gradient is computed. If not, only the loss is.
     """
     device = next(iter(params.values())).device
     free = {name: leaf.detach().requires_grad_(learns) for name, leaf in params.items()}

@@ -1,8 +1,9 @@
-"""A maze with pillars and a hidden goal (WarpGrad appendix J), for a batch of episodes that are stepped at once.
+"""A maze with pillars and a hidden goal (WarpGrad appendix J), for a batch of episodes that are stepped together.
 
-The maze is fixed: a square with a wall around it and a pillar wherever row and column are both even, save at its
-centre. An episode has a goal that the agent does not see. Whoever steps on it is rewarded and sent to a random cell.
-Cells are numbered row by row, the walls included. All randomness of an episode is drawn beforehand, as `Draws`.
+The maze is the same in all episodes. It is a square with a wall around it, and with a pillar in each cell whose row and
+column are both even, except the centre. Each episode has a goal that the agent does not see. When the agent steps on
+the goal, it is rewarded and moved to a random cell. Cells, including walls, are numbered row by row. All random numbers
+of an episode are drawn beforehand, as `Draws`.
 """
 
 from typing import NamedTuple
@@ -13,45 +14,45 @@ from torch import Tensor
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right: (row, column)
 N_ACTIONS = len(MOVES)
 N_INPUTS = 17
-BIAS, TIME, REWARD, LAST_ACTION = 10, 11, 12, 13  # places in an observation; 0 to 8 are the neighbourhood, 9 is unused
+BIAS, TIME, REWARD, LAST_ACTION = 10, 11, 12, 13  # indices in an observation; 0 to 8 are the neighbourhood, 9 is unused
 
 
 class Maze(NamedTuple):
-    """The fixed maze as tables."""
+    """The maze as tables."""
 
     side: int
-    """cells in a row, walls included"""
+    """cells in a row, including walls"""
     walls: Tensor
     """[side, side], bool"""
     free: Tensor
-    """[n_free] numbers of the cells without wall"""
+    """[n_free] the numbers of the cells without a wall"""
     rank: Tensor
-    """[cell] where a free cell stands in `free`; 0 for walls"""
+    """[cell] the index of a free cell in `free`; 0 for walls"""
     move: Tensor
-    """[cell * action] where an action leads from a cell: a wall is not entered"""
+    """[cell * action] the cell that an action leads to; an action into a wall leads to the same cell"""
     views: Tensor
-    """[code, 17] observations by `code` of the state, their time 0"""
+    """[code, 17] the observation for each `State.code`, with time 0"""
     reward: float
     teleport_into_pillars: bool
 
 
 class Draws(NamedTuple):
-    """What is random about a batch of episodes, policy included."""
+    """The random numbers of a batch of episodes, including those of the policy."""
 
     goal: Tensor
     """[batch] cells"""
     landing: Tensor
-    """[batch, time] the cell to be sent to if the goal is found at that step"""
+    """[batch, time] the cell that the agent is moved to if it finds the goal at that step"""
     gumbel: Tensor
-    """[batch, time, action] noise that makes the largest logit a sample of the policy"""
+    """[batch, time, action] Gumbel noise: the largest logit after adding it is a sample of the policy"""
 
 
 class State(NamedTuple):
-    """Before a step; [batch] each."""
+    """The state of each episode before a step; [batch] each."""
 
     cell: Tensor
     code: Tensor
-    """row of `Maze.views`: the cell, the last action (none at first) and whether it found the goal"""
+    """row of `Maze.views`; it encodes the cell, the last action (if any), and whether that action found the goal"""
 
 
 def maze(
@@ -60,11 +61,12 @@ def maze(
     """The maze of `interior` x `interior` cells.
 
     Args:
-        reward: for finding the goal. It is also seen, in the observation after.
-        teleport_into_pillars: as the released code does it, which draws from all cells inside the outer wall.
+        reward: for finding the goal. It is also part of the next observation.
+        teleport_into_pillars: whether the agent is moved to any cell inside the outer wall, even to a pillar, as in the
+            released code.
 
     Raises:
-        ValueError: the interior has no centre, or no room for a goal beside it.
+        ValueError: `interior` is even or below 3, so there is no centre, or no other cell for a goal.
     """
     if interior < 3 or interior % 2 == 0:
         raise ValueError(f"the interior is {interior} cells wide, needed an odd number of at least 3.")
@@ -100,7 +102,7 @@ def centre(world: Maze) -> int:
 
 
 def draw(world: Maze, batch: int, steps: int, stream: torch.Generator) -> Draws:
-    """Goals on any free cell but the centre; landings on any free cell but the goal."""
+    """The random numbers of a batch. Goals are never at the centre, and landings are never at the goal."""
     device, free = world.free.device, world.free.cpu()
     n_free = len(free)
     place = torch.randint(n_free - 1, (batch,), generator=stream)
@@ -121,7 +123,7 @@ def start(world: Maze, batch: int) -> State:
 
 
 def step(world: Maze, state: State, action: Tensor, goal: Tensor, landing: Tensor) -> tuple[State, Tensor]:
-    """One move of every episode -> the state after it, and whether it found the goal; [batch] each."""
+    """One move in every episode. -> the next state, and whether the goal was found; [batch] each"""
     reached = world.move[state.cell * N_ACTIONS + action]
     found = reached == goal
     cell = torch.where(found, landing, reached)
@@ -129,9 +131,13 @@ def step(world: Maze, state: State, action: Tensor, goal: Tensor, landing: Tenso
 
 
 def observe(world: Maze, state: State, time: float) -> Tensor:
-    """What the agents see: [batch, 17]. time: share of the episode that has passed.
+    """The agents' observations, [batch, 17].
 
-    The walls of the 3 x 3 cells around it, nothing, 1, the time, the last reward, and the last action (one of four).
+    An observation has the walls in the 3 x 3 cells around the agent, an unused 0, a constant 1, the time, the last
+    reward, and the last action as one of four ones.
+
+    Args:
+        time: the share of the episode that has passed.
     """
     view = world.views[state.code]
     view[:, TIME] = time

@@ -17,7 +17,7 @@ NAME = "leapwarp/Maze-v0"
 
 
 class MazeEnv(gymnasium.Env[np.ndarray, np.int64]):
-    """One episode of `maze` at a time, a new goal at every reset; it is truncated after `steps` steps."""
+    """One episode of `maze` at a time. Every reset draws a new goal. An episode is truncated after `steps` steps."""
 
     def __init__(self, interior: int = 11, steps: int = 200, reward: float = 10.0) -> None:
         self._maze, self._steps = maze.maze(interior, reward), steps

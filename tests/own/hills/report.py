@@ -1,4 +1,4 @@
-"""The table and the figure of it."""
+"""The table and the figure of this experiment."""
 
 from leapwarp.experiments.surfaces.report import QUANTITIES
 from leapwarp.report import draw, looks

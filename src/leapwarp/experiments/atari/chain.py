@@ -231,26 +231,26 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("--size", default="own", help="the name of the size in files and rows")
         each.add_argument("--out", type=Path, required=True, help="file to write")
     for each in (of_game, of_update, of_state):
-        each.add_argument("--settings", type=command.mapping, default={}, metavar="JSON", help="not as published")
+        each.add_argument("--settings", type=command.mapping, default={}, metavar="JSON", help="changed settings")
     for each in (of_game, of_update):
         each.add_argument("--seed", type=command.whole_number, required=True)
-        each.add_argument("--meta-step", type=command.whole_number, required=True, help="from 0")
+        each.add_argument("--meta-step", type=command.whole_number, required=True, help="its number, from 0")
         each.add_argument("--start", type=Path, help="the initialisation; random if left out")
     for each in (of_game, of_state):
         each.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    of_game.add_argument("--game", type=command.whole_number, required=True, help="its number, from 0")
-    of_game.add_argument("--games", type=int, required=True, help="games of a meta-batch")
+    of_game.add_argument("--game", type=command.whole_number, required=True, help="its place in the meta-batch, from 0")
+    of_game.add_argument("--games", type=int, required=True, help="how many games a meta-batch has")
     of_game.add_argument("--curve", type=Path, required=True, help="CSV of the learning curve to write")
     of_game.add_argument("--checkpoints", type=Path, help="folder for the checkpoint, to resume from")
-    of_update.add_argument("--shares", type=Path, nargs="+", required=True, help="what the games wrote, in order")
+    of_update.add_argument("--shares", type=Path, nargs="+", required=True, help="files of the games, in order")
     of_state.add_argument("--method", required=True)
-    of_state.add_argument("--initialisations", type=Path, nargs="+", required=True, help="a file a seed")
+    of_state.add_argument("--initialisations", type=Path, nargs="+", required=True, help="a file for each seed")
     of_state.add_argument("--history", type=Path, required=True, metavar="CSV", help="rows of training to write")
     of_state.set_defaults(experiment="atari", n_tasks=0, data=None, winner=None, checkpoints=None, held_out="test")
     of_curves.add_argument("--folder", type=Path, required=True, help="where step<k>/seed<seed>/game<place>.csv are")
     of_curves.add_argument("--seeds", type=command.whole_number, nargs="+", required=True)
     for name in ("meta-steps", "games"):
-        of_curves.add_argument(f"--{name}", type=command.whole_number, required=True, help="how many")
+        of_curves.add_argument(f"--{name}", type=command.whole_number, required=True, help="their number")
     return whole
 
 

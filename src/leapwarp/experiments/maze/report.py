@@ -47,8 +47,8 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     text = f"""
 - Training had {updates} updates. ± is the sample standard deviation over seeds. The end is the mean over the last tenth
   of the updates. The paper prints curves and no numbers.
-- All agents have the same task RNN. The Hebbian agents also learn the plasticity of each of its weights. The HyperRNN
-  is the Warp-RNN with every parameter updated after every batch.
+- All agents have the same task RNN. The Hebbian agents also learn the plasticity of each weight of this RNN. The
+  HyperRNN is the Warp-RNN with all parameters, including warps, updated after every batch.
 """
     blocks = [
         Text(text),
@@ -70,7 +70,7 @@ def maze_return(frame: pd.DataFrame, *_) -> Figure:
         low, middle, high = (of_step.quantile(share) for share in (0.25, 0.5, 0.75))
         axes.plot(middle.index, middle, color=look.colour, linestyle=draw.dashes(look), linewidth=1.5)
         axes.fill_between(middle.index, low, high, color=look.colour, alpha=0.18, linewidth=0)
-    axes.set(xlabel="updates (batches of episodes)", ylabel="cumulative reward of an episode (10 a find)")
+    axes.set(xlabel="updates (batches of episodes)", ylabel="cumulative reward of an episode (10 for each find)")
     axes.set_ylim(bottom=0)
     draw.legend(figure, looks.of(smooth))
     return figure

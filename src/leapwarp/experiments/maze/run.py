@@ -2,13 +2,13 @@
 
     snakemake maze
 
-An actor-critic whose recurrent state has to remember where the goal was found learns over batches of episodes, each
-with a goal of its own: plainly, with plastic weights, and with weights that a frozen LSTM modulates, which is
-meta-learnt from the same batches.
+A recurrent actor-critic learns from batches of episodes. Each episode has its own hidden goal, so the hidden state has
+to remember where the goal was found. The agents are a plain RNN, RNNs with plastic weights (Hebbian agents), and RNNs
+with warps. The warps of the Warp-RNN are computed by an LSTM, which is meta-learnt from the same batches.
 
-One run alone takes, on a core: smoke, a second; quick, 15 s for the plain RNN and T-Nets, 40 s for the Warp-RNN and
-the HyperRNN, 85 to 105 s for the Hebbian agents; paper, an hour, five hours, and a day. benchmarks/README.md says what
-a stack of runs gains. docs/results/maze has the returns at quick.
+Times of one run alone on one core: at smoke, a second. At quick, 15 s for the plain RNN and T-Nets, 40 s for the
+Warp-RNN and the HyperRNN, and 85 to 105 s for the Hebbian agents. At paper, an hour, five hours and a day.
+benchmarks/README.md has the times of stacks of runs. docs/results/maze has the returns at quick.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,9 +33,9 @@ from leapwarp.worlds.maze import N_ACTIONS, N_INPUTS, Draws, Maze, draw, maze
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of one method at one size. "Miconi" is the code of the paper that the set-up is taken from."""
+    """The settings of one method at one size. "Miconi" is the code of Miconi et al. (2019), the source of this maze."""
 
-    interior: int = 11  # WarpGrad App. J: 11 x 11; that walls come on top is from the released code
+    interior: int = 11  # WarpGrad App. J: 11 x 11; the released code adds the outer walls to these
     steps: int = 200  # of an episode: WarpGrad App. J (App. D says 300)
     batch: int = 30  # WarpGrad App. J
     updates: int = 200_000  # WarpGrad App. J
@@ -43,17 +43,17 @@ class Settings:
     warp_hidden: int = 100  # released code; the paper is silent
     learning_rate: float = 0.001  # of Adam, for parameters and warps: WarpGrad App. J
     epsilon: float = 1e-4  # of Adam: Miconi; the released code has 1e-8
-    eta: int = 30  # batches for an update of the warps: WarpGrad App. D
+    eta: int = 30  # batches for each update of the warps: WarpGrad App. D
     discount: float = 0.9  # Miconi, released code
     value_weight: float = 0.1  # Miconi, released code
     entropy_weight: float = 0.03  # Miconi, released code
     clip: float | None = 4.0  # norm of the gradient: Miconi; the released code has none
     reward: float = 10.0  # Miconi, released code
-    shift_rewards: bool = False  # the released code does, Miconi's does not
-    first_baseline: bool = False  # both codes do
-    teleport_into_pillars: bool = False  # the released code does, Miconi's does not
-    every: int = 100  # updates for a point of the curve
-    checkpoint_every: int = 1  # points
+    shift_rewards: bool = False  # True in the released code, False in Miconi's
+    first_baseline: bool = False  # True in both codes
+    teleport_into_pillars: bool = False  # True in the released code, False in Miconi's
+    every: int = 100  # updates for each point of the curve
+    checkpoint_every: int = 1  # points of the curve between two checkpoints
 
 
 PUBLISHED = Settings()
@@ -62,7 +62,7 @@ PUBLISHED = Settings()
 class Method(NamedTuple):
     settings: Settings
     cell: Callable[[Settings], Cell] | None
-    """None plays at random"""
+    """None for a policy that plays at random"""
 
 
 def _rnn(settings: Settings) -> Cell:
@@ -82,7 +82,7 @@ def _warp(settings: Settings) -> Cell:
 
 
 def methods(settings: Settings) -> dict[str, Method]:
-    """The agents of Figure 8, one that plays at random, and the plain RNN with what the released code has otherwise."""
+    """The agents of Figure 8, a random policy, and the plain RNN with each of the released code's other choices."""
     released = {
         "rnn_shifted": {"shift_rewards": True},
         "rnn_first_baseline": {"first_baseline": True},
@@ -126,24 +126,24 @@ def world_of(settings: Settings, device: torch.device) -> Maze:
 
 
 def block(world: Maze, settings: Settings, seed: int, k: int) -> Block:
-    """The episodes of point k of the curve; all agents of a seed meet the same."""
+    """The episodes of point k of the curve. They are the same for all agents of a seed."""
     batches = range(k * settings.every, min((k + 1) * settings.every, settings.updates))
     draws = [draw(world, settings.batch, settings.steps, generator(seed, "episodes", i)) for i in batches]
     return Block(torch.tensor([k]), draws)
 
 
 def points(settings: Settings) -> int:
-    """Of the curve of training."""
+    """The number of points of the training curve."""
     return -(-settings.updates // settings.every)
 
 
 def at(settings: Settings, k: int) -> int:
-    """Updates that the batches of point k end with."""
+    """The number of updates at the end of point k."""
     return min((k + 1) * settings.every, settings.updates)
 
 
 def train(runs: Sequence[Run]) -> list[Trained]:
-    """Learn from `updates` batches of episodes, all seeds side by side."""
+    """Train all seeds in one stack, on `updates` batches of episodes."""
     settings, device = runs[0].method.settings, runs[0].device
     world, cell = world_of(settings, device), runs[0].method.cell(settings)
     params = stack([to_device(cell.init(generator(run.seed, "init")), device) for run in runs])
@@ -163,7 +163,7 @@ def train(runs: Sequence[Run]) -> list[Trained]:
 
 
 def judge(run: Run, state: State | None) -> Evaluated:
-    """Count parameters, and play one episode of seed 0 for the figure; or play at random, which needs no state."""
+    """Count parameters, and play one episode of seed 0 for the figure. Without a state, measure a random policy."""
     settings, world = run.method.settings, world_of(run.method.settings, run.device)
     if state is None:
         return Evaluated(random_play(world, settings, run.seed))
@@ -178,7 +178,7 @@ def judge(run: Run, state: State | None) -> Evaluated:
 
 
 def random_play(world: Maze, settings: Settings, seed: int) -> list[Record]:
-    """What every action with the same probability earns, at ten points of the curve, each on the episodes of one."""
+    """The return of a policy whose actions are equally likely, at ten points of the curve, on the episodes of each."""
     last = points(settings) - 1
     nothing = torch.zeros(1, N_ACTIONS, device=world.free.device)
     records: list[Record] = []
@@ -191,10 +191,10 @@ def random_play(world: Maze, settings: Settings, seed: int) -> list[Record]:
 
 
 def picture(world: Maze, cell: Cell, params: Params, draws: Draws) -> list[Record]:
-    """One episode: the maze, the goal, and where the agent stood at every step and whether it found the goal there.
+    """Records of one episode: the maze, the goal and, for each step, the agent's cell and whether it found the goal.
 
     Args:
-        params: a stack of one.
+        params: the agent's parameters, a stack of one.
     """
     body = {name: leaf for name, leaf in params.items() if not name.startswith("task.head.")}
     played = play(world, cell.tape(body, draws.landing.shape[1], 1), *policy(params), draws)

@@ -247,7 +247,7 @@ def surfaces_curves(frame: pd.DataFrame, *_) -> Figure:
 
 def surfaces_sweep(frame: pd.DataFrame, *_) -> Figure:
     """Area compared with gradient descent, runs that leave the domain and starts reached, against the meta rate."""
-    figure, panels = draw.panels(frame, "Random surfaces: the sign of the result", (11.0, 4.2), n_columns=3)
+    figure, panels = draw.panels(frame, "Random surfaces: does the warp help?", (11.0, 4.2), n_columns=3)
     labels = {
         "below": "area of gaps below gradient descent's\n(above 0: the warp helps)",
         "left": "runs that end\noutside the domain [%]",

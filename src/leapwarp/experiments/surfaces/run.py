@@ -247,7 +247,7 @@ def judge(run: Run, state: State | None) -> Evaluated:
 
 
 def reached(paths: Paths, tasks: Task) -> float:
-    """The share of tasks that the learner begins where it should."""
+    """The share of tasks on which the learner starts at the given point of the surface."""
     return float(((paths.place[:, 0] - tasks.x).norm(dim=1) < REACHED).float().mean())
 
 
@@ -257,8 +257,10 @@ def left(paths: Paths) -> Tensor:
 
 
 def struggles(paths: Paths, span: Range, settings: Settings) -> list[int]:
-    """Tasks that are hard for gradient descent, in the domain: a half of them where it ends highest although it has
-    moved by more than 1, and a half where it has come the longest way. What a warp does there has no part in it.
+    """The numbers of tasks that are hard for gradient descent, chosen by the paths of gradient descent alone.
+
+    All paths stay in the domain. On the first half of the tasks gradient descent ends highest, although it has moved by
+    more than 1. On the other half its path is longest.
     """
     way = (paths.place[:, 1:] - paths.place[:, :-1]).norm(dim=2).sum(1)
     inside = paths.place.abs().amax((1, 2)) <= EDGE
@@ -270,9 +272,10 @@ def struggles(paths: Paths, span: Range, settings: Settings) -> list[int]:
 
 
 def examples(warp: Params, paths: Paths, tasks: Task, span: Range, settings: Settings) -> list[Record]:
-    """What Figure 4 draws: both learners' paths and the heights around them, on the surface and under the warp.
+    """Records for Figure 4: both learners' paths and the heights around them, on the surface and under the warp.
 
-    A value's step is the step of a path, or the number of a point of a lattice whose centre and half-width are rows.
+    The step of a record is the step of a path, or the number of a point of a lattice. The centre and the half-width of
+    the lattice are records too.
     """
     native = learn(Way(surfaces.problem(settings.peaks), sgd(settings.inner_lr), {}), tasks, settings)
     lattice = surfaces.grid(settings.lattice).to(tasks.x)
