@@ -90,13 +90,14 @@ def main() -> None:
         lines = []
         for run, each in zip(runs, found, strict=True):
             losses = [value for _, step, metric, value in each.records if metric == "meta_loss" and (step or 0) >= last]
-            lines.append([name, run.seed, settings.meta_steps, f"{sum(losses) / len(losses):.4f}"])
-            lines[-1] += [f"{with_two:.4f}", f"{with_one:.4f}"]
+            lines.append(
+                [name, "with loss, one batch", run.seed, settings.meta_steps, f"{sum(losses) / len(losses):.4f}"]
+            )
             print(*lines[-1])
         if options.csv:
             new = not options.csv.exists()
             with options.csv.open("a", newline="") as file:
-                head = ["objective", "seed", "meta_steps", "final_meta_loss", "rise_two_batches", "rise_one_batch"]
+                head = ["objective", "path", "seed", "meta_steps", "final_meta_loss"]
                 csv.writer(file, lineterminator="\n").writerows([head, *lines] if new else lines)
 
 
