@@ -233,7 +233,7 @@ def unlearnt(frame: pd.DataFrame, part: Part, gate: dict[str, Any], about: catal
             return f"the rows do not say how far {name} has moved from its first parameters"
         least, needed = float(moved.to_numpy().min()), gate["moved"][what]
         if not least >= needed:  # also where it is not a number
-            more = f", which takes at least {needed / least:.0f} times the meta-steps" if least > 0 else ""
+            more = f"; at this pace it takes {max(needed / least, 1.1):.2g} times the meta-steps" if least > 0 else ""
             return f"{name}: the {what} moved by {least:.2g} of the initial norm, needed {needed:g}{more}"
         beside = gate["ahead"]["of"].get(about.name)
         if what == "warps" or beside is None or beside.get("untrained") in {each for each, _ in part.weights}:
