@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -164,6 +166,21 @@ def test_jobs_at_home_fit_into_the_memory_of_the_machine(folder):
     asked = [int(found) for found in re.findall(r"resources: .*mem_mb=(\d+)", result.stdout)]
     assert set(asked) == {machine.memory_mb()} and len(asked) > 1
     assert "--dir 'd {x}'" in result.stdout
+
+
+@pytest.mark.skipif(not list(REPO.glob(".venv/set-up-*")), reason="needs the pinned packages of make setup")
+def test_the_environment_of_conda_is_that_of_make_setup():
+    """Its Python is one that the lock is for, and its script installs the locked packages, which are here already."""
+    declared = yaml.safe_load((REPO / "workflow/envs/leapwarp.yaml").read_text())["dependencies"]
+    (python,) = (name.partition("=")[2] for name in declared if name.startswith("python"))
+    assert f"Python {python}" in (REPO / "README.md").read_text()
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PIP_DRY_RUN": "1", "PIP_NO_INDEX": "1"}
+    script = ["bash", REPO / "workflow/envs/leapwarp.post-deploy.sh"]
+    ours = tomllib.loads((REPO / "pyproject.toml").read_text())
+    made = subprocess.run(script, cwd=REPO, env=environment, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert re.findall(r"^Would install (.*)$", made.stdout, re.MULTILINE) == [f"leapwarp-{ours['project']['version']}"]
 
 
 def test_lint_is_clean(folder):
