@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -85,7 +84,9 @@ def test_lines_and_cells_of_documents_are_short(page):
 def test_the_readme_fits_a_few_screens_and_counts_the_verdicts_of_the_last_snapshot():
     text = (REPO / "README.md").read_text()
     assert len(text.splitlines()) <= 120
-    assert snapshot.with_sentence(text, pd.read_csv(REPO / "docs/results/claims.csv"), "README.md") == text
+    results = REPO / "docs/results"
+    counted = snapshot.counted_claims(results / "claims.csv", [results / "overnight"])
+    assert snapshot.with_sentence(text, counted, "README.md") == text
 
 
 def test_the_page_of_experiments_has_all_of_them_as_they_say_themselves():

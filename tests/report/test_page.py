@@ -196,16 +196,23 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     (out / "old.md").write_text("old")
     (out / "wide").mkdir()
     (out / "wide/README.md").write_text("kept")
+    larger = pd.read_csv(made / "claims.csv").query("id == 'W2'").assign(verdict="undecided")
+    larger.to_csv(out / "wide/claims.csv", index=False)
     readme = tmp_path / "README.md"
     readme.write_text("# Mine\n<!-- verdicts -->\nold\n<!-- end of verdicts -->\nstays\n")
     leapwarp_snapshot.main([*snapshot(made, out), "--readme", str(readme), "--keep", "wide", "--rows", "10"])
-    said = leapwarp_snapshot.sentence(pd.read_csv(made / "claims.csv"))
+    frame = pd.read_csv(made / "claims.csv")
+    said = leapwarp_snapshot.sentence(frame.assign(verdict=frame["verdict"].mask(frame["id"] == "W2", "undecided")))
+    assert said != leapwarp_snapshot.sentence(frame)  # a larger size decides W2
     assert readme.read_text() == f"# Mine\n<!-- verdicts -->\n{said}<!-- end of verdicts -->\nstays\n"
     names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     figures = {f"omniglot_warp/figures/{path.name}" for path in (made / "omniglot_warp/figures").glob("*.png")}
     pages = {"README.md", "omniglot_warp/README.md"}
     beside = {"published.csv", "published.png"}
-    assert names == {"claims.csv", "omniglot_warp/table2.csv", "wide/README.md"} | pages | figures | beside
+    assert (
+        names
+        == {"claims.csv", "omniglot_warp/table2.csv", "wide/README.md", "wide/claims.csv"} | pages | figures | beside
+    )
     assert (out / "wide/README.md").read_text() == "kept"
     index, text = (squeezed(out / name) for name in sorted(pages))
     assert "- Results of other runs, not in what follows: [wide](wide/README.md)." in index

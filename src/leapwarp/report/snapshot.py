@@ -7,8 +7,8 @@ It writes README.md (the verdicts, the experiments, the provenance of the number
 random search, with figures, and with tables and verdicts as CSV; with --rows also every measurement, where the file is
 small. If some experiments of the size have not been run, the page says so, and leaves out the claims on them.
 Everything else in the folder is removed, except folders that --keep names. All results must come from one commit,
-except those that --other-code names. The page that --readme names gets a sentence that counts the verdicts. Nothing
-here imports torch.
+except those that --other-code names. The page that --readme names gets a sentence that counts the verdicts. A claim
+that a claims.csv of a kept folder has counts with the verdict there. Nothing here imports torch.
 """
 
 import argparse
@@ -50,6 +50,16 @@ def sentence(frame: pd.DataFrame) -> str:
             listed = " and ".join([*([", ".join(found[:-1])] if found[1:] else []), found[-1]])
             said.append(f"of {sum(mine.values())} {name}, {listed}")
     return wrapped(f"O{'; '.join(said)[1:]}.\n")
+
+
+def counted_claims(path: Path, kept: Sequence[Path]) -> pd.DataFrame:
+    """The claims that the README counts: those of `path`, but of the folders `kept` where these have them."""
+    frame = claims.merge([path])
+    for larger in (folder / "claims.csv" for folder in kept):
+        if larger.exists():
+            there = claims.merge([larger])
+            frame = pd.concat([frame.loc[~frame["id"].isin(there["id"])], there])
+    return frame
 
 
 def with_sentence(text: str, frame: pd.DataFrame, name: str) -> str:
@@ -198,7 +208,7 @@ def write(
     """Write `out` and `readme`. Raises ValueError as `collect` and `one_version`, and if a result is missing.
 
     Args:
-        kept: folders in `out` that are not changed; the page names them.
+        kept: folders in `out` that are not changed; the page names them, and their verdicts count in `readme`.
         most: the largest size in bytes of an experiment's rows, compressed, in `out`.
     """
     site = collect(folder, list(size.experiments.values()))
@@ -213,7 +223,8 @@ def write(
         raise ValueError(f"--keep: needed folders in {out} with a README.md that are no experiments; got {lost}.")
     version = one_version([*site.experiments, *site.searches], other, str(folder))
     found = claims.merge([folder / "claims.csv"])
-    front = with_sentence(readme.read_text("utf-8"), found, str(readme)) if readme else ""
+    counts = counted_claims(folder / "claims.csv", [out / name for name in kept])
+    front = with_sentence(readme.read_text("utf-8"), counts, str(readme)) if readme else ""
     if site.missing:
         found = found.loc[found["experiment"].isin([section.name for section in site.experiments])]
         site = site._replace(claims=claims.document(found))
