@@ -605,7 +605,7 @@ def adapted_from(model, problem, tasks, rows):
 WRONG_USE = {
     "a class for a loss": (
         lambda model, tasks: supervised(model, nn.CrossEntropyLoss),
-        "the loss is <class .*CrossEntropyLoss'>; needed a function of outputs and targets",
+        "the loss is the class CrossEntropyLoss; needed a function of outputs and targets",
     ),
     "a loss that is no tensor": (
         lambda model, tasks: adapted_from(model, supervised(model, lambda outputs, y: 1.0), tasks, 3),
@@ -634,15 +634,15 @@ WRONG_USE = {
             (learner := leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3)),
             learner.step(learner.init(alone(model.init(torch.Generator()))), tasks, []),
         ),
-        "generators 0 of them; needed tasks of stack_tasks, and a list of generators",
+        "generators a list of 0; needed tasks of stack_tasks, and a list of generators",
     ),
     "a module for a model": (
         lambda model, tasks: supervised(made()),
-        r"the model is a module \(Deep\); needed leapwarp",
+        "the model is Deep; needed leapwarp",
     ),
     "an optimizer of PyTorch": (
         lambda model, tasks: adapt(supervised(model), torch.optim.SGD(made().parameters()), {}, {}, tasks, 3),
-        "the task optimizer is SGD; needed one of leapwarp.optim",
+        "optimizer is SGD; needed one of leapwarp.optim",
     ),
     "one generator": (
         lambda model, tasks: leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3).step({}, tasks, generator(0)),

@@ -457,7 +457,7 @@ MISUSE = {
         lambda net: leap_of(net).load_state_dict({"total": {"odd": 0}, "module": {}, "tasks": 0, "seen": {}}),
         "the state and this Leap do not both learn head.bias, .*odd",
     ),
-    "no module": (lambda net: leap_of(net.forward), "the module is method; needed a torch.nn.Module"),
+    "no module": (lambda net: leap_of(net.forward), "the module is the function forward; needed a torch.nn.Module"),
     "a lazy average": (
         lambda net: leap_of(nn.Sequential(nn.Linear(2, 2), nn.LazyBatchNorm1d(affine=False))),
         "1.running_mean has no shape yet; call the module once",

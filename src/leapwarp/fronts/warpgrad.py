@@ -1,6 +1,7 @@
 """WarpGrad for a training loop of a user's own."""
 
 import copy
+import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -19,9 +20,13 @@ from leapwarp.fronts.path import dense, zero_sum
 from leapwarp.fronts.processes import add_up, counts, this_process
 from leapwarp.modules import (
     Chosen,
+    check_once_only,
     choose_names,
+    gradients,
     groups,
+    kept_attributes,
     kept_buffers,
+    kind_of,
     plain,
     shortened,
     twice_differentiable,
@@ -113,24 +118,27 @@ class WarpGrad:
                 f"order is {order} and replay {replay}; needed order 2, 1 or 0, and replay a whole "
                 "number, at least 1, or None."
             )
-        if isinstance(inner, torch.optim.Optimizer) or not isinstance(inner, float | int | tuple):
+        if not isinstance(inner, float | int | Optimizer):
             raise TypeError(
-                f"inner is {type(inner).__name__}; needed the learning rate of the step in the objective, or an "
+                f"inner is {kind_of(inner)}; needed the learning rate of the step in the objective, or an "
                 "optimizer of leapwarp.optim. Your loop's own optimizer is not given to WarpGrad."
             )
-        if not isinstance(inner, tuple) and (isinstance(inner, bool) or not 0 <= inner < float("inf")):
+        if not isinstance(inner, Optimizer) and (isinstance(inner, bool) or not 0 <= inner < float("inf")):
             raise ValueError(f"inner is {inner}; needed the learning rate of the step in the objective, 0 or more.")
-        if not callable(loss):
-            raise TypeError(f"loss is {type(loss).__name__}; needed a function of a batch that gives its loss.")
+        if not takes_one(loss):
+            raise TypeError(
+                f"loss is {kind_of(loss)}; needed a function of one batch that gives its loss: lambda batch: "
+                "cross_entropy(net(batch[0]), batch[1])."
+            )
         self.module, self.loss, self.order = module, loss, order
-        self.inner = inner if isinstance(inner, tuple) else optim.sgd(float(inner))
+        self.inner = inner if isinstance(inner, Optimizer) else optim.sgd(float(inner))
         self.groups = groups(module, warp, task_only, exclude)
         if not self.groups.warp:
             raise ValueError("no warp is chosen; needed warp=['*.warp.*'] or the modules that are to be warps.")
         left = choose_names(module, exclude, "exclude") | self.groups.warp.keys()
         self.start = Leap(module, task_only, [plain(name) for name in left], length, True, stabiliser)
         self.start.groups = self.groups  # where warps are not the user's own
-        self.size, self.device = replay, replay_device
+        self.size, self.device = replay, None if replay_device is None else torch.device(replay_device)
         self.points: list[Point] = []
         self.met = 0  # points that the replay has been offered
         self.streams = {name: rng.generator(seed, "replay", name) for name in ("kept", "order")}
@@ -309,10 +317,12 @@ class WarpGrad:
             >>> for _ in meta.replay(eta=1):
             ...     outer.step()
         """
-        if eta < 1 or (points is not None and points < 1) or self.size is None:
+        whole = all(isinstance(number, int) and number > 0 for number in (eta, 1 if points is None else points))
+        if not whole or self.size is None or not isinstance(generator, torch.Generator | None):
             raise ValueError(
-                f"eta is {eta}, points {points}, and WarpGrad was made with replay={self.size}; needed all at least 1 "
-                "(points may be None)."
+                f"eta is {eta}, points {points}, generator {kind_of(generator)}, and WarpGrad was made with "
+                f"replay={self.size}; needed whole numbers, at least 1 (points may be None), and a torch.Generator or "
+                "None."
             )
         if self.start.open:
             raise RuntimeError("a task is open; go through the replay after its with block.")
@@ -401,8 +411,10 @@ class WarpGrad:
             >>> state = meta.state_dict()  # or that of a file, by torch.load
             >>> meta.load_state_dict(state)
         """
-        if "streams" not in state:
+        if isinstance(state, dict) and "total" in state and "streams" not in state:
             raise ValueError("the state is one of Leap; needed one of WarpGrad.")
+        if not isinstance(state, dict) or "streams" not in state:
+            raise TypeError(f"the state is {kind_of(state)}; needed one of state_dict() of WarpGrad.")
         n_points, size = len(state["points"]), self.size or 0
         if n_points > size or (state["warp_points"] and size):
             raise ValueError(
@@ -492,6 +504,7 @@ class WarpTask:
             ...     task.finish(meta.loss(x[2]))
         """
         meta = self.meta
+        leap.check_scaler(scaler)
         if not (meta.through_loop and task_batch is None):
             (scaler.scale(loss) if scaler else with_graph(loss)).backward()
             self.step(loss, meta_batch, task_batch, scaler)
@@ -607,12 +620,20 @@ def warp_gradient(
         return function() if own else with_tensors(module, theta, function)
 
     with ExitStack() as stack:
-        for context in (kept_buffers(module), requiring(warps.values(), True), uncompiled(), told()):
+        for context in (
+            kept_buffers(module),
+            kept_attributes(module),
+            requiring(warps.values(), True),
+            uncompiled(),
+            told(),
+        ):
             stack.enter_context(context)
         if order and grads is None:
             with twice_differentiable(module) if order == 2 else nullcontext():
                 found = at_theta(lambda: gradients(with_graph(meta.loss(task_batch)), list(theta.values()), order == 2))
             grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
+        if order == 2:
+            check_once_only(list((grads or {}).values()))
         grads = {name: dense(grad) for name, grad in (grads or {}).items()}
         start = {name: leaf.detach() for name, leaf in theta.items()}
         slopes = {name: grad.detach().requires_grad_() for name, grad in grads.items()} if order else {}
@@ -660,6 +681,18 @@ def warp_gradient(
     return value.detach(), total
 
 
+def takes_one(function: Any) -> bool:
+    """Whether something is a function, or a module, that can be called with one argument."""
+    try:
+        called = function.forward if isinstance(function, nn.Module) else function
+        inspect.signature(called).bind(None)
+    except TypeError:  # a function of two arguments; no function at all
+        return False
+    except ValueError:  # one that does not tell
+        return callable(function)
+    return not isinstance(function, type)
+
+
 def check_finite(loss: Tensor | float) -> None:
     """Raise FloatingPointError where the sum of the objective over points is not finite."""
     if not isfinite(loss):
@@ -667,42 +700,6 @@ def check_finite(loss: Tensor | float) -> None:
             f"the objective of the warps is {float(loss)}; needed a finite one. Lower the outer learning rate of the "
             "warps or the rate of the step, inner."
         )
-
-
-def gradients(
-    loss: Tensor, leaves: Sequence[Tensor], create_graph: bool = False, beside: Sequence[Tensor] = ()
-) -> Sequence[Tensor | None]:
-    """The gradient of each leaf, then of each `beside`, None for one that `loss` does not depend on.
-
-    Raises:
-        RuntimeError: a checkpoint with use_reentrant=True hides parameters; PyTorch may give their gradient as None.
-    """
-    try:
-        found = torch.autograd.grad(loss, [*leaves, *beside], create_graph=create_graph, allow_unused=True)
-    except RuntimeError:  # PyTorch's own word for it, where it notices
-        if not has_reentrant(loss):
-            raise
-        found = (None,)
-    if any(grad is None for grad in found[: len(leaves)]) and has_reentrant(loss):
-        raise RuntimeError(
-            "a part of the module is checkpointed with use_reentrant=True, which hides its parameters from WarpGrad. "
-            "Needed torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
-        )
-    return found
-
-
-def has_reentrant(loss: Tensor) -> bool:
-    """Whether a reentrant checkpoint is in the graph of `loss`."""
-    seen: set[Any] = set()
-    waiting = [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            if node.name() == "CheckpointFunctionBackward":
-                return True
-            seen.add(node)
-            waiting += [after for after, _ in node.next_functions]
-    return False
 
 
 def pick_one(stack: Params) -> Params:
