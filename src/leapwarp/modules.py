@@ -246,6 +246,12 @@ def kept_attributes(module: nn.Module) -> Iterator[None]:
             now.update(was)
 
 
+def renormed_weights(module: nn.Module) -> set[int]:
+    """The `id` of the weights that a call of the module scales in place: of embeddings with `max_norm`."""
+    embeddings = (part for part in module.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag))
+    return {id(part.weight) for part in embeddings if part.max_norm is not None}
+
+
 def is_expanded(leaf: torch.Tensor) -> bool:
     """Whether several entries share one place in memory."""
     if leaf.layout != torch.strided:
@@ -337,6 +343,23 @@ def check_once_only(ends: Sequence[torch.Tensor]) -> None:
             "a part of the module has a gradient that is marked once_differentiable, and the second derivative is "
             "needed. order=1 does with the first; or needed a part whose backward is made of PyTorch's functions."
         )
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """PyTorch's errors on second derivatives, with what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        known = ("derivative for", "double backward", ".grad()", "backward through the graph", "does not require grad")
+        if not any(part in said for part in known):
+            raise
+        raise RuntimeError(
+            f"the second derivative of the loss is needed, and PyTorch said: {said[:200]}. Needed a "
+            "loss that was computed inside the task and has not been differentiated before, and parts with a second "
+            "derivative (checkpointing with use_reentrant=False); order=1 does with the first."
+        ) from error
 
 
 def without_cudnn() -> AbstractContextManager[None]:

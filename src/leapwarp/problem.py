@@ -385,15 +385,30 @@ def _modes(module: nn.Module, train: bool, keep: bool) -> Iterator[None]:
             part.training = was
 
 
-class WithoutPadding(TorchFunctionMode):
-    """Raises at an embedding with `padding_idx`: under vmap PyTorch (2.14) gives the padding's row a gradient."""
+@contextmanager
+def without_fast_attention() -> Iterator[None]:
+    """Turn off the transformer kernels without derivatives, which parts in eval() would take under vmap."""
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
+
+
+class Watched(TorchFunctionMode):
+    """Raises at what PyTorch (2.14) does wrongly under vmap without a word."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
-        padding = named.get("padding_idx", args[2] if len(args) > 2 else None) if func is F.embedding else None
-        if padding is not None:
+        if func is F.embedding and named.get("padding_idx", args[2] if len(args) > 2 else None) is not None:
             raise NotImplementedError("the gradient of an embedding with padding_idx is wrong under vmap.")
+        if func in (Tensor.register_hook, Tensor.requires_grad.__get__):  # which is False there
+            raise NotImplementedError(HOOKS)
         return func(*args, **named)
+
+
+HOOKS = "hooks on gradients do not run, and requires_grad is False, under vmap."
 
 
 def lift(
@@ -419,7 +434,7 @@ def lift(
 
     Raises:
         ValueError: a choice matches nothing, the name of a parameter says warp and it is not chosen as one, a parameter
-            is complex, or an embedding has sparse gradients.
+            is complex or has a hook, or an embedding has sparse gradients.
 
     Examples:
         >>> import torch, leapwarp
@@ -449,6 +464,10 @@ def lift(
         raise ValueError(
             f"{shortened(odd)}: sparse=True; needed sparse=False in lift. A front (leapwarp.Leap) takes both."
         )
+    if odd := [plain(name) for name in own.values() if dict(module.named_parameters())[name]._backward_hooks]:
+        raise ValueError(
+            f"{shortened(odd)}: with a hook on its gradient, which no stack runs. A front (leapwarp.Leap) runs it."
+        )
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     shapes = {name: leaf.shape for name, leaf in module.named_parameters()}
     looped = watched = False
@@ -475,7 +494,9 @@ def lift(
         if n_runs(params) == 1 or looped:
             return in_turn(params, stats, x)
         try:
-            with nullcontext() if watched else WithoutPadding():
+            if not watched and any(part._backward_hooks or part._backward_pre_hooks for part in module.modules()):
+                raise NotImplementedError(HOOKS)
+            with without_fast_attention(), nullcontext() if watched else Watched():
                 result = torch.vmap(one, randomness="different")(params, stats, x)
             watched = True
         except Exception as error:

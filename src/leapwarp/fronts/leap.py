@@ -11,7 +11,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from leapwarp.fronts.path import Path, zero_sum
 from leapwarp.fronts.processes import add_up, begin_alike
-from leapwarp.modules import Chosen, copies, groups, kept_buffers, kind_of, left_out, plain, put_back, shortened
+from leapwarp.modules import (
+    Chosen,
+    copies,
+    groups,
+    kept_buffers,
+    kind_of,
+    left_out,
+    plain,
+    put_back,
+    renormed_weights,
+    shortened,
+)
 from leapwarp.trees import Params
 
 
@@ -448,12 +459,6 @@ def check_scaler(scaler: Any) -> None:
     """Raise TypeError if it is neither a GradScaler nor None."""
     if scaler is not None and not hasattr(scaler, "get_scale"):
         raise TypeError(f"scaler is {kind_of(scaler)}; needed a torch.amp.GradScaler or None.")
-
-
-def renormed_weights(module: nn.Module) -> set[int]:
-    """The `id` of the weights that a call of the module scales in place: of embeddings with `max_norm`."""
-    embeddings = (part for part in module.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag))
-    return {id(part.weight) for part in embeddings if part.max_norm is not None}
 
 
 def with_graph(loss: Any) -> Tensor:

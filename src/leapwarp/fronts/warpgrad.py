@@ -22,13 +22,17 @@ from leapwarp.modules import (
     Chosen,
     check_once_only,
     choose_names,
+    copies,
     gradients,
     groups,
     kept_attributes,
     kept_buffers,
     kind_of,
     plain,
+    put_back,
+    renormed_weights,
     shortened,
+    told,
     twice_differentiable,
     with_tensors,
 )
@@ -138,7 +142,13 @@ class WarpGrad:
         left = choose_names(module, exclude, "exclude") | self.groups.warp.keys()
         self.start = Leap(module, task_only, [plain(name) for name in left], length, True, stabiliser)
         self.start.groups = self.groups  # where warps are not the user's own
-        self.size, self.device = replay, None if replay_device is None else torch.device(replay_device)
+        self.size = replay
+        try:
+            self.device = None if replay_device is None else torch.device(replay_device)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"replay_device is {replay_device!r}; needed a device of PyTorch, such as 'cpu', or None."
+            ) from error
         self.points: list[Point] = []
         self.met = 0  # points that the replay has been offered
         self.streams = {name: rng.generator(seed, "replay", name) for name in ("kept", "order")}
@@ -346,6 +356,9 @@ class WarpGrad:
                             )
                         point = Point(*moved(tuple(point), value.device))
                         theta = {n: leaf.detach().requires_grad_() for n, leaf in point.theta.items()}
+                        for name, leaf in self._theta().items():
+                            if name in theta and leaf._backward_hooks:  # the user's, on the gradient
+                                theta[name]._backward_hooks = leaf._backward_hooks
                         look = partial(warp_gradient, self, theta, point.task_batch, point.meta_batch)
                         loss, grads = with_tensors(self.module, point.buffers, look)
                         value += loss
@@ -628,6 +641,8 @@ def warp_gradient(
             told(),
         ):
             stack.enter_context(context)
+        renormed = renormed_weights(module)  # which the loss on the task batch scales in place
+        stack.callback(put_back, theta, copies((name, leaf) for name, leaf in theta.items() if id(leaf) in renormed))
         if order and grads is None:
             with twice_differentiable(module) if order == 2 else nullcontext():
                 found = at_theta(lambda: gradients(with_graph(meta.loss(task_batch)), list(theta.values()), order == 2))
@@ -761,20 +776,3 @@ def requiring(params: Any, value: bool) -> Iterator[None]:
     finally:
         for leaf, was in zip(params, before, strict=True):
             leaf.requires_grad_(was)
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """PyTorch's errors on second derivatives, with what to do."""
-    try:
-        yield
-    except RuntimeError as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        known = ("derivative for", "double backward", ".grad()", "backward through the graph", "does not require grad")
-        if not any(part in said for part in known):
-            raise
-        raise RuntimeError(
-            f"the warp objective needs the second derivative of the loss, and PyTorch said: {said[:200]}. Needed a "
-            "loss that was computed inside the task and has not been differentiated before, and parts with a second "
-            "derivative (checkpointing with use_reentrant=False); order=1 does with the first."
-        ) from error

@@ -95,7 +95,10 @@ def check_streams(state: State, generators: Sequence[torch.Generator]) -> None:
     """Raise ValueError if there is not one random stream for each run."""
     runs = n_runs(state)
     if runs != len(generators):
-        raise ValueError(f"{len(generators)} generators for {runs} runs; needed one for each run of the state.")
+        raise ValueError(
+            f"{len(generators)} generators, and a state of {runs} runs; needed one for each run. The state of a single "
+            "run is learner.init(leapwarp.trees.alone(model.init(generator)))."
+        )
 
 
 class Diverged(FloatingPointError):

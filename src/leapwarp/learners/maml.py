@@ -13,7 +13,7 @@ from leapwarp import inner as loop
 from leapwarp.given import check_given
 from leapwarp.inner import Stop, adapt, fresh_stats
 from leapwarp.learners.base import Info, Learner, State, gradient_learner, path_info
-from leapwarp.modules import check_once_only
+from leapwarp.modules import check_once_only, told
 from leapwarp.optim import Optimizer, scaled_sgd
 from leapwarp.problem import Batch, Loss, Problem, Task, map_tasks
 from leapwarp.trees import Params, map_tree, mean_rows, n_runs, partition, spread, take
@@ -30,6 +30,7 @@ def _first_order(
     return loop.gradient(problem, params, fixed, stats, batch, False)
 
 
+@told()
 def row_gradients(
     problem: Problem,
     unfold: Unfold,

@@ -17,7 +17,7 @@ from leapwarp.inner import Fold, Step, adapt, fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State, check_streams, path_info
 from leapwarp.learners.leap import leap_fold
 from leapwarp.learners.maml import row_gradients
-from leapwarp.modules import check_once_only
+from leapwarp.modules import check_once_only, told
 from leapwarp.optim import Optimizer, momentum_sgd, sgd
 from leapwarp.problem import Batch, Problem, Task, map_tasks
 from leapwarp.trees import (
@@ -50,6 +50,7 @@ class Rates(NamedTuple):
     """bound on the absolute value of the meta-gradient of either"""
 
 
+@told()
 def warp_gradient(
     problem: Problem,
     inner: Optimizer,
