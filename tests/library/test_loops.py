@@ -12,10 +12,12 @@ import torch.multiprocessing
 from cases import SmallWarped, small_warped
 from test_fronts import STEPS, batch_of, follow, follow_warp, loss_of
 from torch import distributed, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import leapwarp
 from leapwarp import lift, optim
 from leapwarp.fronts.warpgrad import moved
+from leapwarp.modules import plain
 
 
 def grads_of(net):
@@ -588,6 +590,13 @@ def test_a_tied_parameter_is_chosen_by_each_of_its_names():
     net["out"] = net["embed"]
     for choice in ("out", "out.weight", "*.out", net["out"]):
         assert "embed.weight" in leapwarp.groups(net, warp=choice).warp
+
+
+def test_parameters_are_chosen_by_the_names_that_they_have_without_wrappers():
+    net = nn.ModuleDict({"body": nn.Linear(2, 2), "warp": checkpoint_wrapper(nn.Linear(2, 2))})
+    chosen = leapwarp.groups(torch.compile(net, backend="eager"), warp="warp.*")
+    assert [plain(name) for name in chosen.warp] == ["warp.weight", "warp.bias"] != list(chosen.warp)
+    assert [plain(name) for name in chosen.learnt] == ["body.weight", "body.bias"]
 
 
 def test_sums_are_no_coarser_than_float32_and_the_report_of_a_resumed_run_is_the_same():
