@@ -214,20 +214,23 @@ def kept_buffers(module: nn.Module, leaving: Sequence[nn.Module] = ()) -> Iterat
     """
     left = {id(part) for part in leaving}
     before = [
-        (part, name, leaf, leaf.detach().clone())
+        (part, name, leaf, None if leaf is None else leaf.detach().clone())
         for part in module.modules()
-        for name, leaf in part.named_buffers(recurse=False)
+        for name, leaf in part._buffers.items()  # also those that are None yet
         if id(part) not in left
     ]
     try:
         yield
     finally:
         for part, name, leaf, value in before:
-            if leaf.is_inference():  # it is only read outside of inference mode
-                leaf = value
-            elif not is_expanded(leaf):  # nobody can write into one
-                put_back({name: leaf}, {name: value})
-            setattr(part, name, leaf)
+            if leaf is None or value is None:
+                setattr(part, name, None)
+            elif leaf.is_inference() or leaf.shape != value.shape:  # nothing can be written into it
+                setattr(part, name, value)
+            else:
+                if not is_expanded(leaf):  # nor into this
+                    put_back({name: leaf}, {name: value})
+                setattr(part, name, leaf)
 
 
 @contextmanager

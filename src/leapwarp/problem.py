@@ -403,7 +403,8 @@ class Watched(TorchFunctionMode):
         named = kwargs or {}
         if func is F.embedding and named.get("padding_idx", args[2] if len(args) > 2 else None) is not None:
             raise NotImplementedError("the gradient of an embedding with padding_idx is wrong under vmap.")
-        if func in (Tensor.register_hook, Tensor.requires_grad.__get__):  # which is False there
+        asks = Tensor.requires_grad.__get__  # pyright: ignore[reportAttributeAccessIssue]
+        if func in (Tensor.register_hook, asks):
             raise NotImplementedError(HOOKS)
         return func(*args, **named)
 

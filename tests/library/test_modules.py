@@ -363,16 +363,20 @@ def test_a_second_derivative_that_pytorch_would_leave_out_is_refused(replay):
 
 
 class Kept(nn.Linear):
-    """Keeps its input as a buffer, and has an expanded and a sparse one."""
+    """Keeps its input as a buffer, and has an expanded, a sparse and a growing one, and one from the first input."""
 
     def __init__(self):
         super().__init__(4, 3)
         self.register_buffer("last", torch.zeros(6, 4))
         self.register_buffer("ones", torch.ones(1).expand(4))
         self.register_buffer("mix", torch.eye(6).to_sparse())
+        self.register_buffer("calls", torch.zeros(0))
+        self.register_buffer("first", None)
 
     def forward(self, x):
         self.last = x
+        self.calls.resize_(len(self.calls) + 1).zero_()
+        self.first = x if self.first is None else self.first
         return super().forward(torch.sparse.mm(self.mix, x * self.ones))
 
 
@@ -385,6 +389,7 @@ def test_a_buffer_comes_back_into_its_place_and_no_batch_is_written_into():
         torch.optim.SGD(meta.task_parameters(), 0.1).step()
         task.finish(F.cross_entropy(net(x), y))
     assert torch.equal(x, before) and net.last is last and not last.any()
+    assert not len(net.calls) and net.first is None
 
 
 def test_the_frozen_average_of_batch_norm_takes_part():
