@@ -409,6 +409,11 @@ class Watched(TorchFunctionMode):
         return func(*args, **named)
 
 
+def versions(tree: Params) -> dict[str, int]:
+    """How often each tensor has been written into; 0 for those from inference mode, which are not counted."""
+    return {name: 0 if leaf.is_inference() else leaf._version for name, leaf in tree.items()}
+
+
 HOOKS = "hooks on gradients do not run, and requires_grad is False, under vmap."
 
 
@@ -472,6 +477,7 @@ def lift(
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     shapes = {name: leaf.shape for name, leaf in module.named_parameters()}
     looped = watched = False
+    copying = True  # of inputs: at first, and where the module writes into them
 
     def one(params: Params, stats: Params, x: Any) -> tuple[Tensor, Params]:
         stats = {name: leaf.clone() for name, leaf in stats.items()}  # modules write into their buffers
@@ -491,17 +497,23 @@ def lift(
         return torch.stack(outputs), {name: torch.stack([part[name] for _, part in parts]) for name in stats}
 
     def stacked(params: Params, stats: Params, x: Any) -> tuple[Tensor, Params]:
-        nonlocal looped, watched
+        nonlocal looped, watched, copying
+        given = map_leaves(torch.clone, x) if copying else x
+        before = versions(leaves(given))
         if n_runs(params) == 1 or looped:
-            return in_turn(params, stats, x)
+            result = in_turn(params, stats, given)
+            copying = copying and versions(leaves(given)) != before
+            return result
         try:
             if not watched and any(part._backward_hooks or part._backward_pre_hooks for part in module.modules()):
                 raise NotImplementedError(HOOKS)
             with without_fast_attention(), nullcontext() if watched else Watched():
-                result = torch.vmap(one, randomness="different")(params, stats, x)
-            watched = True
+                result = torch.vmap(one, randomness="different")(params, stats, given)
+            watched, copying = True, copying and versions(leaves(given)) != before
         except Exception as error:
-            result = in_turn(params, stats, x)  # what is wrong with the module itself is raised here
+            result = in_turn(
+                params, stats, map_leaves(torch.clone, x)
+            )  # what is wrong with the module itself is raised here
             looped = True
             warnings.warn(
                 f"{type(module).__name__} cannot take a stack of tasks at once, so that they run in a loop: "
@@ -523,10 +535,11 @@ def lift(
             f"a part of {type(module).__name__} is checkpointed (or has other hooks of saved tensors), and would be "
             "computed again with other parameters. Needed it without in lift; a front (leapwarp.Leap) takes it."
         )
-        before = {name: leaf._version for name, leaf in params.items() if not leaf.is_inference()}
+        before = versions(params)
         with no_hooks, _modes(module, train, keep_modes), without_cudnn() if recurrent else nullcontext():
             result = stacked(params, stats, x)
-        if odd := [plain(name) for name, version in before.items() if params[name]._version != version]:
+        after = versions(params)
+        if odd := [plain(name) for name in params if after[name] != before[name]]:
             raise ValueError(
                 f"{shortened(odd)}: {type(module).__name__} writes into its own parameters when it is called (max_norm "
                 "of an embedding, say), and tasks share them. Needed one that does not, or a front (leapwarp.Leap)."
@@ -542,6 +555,8 @@ def lift(
         return {n: b.detach().clone() for n, b in own if b.layout == torch.strided}  # no stack takes sparse ones
 
     def state_dict(params: Params, stats: Params | None = None) -> Params:
+        if not isinstance(params, dict):
+            raise TypeError(f"the parameters are {kind_of(params)}; needed a dictionary such as state['params'].")
         state = {name: leaf.detach().clone() for name, leaf in module.state_dict().items()}
         if odd := params.keys() ^ own.keys():
             raise ValueError(f"the parameters differ in names from the module's: {sorted(odd)[:6]}.")

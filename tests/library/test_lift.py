@@ -453,6 +453,30 @@ def test_a_transformer_in_eval_is_trained_through():
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+class Shifts(nn.Linear):
+    """Writes into its inputs, before something that vmap cannot do if `stops`."""
+
+    stops = False
+
+    def forward(self, x):
+        x.sub_(1)
+        return super().forward(x) + (x.sum().item() if self.stops else 0)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_module_that_writes_into_its_inputs_leaves_the_data_of_the_tasks(stops):
+    net, tasks = made(lambda: Shifts(4, 3)), tasks_of()
+    net.stops, before = stops, tasks.x_test.clone()
+    model = lift(net)
+    expected = [net(x.clone()).detach() for x in tasks.x_test]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            found, _ = model.apply(repeat(model.init(torch.Generator()), 3), {}, tasks.x_test, False)
+            torch.testing.assert_close(found.detach(), torch.stack(expected), rtol=1e-12, atol=1e-12)
+    assert torch.equal(tasks.x_test, before)
+
+
 class Renormed(nn.Module):
     """An embedding that scales its rows in place when it is called."""
 
@@ -901,5 +925,7 @@ def test_a_state_of_several_tasks_is_no_state_of_a_module():
     model = lift(made(), warp=())
     with pytest.raises(ValueError, match=r"blocks.0.*has shape \[3, 4, 4\], the module's \[4, 4\]|has shape \[3"):
         model.state_dict(repeat(model.init(torch.Generator()), 3))
+    with pytest.raises(TypeError, match="the parameters are generator; needed a dictionary such as"):
+        model.state_dict(made().parameters())
     with pytest.raises(ValueError, match="the parameters differ in names from the module's"):
         model.state_dict({"odd": torch.zeros(1)})
