@@ -405,16 +405,13 @@ class Watched(TorchFunctionMode):
             raise NotImplementedError("the gradient of an embedding with padding_idx is wrong under vmap.")
         asks = Tensor.requires_grad.__get__  # pyright: ignore[reportAttributeAccessIssue]
         if func in (Tensor.register_hook, asks):
-            raise NotImplementedError(HOOKS)
+            raise NotImplementedError("hooks on gradients do not run, and requires_grad is False, under vmap.")
         return func(*args, **named)
 
 
 def versions(tree: Params) -> dict[str, int]:
     """How often each tensor has been written into; 0 for those from inference mode, which are not counted."""
     return {name: 0 if leaf.is_inference() else leaf._version for name, leaf in tree.items()}
-
-
-HOOKS = "hooks on gradients do not run, and requires_grad is False, under vmap."
 
 
 def lift(
@@ -505,15 +502,12 @@ def lift(
             copying = copying and versions(leaves(given)) != before
             return result
         try:
-            if not watched and any(part._backward_hooks or part._backward_pre_hooks for part in module.modules()):
-                raise NotImplementedError(HOOKS)
             with without_fast_attention(), nullcontext() if watched else Watched():
                 result = torch.vmap(one, randomness="different")(params, stats, given)
             watched, copying = True, copying and versions(leaves(given)) != before
         except Exception as error:
-            result = in_turn(
-                params, stats, map_leaves(torch.clone, x)
-            )  # what is wrong with the module itself is raised here
+            # What is wrong with the module itself is raised here. The call before may have written into its inputs.
+            result = in_turn(params, stats, map_leaves(torch.clone, x))
             looped = True
             warnings.warn(
                 f"{type(module).__name__} cannot take a stack of tasks at once, so that they run in a loop: "

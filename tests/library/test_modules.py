@@ -278,20 +278,21 @@ def test_frozen_parts_stay_and_buffers_begin_every_task_as_they_were():
 
 
 class Carries(nn.Module):
-    """Carries a state from call to call in a plain attribute."""
+    """Carries a state from call to call in a plain attribute, and scales rows of an embedding in place."""
 
     def __init__(self):
         super().__init__()
+        self.words = nn.Embedding(50, 4, max_norm=0.5)
         self.body, self.warp, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
         self.state = torch.zeros(6, 4, dtype=DOUBLE)
 
     def forward(self, x):
-        h = torch.tanh(self.body(x) + self.state)
+        h = torch.tanh(self.body(x) + self.state + self.words((10 * x[:, 0]).long() % 50))
         self.state = h.detach()
         return self.head(self.warp(h))
 
 
-def test_the_objective_leaves_what_the_module_carries_along_to_the_loop():
+def test_the_objective_leaves_what_a_call_of_the_module_changes_to_the_loop():
     found = []
     for front in (True, False):
         net = made(Carries)

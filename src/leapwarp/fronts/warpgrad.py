@@ -493,7 +493,8 @@ class WarpTask:
         self.warp_loss: Tensor | float = 0.0
         self.points = 0
         self.number = meta.start.tasks
-        self.begun = {name: leaf._version for name, leaf in meta._warps().items()}
+        renormed = renormed_weights(meta.module)  # a call of the module moves those
+        self.begun = {name: leaf._version for name, leaf in meta._warps().items() if id(leaf) not in renormed}
 
     def backward(self, loss: Tensor, meta_batch: Any, task_batch: Any = None, scaler: Any = None) -> None:
         """Call this in place of `loss.backward()`, before gradients are clipped. It also adds a point to the path.
@@ -598,7 +599,9 @@ class WarpTask:
         self.path.finish(loss)
 
     def _check_warps(self) -> None:
-        if moved := [name for name, leaf in self.meta._warps().items() if leaf._version != self.begun[name]]:
+        if moved := [
+            name for name, leaf in self.meta._warps().items() if leaf._version != self.begun.get(name, leaf._version)
+        ]:
             raise ValueError(
                 f"{shortened(map(plain, moved))}: warps that have moved inside the task, where they stay fixed. Give "
                 "the task's optimizer meta.task_parameters()."
