@@ -599,9 +599,8 @@ class WarpTask:
         self.path.finish(loss)
 
     def _check_warps(self) -> None:
-        if moved := [
-            name for name, leaf in self.meta._warps().items() if leaf._version != self.begun.get(name, leaf._version)
-        ]:
+        warps = self.meta._warps()
+        if moved := [name for name, version in self.begun.items() if warps[name]._version != version]:
             raise ValueError(
                 f"{shortened(map(plain, moved))}: warps that have moved inside the task, where they stay fixed. Give "
                 "the task's optimizer meta.task_parameters()."
