@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import SmallWarped, small_warped
 from test_host import BUILT, STEPS, a_problem, one_step
 
+import leapwarp
 from leapwarp import host
 from leapwarp.inner import adapt
 from leapwarp.learners import warp_leap
@@ -45,6 +47,41 @@ def test_a_meta_step_on_a_gpu_equals_one_on_a_cpu(name, products, monkeypatch):
     monkeypatch.setattr(twice, "PRODUCTS", products)
     theirs = one_step(BUILT[name], double=True)
     torch.testing.assert_close(one_step(BUILT[name], "cuda", True), theirs, rtol=1e-8, atol=1e-9, check_device=False)
+
+
+def front_on(device, replay):
+    """Gradients of a meta-batch of two tasks by WarpGrad."""
+    net = SmallWarped().double().to(device)
+    tasks = small_warped(draws=20)[2]
+
+    def loss(batch):
+        return torch.nn.functional.cross_entropy(net(batch[0]), batch[1])
+
+    def batch(t, k):
+        return tasks.x[t, tasks.order[t, k]].to(device), tasks.y[t, tasks.order[t, k]].to(device)
+
+    meta = leapwarp.WarpGrad(net, loss, "warp", 0.1, replay=replay, replay_device="cpu")
+    for t in range(2):
+        with meta.task() as task:
+            inner = torch.optim.AdamW(meta.task_parameters(), 0.01)
+            for k in range(3):
+                inner.zero_grad()
+                task.backward(loss(batch(t, k)), batch(t, k + 5), batch(t, k) if replay else None)
+                inner.step()
+            task.finish(loss(batch(t, 9)))
+    found = []
+    assert all(not leaf.is_cuda for point in meta.points for leaf in (*point.theta.values(), *point.meta_batch))
+    for _ in meta.replay(eta=100) if replay else ():
+        found = [leaf.grad.cpu() for leaf in meta.warp_parameters()]
+    meta.backward()
+    return found + [leaf.grad.cpu() for leaf in meta.parameters() if leaf.grad is not None]
+
+
+@pytest.mark.gpu
+@on_gpu
+@pytest.mark.parametrize("replay", [None, 9])
+def test_a_front_on_a_gpu_equals_one_on_a_cpu(replay):
+    torch.testing.assert_close(front_on("cuda", replay), front_on("cpu", replay), rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.gpu

@@ -15,6 +15,7 @@ LIBRARY = [
     "modules",
     "optim",
     "problem",
+    "given",
     "inner",
     "kfac",
     "learners",

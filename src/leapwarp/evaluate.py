@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from leapwarp.given import check_given
 from leapwarp.inner import Gradient, Stop, adapt, carried, first_bad, gradient
 from leapwarp.learners.base import Learner, State
 from leapwarp.optim import Optimizer
@@ -50,6 +51,7 @@ def heldout(problem: Problem, params: Params, stats: Params, tasks: Task) -> Ten
     return problem.evaluate(params, stats, Batch(tasks.x_test, tasks.y_test)).accuracy
 
 
+@check_given
 def evaluate(
     learner: Learner,
     state: State,

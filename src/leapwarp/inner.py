@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from leapwarp.given import check_given
 from leapwarp.host import captured
-from leapwarp.modules import shortened, twice_differentiable
+from leapwarp.modules import gradients, shortened, twice_differentiable
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Batch, Loss, Problem, Task
 from leapwarp.trees import Params, choose, repeat, to_device
@@ -92,16 +93,21 @@ def gradient(
         params = {name: leaf.detach().requires_grad_() for name, leaf in params.items()}
     with twice_differentiable() if differentiable else nullcontext():
         result = problem.loss({**params, **fixed}, stats, batch)
+    if not result.loss.requires_grad:
+        raise ValueError(
+            "the loss depends on no parameter that learns. Needed outputs that were computed from them, without "
+            "torch.no_grad() and without checkpoints."
+        )
     leaves = list(params.values())
-    grads = torch.autograd.grad(result.loss.sum(), leaves, create_graph=differentiable, allow_unused=True)
-    if unused := [name for name, grad in zip(params, grads, strict=True) if grad is None]:
+    grads = dict(zip(params, gradients(result.loss.sum(), leaves, differentiable), strict=True))
+    if unused := [name for name, grad in grads.items() if grad is None]:
         raise ValueError(
             f"the loss does not depend on {shortened(unused)}; needed parameters that the model uses. Freeze "
             "those that it does not: requires_grad_(False) before lift."
         )
     if not differentiable:
         result = Loss(result.loss.detach(), result.accuracy, result.stats)
-    return result, dict(zip(params, grads, strict=True))
+    return result, {name: grad for name, grad in grads.items() if grad is not None}
 
 
 _plain = gradient
@@ -128,6 +134,7 @@ def fresh_stats(problem: Problem, n_tasks: int, device: torch.device) -> Params:
     return repeat(to_device(problem.stats(), device), n_tasks)
 
 
+@check_given
 def adapt(
     problem: Problem,
     optimizer: Optimizer,
@@ -159,7 +166,7 @@ def adapt(
         gradient: computes the direction for the optimizer; `leapwarp.kfac` has the natural gradient.
 
     Raises:
-        TypeError: the optimizer is none of `leapwarp.optim`.
+        TypeError: the problem, the optimizer, the tasks or the parameters are something else.
         ValueError: too few draws for the steps, or parameters that are no stacks of as many as the tasks.
 
     Examples:
@@ -174,8 +181,6 @@ def adapt(
         >>> bool((adapted.loss[:, -1] < adapted.loss[:, 0]).all())
         True
     """
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"the task optimizer is {type(optimizer).__name__}; needed one of leapwarp.optim.")
     n_tasks, n_draws = tasks.order.shape[:2]
     if odd := sorted({len(leaf) if leaf.dim() else 0 for leaf in {**params, **fixed}.values()} - {n_tasks}):
         raise ValueError(

@@ -1,5 +1,6 @@
 """The parameters of a user's `nn.Module`: the role of each, and calls of the module with other values for them."""
 
+import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -48,6 +49,13 @@ def shortened(names: Any, most: int = 6) -> str:
     """The first few of the names, and the number of the others, for messages."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in a few words: `Linear`, `the class SGD`, `the function sgd`."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"the function {value.__name__}" if inspect.isroutine(value) else type(value).__name__
 
 
 def plain(name: str) -> str:
@@ -123,11 +131,14 @@ def groups(
         warp                4 numbers in   2 tensors: 1.weight, 1.bias
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(f"the module is {type(module).__name__}; needed a torch.nn.Module.")
+        raise TypeError(f"the module is {kind_of(module)}; needed a torch.nn.Module.")
     every = dict(module.named_parameters())
     for name, leaf in [*every.items(), *module.named_buffers()]:
         if nn.parameter.is_lazy(leaf):
             raise ValueError(f"{name} has no shape yet; call the module once on a batch before this.")
+        if leaf.is_meta or (name in every and leaf.is_inference()):
+            how = "is on the device meta, without values" if leaf.is_meta else "was made in torch.inference_mode()"
+            raise ValueError(f"{name} {how}; needed a parameter that can be trained.")
     sets = {
         "warp": {n for n in every if plain(n).startswith("warp.")}
         if warp is None
@@ -210,18 +221,45 @@ def kept_buffers(module: nn.Module, leaving: Sequence[nn.Module] = ()) -> Iterat
     """
     left = {id(part) for part in leaving}
     before = [
-        (part, name, leaf, leaf.detach().clone())
+        (part, name, leaf, None if leaf is None else leaf.detach().clone())
         for part in module.modules()
-        for name, leaf in part.named_buffers(recurse=False)
+        for name, leaf in part._buffers.items()  # also those that are None yet
         if id(part) not in left
     ]
     try:
         yield
     finally:
         for part, name, leaf, value in before:
-            if not is_expanded(leaf):  # nobody can write into one
-                put_back({name: leaf}, {name: value})
-            setattr(part, name, leaf)
+            if leaf is None or value is None:
+                setattr(part, name, None)
+            elif leaf.is_inference() or leaf.shape != value.shape:  # nothing can be written into it
+                setattr(part, name, value)
+            else:
+                if not is_expanded(leaf):  # nor into this
+                    put_back({name: leaf}, {name: value})
+                setattr(part, name, leaf)
+
+
+@contextmanager
+def kept_attributes(module: nn.Module) -> Iterator[None]:
+    """The module's plain attributes, such as a state that it carries along, are afterwards what they were before.
+
+    A tensor that the module has written into stays written.
+    """
+    before = [(vars(part), dict(vars(part))) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for now, was in before:
+            for name in now.keys() - was.keys():
+                del now[name]
+            now.update(was)
+
+
+def renormed_weights(module: nn.Module) -> set[int]:
+    """The `id` of the weights that a call of the module scales in place: of embeddings with `max_norm`."""
+    embeddings = (part for part in module.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag))
+    return {id(part.weight) for part in embeddings if part.max_norm is not None}
 
 
 def is_expanded(leaf: torch.Tensor) -> bool:
@@ -266,6 +304,75 @@ def twice_differentiable(module: nn.Module | None = None) -> Iterator[None]:
     recurrent = module is not None and any(isinstance(part, nn.RNNBase) for part in module.modules())
     with sdpa_kernel(SDPBackend.MATH), without_cudnn() if recurrent else nullcontext():
         yield
+
+
+def has_node(ends: Sequence[torch.Tensor], name: str) -> bool:
+    """Whether a node of autograd with this name is in the graph of `ends`."""
+    seen: set[Any] = set()
+    waiting = [end.grad_fn for end in ends]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            if node.name() == name:
+                return True
+            seen.add(node)
+            waiting += [after for after, _ in node.next_functions]
+    return False
+
+
+def gradients(
+    loss: torch.Tensor,
+    leaves: Sequence[torch.Tensor],
+    create_graph: bool = False,
+    beside: Sequence[torch.Tensor] = (),
+) -> Sequence[torch.Tensor | None]:
+    """The gradient of each leaf, then of each `beside`, None for one that `loss` does not depend on.
+
+    Raises:
+        RuntimeError: a checkpoint with use_reentrant=True hides parameters; PyTorch may give their gradient as None.
+    """
+    hidden = lambda: has_node([loss], "CheckpointFunctionBackward")  # noqa: E731
+    try:
+        found = torch.autograd.grad(loss, [*leaves, *beside], create_graph=create_graph, allow_unused=True)
+    except RuntimeError:  # PyTorch's own word for it, where it notices
+        if not hidden():
+            raise
+        found = (None,)
+    if any(grad is None for grad in found[: len(leaves)]) and hidden():
+        raise RuntimeError(
+            "a part of the module is checkpointed with use_reentrant=True, which hides its parameters. Needed "
+            "torch.utils.checkpoint.checkpoint(..., use_reentrant=False) in a front, and none in lift."
+        )
+    return found
+
+
+def check_once_only(ends: Sequence[torch.Tensor]) -> None:
+    """Raise RuntimeError if `ends` depend on a gradient whose own derivative PyTorch would leave out without a word.
+
+    That is one of a function of autograd that is marked `once_differentiable`.
+    """
+    if has_node(ends, "torch::autograd::Error"):
+        raise RuntimeError(
+            "a part of the module has a gradient that is marked once_differentiable, and the second derivative is "
+            "needed. order=1 does with the first; or needed a part whose backward is made of PyTorch's functions."
+        )
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """PyTorch's errors on second derivatives, with what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        known = ("derivative for", "double backward", ".grad()", "backward through the graph", "does not require grad")
+        if not any(part in said for part in known):
+            raise
+        raise RuntimeError(
+            f"the second derivative of the loss is needed, and PyTorch said: {said[:200]}. Needed a "
+            "loss that was computed inside the task and has not been differentiated before, and parts with a second "
+            "derivative (checkpointing with use_reentrant=False); order=1 does with the first."
+        ) from error
 
 
 def without_cudnn() -> AbstractContextManager[None]:

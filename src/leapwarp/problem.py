@@ -6,15 +6,26 @@ an `nn.Module` that was written for one task.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from leapwarp.modules import Chosen, Groups, groups, plain, shortened, with_tensors, without_cudnn
+from leapwarp.modules import (
+    Chosen,
+    Groups,
+    groups,
+    kept_attributes,
+    kind_of,
+    plain,
+    shortened,
+    with_tensors,
+    without_cudnn,
+)
 from leapwarp.trees import TASK_ONLY, Params, leaves, map_leaves, n_runs
 
 
@@ -38,11 +49,11 @@ class Task(NamedTuple):
 
 
 def stack_tasks(
-    data: Sequence[Any],
+    data: Iterable[Any],
     draws: int,
     batch: int,
     generator: torch.Generator,
-    held_out: Sequence[Any] | None = None,
+    held_out: Iterable[Any] | None = None,
     item: Callable[[Any], tuple[Any, Any]] | None = None,
 ) -> Task:
     """A stack of tasks from their data, with `draws` random mini-batches for each.
@@ -73,7 +84,13 @@ def stack_tasks(
         ([2, 30, 3], [2, 5, 10])
     """
     if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"the generator is {type(generator).__name__}; needed a torch.Generator.")
+        raise TypeError(f"the generator is {kind_of(generator)}; needed a torch.Generator.")
+    if not isinstance(draws, int) or not isinstance(batch, int) or not (item is None or callable(item)):
+        raise TypeError(
+            f"draws are {kind_of(draws)}, batch {kind_of(batch)} and item {kind_of(item)}; needed two whole numbers "
+            "(draws: learner.draws), and a function of an item or None."
+        )
+    data, held_out = list(data), None if held_out is None else list(held_out)
     if held_out is not None and len(held_out) != len(data):
         raise ValueError(f"{len(held_out)} held-out sets for {len(data)} tasks; needed one for each.")
     if not len(data) or draws < 1 or batch < 1:
@@ -114,6 +131,11 @@ def _pair(data: Any, item: Callable[[Any], tuple[Any, Any]] | None, what: str) -
             )
         data = tuple(_stacked(parts) for parts in zip(*items, strict=True))
     x, y = data
+    if not all(leaf.dim() for leaf in [y, *leaves(x, "x").values()]):
+        raise ValueError(
+            f"{what}: found a single example; needed tensors (x, y) with a row for each, or a data set of such "
+            "pairs. One data set or pair is given as a list of one task: [data]."
+        )
     lengths = sorted({len(leaf) for leaf in leaves(x, "x").values()})
     if lengths != [len(y)] or not len(y):
         found = " and ".join(map(str, lengths)) or "no"
@@ -289,9 +311,7 @@ def each_task(loss: Callable[[Tensor, Tensor], Any]) -> StackLoss:
                         "would compare each with each. Give the targets, or the outputs, the missing axis."
                     ) from None
         if not isinstance(value := found[0][0] if isinstance(found[0], tuple) else found[0], Tensor):
-            raise TypeError(
-                f"the loss of one task is {type(value).__name__}; needed a tensor [], or (tensor, accuracy)."
-            )
+            raise TypeError(f"the loss of one task is {kind_of(value)}; needed a tensor [], or (tensor, accuracy).")
         pairs = [
             each if isinstance(each, tuple) else (each, torch.full_like(each, torch.nan).detach()) for each in found
         ]
@@ -326,7 +346,7 @@ def supervised(
         draw: how a mini-batch is made of a task's data; without transforms by default.
 
     Raises:
-        TypeError: the model is a module that was not lifted.
+        TypeError: the model was not lifted, or the loss is no function.
 
     Examples:
         >>> import torch, leapwarp
@@ -334,11 +354,11 @@ def supervised(
         >>> classes = leapwarp.supervised(model)
         >>> own = leapwarp.supervised(model, torch.nn.functional.smooth_l1_loss)
     """
-    if isinstance(model, nn.Module):
-        raise TypeError(f"the model is a module ({type(model).__name__}); needed leapwarp.lift(module).")
+    if isinstance(model, nn.Module | type) or not hasattr(model, "apply"):
+        raise TypeError(f"the model is {kind_of(model)}; needed leapwarp.lift(module).")
     if not callable(loss) or isinstance(loss, type):
         raise TypeError(
-            f"the loss is {loss!r}; needed a function of outputs and targets, such as nn.CrossEntropyLoss()."
+            f"the loss is {kind_of(loss)}; needed a function of outputs and targets, such as nn.CrossEntropyLoss()."
         )
     stacked = loss if getattr(loss, "for_stacks", False) else each_task(loss)
 
@@ -368,6 +388,35 @@ def _modes(module: nn.Module, train: bool, keep: bool) -> Iterator[None]:
             part.training = was
 
 
+@contextmanager
+def without_fast_attention() -> Iterator[None]:
+    """Turn off the transformer kernels without derivatives, which parts in eval() would take under vmap."""
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
+
+
+class Watched(TorchFunctionMode):
+    """Raises at what PyTorch (2.14) does wrongly under vmap without a word."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if func is F.embedding and named.get("padding_idx", args[2] if len(args) > 2 else None) is not None:
+            raise NotImplementedError("the gradient of an embedding with padding_idx is wrong under vmap.")
+        asks = Tensor.requires_grad.__get__  # pyright: ignore[reportAttributeAccessIssue]
+        if func in (Tensor.register_hook, asks):
+            raise NotImplementedError("hooks on gradients do not run, and requires_grad is False, under vmap.")
+        return func(*args, **named)
+
+
+def versions(tree: Params) -> dict[str, int]:
+    """How often each tensor has been written into; 0 for those from inference mode, which are not counted."""
+    return {name: 0 if leaf.is_inference() else leaf._version for name, leaf in tree.items()}
+
+
 def lift(
     module: nn.Module,
     warp: Chosen | None = None,
@@ -391,7 +440,7 @@ def lift(
 
     Raises:
         ValueError: a choice matches nothing, the name of a parameter says warp and it is not chosen as one, a parameter
-            is complex, or an embedding has sparse gradients.
+            is complex or has a hook, or an embedding has sparse gradients.
 
     Examples:
         >>> import torch, leapwarp
@@ -421,12 +470,19 @@ def lift(
         raise ValueError(
             f"{shortened(odd)}: sparse=True; needed sparse=False in lift. A front (leapwarp.Leap) takes both."
         )
+    if odd := [plain(name) for name in own.values() if dict(module.named_parameters())[name]._backward_hooks]:
+        raise ValueError(
+            f"{shortened(odd)}: with a hook on its gradient, which no stack runs. A front (leapwarp.Leap) runs it."
+        )
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
-    looped = False
+    shapes = {name: leaf.shape for name, leaf in module.named_parameters()}
+    looped = watched = False
+    copying = True  # of inputs: at first, and where the module writes into them
 
     def one(params: Params, stats: Params, x: Any) -> tuple[Tensor, Params]:
         stats = {name: leaf.clone() for name, leaf in stats.items()}  # modules write into their buffers
-        outputs, after = with_tensors(module, params | stats, lambda: (module(x), dict(module.named_buffers())))
+        with kept_attributes(module):
+            outputs, after = with_tensors(module, params | stats, lambda: (module(x), dict(module.named_buffers())))
         if not isinstance(outputs, Tensor):
             raise TypeError(
                 f"{type(module).__name__} gives {type(outputs).__name__}; needed a tensor, of which a loss is taken. "
@@ -440,29 +496,52 @@ def lift(
         outputs = [out for out, _ in parts]
         return torch.stack(outputs), {name: torch.stack([part[name] for _, part in parts]) for name in stats}
 
+    def stacked(params: Params, stats: Params, x: Any) -> tuple[Tensor, Params]:
+        nonlocal looped, watched, copying
+        given = map_leaves(torch.clone, x) if copying else x
+        before = versions(leaves(given))
+        if n_runs(params) == 1 or looped:
+            result = in_turn(params, stats, given)
+            copying = copying and versions(leaves(given)) != before
+            return result
+        try:
+            with without_fast_attention(), nullcontext() if watched else Watched():
+                result = torch.vmap(one, randomness="different")(params, stats, given)
+            watched, copying = True, copying and versions(leaves(given)) != before
+        except Exception as error:
+            # What is wrong with the module itself is raised here. The call before may have written into its inputs.
+            result = in_turn(params, stats, map_leaves(torch.clone, x))
+            looped = True
+            warnings.warn(
+                f"{type(module).__name__} cannot take a stack of tasks at once, so that they run in a loop: "
+                f"{str(error).strip().splitlines()[0]}",
+                stacklevel=3,
+            )
+        return result
+
     def apply(params: Params, stats: Params, x: Any, train: bool) -> tuple[Tensor, Params]:
-        nonlocal looped
         if unknown := params.keys() ^ own.keys():
             raise ValueError(f"the parameters differ in names from the module's: {sorted(unknown)[:6]}.")
         params = {own[name]: leaf for name, leaf in params.items()}
+        if odd := [name for name, leaf in params.items() if leaf.shape[1:] != shapes[name] or not leaf.dim()]:
+            raise ValueError(
+                f"{odd[0]} has shape {list(params[odd[0]].shape)}; needed a stack of {list(shapes[odd[0]])} with a row "
+                "for each task or run, such as leapwarp.trees.alone(model.init(generator))."
+            )
         no_hooks = torch.autograd.graph.disable_saved_tensors_hooks(
             f"a part of {type(module).__name__} is checkpointed (or has other hooks of saved tensors), and would be "
             "computed again with other parameters. Needed it without in lift; a front (leapwarp.Leap) takes it."
         )
+        before = versions(params)
         with no_hooks, _modes(module, train, keep_modes), without_cudnn() if recurrent else nullcontext():
-            if n_runs(params) == 1 or looped:
-                return in_turn(params, stats, x)
-            try:
-                return torch.vmap(one, randomness="different")(params, stats, x)
-            except Exception as error:
-                result = in_turn(params, stats, x)  # what is wrong with the module itself is raised here
-                looped = True
-                warnings.warn(
-                    f"{type(module).__name__} cannot take a stack of tasks at once, so that they run in a loop: "
-                    f"{str(error).strip().splitlines()[0]}",
-                    stacklevel=2,
-                )
-                return result
+            result = stacked(params, stats, x)
+        after = versions(params)
+        if odd := [plain(name) for name in params if after[name] != before[name]]:
+            raise ValueError(
+                f"{shortened(odd)}: {type(module).__name__} writes into its own parameters when it is called (max_norm "
+                "of an embedding, say), and tasks share them. Needed one that does not, or a front (leapwarp.Leap)."
+            )
+        return result
 
     def init(generator: torch.Generator) -> Params:
         every = dict(module.named_parameters())
@@ -473,6 +552,8 @@ def lift(
         return {n: b.detach().clone() for n, b in own if b.layout == torch.strided}  # no stack takes sparse ones
 
     def state_dict(params: Params, stats: Params | None = None) -> Params:
+        if not isinstance(params, dict):
+            raise TypeError(f"the parameters are {kind_of(params)}; needed a dictionary such as state['params'].")
         state = {name: leaf.detach().clone() for name, leaf in module.state_dict().items()}
         if odd := params.keys() ^ own.keys():
             raise ValueError(f"the parameters differ in names from the module's: {sorted(odd)[:6]}.")

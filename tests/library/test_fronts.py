@@ -1,5 +1,6 @@
 """The fronts give the results of the learners on the same draws, for any module and optimizer."""
 
+import gc
 import warnings
 from itertools import pairwise
 
@@ -296,6 +297,30 @@ def test_warps_that_no_objective_depends_on_are_named_once():
     with pytest.warns(UserWarning, match="no objective depends on the warps warp_2.bias, warp_2.weight. Freeze"):
         meta.backward()
     assert not meta.untouched
+
+
+def held():
+    """Bytes of all tensors, each memory once."""
+    found = [each for each in gc.get_objects() if type(each) in (torch.Tensor, nn.Parameter) and each.is_cpu]
+    found += [each.grad for each in found if each.is_leaf and each.grad is not None]
+    return sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found}.values())
+
+
+def test_leap_holds_four_copies_of_the_parameters_and_five_from_the_second_task_on():
+    """After six steps: the initialisation, the last point, its gradient, and a sum or two."""
+    net, x = nn.Linear(300, 300), torch.rand(2, 300)
+    meta, size = leapwarp.Leap(net), 300 * 301 * 4
+    before = held()
+    for copies in (4, 5):
+        with meta.task() as task:
+            inner = torch.optim.SGD(meta.task_parameters(), 1e-3)
+            for k in range(6):
+                task.backward(net(x).square().mean())
+                inner.step()
+                inner.zero_grad()
+                if k == 5:
+                    assert (held() - before) / size == pytest.approx(copies, abs=0.01)
+            task.finish(net(x).square().mean())
 
 
 def test_without_the_loss_no_gradient_is_kept_and_the_energy_telescopes():

@@ -379,6 +379,123 @@ def test_a_module_with_two_names_is_adapted_as_in_a_loop_and_stays_whole(size):
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
 
 
+class Padded(nn.Module):
+    """An embedding with a row for padding, whose gradient is 0; and hooks on gradients, inside and around."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.words, self.head = nn.Embedding(3, 4, padding_idx=1 if what == "padding" else None), nn.Linear(4, 3)
+        self.what = what
+        if what == "module hook":
+            self.head.register_full_backward_hook(lambda module, inputs, outputs: (0.5 * inputs[0],))
+
+    def forward(self, x):
+        h = self.words((x > 0).long() + (x > 1).long()).mean(1)
+        if self.what == "hook" and h.requires_grad:
+            h.register_hook(lambda grad: 0.5 * grad)
+        return self.head(h)
+
+
+@pytest.mark.parametrize("what", ["padding", "hook", "module hook"])
+def test_what_is_wrong_under_vmap_without_a_word_runs_in_a_loop(what):
+    model, tasks = lift(made(lambda: Padded(what))), tasks_of()
+    start = model.init(torch.Generator())
+    with pytest.warns(UserWarning, match="Padded cannot take a stack .* under vmap") as told:
+        adapted = adapt(supervised(model), optim.sgd(0.1), repeat(start, 3), {}, tasks, 3)
+    assert len(told) == 1
+    for t in range(3):
+        net = made(lambda: Padded(what))
+        inner = torch.optim.SGD(net.parameters(), 0.1)
+        for k in range(3):
+            inner.zero_grad()
+            rows = tasks.order[t, k]
+            F.cross_entropy(net(tasks.x[t, rows]), tasks.y[t, rows]).backward()
+            inner.step()
+        for name, leaf in net.named_parameters():
+            torch.testing.assert_close(adapted.params[name][t], leaf.detach(), rtol=1e-10, atol=1e-12)
+
+
+class Carries(nn.Linear):
+    """Keeps its last outputs as an attribute, and computes with them."""
+
+    last = 0
+
+    def forward(self, x):
+        self.last = super().forward(x) + self.last
+        return self.last
+
+
+def test_an_attribute_of_the_module_is_as_it_was_after_every_call():
+    """Else a tensor of vmap would stay there."""
+    model, tasks = lift(made(lambda: Carries(4, 3))), tasks_of()
+    plain = lift(made(lambda: nn.Linear(4, 3)))
+    found = [
+        adapt(supervised(m), optim.sgd(0.1), repeat(m.init(torch.Generator()), 3), {}, tasks, 3).params
+        for m in (model, plain)
+    ]
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+def test_a_transformer_in_eval_is_trained_through():
+    def build():
+        net = Attends()
+        net.body.eval()
+        return net
+
+    model, tasks = lift(made(build), warp=()), tasks_of()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Attends cannot take")
+        learner = leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 2)
+        state = one_step(learner, model, tasks)
+    again = lift(made(build), warp=())
+    other = one_step(leap(supervised(again), optim.sgd(0.1), optim.sgd(0.1), 2, size=1), again, tasks)
+    torch.testing.assert_close(state, other, rtol=1e-10, atol=1e-12)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Shifts(nn.Linear):
+    """Writes into its inputs, before something that vmap cannot do if `stops`."""
+
+    stops = False
+
+    def forward(self, x):
+        x.sub_(1)
+        return super().forward(x) + (x.sum().item() if self.stops else 0)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_module_that_writes_into_its_inputs_leaves_the_data_of_the_tasks(stops):
+    net, tasks = made(lambda: Shifts(4, 3)), tasks_of()
+    net.stops, before = stops, tasks.x_test.clone()
+    model = lift(net)
+    expected = [net(x.clone()).detach() for x in tasks.x_test]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            found, _ = model.apply(repeat(model.init(torch.Generator()), 3), {}, tasks.x_test, False)
+            torch.testing.assert_close(found.detach(), torch.stack(expected), rtol=1e-12, atol=1e-12)
+    assert torch.equal(tasks.x_test, before)
+
+
+class Renormed(nn.Module):
+    """An embedding that scales its rows in place when it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(3, 4, max_norm=0.5), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.words((x > 0).long()).mean(1))
+
+
+@pytest.mark.parametrize("n_tasks", [1, 3])
+def test_a_module_that_writes_into_its_parameters_is_refused(n_tasks):
+    """Tasks share the initialisation, which would move."""
+    model = lift(made(Renormed))
+    with pytest.raises(ValueError, match="words.weight: Renormed writes into its own parameters when it is called"):
+        one_step(leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3), model, tasks_of(n_tasks))
+
+
 class Checkpointed(nn.Linear):
     def forward(self, x):
         return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=False)
@@ -400,7 +517,22 @@ def test_a_checkpointed_part_is_refused_in_stacks(n_tasks):
         one_step(leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3), model, tasks_of(n_tasks))
 
 
+@pytest.mark.parametrize("n_tasks", [1, 3])
+def test_a_reentrant_checkpoint_is_refused_in_stacks(n_tasks):
+    class Hidden(nn.Sequential):
+        def forward(self, x):
+            return torch.utils.checkpoint.checkpoint(self[1], self[0](x), use_reentrant=True)
+
+    model = lift(Hidden(nn.Linear(4, 4), nn.Linear(4, 3)).double())
+    with pytest.raises(RuntimeError, match="checkpointed with use_reentrant=True, which hides .* and none in lift"):
+        one_step(leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3), model, tasks_of(n_tasks))
+
+
 def test_what_no_stack_can_hold_is_told_at_once():
+    hooked = nn.Linear(4, 3)
+    hooked.weight.register_hook(lambda grad: 0.5 * grad)
+    with pytest.raises(ValueError, match="weight: with a hook on its gradient, which no stack runs. A front"):
+        lift(hooked)
     with pytest.raises(ValueError, match="weight: complex; learners take real numbers. A front"):
         lift(Complex())
     with pytest.raises(ValueError, match="0: sparse=True; needed sparse=False in lift"):
@@ -509,6 +641,14 @@ def test_dictionaries_as_inputs_give_what_the_same_in_one_tensor_gives():
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
 
 
+def test_any_iterable_of_tasks_is_taken():
+    data = texts((4, 6))
+    found = [
+        stack_tasks(kind(data), 3, 2, torch.Generator().manual_seed(0), kind(data)) for kind in (list, tuple, iter)
+    ]
+    assert all(torch.equal(a.order, b.order) and torch.equal(a.y_test, b.y_test) for a, b in pairwise(found))
+
+
 def test_items_of_dictionaries_are_stacked_by_their_keys():
     item = lambda item: ({"picture": item["image"], "number": item["label"]}, item["label"])  # noqa: E731
     tasks = stack_tasks([Pictures(3), Pictures(5)], 2, 4, torch.Generator(), item=item)
@@ -549,6 +689,11 @@ WRONG_DATA = {
         lambda: [({"a": torch.zeros(3), "b": torch.zeros(4)}, torch.zeros(3))],
         {},
         "task 0 has 3 and 4 inputs and 3 targets; needed as many of both",
+    ),
+    "one pair": (
+        lambda: torch.utils.data.TensorDataset(*pair(5)),
+        {},
+        r"task 0: found a single example; needed tensors .x, y. with a row for each.*list of one task: \[data\]",
     ),
     "no labels": (
         lambda: [(torch.zeros(n, 4), torch.zeros(n)) for n in (3, 4)],
@@ -598,14 +743,123 @@ class Pair(nn.Linear):
         return super().forward(x), x
 
 
+class Detached(nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+
 def adapted_from(model, problem, tasks, rows):
     return adapt(problem, optim.sgd(0.1), repeat(model.init(torch.Generator()), rows), {}, tasks, 3)
 
 
+def learner_of(problem, **options):
+    return leap(**({"problem": problem, "inner": optim.sgd(0.1), "outer": optim.sgd(0.1), "steps": 3} | options))
+
+
+def flat(model):
+    return {name: leaf.flatten()[:3] for name, leaf in model.init(torch.Generator()).items()}
+
+
+def step_of(model, tasks, state=None, generators=None):
+    learner = learner_of(supervised(model))
+    state = learner.init(alone(model.init(torch.Generator()))) if state is None else state
+    return learner.step(state, tasks, [torch.Generator()] if generators is None else generators)
+
+
 WRONG_USE = {
+    "a lifted module": (
+        lambda model, tasks: learner_of(model),
+        r"problem is Lifted; needed leapwarp.supervised\(leapwarp.lift\(module\), loss\)",
+    ),
+    "a module": (lambda model, tasks: learner_of(made()), "problem is Deep; needed leapwarp.supervised"),
+    "a lifted module in maml": (
+        lambda model, tasks: maml(model, optim.sgd(0.1), optim.sgd(0.1), 3),
+        "problem is Lifted; needed",
+    ),
+    "a lifted module to adapt": (
+        lambda model, tasks: adapted_from(model, model, tasks, 3),
+        "problem is Lifted; needed leapwarp.supervised",
+    ),
+    "a lifted module to evaluate": (
+        lambda model, tasks: evaluate(learner_of(supervised(model)), {}, model, optim.sgd(0.1), tasks, 3, 1, 1),
+        "problem is Lifted; needed leapwarp.supervised",
+    ),
+    "a problem for a model": (
+        lambda model, tasks: supervised(supervised(model)),
+        "the model is Problem; needed leapwarp.lift",
+    ),
+    "a loss for a model": (
+        lambda model, tasks: supervised(mean_square, model),
+        "the model is the function mean_square",
+    ),
+    "a problem for a module": (lambda model, tasks: lift(supervised(model)), "the module is Problem; needed a torch"),
+    "a class of optimizers": (
+        lambda model, tasks: learner_of(supervised(model), inner=torch.optim.SGD),
+        r"inner is the class SGD; needed one of leapwarp.optim, such as leapwarp.optim.sgd\(0.1\)",
+    ),
+    "a function of optimizers": (
+        lambda model, tasks: learner_of(supervised(model), outer=optim.adam),
+        "outer is the function adam; needed one of leapwarp.optim",
+    ),
+    "a rate": (lambda model, tasks: learner_of(supervised(model), outer=0.1), "outer is float; needed one of leapwarp"),
+    "half a step": (lambda model, tasks: learner_of(supervised(model), steps=2.5), "steps is float; needed a whole"),
+    "parameters in a generator": (
+        lambda model, tasks: learner_of(supervised(model)).init(made().parameters()),
+        r"the parameters are generator; needed a dictionary of stacks .* leapwarp.trees.alone\(model.init",
+    ),
+    "parameters of one run without its axis": (
+        lambda model, tasks: step_of(model, tasks, learner_of(supervised(model)).init(model.init(torch.Generator()))),
+        r"1 generators, and a state of 4 runs; .* learner.init\(leapwarp.trees.alone\(model.init\(generator\)\)\)",
+    ),
+    "parameters of one task": (
+        lambda model, tasks: adapt(supervised(model), optim.sgd(0.1), flat(model), {}, tasks, 3),
+        r"weight has shape \[3\]; needed a stack of \[4, 4\] with a row for each task or run, such as leapwarp.trees",
+    ),
+    "a pair for parameters": (
+        lambda model, tasks: adapt(supervised(model), optim.sgd(0.1), ({}, {}), {}, tasks, 3),  # pyright: ignore[reportArgumentType]
+        "params is tuple; needed a dictionary of stacks of tensors, such as learner.start gives",
+    ),
+    "parameters for a state": (
+        lambda model, tasks: step_of(model, tasks, alone(model.init(torch.Generator()))),
+        r"the state is a dictionary without parameters in groups; needed that of learner.init\(params\)",
+    ),
+    "parameters for a start": (
+        lambda model, tasks: learner_of(supervised(model)).start(alone(model.init(torch.Generator())), tasks),
+        r"the state is a dictionary without parameters in groups; needed that of learner.init\(params\)",
+    ),
+    "a pair for tasks": (
+        lambda model, tasks: step_of(model, (tasks.x, tasks.y)),
+        "tasks are tuple and generators a list of 1; needed tasks of stack_tasks",
+    ),
+    "a pair for tasks to adapt": (
+        lambda model, tasks: adapted_from(model, supervised(model), (tasks.x, tasks.y), 3),
+        "tasks is tuple; needed tasks of leapwarp.stack_tasks",
+    ),
+    "a seed": (
+        lambda model, tasks: step_of(model, tasks, generators=0),
+        "tasks are Task and generators int; needed tasks",
+    ),
+    "more streams than runs": (
+        lambda model, tasks: step_of(model, tasks, generators=[torch.Generator()] * 2),
+        "2 generators, and a state of 1 runs; needed one for each run. The state of a single run is learner.init",
+    ),
+    "half a draw": (
+        lambda model, tasks: stack_tasks([(torch.ones(3), torch.ones(3))], 2.5, 2, torch.Generator()),  # pyright: ignore[reportArgumentType]
+        "draws are float, batch int and item NoneType; needed two whole numbers",
+    ),
+    "a key for an item": (
+        lambda model, tasks: stack_tasks([Pictures(3)], 2, 2, torch.Generator(), item="image"),  # pyright: ignore[reportArgumentType]
+        "draws are int, batch int and item str; needed two whole numbers .* and a function of an item or None",
+    ),
+    "no graph": (
+        lambda model, tasks: adapted_from(
+            cut := lift(nn.Sequential(nn.Linear(4, 3), Detached()).double()), supervised(cut), tasks, 3
+        ),
+        "the loss depends on no parameter that learns. Needed outputs that were computed from them",
+    ),
     "a class for a loss": (
         lambda model, tasks: supervised(model, nn.CrossEntropyLoss),
-        "the loss is <class .*CrossEntropyLoss'>; needed a function of outputs and targets",
+        "the loss is the class CrossEntropyLoss; needed a function of outputs and targets",
     ),
     "a loss that is no tensor": (
         lambda model, tasks: adapted_from(model, supervised(model, lambda outputs, y: 1.0), tasks, 3),
@@ -634,15 +888,15 @@ WRONG_USE = {
             (learner := leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3)),
             learner.step(learner.init(alone(model.init(torch.Generator()))), tasks, []),
         ),
-        "generators 0 of them; needed tasks of stack_tasks, and a list of generators",
+        "generators a list of 0; needed tasks of stack_tasks, and a list of generators",
     ),
     "a module for a model": (
         lambda model, tasks: supervised(made()),
-        r"the model is a module \(Deep\); needed leapwarp",
+        "the model is Deep; needed leapwarp",
     ),
     "an optimizer of PyTorch": (
         lambda model, tasks: adapt(supervised(model), torch.optim.SGD(made().parameters()), {}, {}, tasks, 3),
-        "the task optimizer is SGD; needed one of leapwarp.optim",
+        "optimizer is SGD; needed one of leapwarp.optim",
     ),
     "one generator": (
         lambda model, tasks: leap(supervised(model), optim.sgd(0.1), optim.sgd(0.1), 3).step({}, tasks, generator(0)),
@@ -671,5 +925,7 @@ def test_a_state_of_several_tasks_is_no_state_of_a_module():
     model = lift(made(), warp=())
     with pytest.raises(ValueError, match=r"blocks.0.*has shape \[3, 4, 4\], the module's \[4, 4\]|has shape \[3"):
         model.state_dict(repeat(model.init(torch.Generator()), 3))
+    with pytest.raises(TypeError, match="the parameters are generator; needed a dictionary such as"):
+        model.state_dict(made().parameters())
     with pytest.raises(ValueError, match="the parameters differ in names from the module's"):
         model.state_dict({"odd": torch.zeros(1)})

@@ -12,9 +12,12 @@ import torch.multiprocessing
 from cases import SmallWarped, small_warped
 from test_fronts import STEPS, batch_of, follow, follow_warp, loss_of
 from torch import distributed, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import leapwarp
+from leapwarp import lift, optim
 from leapwarp.fronts.warpgrad import moved
+from leapwarp.modules import plain
 
 
 def grads_of(net):
@@ -288,6 +291,14 @@ def late(net, task, inner):
     task.step(loss)
 
 
+def late_and_fused(net, task, inner):
+    """Such an optimizer leaves the version counters of the parameters as they were."""
+    loss = loss_at(net)
+    loss.backward()
+    torch.optim.AdamW(task.meta.task_parameters(), 0.1, fused=True).step()
+    task.step(loss)
+
+
 def again(net, task, inner):
     loss = loss_at(net)
     loss.backward()
@@ -364,6 +375,12 @@ WRONG = {
         lambda net, task, inner: task.step(loss_at(net)),
         "no learnt parameter has a gradient here",
     ),
+    "after the step, fused": (leap_of, late_and_fused, "the module has moved before the first point of the path"),
+    "batches for a scaler": (
+        leap_of,
+        lambda net, task, inner: task.backward(loss_at(net), (0, 1)),
+        "scaler is tuple; needed a torch.amp.GradScaler or None",
+    ),
     "after the step": (leap_of, late, "the module has moved before the first point of the path"),
     "losses": (
         leap_of,
@@ -410,7 +427,7 @@ WRONG = {
 def test_a_wrong_use_inside_a_task_is_told_in_one_line(name):
     build, body, message = WRONG[name]
     net = SmallWarped().double()
-    with pytest.raises((ValueError, RuntimeError, FloatingPointError), match=message) as error:
+    with pytest.raises((TypeError, ValueError, RuntimeError, FloatingPointError), match=message) as error:
         in_task(build(net), lambda task, inner: body(net, task, inner))
     assert "\n" not in str(error.value) and not any(name == "grad" for name in grads_of(net))
 
@@ -450,6 +467,46 @@ MISUSE = {
         lambda net: warp_of(net, inner=torch.optim.SGD(net.parameters(), 0.1)),
         "inner is SGD; needed the learning rate",
     ),
+    "any pair for an optimizer": (lambda net: warp_of(net, inner=(0.9, 0.99)), "inner is tuple; needed the learning"),
+    "a function of an optimizer": (lambda net: warp_of(net, inner=optim.sgd), "inner is the function sgd; needed the"),
+    "a criterion for a loss": (
+        lambda net: warp_of(net, loss=nn.CrossEntropyLoss()),
+        "loss is CrossEntropyLoss; needed a function of one batch that gives its loss: lambda batch",
+    ),
+    "a loss of inputs and targets": (
+        lambda net: warp_of(net, loss=lambda x, y: nn.functional.cross_entropy(net(x), y)),
+        "loss is the function <lambda>; needed a function of one batch",
+    ),
+    "a class for a loss": (lambda net: warp_of(net, loss=nn.MSELoss), "loss is the class MSELoss; needed a function"),
+    "no device": (
+        lambda net: warp_of(net, replay=3, replay_device="gpu"),
+        "replay_device is 'gpu'; needed a device of PyTorch, such as 'cpu', or None",
+    ),
+    "half a point a turn": (lambda net: list(warp_of(net, replay=3).replay(1.5)), "eta is 1.5, points None, generator"),
+    "a seed for a stream": (
+        lambda net: list(warp_of(net, replay=3).replay(generator=0)),
+        "generator int, and WarpGrad was made with replay=3; needed whole numbers",
+    ),
+    "a lifted module": (
+        lambda net: leap_of(lift(net, warp="warp")),
+        "the module is Lifted; needed a torch.nn.Module",
+    ),
+    "a class of modules": (lambda net: leap_of(type(net)), "the module is the class SmallWarped; needed a torch"),
+    "parameters for a module": (lambda net: leap_of(net.parameters()), "the module is generator; needed a torch"),
+    "no values": (
+        lambda net: leap_of(net.to("meta")),
+        "task.0.weight is on the device meta, without values; needed a parameter that can be trained",
+    ),
+    "made in inference mode": (
+        lambda net: leap_of(torch.inference_mode()(lambda: SmallWarped())()),
+        r"task.0.weight was made in torch.inference_mode\(\); needed a parameter that can be trained",
+    ),
+    "a path for a state": (lambda net: leap_of(net).load_state_dict("a.pt"), "the state is str; needed one of state_d"),
+    "no state": (lambda net: warp_of(net).load_state_dict(None), "the state is NoneType; needed one of state_dict"),
+    "a state of Leap": (
+        lambda net: warp_of(net).load_state_dict(leap_of(net).state_dict()),
+        "the state is one of Leap; needed one of WarpGrad",
+    ),
     "no task": (lambda net: leap_of(net).backward(), "no task has ended since the last backward"),
     "an empty replay": (lambda net: list(warp_of(net, replay=3).replay()), "the replay is empty"),
     "online replay": (lambda net: list(warp_of(net).replay()), "WarpGrad was made with replay=None"),
@@ -457,7 +514,7 @@ MISUSE = {
         lambda net: leap_of(net).load_state_dict({"total": {"odd": 0}, "module": {}, "tasks": 0, "seen": {}}),
         "the state and this Leap do not both learn head.bias, .*odd",
     ),
-    "no module": (lambda net: leap_of(net.forward), "the module is method; needed a torch.nn.Module"),
+    "no module": (lambda net: leap_of(net.forward), "the module is the function forward; needed a torch.nn.Module"),
     "a lazy average": (
         lambda net: leap_of(nn.Sequential(nn.Linear(2, 2), nn.LazyBatchNorm1d(affine=False))),
         "1.running_mean has no shape yet; call the module once",
@@ -533,6 +590,13 @@ def test_a_tied_parameter_is_chosen_by_each_of_its_names():
     net["out"] = net["embed"]
     for choice in ("out", "out.weight", "*.out", net["out"]):
         assert "embed.weight" in leapwarp.groups(net, warp=choice).warp
+
+
+def test_parameters_are_chosen_by_the_names_that_they_have_without_wrappers():
+    net = nn.ModuleDict({"body": nn.Linear(2, 2), "warp": checkpoint_wrapper(nn.Linear(2, 2))})
+    chosen = leapwarp.groups(torch.compile(net, backend="eager"), warp="warp.*")
+    assert [plain(name) for name in chosen.warp] == ["warp.weight", "warp.bias"] != list(chosen.warp)
+    assert [plain(name) for name in chosen.learnt] == ["body.weight", "body.bias"]
 
 
 def test_sums_are_no_coarser_than_float32_and_the_report_of_a_resumed_run_is_the_same():

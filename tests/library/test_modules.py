@@ -1,6 +1,7 @@
 """The fronts take any module: recurrent, checkpointed, compiled, with attention, batch norm, dropout, tied weights."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,18 +10,22 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import leapwarp
+from leapwarp import optim
+from leapwarp.learners import maml, warp_leap_online
+from leapwarp.trees import alone
 
 DOUBLE = torch.float64
 
 
 class Recurrent(nn.Module):
-    """Dict inputs, an LSTM, control flow, dropout between, a warp deep inside."""
+    """Dict inputs, an LSTM, control flow, dropout between, a warp deep inside, and a hook on a gradient."""
 
     def __init__(self, dropout=0.0):
         super().__init__()
         self.embed = nn.Embedding(7, 4)
         self.blocks = nn.ModuleList([nn.ModuleDict({"cell": nn.LSTM(4, 4, batch_first=True), "warp": nn.Linear(4, 4)})])
         self.drop, self.head = nn.Dropout(dropout), nn.Linear(4, 3)
+        self.head.weight.register_hook(lambda grad: 0.5 * grad)
 
     def forward(self, item):
         h = self.embed(item["tokens"])
@@ -83,11 +88,11 @@ class Twice(nn.Module):
 
 
 class Sparse(nn.Module):
-    """An embedding with sparse gradients, a tied one, and a weight that is divided by its largest singular value."""
+    """An embedding whose gradient is sparse and whose rows are scaled in place, and weights with spectral norm."""
 
     def __init__(self):
         super().__init__()
-        self.embed = nn.Embedding(7, 4, sparse=True)
+        self.embed = nn.Embedding(7, 4, sparse=True, max_norm=1.0)
         self.body = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
         self.warp, self.head = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 3)
 
@@ -272,17 +277,107 @@ def test_frozen_parts_stay_and_buffers_begin_every_task_as_they_were():
     assert all(leaf.requires_grad != name.startswith("frozen") for name, leaf in net.named_parameters())
 
 
+class Carries(nn.Module):
+    """Carries a state from call to call in a plain attribute, and scales rows of an embedding in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(50, 4, max_norm=0.5)
+        self.body, self.warp, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.state = torch.zeros(6, 4, dtype=DOUBLE)
+
+    def forward(self, x):
+        h = torch.tanh(self.body(x) + self.state + self.words((10 * x[:, 0]).long() % 50))
+        self.state = h.detach()
+        return self.head(self.warp(h))
+
+
+def test_the_objective_leaves_what_a_call_of_the_module_changes_to_the_loop():
+    found = []
+    for front in (True, False):
+        net = made(Carries)
+        meta = leapwarp.WarpGrad(net, loss_of(net), "warp", 0.1) if front else None
+        theta = [leaf for name, leaf in net.named_parameters() if "warp" not in name]
+        inner = torch.optim.SGD(theta, 0.1)
+        with meta.task() if meta else nullcontext() as task:
+            for k in range(3):
+                inner.zero_grad()
+                loss = loss_of(net)(points(k))
+                task.backward(loss, points(k + 5), points(k + 9)) if task else loss.backward()
+                inner.step()
+            found.append([*(leaf.detach().clone() for leaf in net.parameters()), net.state])
+            task.finish(loss_of(net)(points(4))) if task else None
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_a_buffer_from_inference_mode_begins_every_task_too():
+    """Nothing can be written into it outside of that mode."""
+    net = made(Twice)
+    before = {}
+    for _ in range(2):
+        with torch.inference_mode():
+            net(points(0)[0])
+        before = copy.deepcopy(net.state_dict())
+        train(net, points, lengths=(1,))
+        assert net.calls.item() == before["calls"].item()
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+
+
+class Once(torch.autograd.Function):
+    """A cube whose gradient has no derivative."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context, grad):
+        return grad * 3 * context.saved_tensors[0] ** 2
+
+
+class Cubes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.warp, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.warp(Once.apply(self.body(x))))
+
+
+@pytest.mark.parametrize("replay", [None, 50])
+def test_a_second_derivative_that_pytorch_would_leave_out_is_refused(replay):
+    """Asked for some inputs only, autograd passes over a gradient that is marked once_differentiable."""
+    with pytest.raises(RuntimeError, match="marked once_differentiable, and the second derivative is needed. order=1"):
+        train(made(Cubes), points, replay=replay, lengths=(1,))
+    train(made(Cubes), points, 1, replay, lengths=(1,))
+    model = leapwarp.lift(made(Cubes))
+    tasks = leapwarp.stack_tasks([points(0)], 4, 5, torch.Generator())
+    for learner in (
+        warp_leap_online(leapwarp.supervised(model), optim.sgd(0.1), optim.sgd(0.1), optim.sgd(0.1), 1),
+        maml(leapwarp.supervised(model), optim.sgd(0.1), optim.sgd(0.1), 1),
+    ):
+        state = learner.init(alone(model.init(torch.Generator())))
+        with pytest.raises(RuntimeError, match="marked once_differentiable, and the second derivative is needed"):
+            learner.step(state, tasks, [torch.Generator()])
+
+
 class Kept(nn.Linear):
-    """Keeps its input as a buffer, and has an expanded and a sparse one."""
+    """Keeps its input as a buffer, and has an expanded, a sparse and a growing one, and one from the first input."""
 
     def __init__(self):
         super().__init__(4, 3)
         self.register_buffer("last", torch.zeros(6, 4))
         self.register_buffer("ones", torch.ones(1).expand(4))
         self.register_buffer("mix", torch.eye(6).to_sparse())
+        self.register_buffer("calls", torch.zeros(0))
+        self.register_buffer("first", None)
 
     def forward(self, x):
         self.last = x
+        self.calls.resize_(len(self.calls) + 1).zero_()
+        self.first = x if self.first is None else self.first
         return super().forward(torch.sparse.mm(self.mix, x * self.ones))
 
 
@@ -295,6 +390,7 @@ def test_a_buffer_comes_back_into_its_place_and_no_batch_is_written_into():
         torch.optim.SGD(meta.task_parameters(), 0.1).step()
         task.finish(F.cross_entropy(net(x), y))
     assert torch.equal(x, before) and net.last is last and not last.any()
+    assert not len(net.calls) and net.first is None
 
 
 def test_the_frozen_average_of_batch_norm_takes_part():

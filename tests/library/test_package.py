@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -69,7 +70,15 @@ def test_wheel_and_sdist_work_outside_the_tree_with_three_packages(tmp_path):
         metadata = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode()
     required = re.findall(r"^Requires-Dist: ([a-z-]+)(?![^\n]*extra ==)", metadata, re.MULTILINE)
     assert required == ["safetensors", "torch", "tqdm"]
-    assert (tmp_path / "empty/leapwarp/py.typed").exists() and sdist.stat().st_size > 1000
+    assert (tmp_path / "empty/leapwarp/py.typed").exists()
+    with tarfile.open(sdist) as archive:  # has all that the wheel is made of
+        archive.extractall(tmp_path / "again", filter="data")
+    (source,) = (tmp_path / "again").iterdir()
+    subprocess.run(
+        [sys.executable, "-c", build.replace("build_sdist('dist'); ", "")], cwd=source, check=True, capture_output=True
+    )
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(source / "dist" / wheel.name) as second:
+        assert sorted(first.namelist()) == sorted(second.namelist())
     (example,) = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
     assert len(list(filter(None, example.splitlines()))) <= 12
     modules = "leapwarp.learners, leapwarp.fit, leapwarp.evaluate, leapwarp.models.convnet"

@@ -11,7 +11,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from leapwarp.fronts.path import Path, zero_sum
 from leapwarp.fronts.processes import add_up, begin_alike
-from leapwarp.modules import Chosen, copies, groups, kept_buffers, left_out, plain, put_back, shortened
+from leapwarp.modules import (
+    Chosen,
+    copies,
+    groups,
+    kept_buffers,
+    kind_of,
+    left_out,
+    plain,
+    put_back,
+    renormed_weights,
+    shortened,
+)
 from leapwarp.trees import Params
 
 
@@ -128,7 +139,7 @@ class Leap:
         for leaf in self.module.parameters():
             leaf.grad = None  # else an old gradient would be added to the task's first
         with kept_buffers(self.module, left_out(self.module, self.groups)):
-            self.open = Task(self)
+            self.open = Task(self, kept)
             try:
                 yield self.open
                 self.open._check_ended()
@@ -237,6 +248,8 @@ class Leap:
             >>> torch.equal(net.weight, state["module"]["weight"])
             True
         """
+        if not isinstance(state, dict):
+            raise TypeError(f"the state is {kind_of(state)}; needed one of state_dict() of a front.")
         if missing := {"module", "total", "tasks", "seen"} - state.keys():
             raise ValueError(f"the state has no {shortened(sorted(missing))}; needed one of state_dict() of a front.")
         names = {plain(name): name for name in self.groups.learnt}
@@ -291,10 +304,11 @@ class Leap:
 class Task:
     """The training of one task. `Leap.task` returns it."""
 
-    def __init__(self, meta: Leap) -> None:
+    def __init__(self, meta: Leap, begun: Params) -> None:
         self.meta, self.params = meta, list(meta._learnt().values())
         self.path = Path(self.params, *meta.options)
-        self.begun = [leaf._version for leaf in self.params]
+        renormed = renormed_weights(meta.module)  # a call of the module moves those
+        self.begun = [(leaf, begun[n]) for n, leaf in meta._learnt().items() if id(leaf) not in renormed]
         self.finished = False
 
     def backward(self, loss: Tensor, scaler: Any = None) -> None:
@@ -315,6 +329,7 @@ class Task:
             ...         inner.step()
             ...     task.finish(net(x).square().mean())
         """
+        check_scaler(scaler)
         (scaler.scale(loss) if scaler else with_graph(loss)).backward()
         self.step(loss, scaler)
 
@@ -346,7 +361,7 @@ class Task:
             ...     task.finish(net(x).square().mean())
         """
         loss = self._scalar(loss)
-        if not self.path.steps and self.begun != [leaf._version for leaf in self.params]:
+        if not self.path.steps and not all(torch.equal(leaf, begun) for leaf, begun in self.begun):
             raise ValueError(
                 "the module has moved before the first point of the path. Call task.backward(loss), or task.step(loss) "
                 "after loss.backward(), before the optimizer's step."
@@ -438,6 +453,12 @@ def scalar(loss: Any) -> Tensor:
         found = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(f"the loss has {found}; needed a tensor of one number, the mean over the batch.")
     return loss.reshape(())
+
+
+def check_scaler(scaler: Any) -> None:
+    """Raise TypeError if it is neither a GradScaler nor None."""
+    if scaler is not None and not hasattr(scaler, "get_scale"):
+        raise TypeError(f"scaler is {kind_of(scaler)}; needed a torch.amp.GradScaler or None.")
 
 
 def with_graph(loss: Any) -> Tensor:

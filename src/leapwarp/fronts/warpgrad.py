@@ -1,6 +1,7 @@
 """WarpGrad for a user's own training loop."""
 
 import copy
+import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -19,11 +20,19 @@ from leapwarp.fronts.path import dense, zero_sum
 from leapwarp.fronts.processes import add_up, counts, this_process
 from leapwarp.modules import (
     Chosen,
+    check_once_only,
     choose_names,
+    copies,
+    gradients,
     groups,
+    kept_attributes,
     kept_buffers,
+    kind_of,
     plain,
+    put_back,
+    renormed_weights,
     shortened,
+    told,
     twice_differentiable,
     with_tensors,
 )
@@ -113,24 +122,33 @@ class WarpGrad:
                 f"order is {order} and replay {replay}; needed order 2, 1 or 0, and replay a whole "
                 "number, at least 1, or None."
             )
-        if isinstance(inner, torch.optim.Optimizer) or not isinstance(inner, float | int | tuple):
+        if not isinstance(inner, float | int | Optimizer):
             raise TypeError(
-                f"inner is {type(inner).__name__}; needed the learning rate of the step in the objective, or an "
+                f"inner is {kind_of(inner)}; needed the learning rate of the step in the objective, or an "
                 "optimizer of leapwarp.optim. Your loop's own optimizer is not given to WarpGrad."
             )
-        if not isinstance(inner, tuple) and (isinstance(inner, bool) or not 0 <= inner < float("inf")):
+        if not isinstance(inner, Optimizer) and (isinstance(inner, bool) or not 0 <= inner < float("inf")):
             raise ValueError(f"inner is {inner}; needed the learning rate of the step in the objective, 0 or more.")
-        if not callable(loss):
-            raise TypeError(f"loss is {type(loss).__name__}; needed a function of a batch that gives its loss.")
+        if not takes_one(loss):
+            raise TypeError(
+                f"loss is {kind_of(loss)}; needed a function of one batch that gives its loss: lambda batch: "
+                "cross_entropy(net(batch[0]), batch[1])."
+            )
         self.module, self.loss, self.order = module, loss, order
-        self.inner = inner if isinstance(inner, tuple) else optim.sgd(float(inner))
+        self.inner = inner if isinstance(inner, Optimizer) else optim.sgd(float(inner))
         self.groups = groups(module, warp, task_only, exclude)
         if not self.groups.warp:
             raise ValueError("no warp is chosen; needed warp=['*.warp.*'] or the modules that are to be warps.")
         left = choose_names(module, exclude, "exclude") | self.groups.warp.keys()
         self.start = Leap(module, task_only, [plain(name) for name in left], length, True, stabiliser)
         self.start.groups = self.groups  # where warps are not the user's own
-        self.size, self.device = replay, replay_device
+        self.size = replay
+        try:
+            self.device = None if replay_device is None else torch.device(replay_device)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"replay_device is {replay_device!r}; needed a device of PyTorch, such as 'cpu', or None."
+            ) from error
         self.points: list[Point] = []
         self.met = 0  # points so far, whether kept or not
         self.streams = {name: rng.generator(seed, "replay", name) for name in ("kept", "order")}
@@ -309,10 +327,12 @@ class WarpGrad:
             >>> for _ in meta.replay(eta=1):
             ...     outer.step()
         """
-        if eta < 1 or (points is not None and points < 1) or self.size is None:
+        whole = all(isinstance(number, int) and number > 0 for number in (eta, 1 if points is None else points))
+        if not whole or self.size is None or not isinstance(generator, torch.Generator | None):
             raise ValueError(
-                f"eta is {eta}, points {points}, and WarpGrad was made with replay={self.size}; needed all at least 1 "
-                "(points may be None)."
+                f"eta is {eta}, points {points}, generator {kind_of(generator)}, and WarpGrad was made with "
+                f"replay={self.size}; needed whole numbers, at least 1 (points may be None), and a torch.Generator or "
+                "None."
             )
         if self.start.open:
             raise RuntimeError("a task is open; go through the replay after its with block.")
@@ -336,6 +356,9 @@ class WarpGrad:
                             )
                         point = Point(*moved(tuple(point), value.device))
                         theta = {n: leaf.detach().requires_grad_() for n, leaf in point.theta.items()}
+                        for name, leaf in self._theta().items():
+                            if name in theta and leaf._backward_hooks:  # the user's, on the gradient
+                                theta[name]._backward_hooks = leaf._backward_hooks
                         look = partial(warp_gradient, self, theta, point.task_batch, point.meta_batch)
                         loss, grads = with_tensors(self.module, point.buffers, look)
                         value += loss
@@ -401,8 +424,10 @@ class WarpGrad:
             >>> state = meta.state_dict()  # or that of a file, by torch.load
             >>> meta.load_state_dict(state)
         """
-        if "streams" not in state:
+        if isinstance(state, dict) and "total" in state and "streams" not in state:
             raise ValueError("the state is one of Leap; needed one of WarpGrad.")
+        if not isinstance(state, dict) or "streams" not in state:
+            raise TypeError(f"the state is {kind_of(state)}; needed one of state_dict() of WarpGrad.")
         n_points, size = len(state["points"]), self.size or 0
         if n_points > size or (state["warp_points"] and size):
             raise ValueError(
@@ -468,7 +493,8 @@ class WarpTask:
         self.warp_loss: Tensor | float = 0.0
         self.points = 0
         self.number = meta.start.tasks
-        self.begun = {name: leaf._version for name, leaf in meta._warps().items()}
+        renormed = renormed_weights(meta.module)  # a call of the module moves those
+        self.begun = {name: leaf._version for name, leaf in meta._warps().items() if id(leaf) not in renormed}
 
     def backward(self, loss: Tensor, meta_batch: Any, task_batch: Any = None, scaler: Any = None) -> None:
         """Call `loss.backward()`, and add the module's present parameters to the path.
@@ -495,6 +521,7 @@ class WarpTask:
             ...     task.finish(meta.loss(x[2]))
         """
         meta = self.meta
+        leap.check_scaler(scaler)
         if not (meta.through_loop and task_batch is None):
             (scaler.scale(loss) if scaler else with_graph(loss)).backward()
             self.step(loss, meta_batch, task_batch, scaler)
@@ -576,7 +603,8 @@ class WarpTask:
         self.path.finish(loss)
 
     def _check_warps(self) -> None:
-        if moved := [name for name, leaf in self.meta._warps().items() if leaf._version != self.begun[name]]:
+        warps = self.meta._warps()
+        if moved := [name for name, version in self.begun.items() if warps[name]._version != version]:
             raise ValueError(
                 f"{shortened(map(plain, moved))}: warps that have moved inside the task, where they must stay fixed. "
                 "Give the task's optimizer meta.task_parameters()."
@@ -611,12 +639,22 @@ def warp_gradient(
         return function() if own else with_tensors(module, theta, function)
 
     with ExitStack() as stack:
-        for context in (kept_buffers(module), requiring(warps.values(), True), uncompiled(), told()):
+        for context in (
+            kept_buffers(module),
+            kept_attributes(module),
+            requiring(warps.values(), True),
+            uncompiled(),
+            told(),
+        ):
             stack.enter_context(context)
+        renormed = renormed_weights(module)  # which the loss on the task batch scales in place
+        stack.callback(put_back, theta, copies((name, leaf) for name, leaf in theta.items() if id(leaf) in renormed))
         if order and grads is None:
             with twice_differentiable(module) if order == 2 else nullcontext():
                 found = at_theta(lambda: gradients(with_graph(meta.loss(task_batch)), list(theta.values()), order == 2))
             grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
+        if order == 2:
+            check_once_only(list((grads or {}).values()))
         grads = {name: dense(grad) for name, grad in (grads or {}).items()}
         start = {name: leaf.detach() for name, leaf in theta.items()}
         slopes = {name: grad.detach().requires_grad_() for name, grad in grads.items()} if order else {}
@@ -664,6 +702,18 @@ def warp_gradient(
     return value.detach(), total
 
 
+def takes_one(function: Any) -> bool:
+    """Whether something is a function, or a module, that can be called with one argument."""
+    try:
+        called = function.forward if isinstance(function, nn.Module) else function
+        inspect.signature(called).bind(None)
+    except TypeError:  # a function of two arguments; no function at all
+        return False
+    except ValueError:  # one that does not tell
+        return callable(function)
+    return not isinstance(function, type)
+
+
 def check_finite(loss: Tensor | float) -> None:
     """Raise FloatingPointError if the sum of the objective over points is not finite."""
     if not isfinite(loss):
@@ -671,42 +721,6 @@ def check_finite(loss: Tensor | float) -> None:
             f"the objective of the warps is {float(loss)}; needed a finite one. Lower the outer learning rate of the "
             "warps or the rate of the step, inner."
         )
-
-
-def gradients(
-    loss: Tensor, leaves: Sequence[Tensor], create_graph: bool = False, beside: Sequence[Tensor] = ()
-) -> Sequence[Tensor | None]:
-    """The gradient of each leaf, then of each `beside`, None for one that `loss` does not depend on.
-
-    Raises:
-        RuntimeError: a checkpoint with use_reentrant=True hides parameters; PyTorch may give their gradient as None.
-    """
-    try:
-        found = torch.autograd.grad(loss, [*leaves, *beside], create_graph=create_graph, allow_unused=True)
-    except RuntimeError:  # PyTorch's own word for it, where it notices
-        if not has_reentrant(loss):
-            raise
-        found = (None,)
-    if any(grad is None for grad in found[: len(leaves)]) and has_reentrant(loss):
-        raise RuntimeError(
-            "a part of the module is checkpointed with use_reentrant=True, which hides its parameters from WarpGrad. "
-            "Needed torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
-        )
-    return found
-
-
-def has_reentrant(loss: Tensor) -> bool:
-    """Whether a reentrant checkpoint is in the graph of `loss`."""
-    seen: set[Any] = set()
-    waiting = [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            if node.name() == "CheckpointFunctionBackward":
-                return True
-            seen.add(node)
-            waiting += [after for after, _ in node.next_functions]
-    return False
 
 
 def pick_one(stack: Params) -> Params:
@@ -771,20 +785,3 @@ def requiring(params: Any, value: bool) -> Iterator[None]:
     finally:
         for leaf, was in zip(params, before, strict=True):
             leaf.requires_grad_(was)
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """PyTorch's errors on second derivatives, with what to do."""
-    try:
-        yield
-    except RuntimeError as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        known = ("derivative for", "double backward", ".grad()", "backward through the graph", "does not require grad")
-        if not any(part in said for part in known):
-            raise
-        raise RuntimeError(
-            f"the warp objective needs the second derivative of the loss, and PyTorch said: {said[:200]}. Needed a "
-            "loss that was computed inside the task and has not been differentiated before, and parts with a second "
-            "derivative (checkpointing with use_reentrant=False); order=1 does with the first."
-        ) from error

@@ -10,8 +10,10 @@ from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from leapwarp.inner import Adapted, first_bad
+from leapwarp.modules import kind_of
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Task, take_tasks
 from leapwarp.rng import global_draws_from
@@ -53,7 +55,50 @@ class Learner(_Functions):
         draws: int = 1,
         optimizer: Callable[[State], Optimizer] | None = None,
     ) -> "Learner":
-        return super().__new__(cls, init, checked(step, draws), start, draws, optimizer)
+        return super().__new__(cls, begun(init), checked(step, draws), started(start), draws, optimizer)
+
+
+def begun(init: Callable[[Params], State]) -> Callable[[Params], State]:
+    """A learner's `init` with a check of what it is given."""
+
+    @wraps(init)
+    def whole(params: Params) -> State:
+        if not isinstance(params, dict) or not all(isinstance(leaf, Tensor) for leaf in params.values()):
+            raise TypeError(
+                f"the parameters are {kind_of(params)}; needed a dictionary of stacks with a row for each run: "
+                "leapwarp.trees.alone(model.init(generator)) for one run."
+            )
+        return init(params)
+
+    return whole
+
+
+def started(start: Callable[[State, Task], tuple[Params, Params]]) -> Callable[[State, Task], tuple[Params, Params]]:
+    """A learner's `start` with a check of the state."""
+
+    @wraps(start)
+    def whole(state: State, tasks: Task) -> tuple[Params, Params]:
+        check_state(state)
+        return start(state, tasks)
+
+    return whole
+
+
+def check_state(state: State) -> None:
+    """Raise TypeError if `state` is not what a learner's `init` gives, which has dictionaries of parameters."""
+    if not isinstance(state, dict) or not any(isinstance(part, dict) for part in state.values()):
+        found = "a dictionary without parameters in groups" if isinstance(state, dict) else kind_of(state)
+        raise TypeError(f"the state is {found}; needed that of learner.init(params), or of the step before.")
+
+
+def check_streams(state: State, generators: Sequence[torch.Generator]) -> None:
+    """Raise ValueError if there is not one random stream for each run."""
+    runs = n_runs(state)
+    if runs != len(generators):
+        raise ValueError(
+            f"{len(generators)} generators, and a state of {runs} runs; needed one for each run. The state of a single "
+            "run is learner.init(leapwarp.trees.alone(model.init(generator)))."
+        )
 
 
 class Diverged(FloatingPointError):
@@ -70,14 +115,14 @@ def checked(step: Step, draws: int) -> Step:
 
     @wraps(step)
     def whole(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
-        if isinstance(tasks, list) or isinstance(generators, torch.Generator) or not len(generators):
-            found = (
-                type(generators).__name__ if isinstance(generators, torch.Generator) else f"{len(generators)} of them"
-            )
+        are_streams = isinstance(generators, list | tuple) and all(isinstance(g, torch.Generator) for g in generators)
+        if not hasattr(tasks, "_fields") or not are_streams or not generators:
+            found = f"a list of {len(generators)}" if isinstance(generators, list) else kind_of(generators)
             raise TypeError(
-                f"tasks are {type(tasks).__name__} and generators {found}; needed tasks of stack_tasks, and a list of "
+                f"tasks are {kind_of(tasks)} and generators {found}; needed tasks of stack_tasks, and a list of "
                 "generators, one for each run."
             )
+        check_state(state)
         if isinstance(tasks, Task) and tasks.order.shape[1] < draws:
             raise ValueError(
                 f"a step of this learner needs {draws} mini-batches of every task; the tasks have "
@@ -103,6 +148,7 @@ def checked(step: Step, draws: int) -> Step:
 
 def each_run(step: Step, state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
     """Make the step of each run of a stack separately, with global draws from the run's own stream."""
+    check_streams(state, generators)
     n_tasks, found = len(tasks.index) // len(generators), []
     for run, stream in enumerate(generators):
         with global_draws_from([stream]):
@@ -149,6 +195,7 @@ def gradient_learner(
         return {"params": params, "outer": outer.init(params)}
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        check_streams(state["params"], generators)
         grads, info = meta_gradient(state["params"], tasks)
         grads = {name: torch.zeros_like(g) if is_task_only(name) else g for name, g in grads.items()}
         params, outer_state = outer.update(state["params"], grads, state["outer"])

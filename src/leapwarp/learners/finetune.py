@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import torch
 
+from leapwarp.given import check_given
 from leapwarp.inner import fresh_stats, gradient
-from leapwarp.learners.base import Info, Learner, State
+from leapwarp.learners.base import Info, Learner, State, check_streams
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Problem, Task
 from leapwarp.trees import Params, partition, spread
 
 
+@check_given
 def finetune(problem: Problem, optimizer: Optimizer, steps: int, n_tasks: int) -> Learner:
     """The finetuning baseline of both papers: plain training on the tasks' batches, shuffled together.
 
@@ -30,6 +32,7 @@ def finetune(problem: Problem, optimizer: Optimizer, steps: int, n_tasks: int) -
         return {"body": body, "head": head, "heads": heads}  # heads [run, training task, ...]
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        check_streams(state["body"], generators)
         runs, device = len(generators), tasks.order.device
         n = len(tasks.index) // runs
         body, heads = state["body"], {name: leaf.clone() for name, leaf in state["heads"].items()}

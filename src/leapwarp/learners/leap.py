@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from leapwarp.given import check_given
 from leapwarp.host import captured
 from leapwarp.inner import Fold, Step, Stop, adapt
 from leapwarp.learners.base import Info, Learner, gradient_learner, path_info
@@ -88,6 +89,7 @@ def path_gradient(
     return meta_gradient
 
 
+@check_given
 def leap(
     problem: Problem,
     inner: Optimizer,

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from leapwarp import inner as loop
+from leapwarp.given import check_given
 from leapwarp.inner import Stop, adapt, fresh_stats
 from leapwarp.learners.base import Info, Learner, State, gradient_learner, path_info
+from leapwarp.modules import check_once_only, told
 from leapwarp.optim import Optimizer, scaled_sgd
 from leapwarp.problem import Batch, Loss, Problem, Task, map_tasks
 from leapwarp.trees import Params, map_tree, mean_rows, n_runs, partition, spread, take
@@ -28,6 +30,7 @@ def _first_order(
     return loop.gradient(problem, params, fixed, stats, batch, False)
 
 
+@told()
 def row_gradients(
     problem: Problem,
     unfold: Unfold,
@@ -66,6 +69,8 @@ def row_gradients(
     )
     stats = fresh_stats(problem, len(tasks.index), tasks.order.device)
     query = problem.loss({**adapted.params, **fixed}, stats, Batch(tasks.x_test, tasks.y_test))
+    if order == 2:
+        check_once_only([query.loss])
     grads = torch.autograd.grad(query.loss.sum(), list(learnt.values()))
     return dict(zip(learnt, grads, strict=True)), path_info(adapted)
 
@@ -89,6 +94,7 @@ def query_gradient(
     return meta_gradient
 
 
+@check_given
 def maml(
     problem: Problem,
     inner: Optimizer,
@@ -110,6 +116,7 @@ def maml(
     return gradient_learner(query_gradient(problem, unfold, steps, size, stop, order), outer, steps)
 
 
+@check_given
 def tnets(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5) -> Learner:
     """T-Nets (Lee and Choi, 2018): MAML that also learns the layers `warp.*`, which are fixed within a task."""
 
@@ -126,6 +133,7 @@ def tnets(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size
     return learner._replace(start=start)
 
 
+@check_given
 def metasgd(problem: Problem, learning_rate: float, outer: Optimizer, steps: int, size: int = 5) -> Learner:
     """Meta-SGD (Li et al., 2017): MAML that also learns a task learning rate for every parameter.
 
@@ -154,6 +162,7 @@ def metasgd(problem: Problem, learning_rate: float, outer: Optimizer, steps: int
     return Learner(init, learner.step, start, steps, lambda state: scaled_sgd(split(state["params"])[1]))
 
 
+@check_given
 def cavia(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5) -> Learner:
     """CAVIA (Zintgraf et al., 2019): a task adapts only `context`, from 0. All other parameters are meta-learned."""
 

@@ -1,5 +1,6 @@
 """First-order learners whose meta-gradient depends only on the end of each path: Reptile and first-order MAML."""
 
+from leapwarp.given import check_given
 from leapwarp.inner import Step, Stop
 from leapwarp.learners.base import Learner, gradient_learner
 from leapwarp.learners.leap import path_gradient
@@ -18,6 +19,7 @@ def last_gradient(total: Params, before: Step, after: Step) -> Params:
     return after.grads
 
 
+@check_given
 def reptile(
     problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5, stop: Stop | None = None
 ) -> Learner:
@@ -25,6 +27,7 @@ def reptile(
     return gradient_learner(path_gradient(problem, inner, steps, displacement, size, stop), outer, steps + 1)
 
 
+@check_given
 def fomaml(
     problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5, stop: Stop | None = None
 ) -> Learner:

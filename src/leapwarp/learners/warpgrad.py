@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from leapwarp.given import check_given
 from leapwarp.host import captured
 from leapwarp.inner import Fold, Step, adapt, fresh_stats, gradient
-from leapwarp.learners.base import Info, Learner, State, path_info
+from leapwarp.learners.base import Info, Learner, State, check_streams, path_info
 from leapwarp.learners.leap import leap_fold
 from leapwarp.learners.maml import row_gradients
+from leapwarp.modules import check_once_only, told
 from leapwarp.optim import Optimizer, momentum_sgd, sgd
 from leapwarp.problem import Batch, Problem, Task, map_tasks
 from leapwarp.trees import (
@@ -48,6 +50,7 @@ class Rates(NamedTuple):
     """bound on the absolute value of the meta-gradient of either"""
 
 
+@told()
 def warp_gradient(
     problem: Problem,
     inner: Optimizer,
@@ -96,6 +99,8 @@ def warp_gradient(
     stepped = theta
     if order:
         _, grads = gradient(problem, theta, fixed, stats, task_batch, differentiable=order == 2)
+        if order == 2:
+            check_once_only(list(grads.values()))
         state: Any = inner.init(theta)
         if rates is not None:
             inner, state = momentum_sgd(shared["learning_rate"], shared["momentum"]), velocity or zeros_like(theta)
@@ -128,6 +133,7 @@ def share_of(part: slice, n_tasks: int) -> Callable[[Params, int], Params]:
     return lambda warp, n: take(spread(warp, n_tasks), part)
 
 
+@check_given
 def warp_leap(
     problem: Problem,
     inner: Optimizer,
@@ -250,6 +256,7 @@ def warp_leap(
         return changed, torch.cat(losses, 1).flatten()
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        check_streams(state["params"], generators)
         leap_grads, buffer, momenta, info = collect(state, tasks)
         everything = len(tasks.index) // len(generators) * steps
         orders = [torch.randperm(everything, generator=each)[: points or everything] for each in generators]
@@ -260,6 +267,7 @@ def warp_leap(
     return Learner(init, step, _start, draws=3 * steps + 1, optimizer=learnt)
 
 
+@check_given
 def warp_leap_online(
     problem: Problem,
     inner: Optimizer,
@@ -312,6 +320,7 @@ def warp_leap_online(
         return one
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        check_streams(state["params"], generators)
         leap_total, warp_total, losses, info = map_tasks(walk(state, tasks), tasks, size)
         summed = {name: leaf.sum(0) for name, leaf in warp_total.items()}
         warp, warp_state = warp_outer.update(state["warp"], summed, state["warp_outer"])
@@ -321,6 +330,7 @@ def warp_leap_online(
     return Learner(init, step, _start, draws=3 * steps + 1)
 
 
+@check_given
 def warp_maml(
     problem: Problem,
     inner: Optimizer,
@@ -385,6 +395,7 @@ def warp_maml(
         return one
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        check_streams(state["params"], generators)
         pulls, warp_total, losses, info = map_tasks(walk(state, tasks), tasks, size)
         warp_grads = {name: leaf.sum(0) for name, leaf in warp_total.items()}
         grads = {name: scale * leaf for name, leaf in mean_rows(pulls, len(generators)).items()}
