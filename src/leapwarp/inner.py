@@ -167,7 +167,7 @@ def adapt(
 
     Raises:
         TypeError: the problem, the optimizer, the tasks or the parameters are something else.
-        ValueError: too few draws for the steps, or parameters that are no stacks of as many as the tasks.
+        ValueError: there are too few draws for the steps, or the parameters are not stacks of one row a task.
 
     Examples:
         >>> import torch, leapwarp

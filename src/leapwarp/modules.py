@@ -354,7 +354,7 @@ def check_once_only(ends: Sequence[torch.Tensor]) -> None:
     if has_node(ends, "torch::autograd::Error"):
         raise RuntimeError(
             "a part of the module has a gradient that is marked once_differentiable, and the second derivative is "
-            "needed. order=1 does with the first; or needed a part whose backward is made of PyTorch's functions."
+            "needed. Use order=1, which takes first derivatives only, or a part whose backward PyTorch can derive."
         )
 
 
@@ -371,7 +371,7 @@ def told() -> Iterator[None]:
         raise RuntimeError(
             f"the second derivative of the loss is needed, and PyTorch said: {said[:200]}. Needed a "
             "loss that was computed inside the task and has not been differentiated before, and parts with a second "
-            "derivative (checkpointing with use_reentrant=False); order=1 does with the first."
+            "derivative (checkpointing with use_reentrant=False). Or use order=1, which takes first derivatives only."
         ) from error
 
 
