@@ -40,6 +40,10 @@ MARKER = re.compile(r" (?=(?:[-*+>#|]|\d+[.)]) |%)")
 table; and the space before a per cent sign"""
 
 
+CONTINUED = re.compile(r"(?<=[^\n|])(?<!  )\n {0,2}(?=[^\s|#>!`*+-])(?!\d+[.)] )")
+"""line breaks within a paragraph or an item of a list"""
+
+
 def sentence(frame: pd.DataFrame) -> str:
     """A wrapped sentence for the README that counts the verdicts in a claims.csv."""
     said = []
@@ -72,9 +76,9 @@ def with_sentence(text: str, frame: pd.DataFrame, name: str) -> str:
 
 
 def wrapped(text: str) -> str:
-    """Markdown with lines of at most 100 characters, except in tables."""
+    """Markdown whose paragraphs are wrapped anew, at 100 characters; tables stay as they are."""
     made = []
-    for line in text.split("\n"):
+    for line in CONTINUED.sub(" ", text).split("\n"):
         if len(line) <= 100 or line.startswith("|"):
             made.append(line)
             continue
