@@ -64,13 +64,14 @@ snapshot: $(STAMP)
 clean-venv:
 	rm -rf .venv
 
-# An environment with a stamp is complete, and is updated in place. Any other is made again. To compile all modules
-# would take a minute; Python compiles those that are imported.
+# An environment with a stamp is complete, and is updated in place. Any other is made again. Packages are compiled on all
+# cores at once, which pip would do on one. Some contain files that are no Python, which are passed over.
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found. Needed: Python 3.11 to 3.13, for example make PYTHON=python3.11." >&2; exit 1; }
 	@$(PYTHON) -c "$$CHECK"
 	@echo "Setting up .venv: some minutes and 6 GB, once."
 	@if [ -e $@ ]; then rm $@; else rm -rf .venv && $(PYTHON) -m venv .venv; fi
 	@$(PIP) install --no-deps --no-compile -r requirements.lock
+	@.venv/bin/python -m compileall -qq -j 0 .venv/lib >/dev/null || true
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
