@@ -1,5 +1,5 @@
 # make reproduce   sets everything up, then makes every table and figure (config.yaml says which, and at which size)
-# make test        sets everything up, then runs the tests (thirteen minutes on two cores)
+# make test        sets everything up, then runs the tests (ten minutes on two cores)
 # make test-fast   runs only the fast tests: for every commit (two minutes)
 # make test-slurm  tests the workflow on a SLURM that it starts on this machine (root, Debian or Ubuntu; five minutes)
 # make snapshot    puts the results of the last quick run into docs/results and the README
