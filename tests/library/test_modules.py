@@ -349,7 +349,7 @@ class Cubes(nn.Module):
 @pytest.mark.parametrize("replay", [None, 50])
 def test_a_second_derivative_that_pytorch_would_leave_out_is_refused(replay):
     """Asked for some inputs only, autograd passes over a gradient that is marked once_differentiable."""
-    with pytest.raises(RuntimeError, match="marked once_differentiable, and the second derivative is needed. Use order"):
+    with pytest.raises(RuntimeError, match="marked once_differentiable, and the second .* Use order=1"):
         train(made(Cubes), points, replay=replay, lengths=(1,))
     train(made(Cubes), points, 1, replay, lengths=(1,))
     model = leapwarp.lift(made(Cubes))
