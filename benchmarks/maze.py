@@ -11,8 +11,10 @@ are medians over the rounds, and times are the fastest.
 
 Then the runs of a job in one stack are compared with one run alone, at the settings of each size. The script prints the
 environment steps a second of all runs together, including updates, by the processor time of the fastest of many rounds
-(see `stack.py`), and how many times those of one run they are. Hebbian agents (`--methods hebbian`) take gigabytes for
-each run at `paper`.
+(see `stack.py`), and how many times those of one run they are. Hebbian agents (`--methods hebbian`) take up to half a
+gigabyte for each run at `paper`.
+
+Last, an update of the Hebbian agents is compared with one in which autograd goes through the same equations.
 """
 
 import argparse
@@ -29,9 +31,10 @@ from unstacked import settings_of
 
 from leapwarp import host
 from leapwarp.experiments.maze import run as experiment
+from leapwarp.models.recurrent import Recorded, hebbian_step, retroactive_step
 from leapwarp.problem import join_tasks
 from leapwarp.rng import generator
-from leapwarp.trees import stack
+from leapwarp.trees import Params, stack
 from leapwarp.worlds.maze import MOVES, N_ACTIONS, N_INPUTS
 
 SETTINGS = experiment.PUBLISHED
@@ -145,18 +148,24 @@ def straightforward(cell: PlainCell | WarpCell) -> Callable[[], object]:
             )
         optimizer.zero_grad()
         (loss / s.steps).backward()
-        nn.utils.clip_grad_norm_(cell.parameters(), s.clip)
+        nn.utils.clip_grad_norm_(cell.parameters(), s.clip or float("inf"))
         optimizer.step()
 
     return update
 
 
-def ours(name: str, settings: experiment.Settings, runs: int = 1) -> Callable[[], object]:
-    """An update of so many runs in a stack."""
+def ours(name: str, settings: experiment.Settings, runs: int = 1, recorded: bool = False) -> Callable[[], object]:
+    """An update of so many runs in a stack.
+
+    Args:
+        recorded: whether a Hebbian agent's gradient is autograd's.
+    """
     settings = replace(settings, every=1)
     make = experiment.methods(settings)[name].cell
     assert make is not None
     world, cell = experiment.world_of(settings, torch.device("cpu")), make(settings)
+    if recorded:
+        cell = cell._replace(tape=by_autograd(name == "hebbian_retroactive"))
     learner, streams = experiment.learner(world, cell, settings), [generator(run) for run in range(runs)]
     now = {"state": learner.init(stack([cell.init(each) for each in streams])), "k": 0}
 
@@ -166,6 +175,19 @@ def ours(name: str, settings: experiment.Settings, runs: int = 1) -> Callable[[]
         now["k"] += 1
 
     return update
+
+
+def by_autograd(retroactive: bool) -> Callable[[Params, int, int], Recorded]:
+    """The tape of a Hebbian agent in the plain equations."""
+
+    def tape(params: Params, steps: int, batch: int) -> Recorded:
+        h = params["task.b"].new_zeros(len(params["task.b"]), batch, params["task.b"].shape[1])
+        plastic = h.new_zeros(*h.shape, h.shape[2])
+        if retroactive:
+            return Recorded(retroactive_step, params, (h, plastic, plastic))
+        return Recorded(hebbian_step, params, (h, plastic))
+
+    return tape
 
 
 def products(pairs: list[tuple[int, int]], back: list[tuple[int, int]]) -> Callable[[], object]:
@@ -234,6 +256,18 @@ def stacked(sizes: list[str], methods: list[str], runs: list[int], seconds: floa
             print(f"{size}, {name}".ljust(32) + f"{alone:9.0f}{gains}", flush=True)
 
 
+def hebbian(sizes: list[str], seconds: float) -> None:
+    """Steps a second of one run of each Hebbian agent, ours and by autograd."""
+    print(f"\n{'':32}{'autograd':>9}{'ours':>20}")
+    for size in sizes:
+        for name in ("hebbian", "hebbian_retroactive"):
+            settings = settings_of(experiment.EXPERIMENT, "maze", name, size)
+            both = {"autograd": ours(name, settings, recorded=True), "ours": ours(name, settings)}
+            times = fastest(both, seconds)
+            slow, fast = (settings.batch * settings.steps / times[key][0] for key in both)
+            print(f"{size}, {name}".ljust(32) + f"{slow:9.0f}{fast:13.0f} ({fast / slow:.2f})", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=8)
@@ -245,6 +279,7 @@ def main() -> None:
     host.settle()
     against_others(options.rounds)
     stacked(options.sizes, options.methods, options.runs, options.seconds)
+    hebbian(options.sizes, options.seconds)
 
 
 if __name__ == "__main__":

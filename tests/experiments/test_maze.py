@@ -239,6 +239,34 @@ def test_tapes_equal_the_plain_equations_under_autograd(double, name):
         assert torch.allclose(fast[1][key], grad, rtol=1e-10, atol=1e-13), key
 
 
+@pytest.mark.parametrize("name", ["hebbian", "hebbian_retroactive"])
+def test_tapes_of_plastic_weights_equal_the_plain_equations_under_autograd(double, name):
+    """Some plastic weights reach their limits, where their gradient is zero."""
+    steps, batch = 30, 4
+    plain = {"hebbian": recurrent.hebbian_step, "hebbian_retroactive": recurrent.retroactive_step}[name]
+    params = {key: leaf for key, leaf in some_params(cell_of(name), runs=2).items() if "head" not in key}
+    params["task.modulation.bias"] = params["task.modulation.bias"] + 1
+    if name == "hebbian_retroactive":
+        params["task.eta"] = torch.tensor([0.3, 0.6])
+    zero = torch.zeros(2, batch, 6)
+    none = [torch.zeros(2, batch, 6, 6)] * {"hebbian": 1, "hebbian_retroactive": 2}[name]
+    fast, slow = cell_of(name).tape(params, steps, batch), recurrent.Recorded(plain, params, (zero, *none))
+    memory = (zero, *none)
+    for t in range(steps):
+        x = torch.randn(2, batch, INPUTS, generator=generator(t, "x"))
+        assert torch.allclose(fast.step(x), slow.step(x), rtol=1e-10, atol=1e-12)
+        memory = plain(params, x, memory)
+    share = float((memory[1].abs() == 1).double().mean())
+    assert 0.05 < share < 0.95
+    assert torch.allclose(fast.hidden(), slow.hidden(), rtol=1e-10, atol=1e-12)
+    grad = torch.randn(2, steps, batch, 6, generator=generator(0, "grad"))
+    ours, theirs = fast.backward(grad), slow.backward(grad)
+    assert ours.keys() == theirs.keys()
+    for key, leaf in theirs.items():
+        assert float(leaf.abs().max()) > 0
+        assert torch.allclose(ours[key], leaf, rtol=1e-9, atol=1e-11), key
+
+
 @pytest.mark.parametrize("name", ["rnn", "hebbian", "hebbian_retroactive", "hyper_rnn", "tnets_rnn"])
 def test_gradients_are_finite_differences(double, name):
     """The actions, and the advantage that multiplies their log-probability, are constant, as in the estimator."""

@@ -1,10 +1,10 @@
 """Recurrent agents (WarpGrad appendix J): a cell, and a policy and a value that are linear in its hidden state.
 
 A cell is used through its *tape*. The tape steps the cell through a batch of episodes, and then computes the gradient
-of any function of the hidden states, by backpropagation through the whole episode. The tape `Recorded` has the plain
-equations and uses autograd. `RnnTape` and `WarpTape` store what they need in preallocated tensors, and their backward
-passes are written by hand. So a step is a few operations, and the gradient of each weight is one product over all
-steps.
+of any function of the hidden states, by backpropagation through the whole episode. The tape `Recorded` takes any plain
+equation and uses autograd: a new cell can begin with it. The tapes of the agents here store what they need in
+preallocated tensors, and their backward passes are written by hand. So a step is a few operations, and the gradient of
+each weight is one product over all steps. Tests compare both.
 
 Shapes: parameters [run, ...], x [run, batch, inputs], h and z [run, batch, hidden]. Parameters named `warp.*` are
 warps; all others are task parameters.
@@ -17,6 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from leapwarp.trees import Params
+
+_clamp_backward = torch.ops.aten.hardtanh_backward.default
+"""(gradient, clamped values, lowest, highest) -> the gradient, or 0 where a value was clamped"""
 
 Memory = tuple[Tensor, ...]
 """the tensors that a cell passes from step to step; the first is its hidden state"""
@@ -211,6 +214,125 @@ class TnetsTape(RnnTape):
         return dict(zip(self._leaves, grads, strict=True))
 
 
+class HebbianTape:
+    """The tape of `hebbian_step`. It keeps the plastic weights of every step, [run, batch, hidden, hidden].
+
+    The backward pass goes through the update of the plastic weights first, then through the new hidden state. Each step
+    has its own tensors, since the system would clear the memory of one large tensor anew for every batch of episodes.
+    """
+
+    def __init__(self, params: Params, steps: int, batch: int) -> None:
+        w, self._v, b = (params[f"task.{name}"] for name in "wvb")
+        (runs, m, self._n), self._t = w.shape, 0
+        self._weight, self._bias = torch.cat([w, self._v], 2).mT.contiguous(), b[:, None]
+        self._alpha = params["task.alpha"].unsqueeze(1)
+        self._read = params["task.modulation.weight"].unsqueeze(2)
+        self._read_bias = params["task.modulation.bias"].view(-1, 1, 1)
+        self._seen = w.new_zeros(runs, steps + 1, batch, self._n + m)  # [x_t, h_{t-1}]
+        self._modulation = w.new_empty(runs, steps, batch, 1)
+        self._plastic = [w.new_empty(runs, batch, m, m) for _ in range(steps + 1)]  # Hebb before each step
+        self._plastic[0].zero_()
+        self._scaled = torch.empty_like(self._plastic[0])  # alpha * Hebb
+
+    def step(self, x: Tensor) -> Tensor:
+        t, n, seen = self._t, self._n, self._seen[:, self._t]
+        self._t += 1
+        seen[..., :n] = x
+        of_plastic = _times(torch.mul(self._alpha, self._plastic[t], out=self._scaled), seen[..., n:])
+        new = torch.baddbmm(of_plastic + self._bias, seen, self._weight).tanh_()
+        self._seen[:, t + 1, :, n:] = new
+        self._modulation[:, t] = torch.baddbmm(self._read_bias, new, self._read).tanh_()
+        self._learn(t, new, seen[..., n:])
+        return new
+
+    def _learn(self, t: int, new: Tensor, h: Tensor) -> None:
+        """Write the plastic weights after step t."""
+        change = (self._modulation[:, t] * new).unsqueeze(3)
+        torch.addcmul(self._plastic[t], change, h.unsqueeze(2), out=self._plastic[t + 1]).clamp_(-1, 1)
+
+    def _unlearn(self, t: int, grad: Tensor, new: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of `new`, `h` and the modulation of step t, from that of the plastic weights before clipping.
+
+        The argument `grad` is not changed: it is also the gradient of the plastic weights before the step.
+        """
+        modulation, of_new = self._modulation[:, t], _times(grad, h)
+        return modulation * of_new, modulation * _before(grad, new), (new * of_new).sum(2, keepdim=True)
+
+    def hidden(self) -> Tensor:
+        return self._seen[:, 1 : self._t + 1, :, self._n :].contiguous()
+
+    def backward(self, grad: Tensor) -> Params:
+        """As `Tape.backward`. It can be called once."""
+        n, steps = self._n, self._t
+        before, of_modulation = torch.empty_like(grad), torch.empty_like(self._modulation[:, :steps])
+        of_h, of_plastic, of_alpha = (torch.zeros_like(each) for each in (grad[:, 0], self._scaled, self._scaled))
+        outer = torch.empty_like(of_alpha)
+        for t in reversed(range(steps)):
+            plastic, h, new = self._plastic[t], self._seen[:, t, :, n:], self._seen[:, t + 1, :, n:]
+            of_plastic = _clamp_backward(of_plastic, self._plastic[t + 1], -1, 1)
+            of_new, of_old, of_m = self._unlearn(t, of_plastic, new, h)
+            of_m = torch.mul(of_m, 1 - self._modulation[:, t].square(), out=of_modulation[:, t])
+            # h_t = tanh(a) and a = W x + b + (V + alpha * Hebb) h
+            a = (grad[:, t] + of_h + of_new + of_m * self._read.mT) * (1 - new.square())
+            before[:, t] = a
+            torch.mul(a.unsqueeze(3), h.unsqueeze(2), out=outer)
+            of_alpha.addcmul_(outer, plastic)
+            of_plastic.addcmul_(self._alpha, outer)
+            weights = torch.mul(self._alpha, plastic, out=self._scaled)
+            of_h = torch.baddbmm(of_old + _before(weights, a), a, self._v)
+        flat, of_reads = before.flatten(1, 2), of_modulation.flatten(1, 2)
+        product = flat.mT @ self._seen[:, :steps].flatten(1, 2)
+        return {
+            "task.w": product[..., :n],
+            "task.v": product[..., n:],
+            "task.b": flat.sum(1),
+            "task.alpha": of_alpha.sum(1),
+            "task.modulation.weight": (of_reads.mT @ self.hidden().flatten(1, 2)).squeeze(1),
+            "task.modulation.bias": of_reads.sum((1, 2)),
+        }
+
+
+class RetroactiveTape(HebbianTape):
+    """The tape of `retroactive_step`, which also keeps the trace of every step, [run, batch, hidden, hidden]."""
+
+    def __init__(self, params: Params, steps: int, batch: int) -> None:
+        super().__init__(params, steps, batch)
+        self._eta = params["task.eta"].view(-1, 1, 1)
+        self._trace = [torch.empty_like(each) for each in self._plastic]  # E before each step
+        self._trace[0].zero_()
+        self._of_trace, self._of_eta = torch.zeros_like(self._scaled), torch.zeros_like(params["task.eta"])
+
+    def _learn(self, t: int, new: Tensor, h: Tensor) -> None:
+        modulation, trace, eta = self._modulation[:, t].unsqueeze(3), self._trace[t], self._eta
+        torch.addcmul(self._plastic[t], modulation, trace, out=self._plastic[t + 1]).clamp_(-1, 1)
+        torch.mul(trace, 1 - eta.unsqueeze(3), out=self._trace[t + 1])
+        self._trace[t + 1].addcmul_((eta * new).unsqueeze(3), h.unsqueeze(2))
+
+    def _unlearn(self, t: int, grad: Tensor, new: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        trace, of_trace, eta = self._trace[t], self._of_trace, self._eta
+        of_new, of_old = _times(of_trace, h), _before(of_trace, new)
+        self._of_eta += (new * of_new).sum((1, 2)) - (of_trace * trace).sum((1, 2, 3))
+        of_modulation = (grad * trace).sum((2, 3)).unsqueeze(2)
+        of_trace.mul_(1 - eta.unsqueeze(3)).addcmul_(self._modulation[:, t].unsqueeze(3), grad)
+        return eta * of_new, eta * of_old, of_modulation
+
+    def backward(self, grad: Tensor) -> Params:
+        return super().backward(grad) | {"task.eta": self._of_eta}
+
+
+def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Matrix times vector. [run, batch, n, m], [run, batch, m] -> [run, batch, n]
+
+    For a stack of small matrices this is several times as fast as PyTorch's product with a column.
+    """
+    return (matrices * vectors.unsqueeze(2)).sum(3)
+
+
+def _before(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Transposed matrix times vector. [run, batch, n, m], [run, batch, n] -> [run, batch, m]"""
+    return torch.bmm(vectors.flatten(0, 1).unsqueeze(1), matrices.flatten(0, 1)).view(*vectors.shape[:2], -1)
+
+
 class WarpTape:
     """The tape of `warp_step`. Gates are stored in the order i, f, g, o; diagonals as u1 of [x, h], u2_x, u2_h, u_b.
 
@@ -395,10 +517,4 @@ def hebbian_rnn(inputs: int, hidden: int, actions: int, retroactive: bool) -> Ce
         }
         return params | ({"task.eta": torch.tensor(0.01)} if retroactive else {})
 
-    def tape(params: Params, steps: int, batch: int) -> Tape:
-        h = params["task.b"].new_zeros(len(params["task.b"]), batch, hidden)
-        plastic = h.new_zeros(*h.shape, hidden)
-        memory = (h, plastic, plastic) if retroactive else (h, plastic)
-        return Recorded(retroactive_step if retroactive else hebbian_step, params, memory)
-
-    return Cell(init, tape)
+    return Cell(init, RetroactiveTape if retroactive else HebbianTape)

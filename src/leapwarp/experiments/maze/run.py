@@ -7,7 +7,7 @@ to remember where the goal was found. The agents are a plain RNN, RNNs with plas
 with warps. The warps of the Warp-RNN are computed by an LSTM, which is meta-learnt from the same batches.
 
 Times of one run alone on one core: at smoke, a second. At quick, 15 s for the plain RNN and T-Nets, 40 s for the
-Warp-RNN and the HyperRNN, and 85 to 105 s for the Hebbian agents. At paper, an hour, five hours and a day.
+Warp-RNN and the HyperRNN, and 50 to 65 s for the Hebbian agents. At paper, an hour, five hours, and seven to nine.
 benchmarks/README.md has the times of stacks of runs. docs/results/maze has the returns at quick.
 """
 
