@@ -211,7 +211,11 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     beside = {"published.csv", "published.png"}
     assert (
         names
-        == {"claims.csv", "omniglot_warp/table2.csv", "wide/README.md", "wide/claims.csv"} | pages | figures | beside
+        == {"claims.csv", "omniglot_warp/table2.csv", "omniglot_warp/provenance.json"}
+        | {"wide/README.md", "wide/claims.csv"}
+        | pages
+        | figures
+        | beside
     )
     assert (out / "wide/README.md").read_text() == "kept"
     index, text = (squeezed(out / name) for name in sorted(pages))
@@ -248,6 +252,55 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
         assert all(len(line) <= 120 for line in (out / name).read_text().splitlines() if not line.startswith("|")), name
     for caption in BOTH[0].figures.values():
         assert f"> {caption} Made at size quick" in text
+
+
+def other_experiment(made, folder, version, source):
+    """A folder with results of `omniglot_leap` alone, whose table has the numbers of the other experiment in `made`."""
+    folder.mkdir(parents=True)
+    shutil.copytree(made / "omniglot_warp", folder / "omniglot_leap")
+    here = folder / "omniglot_leap"
+    (here / "table2.json").rename(here / "table1.json")
+    table = pd.read_csv(here / "table2.csv").assign(metric="error")
+    table.to_csv(here / "table1.csv", index=False)
+    runs = (here / "runs.json").read_text().replace("0.1.0+gabc", version).replace('"omniglot"', f'"{source}"')
+    (here / "runs.json").write_text(runs.replace("omniglot_warp", "omniglot_leap"))
+    claimed = pd.read_csv(made / "claims.csv", keep_default_na=False).query("id == 'W1'")
+    claimed = claimed.assign(experiment="omniglot_leap", paper="leap")
+    pd.concat([claimed.assign(id="L22"), claimed.assign(id="L3")]).to_csv(folder / "claims.csv", index=False)
+    (folder / "index.html").touch()
+    return folder
+
+
+def test_a_snapshot_grows_by_the_experiments_of_other_days(made, tmp_path):
+    out, readme = tmp_path / "docs/results", tmp_path / "README.md"
+    readme.write_text("<!-- verdicts -->\n<!-- end of verdicts -->\n")
+    leapwarp_snapshot.main(snapshot(made, out))
+    before = {path.name: path.read_bytes() for path in (out / "omniglot_warp").glob("*") if path.is_file()}
+    base = tmp_path / "base.csv"
+    pd.read_csv(made / "claims.csv", keep_default_na=False).assign(verdict="contradicted").to_csv(base, index=False)
+    later = other_experiment(made, tmp_path / "quick", "0.2.0+gdef", "glyphs")
+    leapwarp_snapshot.main([*snapshot(later, out), "--add", "--readme", str(readme), "--base", str(base)])
+    assert before == {path.name: path.read_bytes() for path in (out / "omniglot_warp").glob("*") if path.is_file()}
+    index, found = squeezed(out / "README.md"), pd.read_csv(out / "claims.csv", keep_default_na=False)
+    of_first = pd.read_csv(made / "claims.csv").query("experiment == 'omniglot_warp'")["id"]
+    assert list(found["id"].unique())[:2] == ["L3", "L22"] and set(found["id"]) == {"L3", "L22", *of_first}
+    assert "2 of its 17 experiments are finished and on this page" in index
+    assert "0.1.0+gabc, **but for `omniglot_leap` (0.2.0+gdef)**." in index
+    assert "- Data `glyphs`: a procedural stand-in" in index and "| 28, " in index
+    for row in (
+        "| `omniglot_warp` | omniglot, `0a1b` | 0.1.0+gabc |",
+        "| `omniglot_leap` | glyphs, `0a1b` | 0.2.0+gdef |",
+    ):
+        assert index.count(row) == 1, row
+    numbers = pd.read_csv(out / "published.csv")
+    assert set(numbers["experiment"]) == {"omniglot_warp", "omniglot_leap"} and "data glyphs, omniglot" in index
+    every = pd.concat([pd.read_csv(base).loc[lambda all_: ~all_["id"].isin(found["id"])], found])
+    assert readme.read_text() == f"<!-- verdicts -->\n{leapwarp_snapshot.sentence(every)}<!-- end of verdicts -->\n"
+    again = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    leapwarp_snapshot.main([*snapshot(made, out), "--add"])  # in the other order, with the same result
+    assert again == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    leapwarp_snapshot.main(snapshot(made, out))
+    assert not (out / "omniglot_leap").exists()
 
 
 def test_numbers_in_print_stand_beside_ours(made):

@@ -58,7 +58,7 @@ def seeds(frame: pd.DataFrame) -> str:
     """The number of seeds with results: one number, or the smallest and the largest over methods."""
     runs = frame[["method", "n_tasks", "seed"]].drop_duplicates()
     lost = diverged(frame)
-    kept = runs[~runs.apply(tuple, axis=1).isin(lost.apply(tuple, axis=1))] if len(lost) else runs
+    kept = runs.loc[~runs.apply(tuple, axis=1).isin(lost.apply(tuple, axis=1))] if len(lost) else runs
     counts = sorted(set(kept.groupby(["method", "n_tasks"])["seed"].nunique()))
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
@@ -139,6 +139,15 @@ def provenance(runs: Sequence[Run]) -> dict[str, Any]:
         "n_runs": len(runs),
         "hours": sum(run["seconds"] for run in runs) / 3600,
     }
+
+
+def together(made: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What several calls of `provenance` found, as one call would have found it."""
+    joined = {
+        key: sorted({name for each in made for name in each[key]}) for key in made[0] if type(made[0][key]) is list
+    }
+    ends = {"first": min(each["first"] for each in made), "last": max(each["last"] for each in made)}
+    return joined | ends | {key: sum(each[key] for each in made) for key in ("n_runs", "hours")}
 
 
 def details(runs: Sequence[Run]) -> Details:

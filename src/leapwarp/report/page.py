@@ -13,7 +13,7 @@ import argparse
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,12 +114,10 @@ def collect(folder: Path, abouts: Sequence[Experiment]) -> Site:
     return Site(made, beside, experiments, searches, missing)
 
 
-def stand_ins(sections: Sequence[Section]) -> dict[str, str]:
+def stand_ins(sources: Iterable[str]) -> dict[str, str]:
     """The data sources that are not the papers', with a description."""
-    sources = sorted({str(run["data_source"]) for section in sections for run in section.runs})
-    return {
-        name: origin.SOURCES.get(name, "not one of the papers' data") for name in sources if name not in origin.REAL
-    }
+    unlike = sorted(set(sources) - origin.REAL)
+    return {name: origin.SOURCES.get(name, "not one of the papers' data") for name in unlike}
 
 
 def every_claim(site: Site) -> list[dict[str, Any]]:
@@ -178,7 +176,7 @@ def render(folder: Path, abouts: Sequence[Experiment], about_size: str) -> str:
             [found.folder / figure.path for found in pictured for figure in found.figures], PICTURE_BYTES
         ),
         about_size=about_size,
-        stand_ins=stand_ins(site.experiments),
+        stand_ins=stand_ins(str(run["data_source"]) for section in site.experiments for run in section.runs),
         site=site,
         claims_path=folder / "claims.csv",
     )

@@ -9,7 +9,7 @@ the snapshot, published.csv with every number in print that has one of ours, and
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,15 +128,22 @@ def draw(lines: pd.DataFrame, short: str) -> "Figure":
     return figure
 
 
-def make(folder: Path, abouts: Sequence[Experiment], out: Path) -> int:
-    """Write the document, the numbers and the figure beside each other; returns how many numbers there are."""
+def read_all(folder: Path, abouts: Sequence[Experiment]) -> pd.DataFrame:
+    """The numbers of several experiments, as `read` has them."""
+    found = [lines for about in abouts if len(lines := read(folder, about))]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
+
+
+def write(lines: pd.DataFrame, size: str, sources: Mapping[str, Iterable[str]], out: Path) -> Document:
+    """Write the document to `out`, and the numbers and the figure beside it.
+
+    Args:
+        sources: the data sources of each experiment in `lines`, by its name.
+    """
     from leapwarp.report import draw as drawing
 
-    found = [lines for about in abouts if len(lines := read(folder, about))]
-    lines = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
-    runs = [run for about in abouts for run in origin.read(folder / about.name / "runs.json")]
-    sources = sorted({str(run["data_source"]) for run in runs if run["experiment"] in set(lines["experiment"])})
-    short = f"size {folder.name}, data {', '.join(sources)}"
+    used = sorted({source for name in lines["experiment"].unique() for source in sources[str(name)]})
+    short = f"size {size}, data {', '.join(used)}"
     made = build(lines, short)
     with atomic(out.with_suffix(".csv")) as path:
         lines.to_csv(path, index=False, lineterminator="\n")
@@ -144,6 +151,14 @@ def make(folder: Path, abouts: Sequence[Experiment], out: Path) -> int:
         drawing.save(draw(lines, short), out.with_suffix(".png"))
     with atomic(out) as path:
         path.write_text(document.dumps(made), encoding="utf-8")
+    return made
+
+
+def make(folder: Path, abouts: Sequence[Experiment], out: Path) -> int:
+    """Write the document, the numbers and the figure beside each other; returns how many numbers there are."""
+    lines = read_all(folder, abouts)
+    runs = {about.name: origin.read(folder / about.name / "runs.json") for about in abouts}
+    write(lines, folder.name, {name: {str(run["data_source"]) for run in each} for name, each in runs.items()}, out)
     return len(lines)
 
 

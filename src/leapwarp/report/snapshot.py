@@ -9,22 +9,32 @@ small. If some experiments of the size have not been run, the page says so, and 
 Everything else in the folder is removed, except folders that --keep names. All results must come from one commit,
 except those that --other-code names. The page that --readme names gets a sentence that counts the verdicts. A claim
 that a claims.csv of a kept folder has counts with the verdict there. Nothing here imports torch.
+
+A size whose experiments run on several days or machines grows in steps: with --add, experiments that the last snapshot
+has and the results have not stay as they are, whatever their commit. Only the snapshot is needed for this.
+
+    python -m leapwarp.report.snapshot --folder results/overnight --size-file workflow/sizes/overnight.yaml
+        --out docs/results/overnight --add --readme README.md --base docs/results/claims.csv
 """
 
 import argparse
 import gzip
+import json
 import re
 import shutil
+import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from leapwarp import plan
-from leapwarp.catalogue import find
+from leapwarp.catalogue import Experiment, find
 from leapwarp.files import atomic, one_line
-from leapwarp.report import claims, origin
+from leapwarp.report import claims, origin, published
 from leapwarp.report.document import Block, Document, Figure, Heading, Table, Text, Verdicts, markdown
 from leapwarp.report.page import WIDTH, Section, Site, collect, shrunk, stand_ins, verdicts_of
 
@@ -40,6 +50,8 @@ MARKER = re.compile(r" (?=(?:[-*+>#|]|\d+[.)]) |%)")
 table; and the space before a per cent sign"""
 
 
+ORIGIN = "provenance.json"
+"""a file beside each experiment's table: what `origin.provenance` found in its runs, for later snapshots"""
 CONTINUED = re.compile(r"(?<=[^\n|])(?<!  )\n {0,2}(?=[^\s|#>!`*+-])(?!\d+[.)] )")
 """line breaks within a paragraph or an item of a list"""
 
@@ -56,14 +68,17 @@ def sentence(frame: pd.DataFrame) -> str:
     return wrapped(f"O{'; '.join(said)[1:]}.\n")
 
 
-def counted_claims(path: Path, kept: Sequence[Path]) -> pd.DataFrame:
-    """The claims that the README counts: those of `path`, but of the folders `kept` where these have them."""
-    frame = claims.merge([path])
-    for larger in (folder / "claims.csv" for folder in kept):
-        if larger.exists():
-            there = claims.merge([larger])
-            frame = pd.concat([frame.loc[~frame["id"].isin(there["id"])], there])
-    return frame
+def counted_claims(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The claims that the README counts: each as the last of several claims.csv has it."""
+    found = frames[0]
+    for later in frames[1:]:
+        found = pd.concat([found.loc[~found["id"].isin(later["id"])], later])
+    return found
+
+
+def natural(ids: pd.Series) -> pd.Series:
+    """Names of claims as numbers to sort them by: W3 comes before W21."""
+    return ids.str.extract(r"(\d+)", expand=False).astype(int)
 
 
 def with_sentence(text: str, frame: pd.DataFrame, name: str) -> str:
@@ -89,19 +104,19 @@ def wrapped(text: str) -> str:
     return "\n".join(made)
 
 
-def one_version(sections: Sequence[Section], other: Sequence[str], out: str) -> str:
+def one_version(made: Mapping[str, dict[str, Any]], other: Sequence[str], out: str) -> str:
     """The code version of all runs. Raises ValueError if there are several, except for the sections `other`.
 
     Args:
+        made: the provenance of each section, by its name.
         other: names of sections that may have another version.
     """
-    strange = sorted(set(other) - {section.name for section in sections})
-    if strange:
+    if strange := sorted(set(other) - set(made)):
         raise ValueError(f"--other-code: found no results of {', '.join(strange)}, needed names of what is in {out}.")
     by_version: dict[str, list[str]] = {}
-    for section in sections:
-        for version in origin.provenance(section.runs)["versions"] if section.name not in other else ():
-            by_version.setdefault(version, []).append(section.name)
+    for name, each in made.items():
+        for version in each["versions"] if name not in other else ():
+            by_version.setdefault(version, []).append(name)
     if len(by_version) == 1:
         return next(iter(by_version))
     found = "; ".join(f"{version} of {', '.join(names)}" for version, names in sorted(by_version.items()))
@@ -111,31 +126,44 @@ def one_version(sections: Sequence[Section], other: Sequence[str], out: str) -> 
     )
 
 
+def kept_sections(out: Path, missing: Sequence[Experiment]) -> dict[str, Section]:
+    """The experiments of the last snapshot that the results have not, by name; their documents are empty."""
+    there = [about for about in missing if (out / about.name / ORIGIN).exists()]
+    return {
+        each.name: Section(each.name, out / each.name, Document(each.title, []), [], [], each.title) for each in there
+    }
+
+
 def counted(verdicts: Verdicts | None) -> str:
     return ", ".join(f"{n} {verdict}" for verdict, n in verdicts.counts.items() if n) if verdicts else "–"
 
 
 def index(
-    site: Site, size: plan.Size, version: str, other: Sequence[str], kept: Sequence[str], up: str = "../"
+    site: Site,
+    size: plan.Size,
+    made: Mapping[str, dict[str, Any]],
+    other: Sequence[str],
+    kept: Sequence[str],
+    up: str = "../",
 ) -> Document:
     """The first page: verdicts, experiments, and the provenance of the numbers.
 
     Args:
+        made: the provenance of each section, by its name.
+        other: names of sections that may have another version than the rest.
         kept: pages of other runs.
         up: the way from the page to the documents.
     """
-    sections = [*site.experiments, *site.searches]
-    every = [run for section in sections for run in section.runs]
-    made, name = origin.provenance(every), every[0]["size"]
-    text = f"Made at size `{name}`: {size.about}. "
+    every = origin.together(list(made.values()))
+    text = f"Made at size `{size.name}`: {size.about}. "
     if site.missing:
         n, ran = len(site.experiments) + len(site.missing), len(site.experiments)
         text += f"{ran} of its {n} experiments {'is' if ran == 1 else 'are'} finished and on this page. "
-    text += f"All from one commit, {version}"
+    text += f"All from one commit, {one_version(made, other, size.name)}"
     if other:
-        found = {section.name: ", ".join(origin.provenance(section.runs)["versions"]) for section in sections}
-        text += ", **but for " + "; ".join(f"`{each}` ({found[each]})" for each in other) + "**"
-    notes = [f"- Data `{source}`: {about}." for source, about in stand_ins(site.experiments).items()]
+        text += ", **but for " + "; ".join(f"`{each}` ({', '.join(made[each]['versions'])})" for each in other) + "**"
+    sources = [source for each in site.experiments for source in made[each.name]["sources"]]
+    notes = [f"- Data `{source}`: {about}." for source, about in stand_ins(sources).items()]
     notes += [f"- Results of other runs, not in what follows: [{each}]({each}/README.md)." for each in kept]
     blocks: list[Block] = [Text("\n\n".join([f"{text}.", "\n".join(notes)]))]
     links = [
@@ -158,13 +186,13 @@ def index(
 [claims.csv](claims.csv). What was chosen after seeing held-out data:
 [deviations]({up}deviations/README.md#chosen-after-seeing-held-out-data)."""
         blocks += [Heading("Every claim"), Text(text), *site.claims.of(Verdicts)]
-    runs = [["Size", f"`{name}`"], ["Machine", "; ".join(made["machines"])], ["Packages", ", ".join(made["packages"])]]
-    runs += [["Runs", f"{made['n_runs']}, {made['hours']:.1f} hours of one core together"]]
+    runs = [["Size", f"`{size.name}`"], ["Machine", "; ".join(every["machines"])]]
+    runs += [["Packages", ", ".join(every["packages"])]]
+    runs += [["Runs", f"{every['n_runs']}, {every['hours']:.1f} hours of one core together"]]
     by_section = []
-    for section in sections:
-        mine = origin.provenance(section.runs)
+    for name, mine in made.items():
         data = f"{', '.join(mine['sources'])}, `{', '.join(mine['checksums'])}`"
-        row = [f"`{section.name}`", data, ", ".join(mine["versions"]), mine["first"][:10], str(mine["n_runs"])]
+        row = [f"`{name}`", data, ", ".join(mine["versions"]), mine["first"][:10], str(mine["n_runs"])]
         by_section.append([*row, f"{mine['hours']:.2f}"])
     head = ["What", "Data, checksum", "Code (the part after +g is the commit)", "Begun", "Runs", "Hours of a core"]
     blocks += [Heading("Where the numbers come from"), Table(["", "Found"], runs), Table(head, by_section)]
@@ -200,55 +228,93 @@ def place(section: Section) -> str:
     return "/".join(parts[-3:]) if parts[-3] == "search" else section.name
 
 
+def compare(out: Path, abouts: Sequence[Experiment], size: str, made: Mapping[str, dict[str, Any]]) -> Section | None:
+    """The numbers in print beside those of the tables in `out`, as files there; None where there are none."""
+    lines = published.read_all(out, abouts)
+    if not len(lines):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{published.NAME}.json"
+        found = published.write(lines, size, {name: each["sources"] for name, each in made.items()}, path)
+        section = Section(published.NAME, path.parent, found, [], [f"{published.NAME}.csv"], found.title)
+        copy(section, out)
+    return section
+
+
 def write(
     folder: Path,
     size: plan.Size,
     out: Path,
     other: Sequence[str] = (),
     readme: Path | None = None,
+    base: Path | None = None,
     kept: Sequence[str] = (),
+    add: bool = False,
     most: int = 0,
 ) -> None:
     """Write `out` and `readme`. Raises ValueError as `collect` and `one_version`, and if a result is missing.
 
     Args:
+        base: a claims.csv whose verdicts count in `readme` where `out` has none.
         kept: folders in `out` that are not changed; the page names them, and their verdicts count in `readme`.
+        add: experiments that `out` has and `folder` has not stay as they are.
         most: the largest size in bytes of an experiment's rows, compressed, in `out`.
     """
-    site = collect(folder, list(size.experiments.values()))
+    abouts = list(size.experiments.values())
+    site = collect(folder, abouts)
     needed = ["claims.csv", "index.html"]
     needed += [f"{each.name}/{figure.path}" for each in site.experiments for figure in each.document.of(Figure)]
-    needed += [figure.path for figure in site.published.document.of(Figure)] if site.published else []
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise ValueError(f"{folder}: found no {', '.join(missing)}, needed all. Run snakemake first.")
     names = [place(section) for section in [*site.experiments, *site.searches]]
     if lost := [name for name in kept if not (out / name / "README.md").exists() or name in names]:
         raise ValueError(f"--keep: needed folders in {out} with a README.md that are no experiments; got {lost}.")
-    version = one_version([*site.experiments, *site.searches], other, str(folder))
+    stays = kept_sections(out, site.missing) if add else {}
+    here = {section.name: section for section in site.experiments} | stays
+    new = [*site.experiments, *site.searches]
+    made = {name: json.loads((section.folder / ORIGIN).read_text("utf-8")) for name, section in stays.items()}
+    made |= {section.name: origin.provenance(section.runs) for section in new}
+    made = {
+        name: made[name] for name in dict.fromkeys([*(about.name for about in abouts if about.name in here), *made])
+    }
+    if stays:
+        [(usual, _)] = Counter(version for each in made.values() for version in each["versions"]).most_common(1)
+        other = [name for name, each in made.items() if name in other or each["versions"] != [usual]]
+    one_version(made, other, str(folder))
     found = claims.merge([folder / "claims.csv"])
-    counts = counted_claims(folder / "claims.csv", [out / name for name in kept])
-    front = with_sentence(readme.read_text("utf-8"), counts, str(readme)) if readme else ""
-    if site.missing:
-        found = found.loc[found["experiment"].isin([section.name for section in site.experiments])]
-        site = site._replace(claims=claims.document(found))
+    found = found.loc[found["experiment"].isin([section.name for section in site.experiments])]
+    if stays:
+        last = claims.merge([out / "claims.csv"])
+        found = pd.concat([found, last.loc[last["experiment"].isin(list(stays))]], ignore_index=True)
+        found = found.sort_values("id", key=natural, kind="stable").sort_values("paper", kind="stable")
+    counts = [claims.merge([base or folder / "claims.csv"]), found]
+    counts += [claims.merge([path]) for name in kept if (path := out / name / "claims.csv").exists()]
+    front = with_sentence(readme.read_text("utf-8"), counted_claims(counts), str(readme)) if readme else ""
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     found.to_csv(temporary / "claims.csv", index=False, lineterminator="\n", float_format="%.6g")
-    if site.published:
-        copy(site.published, temporary)
-    for section in [*site.experiments, *site.searches]:
-        here, made = temporary / place(section), section.document
-        links = copy(section, here, most)
+    for name in stays:
+        shutil.copytree(out / name, temporary / name)
+    site = site._replace(
+        claims=claims.document(found),
+        experiments=[here[about.name] for about in abouts if about.name in here],
+        missing=[about for about in site.missing if about.name not in stays],
+    )
+    for section in new:
+        place_of, page = temporary / place(section), section.document
+        links = copy(section, place_of, most)
+        if section in site.experiments:
+            (place_of / ORIGIN).write_text(json.dumps(made[section.name], indent=1) + "\n", encoding="utf-8")
         verdicts = verdicts_of(site, section.name)
         up = "../" * (place(section).count("/") + 1)
         files = Text("; ".join([*links, f"[all results]({up}README.md)"]) + ".")
-        made = made._replace(blocks=[*([verdicts] if verdicts else []), *made.blocks, files])
-        (here / "README.md").write_text(wrapped(markdown(made)), encoding="utf-8")
+        page = page._replace(blocks=[*([verdicts] if verdicts else []), *page.blocks, files])
+        (place_of / "README.md").write_text(wrapped(markdown(page)), encoding="utf-8")
+    site = site._replace(published=compare(temporary, [find(each.name) for each in site.experiments], size.name, made))
     up = "../" * (out.parts[::-1].index("docs") if "docs" in out.parts else 1)
-    first = index(site, size, version, other, kept, up)
-    (temporary / "README.md").write_text(wrapped(markdown(first)), encoding="utf-8")
+    (temporary / "README.md").write_text(wrapped(markdown(index(site, size, made, other, kept, up))), encoding="utf-8")
     for name in kept:
         shutil.copytree(out / name, temporary / name)
     shutil.rmtree(out, ignore_errors=True)
@@ -273,14 +339,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="results that may come from another commit; the page names them",
     )
     parser.add_argument("--keep", nargs="+", default=[], metavar="FOLDER", help="folders in --out to keep")
+    parser.add_argument("--add", action="store_true", help="keep the experiments that --out has and --folder has not")
     parser.add_argument(
         "--rows", type=int, default=0, metavar="BYTES", help="keep compressed rows that are smaller than this"
     )
     parser.add_argument("--readme", type=Path, metavar="FILE", help="the page that gets the count of the verdicts")
+    parser.add_argument(
+        "--base", type=Path, metavar="CSV", help="a claims.csv whose verdicts --readme counts where --out has none"
+    )
     options = parser.parse_args(arguments)
     with one_line(parser):
         size = plan.read_size(options.size_file)
-        write(options.folder, size, options.out, options.other_code, options.readme, options.keep, options.rows)
+        write(
+            options.folder,
+            size,
+            options.out,
+            options.other_code,
+            options.readme,
+            options.base,
+            options.keep,
+            options.add,
+            options.rows,
+        )
     print(f"{options.out / 'README.md'}: written")
 
 
