@@ -13,7 +13,7 @@ import yaml
 
 import leapwarp
 from leapwarp import catalogue, learners
-from leapwarp.report import snapshot
+from leapwarp.report import claims, snapshot
 
 REPO = Path(__file__).parents[1]
 HAS_SITE = all(importlib.util.find_spec(name) for name in ("mkdocs", "material", "mkdocstrings"))
@@ -85,7 +85,8 @@ def test_the_readme_fits_a_few_screens_and_counts_the_verdicts_of_the_last_snaps
     text = (REPO / "README.md").read_text()
     assert len(text.splitlines()) <= 120
     results = REPO / "docs/results"
-    counted = snapshot.counted_claims(results / "claims.csv", [results / "overnight"])
+    frames = [claims.merge([folder / "claims.csv"]) for folder in (results, results / "overnight")]
+    counted = snapshot.counted_claims(frames)
     assert snapshot.with_sentence(text, counted, "README.md") == text
 
 
