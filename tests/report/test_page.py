@@ -299,6 +299,9 @@ def test_a_snapshot_grows_by_the_experiments_of_other_days(made, tmp_path):
     again = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     leapwarp_snapshot.main([*snapshot(made, out), "--add"])  # in the other order, with the same result
     assert again == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit):
+        leapwarp_snapshot.main([*snapshot(made, out), "--add", "--keep", "omniglot_leap"])
+    assert again == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     leapwarp_snapshot.main(snapshot(made, out))
     assert not (out / "omniglot_leap").exists()
 

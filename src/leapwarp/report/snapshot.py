@@ -76,11 +76,6 @@ def counted_claims(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return found
 
 
-def natural(ids: pd.Series) -> pd.Series:
-    """Names of claims as numbers to sort them by: W3 comes before W21."""
-    return ids.str.extract(r"(\d+)", expand=False).astype(int)
-
-
 def with_sentence(text: str, frame: pd.DataFrame, name: str) -> str:
     """The text of a page with the sentence between its two comments. Raises ValueError if these are missing."""
     made, n = SENTENCE.subn(lambda _: sentence(frame), text)
@@ -124,14 +119,6 @@ def one_version(made: Mapping[str, dict[str, Any]], other: Sequence[str], out: s
         f"{out}: found results of the versions {found or 'none'}, needed one: readers must be able to make them again. "
         "Remove the folders of the others and run snakemake, or name those that may differ with --other-code."
     )
-
-
-def kept_sections(out: Path, missing: Sequence[Experiment]) -> dict[str, Section]:
-    """The experiments of the last snapshot that the results have not, by name; their documents are empty."""
-    there = [about for about in missing if (out / about.name / ORIGIN).exists()]
-    return {
-        each.name: Section(each.name, out / each.name, Document(each.title, []), [], [], each.title) for each in there
-    }
 
 
 def counted(verdicts: Verdicts | None) -> str:
@@ -228,6 +215,36 @@ def place(section: Section) -> str:
     return "/".join(parts[-3:]) if parts[-3] == "search" else section.name
 
 
+def grown(
+    site: Site, found: pd.DataFrame, made: dict[str, dict[str, Any]], out: Path, abouts: Sequence[Experiment]
+) -> tuple[Site, pd.DataFrame, dict[str, dict[str, Any]]]:
+    """Results, their claims and provenance, with the experiments of the last snapshot that they have not.
+
+    The documents of these experiments are empty, since their pages stay as they are. Claims are sorted by number.
+    """
+    old = {
+        each.name: Section(each.name, out / each.name, Document(each.title, []), [], [], each.title)
+        for each in site.missing
+        if (out / each.name / ORIGIN).exists()
+    }
+    if not old:
+        return site, found, made
+    sections = old | {section.name: section for section in site.experiments}
+    names = [about.name for about in abouts if about.name in sections]
+    every = made | {name: json.loads((out / name / ORIGIN).read_text("utf-8")) for name in old}
+    last = claims.merge([out / "claims.csv"])
+    found = pd.concat([found, last.loc[last["experiment"].isin(list(old))]], ignore_index=True)
+    number = found["id"].str.extract(r"(\d+)", expand=False).astype(int)
+    return (
+        site._replace(
+            experiments=[sections[name] for name in names],
+            missing=[about for about in site.missing if about.name not in old],
+        ),
+        found.assign(number=number).sort_values(["paper", "number"], kind="stable").drop(columns="number"),
+        {name: every[name] for name in dict.fromkeys([*names, *made])},
+    )
+
+
 def compare(out: Path, abouts: Sequence[Experiment], size: str, made: Mapping[str, dict[str, Any]]) -> Section | None:
     """The numbers in print beside those of the tables in `out`, as files there; None where there are none."""
     lines = published.read_all(out, abouts)
@@ -267,27 +284,19 @@ def write(
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise ValueError(f"{folder}: found no {', '.join(missing)}, needed all. Run snakemake first.")
+    new = [*site.experiments, *site.searches]
+    made = {section.name: origin.provenance(section.runs) for section in new}
+    found = claims.merge([folder / "claims.csv"])
+    found = found.loc[found["experiment"].isin([section.name for section in site.experiments])]
+    if add:
+        site, found, made = grown(site, found, made, out, abouts)
+        [(usual, _)] = Counter(version for each in made.values() for version in each["versions"]).most_common(1)
+        other = [name for name, each in made.items() if name in other or each["versions"] != [usual]]
     names = [place(section) for section in [*site.experiments, *site.searches]]
     if lost := [name for name in kept if not (out / name / "README.md").exists() or name in names]:
         raise ValueError(f"--keep: needed folders in {out} with a README.md that are no experiments; got {lost}.")
-    stays = kept_sections(out, site.missing) if add else {}
-    here = {section.name: section for section in site.experiments} | stays
-    new = [*site.experiments, *site.searches]
-    made = {name: json.loads((section.folder / ORIGIN).read_text("utf-8")) for name, section in stays.items()}
-    made |= {section.name: origin.provenance(section.runs) for section in new}
-    made = {
-        name: made[name] for name in dict.fromkeys([*(about.name for about in abouts if about.name in here), *made])
-    }
-    if stays:
-        [(usual, _)] = Counter(version for each in made.values() for version in each["versions"]).most_common(1)
-        other = [name for name, each in made.items() if name in other or each["versions"] != [usual]]
     one_version(made, other, str(folder))
-    found = claims.merge([folder / "claims.csv"])
-    found = found.loc[found["experiment"].isin([section.name for section in site.experiments])]
-    if stays:
-        last = claims.merge([out / "claims.csv"])
-        found = pd.concat([found, last.loc[last["experiment"].isin(list(stays))]], ignore_index=True)
-        found = found.sort_values("id", key=natural, kind="stable").sort_values("paper", kind="stable")
+    site = site._replace(claims=claims.document(found))
     counts = [claims.merge([base or folder / "claims.csv"]), found]
     counts += [claims.merge([path]) for name in kept if (path := out / name / "claims.csv").exists()]
     front = with_sentence(readme.read_text("utf-8"), counted_claims(counts), str(readme)) if readme else ""
@@ -295,13 +304,9 @@ def write(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     found.to_csv(temporary / "claims.csv", index=False, lineterminator="\n", float_format="%.6g")
-    for name in stays:
-        shutil.copytree(out / name, temporary / name)
-    site = site._replace(
-        claims=claims.document(found),
-        experiments=[here[about.name] for about in abouts if about.name in here],
-        missing=[about for about in site.missing if about.name not in stays],
-    )
+    for section in site.experiments:
+        if section not in new:
+            shutil.copytree(section.folder, temporary / section.name)
     for section in new:
         place_of, page = temporary / place(section), section.document
         links = copy(section, place_of, most)
