@@ -124,3 +124,10 @@ def test_runs_repeat_and_batches_change_only_the_update():
     lengths = [[value for _, step, metric, value in records if metric == "path_length"] for records in (first, noisy)]
     assert lengths[0][0] == lengths[1][0] and lengths[0][1] != lengths[1][1]
     assert len(lengths[0]) == sizes.methods("theorem1")["beta_0.01"].settings.meta_steps + 1
+
+
+def test_the_direction_of_a_converged_update_does_not_count():
+    small = {"n_tasks": 3, "points": 5, "inner_steps": 6, "ripple": 0.05, "limit_every": 1, "limit_steps": 1}
+    runs = [sizes.one_run(None, "theorem1", "beta_0.1", seed=1, **small, meta_steps=steps) for steps in (100, 200)]
+    shares = [{metric: value for *_, metric, value in measure(run, None).records}["uphill"] for run in runs]
+    assert shares[0] == shares[1] == pytest.approx(27 / 35)  # after 35 meta-steps only rounding is left

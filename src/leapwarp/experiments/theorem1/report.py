@@ -39,7 +39,8 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
   fall. After a divergence every meta-step counts as a rise.
 - *Frozen objective's descent lengthens the path*: the share of the checked meta-steps where the gradient of the frozen
   objective and that of the path length have a negative inner product. There a step along the first makes the path
-  longer, however small it is.
+  longer, however small it is. Meta-steps are checked until the first of these gradients has fallen to a millionth. The
+  proof bounds α for a given β, while here β goes to zero at a given α.
 - Of the values of β that were run at α = 0.1: {breaking(frame)}.
 - *Last path above the shortest*: by how much the last path is longer than the shortest one of its run. *Limit points
   moved*: the largest distance between the limit point of a task's path and its first one, as a mean over tasks.
