@@ -51,11 +51,12 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
   to L12). It shows a plot of up to 20 steps. A ρ near 1 cannot grow, since then J is no longer close to the identity.
 - *No batch norm* normalises by the initial running averages, mean 0 and variance 1, which has no effect. The network
   then hardly trains.
+- Claim L12 compares the convolutions and the head. Scales and shifts of batch norm are not counted.
 """
     names = {key: name for key, name in looks.names(frame).items() if key in set(rates["method"])}
     blocks: list[Block] = [Text(text), Heading("First layer, by learning rate"), _grid(rates, names, "Rate")]
     if not deep.empty:
-        blocks.append(Heading("Every layer of a narrower network, at rate 0.1"))
+        blocks.append(Heading("Every layer, at rate 0.1"))
         blocks.append(_grid(deep, {name: f"`{name}`" for name in layers(frame)}, "Layer"))
     return Document("Leap, Figure 4 in numbers: how far Jacobians are from the identity", blocks, lines)
 
