@@ -46,6 +46,22 @@ def test_what_is_read_off_a_curve():
     }  # the first and the last never reach it
 
 
+def test_configurations_are_compared_seed_by_seed():
+    # Seeds differ by 1, length is 0.1 below energy in every seed, and the third is as often above as below.
+    frame = pd.concat(
+        meta(method, np.full(10, 2.0 + seed + change), seed)
+        for seed in range(4)
+        for method, change in (
+            ("leap_energy", 0.1 + seed / 1000),
+            ("leap_length", 0.0),
+            ("leap_energy_loss", 0.05 + (-1) ** seed),
+        )
+    )
+    pairs = leap_report.too_close(frame, "leap_ablation")
+    assert pairs.count(" and ") == 2 and pairs.count("Energy, with loss") == 2
+    assert leap_report.too_close(frame[frame["seed"] == 0], "leap_ablation").count(" and ") == 3
+
+
 def test_curves_of_runs_that_are_not_there_are_empty():
     frame = run("scratch", 0, 0, [0.5], experiment="leap_ablation")
     for name in ("final_meta_loss", "half_way", "steps_to_median"):

@@ -13,7 +13,7 @@ from leapwarp.report import draw, looks
 from leapwarp.report.document import Document, Text
 from leapwarp.report.quantities import Quantity, percent
 from leapwarp.report.select import each, end, of_most_tasks, smoothed
-from leapwarp.report.stats import summary
+from leapwarp.report.stats import LEVEL, interval, summary
 from leapwarp.report.table import summaries, summary_table
 
 
@@ -55,14 +55,17 @@ QUANTITIES = {
 SHOWN = [*QUANTITIES, "error"]
 
 
-def too_close(lines: pd.DataFrame, experiment: str) -> str:
-    """The pairs of configurations whose losses at the end overlap within their standard deviations."""
-    ends = lines.loc[(lines["metric"] == "final_meta_loss") & (lines["method"] != "reptile")].sort_values("mean")
-    pairs = [
-        " and ".join(looks.look(each["method"], experiment).name for each in (a, b))
-        for a, b in combinations(ends.to_dict("records"), 2)
-        if not b["mean"] - a["mean"] > a["std"] + b["std"]
-    ]
+def too_close(frame: pd.DataFrame, experiment: str) -> str:
+    """The pairs of configurations whose difference at the end, paired by seed, has an interval that contains zero."""
+    ends = end(frame.loc[frame["method"] != "reptile"], "meta_loss").pivot(
+        index="seed", columns="method", values="value"
+    )
+    pairs = []
+    for a, b in combinations(ends.mean().sort_values().index, 2):
+        found = (ends[b] - ends[a]).dropna().to_numpy()[:, None]
+        _, low, high = interval(list(found), LEVEL) if len(found) else (math.nan,) * 3
+        if not (low > 0 or high < 0):
+            pairs.append(f"{looks.look(a, experiment).name} and {looks.look(b, experiment).name}")
     return "; ".join(pairs) or "none"
 
 
@@ -85,8 +88,8 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
   last tenth of {n_steps} meta-steps. *Half-way* is the share of meta-training after which it has made half of its
   fall. *Steps to the median's end* are meta-steps until it is {level:.3f}, the final loss of the median
   configuration. A run that never reaches it counts with all its steps.
-- Pairs whose losses at the end cannot be distinguished (standard deviations overlap, or there is one seed):
-  {too_close(lines, experiment)}.
+- Pairs whose losses at the end cannot be distinguished (the {LEVEL:.0%} interval of their difference, paired by seed,
+  contains zero, or there is one seed): {too_close(frame, experiment)}.
 - *Mean loss* is the mean along training on held-out alphabets, and *error* the error at its end.
 - Energy in parameter space only is Reptile, so the two rows must be equal.
 """
