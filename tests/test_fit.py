@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import random
 import shutil
 import signal
@@ -23,10 +24,13 @@ from leapwarp.fit import Fit, Member, fit, read
 from leapwarp.learners import leap, scratch, warp_leap
 from leapwarp.learners.base import one_run
 from leapwarp.optim import sgd
+from leapwarp.problem import lift, mean_square, stack_tasks, supervised
 from leapwarp.report import rows
-from leapwarp.trees import alone, leaves, repeat
+from leapwarp.trees import alone, leaves, repeat, stack
 
 STEPS = 5
+ABOUT = {"method": "m", "n_tasks": 0, "seed": 0, "size": "s", "data_source": "d", "data_checksum": "c"}
+ABOUT |= {"settings": "x", "version": "1", "device": "cpu", "seconds": 1.0}
 
 
 def shuffled(k):
@@ -300,6 +304,23 @@ def test_a_seed_taken_out_of_an_unfinished_stack_goes_on_from_where_it_was(tmp_p
     assert_same(one, runs(None, [1])[0], exactly=False)
 
 
+@pytest.mark.parametrize(
+    ("errors", "best"),
+    [
+        ([0.5, 0.5 - 1e-8, 0.5 - 2e-8, 0.5], 1),  # equal counts of wrong answers, added up in another order
+        ([0.5, 0.49999, 0.5, 0.5], 2),
+        ([math.nan, 0.5, math.nan, 0.6], 2),
+        ([-1.0, -1.0 + 1e-8, -1.1, -1.1], 3),
+        ([0.0, 0.0, 0.0, 0.0], 1),
+    ],
+)
+def test_an_improvement_is_more_than_rounding(errors, best):
+    found = iter(errors)
+    how = {"validate_every": 1, "keep_best": True}
+    fitted = meta_train(None, meta_steps=4, validate=lambda i, state: next(found), **how)
+    torch.testing.assert_close(fitted.state, meta_train(None, meta_steps=best).state)
+
+
 def test_each_run_stops_by_its_own_validation_and_keeps_its_own_best():
     errors = {0: iter([0.5, 0.3, 0.4, 0.35]), 1: iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.05])}
     how = {"validate_every": 1, "patience": 2}
@@ -415,3 +436,30 @@ def test_how_far_a_run_has_moved_is_told_for_warps_and_initialisation():
             norm = sum(start[name].square().sum() for name in end).sqrt()
             assert found.moved[metric] == pytest.approx(float(change / norm)) and found.moved[metric] > 0
             assert found.history[-1][0] == 1 and (1, metric, found.moved[metric]) in found.history
+
+
+class Residual(torch.nn.Linear):
+    """A warp that begins as the identity if its parameters begin at zero."""
+
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def test_numbers_that_do_not_exist_are_left_out_so_that_rows_can_be_written():
+    """A regression has no accuracy, and warps that began at zero have no relative distance. Each run has its own."""
+    net = torch.nn.Sequential(torch.nn.Linear(1, 4), Residual(4, 4), torch.nn.Linear(4, 1))
+    model = lift(net, warp="1")
+    x = torch.rand(2, 20, 1, generator=torch.Generator().manual_seed(0))
+    learner = warp_leap(supervised(model, mean_square), sgd(0.1), sgd(0.1), 2)
+    params = model.init(torch.Generator().manual_seed(0))
+    zero = {name: torch.zeros_like(leaf) if name.startswith("warp.") else leaf for name, leaf in params.items()}
+
+    def sample(k, i):
+        return stack_tasks(list(zip(x, 2 * x, strict=True)), learner.draws, 5, torch.Generator().manual_seed(k))
+
+    members = [Member(seed, "mine", {}) for seed in (0, 1)]
+    found = fit(learner, stack([zero, params]), sample, Fit(2), members)
+    assert [each.moved.keys() for each in found] == [{"moved_init"}, {"moved_init", "moved_warps"}]
+    for run in found:
+        assert {metric for _, metric, _ in run.history} == {"meta_loss", "replay_loss", *run.moved}
+        assert not rows.rows([("", *record) for record in run.history], experiment="mine", **ABOUT).empty

@@ -6,6 +6,7 @@ device `meta` has shapes but no values, so operations that would wait for the ho
 on a GPU are in `test_gpu.py`.
 """
 
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -153,3 +154,44 @@ def test_a_graph_sees_arguments_that_were_changed_in_place(written_down):
 def test_on_a_cpu_the_function_itself_is_called():
     marker = object()
     assert host.captured(lambda x: marker)(torch.ones(1)) is marker
+
+
+class OnGpu(torch.Tensor):
+    """A tensor that says that it is on the GPU `number`."""
+
+    number = 0
+    device = property(lambda self: torch.device("cuda", self.number))
+
+    def get_device(self):
+        return self.number
+
+
+class OnSecond(OnGpu):
+    number = 1
+
+
+def test_graphs_are_captured_and_replayed_on_the_device_of_their_arguments_and_belong_to_it(monkeypatch):
+    chosen, notes = [0], []
+
+    @contextmanager
+    def device(number):
+        chosen.append(number)
+        yield
+        chosen.pop()
+
+    def capture(function, leaves, spec):
+        notes.append(("captured", chosen[-1]))
+        return lambda leaves: notes.append(("replayed", chosen[-1]))
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(host, "_gpu_in_use", lambda: True)
+    monkeypatch.setattr(host, "_can_be_captured", lambda leaves: True)
+    monkeypatch.setattr(host, "_capture", capture)
+    negative = host.captured(lambda x, y: -x)
+    for kind in (OnSecond, OnSecond, OnGpu):
+        negative(torch.ones(2).as_subclass(kind), torch.ones(1))
+    assert notes == [
+        *(("captured", 1), ("replayed", 1), ("replayed", 1)),
+        *(("captured", 0), ("replayed", 0)),
+    ]
+    assert chosen == [0]

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from dataclasses import dataclass
+from typing import Literal
 
 import pytest
+import torch
 import yaml
 from calls import CONFIG, REPO, SIZES, jobs_of
 
 from leapwarp import catalogue, plan
-from leapwarp.experiments import resolve
+from leapwarp.experiments import resolve, settings, states
 
 PAPER_COUNTS = {
     "omniglot_leap": [1, *range(2, 31, 2)],  # Leap, Table 1
@@ -186,6 +189,11 @@ def test_a_wrong_size_gives_one_clear_line(tmp_path, keys, value, message):
         (["settings"], {"inner_lr": -1}, "the setting inner_lr is -1.0, needed a number of at least 0."),
         (["settings"], {"filters": None}, "the setting filters is None, needed a value as 64."),
         (
+            ["settings"],
+            {"dampings": [1, "x"]},
+            "the setting dampings: item 2 is 'x', needed a value of the type float.",
+        ),
+        (
             ["methods"],
             {"leap": {"meta_steps": "many"}},
             "experiments.omniglot_leap.methods.leap: the setting meta_steps is 'many', needed a value as",
@@ -198,6 +206,72 @@ def test_a_setting_that_cannot_be_gives_one_clear_line(keys, value, message):
     with pytest.raises(ValueError, match="^[^\n]*$") as error:
         resolve.of_experiment("omniglot_leap", entry, "mine.yaml: experiments.omniglot_leap")
     assert message in str(error.value) and str(error.value).startswith("mine.yaml: experiments.omniglot_leap")
+
+
+@dataclass(frozen=True)
+class Kinds:
+    clip: float | None = None
+    most: int | None = None
+    warp: Literal["identity", "residual"] = "identity"
+    rates: tuple[float, ...] = ()
+    widths: tuple[int, ...] = (8, 4)
+    strides: "tuple[int, ...]" = (0, 1)
+    names: tuple[str, ...] | None = None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "needed"),
+    [
+        ("clip", 2.0, 2.0),
+        ("clip", 2, 2.0),
+        ("clip", None, None),
+        ("clip", "2", "is '2', needed a value of the type float."),
+        ("most", 1, 1),
+        ("most", 1.0, "is 1.0, needed a value of the type int."),
+        ("most", 0, "is 0, needed a number of at least 1."),
+        ("warp", "residual", "residual"),
+        ("warp", "identty", "is 'identty', needed one of 'identity', 'residual'."),
+        ("warp", None, "is None, needed one of 'identity', 'residual'."),
+        ("rates", [1, 0.5], (1.0, 0.5)),
+        ("rates", [], ()),
+        ("rates", ["a", None], ": item 1 is 'a', needed a value of the type float."),
+        ("rates", [0.1, -0.1], ": item 2 is -0.1, needed a number of at least 0."),
+        ("rates", 0.1, "is 0.1, needed a value as ()."),
+        ("widths", [-8, "x"], ": item 1 is -8, needed a number of at least 1."),
+        ("widths", [8, True], ": item 2 is True, needed a value of the type int."),
+        ("strides", [0], (0,)),
+        ("names", ["a"], ("a",)),
+        ("names", [1], ": item 1 is 1, needed a value of the type str."),
+    ],
+)
+def test_a_setting_fits_its_annotation(key, value, needed):
+    if isinstance(needed, str) and " " in needed:
+        with pytest.raises(ValueError, match="^[^\n]*$") as error:
+            settings.changed(Kinds(), {key: value}, "x")
+        assert str(error.value) == f"x: the setting {key}{'' if needed.startswith(':') else ' '}{needed}"
+    else:
+        found = getattr(settings.changed(Kinds(), {key: value}, "x"), key)
+        assert (found, repr(found)) == (needed, repr(needed))  # 1.0 is not 1
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"filters": {"choice": [32, "x"]}}, "the setting filters is 'x', needed a value as 4."),
+        ({"filters": {"log_uniform": [8, 64]}}, "the setting filters is 8.0, needed a value as 4."),
+        ({"inner_lr": {"uniform": [-1, 1]}}, "the setting inner_lr is -1.0, needed a number of at least 0."),
+        ({"inner_lr": {"uniform": [1, 0.1]}}, "inner_lr is drawn from uniform [1, 0.1], needed two numbers, the lower"),
+    ],
+)
+def test_a_space_of_values_that_cannot_be_gives_one_clear_line(monkeypatch, space, message):
+    about = catalogue.find("few_shot")
+    searched = about._replace(search=about.search | {"spaces": {"maml": space}})
+    monkeypatch.setattr(catalogue, "find", lambda where: searched)
+    entry = yaml.safe_load((SIZES / "smoke.yaml").read_text())["experiments"]["few_shot"]
+    entry["search"] = {"trials": 1, "methods": ["maml"]}
+    with pytest.raises(ValueError, match="^[^\n]*few_shot/experiment.yaml: search.spaces.maml: [^\n]*$") as error:
+        resolve.of_experiment("few_shot", entry, "mine.yaml: experiments.few_shot")
+    assert message in str(error.value)
 
 
 @pytest.mark.slow
@@ -319,6 +393,46 @@ def test_trials_begin_at_another_seed(tmp_path):
     assert jobs.seeds == [100, 101, 102] and jobs.folder == "results/seeds100/maze"
     assert plan.row_files(jobs)[0].endswith("seeds100-102.csv")
     assert plan.state_files(jobs, jobs.methods[0], 100, 102)[-1].endswith("seeds102-102.safetensors")
+
+
+@pytest.mark.parametrize("first_seed", [1, 50, 99])
+def test_trials_begin_at_seed_100_or_later(tmp_path, first_seed):
+    size = yaml.safe_load((SIZES / "smoke.yaml").read_text()) | {"first_seed": first_seed}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(size))
+    needed = f"mine.yaml: 'first_seed' is {first_seed}. Needed 0 for reported runs, or at least 100 for trials.$"
+    with pytest.raises(ValueError, match=needed):
+        plan.read_size(tmp_path / "mine.yaml", [])
+
+
+def test_reported_seeds_are_never_those_of_trials(tmp_path):
+    assert jobs_of("smoke", seeds=100)["sine"].seeds == list(range(100))
+    message = "^config: sine has 150 seeds at .*yaml, and those from 100 on are for trials. Needed: at most 100 under"
+    with pytest.raises(ValueError, match=message):
+        jobs_of("smoke", experiments=["sine"], seeds=150)
+    size = yaml.safe_load((SIZES / "smoke.yaml").read_text())
+    size["experiments"]["sine"] |= {"seeds": 150, "seeds_per_evaluation": 150}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(size))
+    with pytest.raises(ValueError, match=message):
+        jobs_of(str(tmp_path / "mine.yaml"))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(size | {"first_seed": 100}))
+    assert jobs_of(str(tmp_path / "mine.yaml"))["sine"].seeds == list(range(100, 250))
+
+
+def test_a_state_does_not_take_the_place_of_a_method(tmp_path):
+    """Also not of a method that is not run. A method of another experiment may have its name."""
+    about = {"experiment": "omniglot_leap", "method": "reptile", "seeds": [0, 1]}
+    for name in ("leap", "reptile", "leap_to_the_end"):
+        path = tmp_path / f"{name}.safetensors"
+        states.write(path, {0: {"params": {"w": torch.zeros(1)}}}, about)
+        message = f"^config: 'state' is {path}, which is called '{name}': that is taken. Give it another name.$"
+        with pytest.raises(ValueError, match=message):
+            jobs_of("smoke", state=str(path), methods={"omniglot_leap": ["reptile"]})
+    path = tmp_path / "hyper_rnn.safetensors"
+    states.write(path, {0: {"params": {"w": torch.zeros(1)}}}, about)
+    jobs = jobs_of("smoke", state=str(path))["omniglot_leap"]
+    assert plan.state_files(jobs, "hyper_rnn", 0, 1) == [str(path)]
+    assert plan.state_files(jobs, "leap", 0, 0)[0].startswith("results/smoke/omniglot_leap/states/leap/")
+    assert len(set(plan.row_files(jobs))) == len(plan.row_files(jobs))
 
 
 def test_a_size_may_name_its_methods(tmp_path):

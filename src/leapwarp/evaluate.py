@@ -1,5 +1,6 @@
 """Adaptation to held-out tasks: the same code for every method."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from leapwarp.given import check_given
 from leapwarp.inner import Gradient, Stop, adapt, carried, first_bad, gradient
 from leapwarp.learners.base import Learner, State
 from leapwarp.optim import Optimizer
-from leapwarp.problem import Batch, Problem, Task, map_tasks
+from leapwarp.problem import IGNORED, Problem, Task, held_out_batch, map_tasks
 from leapwarp.trees import Params
 
 
@@ -48,7 +49,7 @@ def points(steps: int, every: int) -> list[int]:
 @torch.no_grad()
 def heldout(problem: Problem, params: Params, stats: Params, tasks: Task) -> Tensor:
     """Held-out accuracy [task], with the running averages in `stats`."""
-    return problem.evaluate(params, stats, Batch(tasks.x_test, tasks.y_test)).accuracy
+    return problem.evaluate(params, stats, held_out_batch(tasks)).accuracy
 
 
 @check_given
@@ -88,13 +89,26 @@ def evaluate(
     return map_tasks(one, tasks, size)
 
 
-def area(curve: Tensor) -> Tensor:
-    """Mean height of each curve, by the trapezium rule; a stopped task keeps its last value. [task, step] -> [task]"""
+def area(curve: Tensor, at: Sequence[int] | None = None) -> Tensor:
+    """Mean height of each curve, by the trapezium rule; a stopped task keeps its last value. [task, step] -> [task]
+
+    Args:
+        at: the step of each value, such as `points` gives; None if they are evenly spaced.
+    """
     if curve.shape[1] == 1:
         return curve[:, 0]
-    return torch.trapezoid(carried(curve), dim=1) / (curve.shape[1] - 1)
+    if at is None:
+        return torch.trapezoid(carried(curve), dim=1) / (curve.shape[1] - 1)
+    return torch.trapezoid(carried(curve), torch.tensor(at).to(curve), dim=1) / (at[-1] - at[0])
 
 
 def error_below(problem: Problem, error: float, patience: int, every: int = 1) -> Stop:
     """Stop a task when its held-out error has been below `error` for `patience` consecutive steps (Leap appendix F)."""
-    return Stop(lambda params, stats, tasks: 1 - heldout(problem, params, stats, tasks) < error, patience, every)
+
+    def is_learnt(params: Params, stats: Params, tasks: Task) -> Tensor:
+        counted = (tasks.y_test != IGNORED).flatten(1).sum(1)
+        # Whole numbers, as 1 - 0.98 is less than 0.02 in floating point.
+        wrong = ((1 - heldout(problem, params, stats, tasks)) * counted).round()
+        return wrong / counted < error
+
+    return Stop(is_learnt, patience, every)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 import sys
 import time
@@ -24,6 +25,7 @@ from leapwarp.trees import Params, alone, leaves, pick
 Record = tuple[int, str, float]
 """(meta-step, metric, value)"""
 
+ROUNDING = 1e-6  # a smaller relative fall of a validation error, a mean of float32 values, is not an improvement
 LOG_EVERY = 10.0  # seconds between two lines of progress where the output is not a terminal
 
 
@@ -116,7 +118,7 @@ def fit(
     found = []
     for i, member in enumerate(members):
         run = ended[member.seed]
-        way = {} if run["error"] else {name: v[0] for name, v in moved(alone(run["state"]), pick(first, [i])).items()}
+        way = {} if run["error"] else of_run(moved(alone(run["state"]), pick(first, [i])), 0)
         found.append(Fitted(run["state"], run["history"], run["meta_step"], run["seconds"], way, run["error"]))
     if all(each.error for each in found):
         raise FloatingPointError(found[0].error)
@@ -194,7 +196,7 @@ def meta_step(
             own = {key: value.unflatten(0, (len(seeds), -1))[row] for key, value in info.items()}
             where = f"{members[i].name}, meta-step {k}"
             summary = summarise(own, tasks.index.view(len(seeds), -1)[row], where)
-            summary |= {name: values[row] for name, values in way.items()}
+            summary |= of_run(way, row)
             if not finite[row]:
                 raise FloatingPointError(
                     f"{where}: {not_finite(state, row)} is no longer finite after the meta-update, though the task "
@@ -204,7 +206,7 @@ def meta_step(
                 own_state = pick(state, [row])
                 error = summary["validation_error"] = how.validate(i, own_state)
                 summary |= how.watch(i, own_state) if how.watch else {}
-                if run["best_error"] is None or error < run["best_error"]:
+                if is_better(error, run["best_error"]):
                     run |= {"best": pick(state, row), "best_error": error, "best_step": k + 1}
             summaries.append(summary)
             run["history"] = run["history"] + [(k, metric, value) for metric, value in summary.items()]
@@ -217,7 +219,7 @@ def meta_step(
     for seed in seeds:
         runs[seed] |= {"seconds": runs[seed]["seconds"] + share}
     after = leave({"meta_step": k + 1, "state": state, "active": seeds, "runs": runs}, how)
-    metrics = summaries[0] if summaries else {}
+    metrics = [metric for metric in summaries[0] if all(metric in each for each in summaries)] if summaries else []
     return after, {metric: sum(each[metric] for each in summaries) / len(summaries) for metric in metrics}
 
 
@@ -241,6 +243,11 @@ def leave(stack: dict[str, Any], how: Fit) -> dict[str, Any]:
     }
 
 
+def is_better(error: float, best: float | None) -> bool:
+    """Whether a validation error is the first, or lower than the best one by more than rounding."""
+    return best is None or math.isnan(best) or error < best - ROUNDING * abs(best)
+
+
 def is_finished(run: dict[str, Any], how: Fit) -> bool:
     """Whether a run has made all meta-steps, or its validation error has not improved for `patience` meta-steps."""
     exhausted = how.patience is not None and run["best_error"] is not None
@@ -257,7 +264,8 @@ def moved(state: State, first: State) -> dict[str, list[float]]:
     """How far warps and initialisation have moved in meta-training, relative to their initial norm. -> [run] each
 
     `moved_warps` is for all parameters named `warp.*`; a method without warps has no such entry. `moved_init` is for
-    the parameters from which tasks start. It is 0 if they are not learnt.
+    the parameters from which tasks start. It is 0 if they are not learnt. Both are nan where all parameters were 0 at
+    first, as those of a residual warp may be: there is no initial norm to compare with.
     """
     groups: dict[str, list[tuple[Tensor, Tensor]]] = {}
     start = leaves(first)
@@ -270,8 +278,14 @@ def moved(state: State, first: State) -> dict[str, list[float]]:
     found = {}
     for name, pairs in groups.items():
         here, there = (torch.cat([pair[i].reshape(len(pair[i]), -1) for pair in pairs], 1) for i in (0, 1))
-        found[name] = ((here - there).norm(dim=1) / there.norm(dim=1)).tolist()
+        norm = there.norm(dim=1)
+        found[name] = torch.where(norm > 0, (here - there).norm(dim=1) / norm, torch.nan).tolist()
     return found
+
+
+def of_run(way: dict[str, list[float]], row: int) -> dict[str, float]:
+    """One run's distances from `moved`, without those that are nan."""
+    return {name: values[row] for name, values in way.items() if not math.isnan(values[row])}
 
 
 def not_finite(state: State, row: int) -> str:
@@ -281,6 +295,8 @@ def not_finite(state: State, row: int) -> str:
 
 def summarise(info: Info, index: Tensor, where: str) -> dict[str, float]:
     """The numbers of one run's meta-step for the training curves. Raises FloatingPointError if a loss is not finite.
+
+    A problem without accuracy, such as a regression, has no `meta_accuracy`.
 
     Args:
         index: [task] the numbers of its training tasks.
@@ -302,8 +318,8 @@ def summarise(info: Info, index: Tensor, where: str) -> dict[str, float]:
             "Lower the meta learning rate."
         )
     summary = {"meta_loss": float(carried(loss).mean())}
-    if "accuracy" in info:
-        summary["meta_accuracy"] = float(carried(info["accuracy"]).mean())
+    if "accuracy" in info and not (accuracy := carried(info["accuracy"]).mean()).isnan():
+        summary["meta_accuracy"] = float(accuracy)
     if "return" in info:
         summary["return"] = float(info["return"].mean())
     if "replay_loss" in info:

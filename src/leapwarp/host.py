@@ -58,7 +58,8 @@ def captured(function: Callable[..., Any]) -> Callable[..., Any]:
 
     A stack of small networks consists of about a thousand small operations, and launching each from Python takes longer
     than computing it. A graph launches all of them at once. A graph is captured at the first call, and again for other
-    shapes or other arguments that are not tensors. At most `MOST_GRAPHS` are kept; those used longest ago are dropped.
+    shapes, another device, or other arguments that are not tensors. At most `MOST_GRAPHS` are kept; those used longest
+    ago are dropped.
 
     Args:
         function: takes and returns nested dictionaries and tuples of tensors. Its result depends on the arguments only.
@@ -73,13 +74,15 @@ def captured(function: Callable[..., Any]) -> Callable[..., Any]:
         leaves, spec = tree_flatten(trees)
         if not _can_be_captured(leaves):
             return function(*trees)
-        key = (spec, *((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
-        if key not in graphs:
-            if len(graphs) == MOST_GRAPHS:
-                del graphs[next(iter(graphs))]
-            graphs[key] = _capture(function, leaves, spec)
-        graphs[key] = graphs.pop(key)  # used last
-        return graphs[key](leaves)
+        key = (spec, *((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
+        # A graph records the current device alone, and that is cuda:0 unless it is changed.
+        with torch.cuda.device(max(leaf.get_device() for leaf in leaves if isinstance(leaf, Tensor))):
+            if key not in graphs:
+                if len(graphs) == MOST_GRAPHS:
+                    del graphs[next(iter(graphs))]
+                graphs[key] = _capture(function, leaves, spec)
+            graphs[key] = graphs.pop(key)  # used last
+            return graphs[key](leaves)
 
     return call
 

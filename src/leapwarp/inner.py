@@ -198,8 +198,7 @@ def adapt(
     moved = active  # whether the task made the update before this point
     taken = torch.zeros_like(who)
     streak = torch.zeros_like(who)  # consecutive steps for which a task has been learnt
-    loss = torch.full((n_tasks, steps), torch.nan, device=device)
-    accuracy = torch.full_like(loss, torch.nan)
+    loss = accuracy = torch.empty(0, device=device)  # made at the first step, in the precision of its loss
     before = None
     plain = gradient is _plain and not differentiable and problem.capture
     look = _captured_gradient(problem) if plain else _draw_and_gradient(problem, gradient, differentiable)
@@ -213,6 +212,10 @@ def adapt(
             total = extended if stop is None else choose(moved, extended, total)
         if k == steps or (stop is not None and k % stop.every == 0 and not active.any()):
             break
+        if k == 0:
+            precision = torch.promote_types(result.loss.dtype, torch.float32)
+            loss = torch.full((n_tasks, steps), torch.nan, dtype=precision, device=device)
+            accuracy = torch.full_like(loss, torch.nan)
         loss[:, k] = torch.where(active, result.loss.detach(), torch.nan)
         accuracy[:, k] = torch.where(active, result.accuracy, torch.nan)
         before = here

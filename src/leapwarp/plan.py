@@ -23,7 +23,7 @@ SCHEMAS = Path(__file__).parent / "schemas"
 DECIDES = ("nothing", "orders", "everything")
 """what a size is made to decide: nothing, the order of methods, or all claims. For `orders` and `everything` a claim
 has to pass the same checks before it gets a verdict"""
-SEARCH_SEED = 100  # first seed of trials; reported runs have smaller seeds
+SEARCH_SEED = 100  # first seed of trials; `read_size` and `jobs` ensure that reported runs have smaller seeds
 
 
 class Size(NamedTuple):
@@ -41,7 +41,7 @@ class Size(NamedTuple):
     entries: dict[str, dict[str, Any]]
     """the size's entry for each experiment, by name"""
     first_seed: int
-    """the first seed: 0, or at least 100 in trials"""
+    """the first seed: 0, or at least SEARCH_SEED in trials"""
 
 
 class Jobs(NamedTuple):
@@ -95,12 +95,16 @@ def read_size(path: Path, wheres: Iterable[str] | None = None) -> Size:
     """The size in a file, with the experiments in `wheres` (names or paths), or all of its experiments.
 
     Raises:
-        ValueError: the file does not fit the schema, or names a method that an experiment does not have. The message
-            has the key and its value.
+        ValueError: the file does not fit the schema, names a method that an experiment does not have, or has a
+            `first_seed` that is neither 0 nor one of trials. The message has the key and its value.
     """
     found = read_yaml(path, "a size, as those in workflow/sizes")
     check(found, schema("size"), str(path))
     entries, first_seed = found["experiments"], found.get("first_seed", 0)
+    if 0 < first_seed < SEARCH_SEED:
+        raise ValueError(
+            f"{path}: 'first_seed' is {first_seed}. Needed 0 for reported runs, or at least {SEARCH_SEED} for trials."
+        )
     if first_seed and found["decides"] != "nothing":
         raise ValueError(
             f"{path}: 'first_seed' is {first_seed} and 'decides' is {found['decides']}. Trial seeds choose a size and "
@@ -280,7 +284,8 @@ def jobs(config: dict[str, Any], path: Path) -> dict[str, Jobs]:
     """The jobs of each experiment, by its name, at the size of a file.
 
     Raises:
-        ValueError: as `read_size`, or config.yaml has an unknown name.
+        ValueError: as `read_size`, or config.yaml has an unknown name, a state with the name of a method, or so many
+            seeds that some are those of trials.
     """
     size = read_size(path, chosen(config, read_size(path, []).entries))
     names = {about.name: where for where, about in size.experiments.items()}
@@ -298,6 +303,14 @@ def jobs(config: dict[str, Any], path: Path) -> dict[str, Jobs]:
             if method not in about.methods:
                 raise ValueError(f"config: 'methods.{name}' has {method!r}. Allowed: {', '.join(about.methods)}.")
         seeds = config["seeds"].get(name, entry["seeds"]) if isinstance(config["seeds"], dict) else config["seeds"]
+        if size.first_seed == 0 and seeds > SEARCH_SEED:
+            raise ValueError(
+                f"config: {name} has {seeds} seeds at {path}, and those from {SEARCH_SEED} on are for trials. Needed: "
+                f"at most {SEARCH_SEED} under 'seeds', there or in config.yaml."
+            )
+        mine = {method: file for method, file in states.items() if file[1]["experiment"] == name}
+        for method, (file, _) in mine.items():
+            check_name(method, f"config: 'state' is {file}, which", about.methods)
         per_job = entry.get("seeds_per_job", 1)
         per_evaluation = entry.get("seeds_per_evaluation", seeds)
         found[name] = Jobs(
@@ -312,7 +325,7 @@ def jobs(config: dict[str, Any], path: Path) -> dict[str, Jobs]:
             " ".join(entry.get("note", size.about).split()),
             entry.get("chain", {}),
             entry.get("search", {}),
-            {method: file for method, file in states.items() if file[1]["experiment"] == name},
+            mine,
         )
     lost = [path for path, about in states.values() if about["experiment"] not in found]
     if lost:

@@ -26,7 +26,7 @@ from leapwarp.modules import (
     with_tensors,
     without_cudnn,
 )
-from leapwarp.trees import TASK_ONLY, Params, leaves, map_leaves, n_runs
+from leapwarp.trees import TASK_ONLY, Params, leaves, map_leaves, n_runs, take
 
 
 class Task(NamedTuple):
@@ -46,6 +46,8 @@ class Task(NamedTuple):
     """[task, m]"""
     affine: Tensor | None = None
     """[task, draw, batch, 2, 3] random transforms of the mini-batches, where the inputs are images"""
+    n_test: Tensor | None = None
+    """[task] held-out rows of each task, where they differ; the rows after them in x_test and y_test are padding"""
 
 
 def stack_tasks(
@@ -55,11 +57,13 @@ def stack_tasks(
     generator: torch.Generator,
     held_out: Iterable[Any] | None = None,
     item: Callable[[Any], tuple[Any, Any]] | None = None,
+    index: Sequence[int] | Tensor | None = None,
 ) -> Task:
     """A stack of tasks from their data, with `draws` random mini-batches for each.
 
     Tasks may have different numbers of rows: all are padded to the largest. Padding is never drawn in a mini-batch.
-    Among held-out data it has the label -100, which `cross_entropy` ignores.
+    Among held-out data its labels are -100, and `n_test` has the number of rows before it. A problem of `supervised`
+    computes each task's held-out loss on these rows alone.
 
     Args:
         data: for each task a pair (x [n, *input], y [n, *]), or a data set of PyTorch's kind (`len` and items x, y).
@@ -69,11 +73,13 @@ def stack_tasks(
         generator: the random stream of the mini-batches.
         held_out: for each task the data of its evaluation, in the same form; None for the training data.
         item: (an item of a data set) -> x, y, if items are not pairs but, for example, dictionaries.
+        index: each task's number among the training tasks, by which `finetune` keeps its head; None for 0, 1, 2 and so
+            on. Give it where the tasks are a sample of the training tasks.
 
     Raises:
         ValueError: there are no tasks; the number of held-out sets differs from that of tasks; the numbers of inputs
-            and targets of a task differ; a task has no rows; the shapes of rows differ between tasks; or the numbers of
-            held-out targets differ and these are no labels.
+            and targets of a task differ; a task has no rows; the shapes of rows differ between tasks; the numbers of
+            held-out targets differ and these are no whole numbers; or the index is not a number for each task.
 
     Examples:
         >>> import torch, leapwarp
@@ -100,17 +106,32 @@ def stack_tasks(
     lengths = [len(y) for _, y in pairs]
     x, x_test = (_filled_inputs([x for x, _ in each]) for each in (pairs, tests))
     y = _filled([y for _, y in pairs], "targets", 0)
-    if len({len(y) for _, y in tests}) > 1 and tests[0][1].is_floating_point():
+    held = [len(y) for _, y in tests]
+    if len(set(held)) > 1 and tests[0][1].is_floating_point():
         raise ValueError(
-            f"the held-out sets have {sorted({len(y) for _, y in tests})} rows; needed the same number for all tasks, "
-            "as their targets are no labels. Give held_out of equal sizes."
+            f"the held-out sets have {sorted(set(held))} rows; needed the same number for all tasks, as their targets "
+            "are no whole numbers. Give held_out of equal sizes."
         )
     y_test = _filled([y for _, y in tests], "targets", IGNORED)
+    n_test = torch.tensor(held, device=y.device) if len(set(held)) > 1 else None
     if len(set(lengths)) == 1:
         order = torch.randint(lengths[0], (len(y), draws, batch), generator=generator)
     else:
         order = torch.stack([torch.randint(n, (draws, batch), generator=generator) for n in lengths])
-    return Task(torch.arange(len(y), device=y.device), x, y, order.to(y.device), x_test, y_test)
+    return Task(_numbers(index, len(y)).to(y.device), x, y, order.to(y.device), x_test, y_test, n_test=n_test)
+
+
+def _numbers(index: Sequence[int] | Tensor | None, n_tasks: int) -> Tensor:
+    """The tasks' numbers among the training tasks."""
+    if index is None:
+        return torch.arange(n_tasks)
+    found = [float(i) for i in index] if isinstance(index, Iterable) else []
+    if len(found) != n_tasks or not all(i >= 0 and i.is_integer() for i in found):
+        raise ValueError(
+            f"the index is {' '.join(str(index).split())[:80]}; needed a whole number for each of the {n_tasks} tasks: "
+            "its number among the training tasks, from 0."
+        )
+    return torch.tensor([int(i) for i in found])
 
 
 def _pair(data: Any, item: Callable[[Any], tuple[Any, Any]] | None, what: str) -> tuple[Any, Tensor]:
@@ -175,6 +196,9 @@ def join_tasks(parts: Sequence[Any]) -> Any:
 
     A learner with another type in place of `Task` gets that type; its tensors are joined in the same way.
     """
+    if any(isinstance(part, Task) and part.n_test is not None for part in parts):  # a run may have no padding
+        whole = [torch.full_like(part.index, part.y_test.shape[1]) for part in parts]
+        parts = [p._replace(n_test=n if p.n_test is None else p.n_test) for p, n in zip(parts, whole, strict=True)]
     return _join(list(parts))
 
 
@@ -183,6 +207,13 @@ class Batch(NamedTuple):
     """[task, batch, *input], or a dictionary of such"""
     y: Tensor
     """[task, batch]"""
+    rows: Tensor | None = None
+    """[task] how many rows of each task are data, where the others are padding; None if there is no padding"""
+
+
+def held_out_batch(tasks: Task) -> Batch:
+    """The held-out data of each task, as one batch."""
+    return Batch(tasks.x_test, tasks.y_test, tasks.n_test)
 
 
 class Model(NamedTuple):
@@ -332,6 +363,13 @@ def rows(tasks: Task, who: Tensor, draw: Tensor) -> Batch:
     return Batch(map_leaves(lambda leaf: leaf[who[:, None], picked], tasks.x), tasks.y[who[:, None], picked])
 
 
+def _only(params: Params, stats: Params, batch: Batch, i: int, n: int) -> tuple[Params, Params, Batch]:
+    """The parameters, the statistics and the first n rows of task i, as stacks of one."""
+    own = slice(i, i + 1)
+    x, y = map_leaves(lambda leaf: leaf[own, :n], batch.x), batch.y[own, :n]
+    return take(params, own), take(stats, own), Batch(x, y)
+
+
 def supervised(
     model: Model | Lifted,
     loss: Callable[[Tensor, Tensor], Any] = cross_entropy,
@@ -363,6 +401,9 @@ def supervised(
     stacked = loss if getattr(loss, "for_stacks", False) else each_task(loss)
 
     def compute(params: Params, stats: Params, batch: Batch, train: bool) -> Loss:
+        if batch.rows is not None:  # one by one: padding would change batch norm's statistics and most losses
+            each = enumerate(batch.rows.tolist())
+            return _join([compute(*_only(params, stats, batch, i, n), train) for i, n in each])
         outputs, stats = model.apply(params, stats, batch.x, train)
         value, accuracy = stacked(outputs, batch.y)
         return Loss(value, accuracy, stats)

@@ -124,24 +124,34 @@ def to_device(tree: Params, device: torch.device) -> Params:
     return map_tree(lambda leaf: leaf.to(device), tree)
 
 
-def partition(tree: Params, group: str) -> tuple[Params, Params]:
-    """The parameters of a group, and the rest. A name's group is its first part: `warp.0.weight` is in `warp`.
+def group_of(name: str) -> str:
+    """The first part of a name: `warp.0.weight` is in the group `warp`."""
+    return name.split(".", 1)[0]
+
+
+def partition(tree: Params, *groups: str) -> tuple[Params, Params]:
+    """The parameters of one or several groups, and the rest, see `group_of`.
 
     Raises:
         ValueError: either side is empty.
     """
-    inside = {name: leaf for name, leaf in tree.items() if name.split(".", 1)[0] == group}
+    inside = {name: leaf for name, leaf in tree.items() if group_of(name) in groups}
     outside = {name: leaf for name, leaf in tree.items() if name not in inside}
     if not inside or not outside:
         raise ValueError(
-            f"needed parameters named {group}.* and others beside them, found {len(inside)} and {len(outside)}: "
-            f"{', '.join(list(tree)[:5])}."
+            f"needed parameters named {' or '.join(f'{group}.*' for group in groups)} and others beside them, found "
+            f"{len(inside)} and {len(outside)}: {', '.join(list(tree)[:5])}."
         )
     return inside, outside
 
 
 def is_task_only(name: str) -> bool:
-    return name.split(".", 1)[0] == TASK_ONLY
+    return group_of(name) == TASK_ONLY
+
+
+def without_task_only(grads: Params) -> Params:
+    """The gradient of an initialisation, with 0 for the parameters `task_only.*`, which are not learnt."""
+    return {name: torch.zeros_like(grad) if is_task_only(name) else grad for name, grad in grads.items()}
 
 
 def leaves(tree: Any, path: str = "") -> Params:

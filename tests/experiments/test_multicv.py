@@ -1,6 +1,7 @@
 """HAT, Progressive Nets, Leap on the encoder, early stopping; the experiment, its table and figures."""
 
 import math
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -26,7 +27,7 @@ from leapwarp.learners.visits import Training, Visit, encoder_fold, first, leap_
 from leapwarp.models import columns as nets
 from leapwarp.models.convnet import convnet
 from leapwarp.optim import cosine_sgd, sgd
-from leapwarp.problem import Batch
+from leapwarp.problem import Batch, Loss, Problem
 from leapwarp.report import rows
 from leapwarp.report.__main__ import main as report_main
 from leapwarp.report.quantities import quantity
@@ -111,6 +112,28 @@ def test_a_task_stops_when_validation_gets_no_better(sets, errors, patience, eve
     stop = no_better(lambda params, stats: torch.tensor(next(sequence)), patience, every)
     adapted = adapt(problem, sgd(0.1), params, fixed, task, 12, stop=stop)
     assert int(adapted.steps[0]) == taken
+
+
+def test_errors_with_as_many_wrong_answers_are_equal_numbers():
+    """Of 512 images 100 are wrong. Images are looked at in chunks of 500 and 12, and the error decides when to stop."""
+    errors = set()
+    for last in range(13):
+        y = torch.ones(512, dtype=torch.long)
+        y[: 100 - last], y[500 : 500 + last] = 0, 0
+        part = image_sets.Part(
+            torch.zeros(512, 1, 1, 1, dtype=torch.uint8), y, torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+        )
+        share = lambda params, stats, batch: Loss(torch.zeros(1), batch.y.float().mean(1), {})  # noqa: E731
+        errors.add(float(run.error(Problem(None, None, share, dict), part, {}, {})))
+    assert errors == {100 / 512}
+
+
+def test_mean_errors_with_as_many_wrong_answers_are_equal_numbers():
+    sizes = [300, 300, 300, 60]
+    splits = [(a, b, 100 - a - b) for a in range(40) for b in range(40)]
+    means = {run.mean_error(torch.tensor([a / 300, b / 300, c / 300, 1 / 60]), sizes) for a, b, c in splits}
+    assert means == {float((Fraction(100, 300) + Fraction(1, 60)) / 4)}
+    assert run.mean_error(torch.tensor([2.0, 0.5]), [60, 300]) == 1.25  # a set that was not visited has the error 2
 
 
 # Leap on the encoder.

@@ -83,6 +83,18 @@ def test_all_learners_begin_at_the_same_points_of_the_same_surfaces():
     assert gaps["warpgrad_residual"] == pytest.approx(gaps["gd"], abs=1e-4)
 
 
+def test_warps_that_diverge_end_the_run_with_one_clear_error():
+    with pytest.raises(FloatingPointError, match=r"meta-step 1: the training loss of training task number \d+ is nan"):
+        records("surfaces", "warpgrad", rates=(1e-3, 1e30))
+
+
+def test_a_rate_of_surfaces_that_diverges_is_not_chosen():
+    found = {(task, metric): value for task, _, metric, value in records("surfaces", "gd", rates=(1e30, 0.1))}
+    assert found["", "rate"] == 0.1 and [task for task, metric in found if metric == "sweep_area"] == ["rate 0.1"]
+    with pytest.raises(FloatingPointError, match=r"no rate of 1e\+30 keeps heights finite: add lower ones"):
+        records("surfaces", "gd", rates=(1e30,))
+
+
 # ---------------------------------------------------------------- tables
 
 

@@ -8,6 +8,7 @@ from calls import NAME, rows_of
 from leapwarp import plan
 from leapwarp.data import store
 from leapwarp.experiments import command, omniglot, states
+from leapwarp.models.recurrent import rnn
 from leapwarp.report import rows
 
 STATE = {
@@ -123,3 +124,44 @@ def test_a_seed_that_diverges_leaves_the_others_written(tmp_path, made_up_alphab
     assert found.loc[found["seed"] == 4, "metric"].tolist() == ["diverged"]
     with pytest.raises(SystemExit, match="the training loss of held-out task number 0 is nan at step 0"):
         command.evaluate([*scratch, *options, "--seeds", "4"])
+
+
+def maze_state(path, *seeds, diverged=()):
+    """A state of `rnn` in the maze that was never trained."""
+    small = {"interior": 3, "steps": 4, "batch": 2, "updates": 2, "hidden": 4, "every": 1}
+    about = {"experiment": "maze", "method": "rnn", "n_tasks": 0, "held_out": "test", "settings": small}
+    about |= {"seconds": {str(seed): 1.0 for seed in seeds}, "seeds": seeds}
+    state = {"params": rnn(17, 4, 4).init(torch.Generator().manual_seed(0)), "warp": {}}
+    found = {seed: {} if seed in diverged else state for seed in seeds}
+    states.write(path, found, about | {"diverged": {str(seed): "the loss was nan" for seed in diverged}})
+
+
+def test_a_seed_that_diverged_is_a_row_also_without_the_history(tmp_path):
+    state, out = tmp_path / "mine.safetensors", tmp_path / "rows.csv"
+    maze_state(state, 1, 2, diverged=[1])
+    evaluate = ["maze", "--method", "rnn", "--states", str(state), "--out", str(out), "--device", "cpu"]
+    command.evaluate([*evaluate, "--name", "mine"])
+    found = rows.read(out)
+    assert found.loc[found["seed"] == 1, ["method", "metric", "value"]].to_numpy().tolist() == [["mine", "diverged", 1]]
+    beside = set(found.loc[found["seed"] == 2, "metric"])
+    assert beside and "diverged" not in beside
+    with pytest.raises(SystemExit, match="error: hyper_rnn, evaluation: --name is hyper_rnn, which is another method"):
+        command.evaluate([*evaluate, "--name", "hyper_rnn"])
+
+
+def test_a_history_belongs_to_its_state(tmp_path):
+    state, history, out = tmp_path / "state.safetensors", tmp_path / "history.csv", tmp_path / "rows.csv"
+    maze_state(state, 2)
+    evaluate = ["maze", "--method", "rnn", "--states", str(state), "--histories", str(history), "--out", str(out)]
+    own = {"experiment": "maze", "method": "rnn", "n_tasks": 0, "seed": 2, "size": "own", "data_source": "simulated"}
+    own |= {"data_checksum": "none", "settings": "x", "version": "1", "device": "cpu", "seconds": 1.0}
+    for column, value in (("experiment", "sine"), ("method", "hyper_rnn"), ("n_tasks", 7), ("seed", 3)):
+        rows.write(history, rows.rows([("", 0, "meta_loss", 123.0)], **own | {column: value}))
+        message = f"history.csv: has rows of {column} {value}, needed {own[column]}, as its state .*state.safetensors.$"
+        with pytest.raises(SystemExit, match=message):
+            command.evaluate(evaluate)
+        assert not out.exists()
+    rows.write(history, rows.rows([("", 0, "meta_loss", 123.0)], **own))
+    command.evaluate(evaluate)
+    found = rows.read(out)
+    assert found.loc[found["metric"] == "meta_loss", ["seed", "value"]].to_numpy().tolist() == [[2, 123]]

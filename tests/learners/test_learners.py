@@ -31,7 +31,7 @@ from leapwarp.learners.online import online_warp
 from leapwarp.learners.visits import Training, Visit, leap_encoder, sequential
 from leapwarp.learners.warpgrad import Rates
 from leapwarp.models.convnet import Warp, convnet
-from leapwarp.optim import adam, sgd
+from leapwarp.optim import adam, cosine_sgd, momentum_sgd, rmsprop, sgd
 from leapwarp.problem import Batch, join_tasks, lift, supervised
 from leapwarp.worlds.alphabets import draw_heldout
 
@@ -328,6 +328,14 @@ def test_maml_equals_finite_differences_through_all_updates():
     assert not torch.allclose(ours["task.0.weight"], first_order["task.0.weight"], rtol=1e-2)
 
 
+def test_held_out_data_of_different_sizes_is_refused_where_it_has_equal_parts():
+    problem, params, tasks = small_warped()
+    learner = of_one(lambda: BUILD["continual_warp"](problem, 3))()
+    padded = tasks._replace(n_test=torch.tensor([9, 6, 9]))
+    with pytest.raises(ValueError, match=r"the held-out sets have \[6, 9\] rows; needed the same number for all tasks"):
+        learner.step(learner.init(params), padded, stream())
+
+
 # ---------------------------------------------------------------- finetuning
 
 
@@ -366,6 +374,42 @@ def test_finetuning_equals_plain_training_with_a_head_for_each_task():
     assert not torch.equal(state["heads"]["head.bias"][0], state["heads"]["head.bias"][1])
     start, _ = learner.start(state, tasks)
     torch.testing.assert_close(start["head.weight"][0], keep["head.weight"])  # a new task has a fresh head
+
+
+def test_finetuning_trains_the_head_of_a_tasks_number_and_no_other():
+    problem, params, tasks = small_warped()
+    learner = finetune(problem, sgd(0.1), STEPS, n_tasks=7)
+    some = tasks._replace(index=torch.tensor([6, 0, 3]))
+    before = learner.init(params)
+    state, _ = learner.step(before, some, stream())
+    assert (state["heads"]["head.bias"] != before["heads"]["head.bias"]).any(1).nonzero().flatten().tolist() == [
+        0,
+        3,
+        6,
+    ]
+    same, _ = learner.step(before, tasks, stream())  # with other numbers, the same three heads elsewhere
+    torch.testing.assert_close(state["heads"]["head.bias"][[6, 0, 3]], same["heads"]["head.bias"][:3], rtol=0, atol=0)
+    few = finetune(problem, sgd(0.1), STEPS, n_tasks=3)
+    with pytest.raises(ValueError, match="a task has the index 6, and finetune has heads for 3 tasks, 0 to 2; needed"):
+        few.step(few.init(params), some, stream())
+
+
+@pytest.mark.parametrize("optimizer", [momentum_sgd(0.1, 0.9), adam(0.1), cosine_sgd(0.1, 9), rmsprop(0.1, 0.9, 1e-8)])
+def test_finetuning_takes_no_optimizer_with_a_state(optimizer):
+    problem, params, _ = small_warped()
+    with pytest.raises(ValueError, match="the optimizer has a state, such as momentum; needed one without, leapwarp"):
+        finetune(problem, optimizer, STEPS, n_tasks=3).init(params)
+
+
+def test_finetuning_keeps_what_belongs_to_the_task_alone_as_it_keeps_heads():
+    _, params, tasks = small_warped()
+    renamed = lift(SmallWarped().double(), task_only="task.1")
+    learner = finetune(supervised(renamed), sgd(0.1), STEPS, n_tasks=3)
+    before = learner.init(renamed.init(stream()))
+    name = "task_only.task.1.weight"
+    state, _ = learner.step(before, tasks, stream())
+    torch.testing.assert_close(learner.start(state, tasks)[0][name], params["task.1.weight"].repeat(3, 1, 1))
+    assert name not in state["body"] and all((state["heads"][name][i] != before["head"][name]).any() for i in range(3))
 
 
 # ---------------------------------------------------------------- WarpGrad

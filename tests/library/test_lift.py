@@ -14,8 +14,19 @@ from leapwarp import optim
 from leapwarp.evaluate import evaluate
 from leapwarp.fit import Fit, Member, fit
 from leapwarp.inner import adapt
-from leapwarp.learners import leap, maml, warp_leap, warp_leap_online
-from leapwarp.problem import Task, cross_entropy, each_task, join_tasks, lift, mean_square, stack_tasks, supervised
+from leapwarp.learners import finetune, leap, maml, reptile, warp_leap, warp_leap_online, warp_maml
+from leapwarp.problem import (
+    Batch,
+    Task,
+    cross_entropy,
+    each_task,
+    held_out_batch,
+    join_tasks,
+    lift,
+    mean_square,
+    stack_tasks,
+    supervised,
+)
 from leapwarp.rng import generator
 from leapwarp.trees import alone, pick, repeat
 
@@ -131,15 +142,29 @@ def test_a_warp_that_is_not_chosen_is_an_error_and_an_embedding_is_learnt():
     assert not torch.equal(state["params"]["task.embedding.weight"][0], net.embedding.weight)
 
 
-@pytest.mark.parametrize("build", ["leap", "warp_leap"])
+INNER, OUTER = optim.sgd(0.1), optim.adam(0.1)
+LEARNERS = {
+    "leap": lambda problem: leap(problem, INNER, OUTER, 3),
+    "reptile": lambda problem: reptile(problem, INNER, OUTER, 3),
+    "maml": lambda problem: maml(problem, INNER, OUTER, 3),
+    "finetune": lambda problem: finetune(problem, INNER, 3, n_tasks=3),
+    "warp_leap": lambda problem: warp_leap(problem, INNER, OUTER, 3),
+    "warp_leap_online": lambda problem: warp_leap_online(problem, INNER, OUTER, OUTER, 3),
+    "warp_maml": lambda problem: warp_maml(problem, INNER, OUTER, OUTER, 3),
+}
+
+
+@pytest.mark.parametrize("build", LEARNERS)
 def test_what_belongs_to_the_task_alone_moves_in_tasks_and_is_not_learnt(build):
     net, tasks = made(), tasks_of(draws=10)
-    model = lift(net, warp="*.warp.*" if build == "warp_leap" else (), task_only="head")
+    model = lift(net, warp="*.warp.*" if build.startswith("warp") else (), task_only="head")
     problem = supervised(model)
-    learner = {"leap": leap, "warp_leap": warp_leap}[build](problem, optim.sgd(0.1), optim.adam(0.1), 3)
-    state = one_step(learner, model, tasks)
+    learner = LEARNERS[build](problem)
+    start, _ = learner.start(one_step(learner, model, tasks), tasks)
     name = "task_only.head.weight"
-    assert torch.equal(state["params"][name][0], net.head.weight)
+    assert all(torch.equal(row, net.head.weight) for row in start[name])
+    assert not torch.equal(start["blocks.0.body.weight"][0], net.blocks[0]["body"].weight)
+    state = one_step(learner, model, tasks)
     adapted = adapt(problem, optim.sgd(0.1), *learner.start(state, tasks), tasks, 3)
     assert not torch.equal(adapted.params[name][0], adapted.params[name][1])
     assert "task_only" in str(model.groups()) and "head.weight, head.bias" in str(model.groups())
@@ -600,6 +625,67 @@ def test_data_sets_of_different_sizes_become_tasks_and_their_filling_is_never_dr
     assert accuracy.tolist() == [1.0] * 3 and torch.allclose(loss[0], loss[1])
 
 
+def counted(outputs, y):
+    """A loss in which -100 is a target like others."""
+    return F.poisson_nll_loss(outputs[:, 0], y)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, counted])
+@pytest.mark.parametrize("build", ["maml", "warp_maml"])
+def test_held_out_data_of_different_sizes_gives_what_each_task_gives_alone(build, loss):
+    """Padding would enter the statistics of batch norm, and be a target of most losses."""
+    model = lift(made(), warp="*.warp.*" if build == "warp_maml" else ())
+    problem, one = supervised(model, loss), optim.sgd(1.0)
+    more = (one,) if build == "warp_maml" else ()
+    learner = {"maml": maml, "warp_maml": warp_maml}[build](problem, optim.sgd(0.1), one, *more, 2)
+    data = [(x, y) for x, y in zip(tasks_of().x, tasks_of().y, strict=True)]
+    held_out = [(x[:n], y[:n]) for n, (x, y) in zip((20, 5, 9), data, strict=True)]
+    tasks = stack_tasks(data, 2, 5, torch.Generator().manual_seed(0), held_out)
+    assert tasks.n_test is not None and tasks.n_test.tolist() == [20, 5, 9]
+    start = learner.init(alone(model.init(torch.Generator())))
+
+    def moved(tasks):
+        state, _ = learner.step(start, tasks, [torch.Generator()])
+        return {
+            name: leaf - start[g][name] for g in ("params", "warp") if g in start for name, leaf in state[g].items()
+        }
+
+    whole, each = moved(tasks), []
+    for i, (x, y) in enumerate(held_out):
+        own = Task(*(part[i : i + 1] for part in tasks[:4]), x[None], y[None])
+        each.append(moved(own))
+    for name, leaf in whole.items():
+        total = sum(part[name] for part in each) / (1 if name.startswith("warp") else 3)  # warps sum over tasks
+        torch.testing.assert_close(leaf, total, rtol=1e-9, atol=1e-12)
+
+
+def test_padding_is_left_out_of_what_is_measured_on_held_out_data():
+    own = lambda outputs, y: (counted(outputs, y), (outputs.argmax(1) == y).double().mean())  # noqa: E731
+    norm = lambda: nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3))  # noqa: E731
+    model, one = lift(made(norm)), tasks_of()
+    problem, sizes = supervised(model, own), (20, 5, 9)
+    data = [(x[:n], y[:n]) for n, x, y in zip(sizes, one.x, one.y, strict=True)]
+    tasks, start = stack_tasks(data, 2, 5, torch.Generator()), repeat(model.init(torch.Generator()), 3)
+    whole = problem.evaluate(start, {}, held_out_batch(tasks))
+    first = {name: leaf[:1] for name, leaf in start.items()}
+    each = [problem.evaluate(first, {}, Batch(x[None], y[None])) for x, y in data]
+    torch.testing.assert_close(whole.loss, torch.cat([part.loss for part in each]), rtol=1e-12, atol=1e-12)
+    assert whole.accuracy.tolist() == [part.accuracy.item() for part in each]
+
+
+def test_runs_with_and_without_padding_are_joined():
+    with_it, without = (stack_tasks([pair(7), pair(n)], 2, 4, torch.Generator()) for n in (3, 7))
+    assert without.n_test is None
+    for joined, expected in (((with_it, without), [7, 3, 7, 7]), ((without, with_it), [7, 7, 7, 3])):
+        assert join_tasks(joined).n_test.tolist() == expected
+
+
+def test_a_task_has_its_number_among_the_training_tasks():
+    assert stack_tasks([pair(5)] * 3, 2, 4, torch.Generator()).index.tolist() == [0, 1, 2]
+    for index in ([7, 0, 2], torch.tensor([7, 0, 2])):
+        assert stack_tasks([pair(5)] * 3, 2, 4, torch.Generator(), index=index).index.tolist() == [7, 0, 2]
+
+
 class Words(nn.Module):
     """A module that takes a dictionary of tokens with a nested one of weights, or the same in one tensor."""
 
@@ -695,6 +781,14 @@ WRONG_DATA = {
         {},
         r"task 0: found a single example; needed tensors .x, y. with a row for each.*list of one task: \[data\]",
     ),
+    "too few numbers": (
+        lambda: [pair(5)] * 3,
+        {"index": [0, 1]},
+        r"the index is \[0, 1\]; needed .* each of the 3 tasks",
+    ),
+    "a negative number": (lambda: [pair(5)], {"index": [-1]}, r"the index is \[-1\]; needed a whole number"),
+    "half a number": (lambda: [pair(5)], {"index": torch.tensor([0.5])}, r"the index is tensor\(\[0.5000\]\); needed"),
+    "one number": (lambda: [pair(5)], {"index": 3}, "the index is 3; needed a whole number for each of the 1 tasks"),
     "no labels": (
         lambda: [(torch.zeros(n, 4), torch.zeros(n)) for n in (3, 4)],
         {},

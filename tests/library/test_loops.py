@@ -113,6 +113,34 @@ def test_a_bounded_replay_keeps_so_many_and_each_point_equally_often():
     assert (counts - 50).abs().max() < 15  # of 150, in equal parts
 
 
+def test_a_task_that_fails_leaves_the_replay_as_it_was():
+    """Its points take the places of earlier ones, and count in how probably later ones are kept."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    found = []
+
+    def fail(meta):
+        with meta.task() as task:
+            for k in range(20):
+                task.backward(meta.loss(batch_of(tasks, 0, k % STEPS)), *[batch_of(tasks, 0, STEPS)] * 2)
+            assert any(point.task == 3 for point in meta.points)
+            raise Killed
+
+    for fails in (False, True):
+        net = SmallWarped().double()
+        meta = leapwarp.WarpGrad(net, loss_of(net), warp="warp", inner=0.1, replay=5)
+        follow_warp(meta, loss_of(net), tasks)
+        before = meta.state_dict()
+        if fails:
+            with pytest.raises(Killed):
+                fail(meta)
+        after = meta.state_dict()
+        assert len(meta.points) == 5 and meta.met == 3 * STEPS and after["met"] == before["met"]
+        assert all(a["theta"] is b["theta"] for a, b in zip(after["points"], before["points"], strict=True))
+        follow_warp(meta, loss_of(net), tasks)  # the same points of later tasks are kept
+        found.append(([point.task for point in meta.points], list(meta.replay())))
+    assert found[0] == found[1] and max(found[0][0]) > 2
+
+
 class Killed(Exception):
     pass
 

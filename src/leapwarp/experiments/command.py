@@ -290,7 +290,11 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 
 def read_learnt(job: Job, path: Path, history: Path | None) -> list[Learnt]:
-    """The seeds of a state file. Raises ValueError if it is damaged, or belongs to another method."""
+    """The seeds of a state file, with their history.
+
+    Raises:
+        ValueError: a file is damaged, the state belongs to another method, or the history to another state.
+    """
     found, about = states.read(path, job.device)
     of, needed = (
         f"{method} in {experiment}"
@@ -304,9 +308,19 @@ def read_learnt(job: Job, path: Path, history: Path | None) -> list[Learnt]:
         raise ValueError(f"{path}: was trained with --held-out {about['held_out']}, needed {job.options.held_out}.")
     records: dict[int, list[Record]] = {seed: [] for seed in found}
     if history:
-        for line in rows.read(history).to_dict("records"):
+        frame = rows.read(history)
+        for column, its in (
+            *((key, {about[key]}) for key in ("experiment", "method", "n_tasks")),
+            ("seed", set(found)),
+        ):
+            if set(frame[column]) != its:
+                has, needed = (", ".join(map(str, sorted(values))) for values in (set(frame[column]), its))
+                raise ValueError(f"{history}: has rows of {column} {has}, needed {needed}, as its state {path}.")
+        for line in frame.to_dict("records"):
             step = None if pd.isna(line["step"]) else int(line["step"])
-            records.setdefault(line["seed"], []).append((line["task"], step, line["metric"], line["value"]))
+            records[line["seed"]].append((line["task"], step, line["metric"], line["value"]))
+    else:
+        records |= {int(seed): [("", None, DIVERGED, 1.0)] for seed in about.get("diverged", {})}
     n_tasks, seconds = about["n_tasks"], about["seconds"]
     return [
         Learnt(seed, n_tasks, state, about, records[seed], seconds[str(seed)], path) for seed, state in found.items()
@@ -319,6 +333,8 @@ def _evaluate(job: Job, options: argparse.Namespace) -> None:
     if trains != bool(options.states):
         needed = "--states of its training" if trains else "--seeds, since it is not trained"
         raise ValueError(f"{options.method} of {about.name} needs {needed}.")
+    if name != options.method and name in about.methods:
+        raise ValueError(f"--name is {name}, which is another method of {about.name}. Give it another name.")
     found = [Learnt(seed, 0, None, {}, [], 0.0) for seed in options.seeds]
     histories = options.histories or [None] * len(options.states)
     for path, history in zip(options.states, histories, strict=True):
@@ -365,7 +381,7 @@ def evaluated_before(run: Run, experiment: Experiment, each: Learnt) -> tuple[Ev
     found = fit.load(kept, run.identity) if kept else None
     if found:
         return Evaluated([tuple(record) for record in found["records"]], found["arrays"]), found["seconds"]
-    if each.state == {}:  # training diverged, according to its history
+    if each.state == {}:  # training diverged, and `each.history` says so
         return Evaluated([]), 0.0
     began = monotonic()
     evaluated = experiment.evaluate(run, each.state)

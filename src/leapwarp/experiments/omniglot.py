@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,8 +41,7 @@ class Settings:
     meta_steps: int
     eval_steps: int
     """gradient steps on a held-out task, at most"""
-    augmentation: str
-    """"affine" or "rotations" """
+    augmentation: Literal["affine", "rotations"]
     n_test: int = 10
     """alphabets held out"""
     n_validation: int = 10

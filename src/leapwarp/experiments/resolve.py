@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from leapwarp import catalogue, plan
+from leapwarp import search as random_search
 from leapwarp.experiments.settings import changed, departures, of_size
 from leapwarp.files import atomic, one_line
 
 
 def of_experiment(where: str, entry: dict[str, Any], what: str) -> dict[str, dict[str, dict[str, Any]]]:
     """`departures` of one experiment. Raises ValueError if its yaml and its code have different methods, or if a search
-    has an unknown setting."""
+    has an unknown setting, or draws a value that its setting cannot have."""
     about = catalogue.find(where)
     experiment = about.module("run").EXPERIMENT
     methods = of_size(experiment, entry, what)
@@ -27,8 +28,16 @@ def of_experiment(where: str, entry: dict[str, Any], what: str) -> dict[str, dic
         raise ValueError(f"{about.folder}: experiment.yaml has the methods {', '.join(missing)}, run.py does not.")
     search = entry.get("search", {})
     for name in search.get("methods", []):
-        drawn = {key: getattr(methods[name].settings, key, None) for key in (about.search or {})["spaces"][name]}
-        changed(methods[name].settings, drawn, f"{about.folder / catalogue.FILE}: search.spaces.{name}")
+        space, source = (about.search or {})["spaces"][name], f"{about.folder / catalogue.FILE}: search.spaces.{name}"
+        try:
+            random_search.check(space)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
+        for key, distribution in space.items():
+            for kind, values in distribution.items():
+                for value in values:  # choices, or the two ends of a range
+                    drawn = value if kind == "choice" else float(value)
+                    changed(methods[name].settings, {key: drawn}, source)
         changed(methods[name].settings, search.get("settings", {}), f"{what}.search.settings")
     return {name: found for name, found in departures(experiment, entry, what).items() if name in about.methods}
 

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from leapwarp.check import read_yaml
 from leapwarp.experiments.base import Experiment
@@ -25,29 +26,39 @@ def changed(settings: Any, values: Mapping[str, Any], what: str) -> Any:
         what: the source of the values, for the message.
 
     Raises:
-        ValueError: an unknown setting, or a value of the wrong type or range.
+        ValueError: an unknown setting, or a value of the wrong type or range, or that is no choice of its `Literal`.
     """
-    known, new = asdict(settings), {}
+    known, hints, new = asdict(settings), get_type_hints(type(settings)), {}
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"{what}: unknown setting {key!r} (value {value!r}). Known: {', '.join(known)}.")
-        optional = "None" in str(type(settings).__annotations__[key])
-        new[key] = _fitting(known[key], value, optional, f"{what}: the setting {key}")
+        new[key] = _fitting(hints[key], known[key], value, f"{what}: the setting {key}")
     return replace(settings, **new)
 
 
-def _fitting(before: Any, value: Any, optional: bool, what: str) -> Any:
-    """`value` converted to the type of `before`, or None if the setting is optional."""
-    if optional and value is None:
-        return None
-    kind = type(before) if before is not None else int
+def _fitting(hint: Any, before: Any, value: Any, what: str) -> Any:
+    """`value` converted to the type `hint` of its setting. A whole number may be 0 only if the value `before` is 0."""
+    if get_origin(hint) in (Union, UnionType):
+        kinds = get_args(hint)
+        if value is None and NoneType in kinds:
+            return None
+        hint = next(kind for kind in (type(before), *kinds) if kind in kinds and kind is not NoneType)
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Literal:
+        if value not in inner:
+            raise ValueError(f"{what} is {value!r}, needed one of {', '.join(map(repr, inner))}.")
+        return value
     if kind is tuple and isinstance(value, list | tuple):
-        value = tuple(value)
+        if inner[1:] != (...,):
+            return tuple(value)
+        zero = 0 if 0 in (before or ()) else None
+        return tuple(_fitting(inner[0], zero, item, f"{what}: item {i}") for i, item in enumerate(value, 1))
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
-        raise ValueError(f"{what} is {value!r}, needed a value as {before!r}.")
-    least = 1 if kind is int and before else 0
+        needed = f"as {before!r}" if before is not None else f"of the type {kind.__name__}"
+        raise ValueError(f"{what} is {value!r}, needed a value {needed}.")
+    least = 1 if kind is int and before != 0 else 0
     if isinstance(value, int | float) and not least <= value < math.inf:
         raise ValueError(f"{what} is {value!r}, needed a number of at least {least}.")
     return value

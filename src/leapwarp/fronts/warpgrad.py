@@ -50,7 +50,7 @@ class Point(NamedTuple):
     task_batch: Any
     meta_batch: Any
     task: int
-    """number of the task; the points of a task that fails are dropped"""
+    """number of the task, counted from the last `backward`"""
     buffers: Params
     """the module's buffers at this point"""
     written: list[int]
@@ -218,7 +218,9 @@ class WarpGrad:
 
     @contextmanager
     def task(self) -> Iterator["WarpTask"]:
-        """The context of one task, see `Leap.task`. If the task fails, its points contribute nothing to the warps.
+        """The context of one task, see `Leap.task`.
+
+        If the task fails, its points contribute nothing to the warps, and the replay is as it was before the task.
 
         Examples:
             >>> import torch, leapwarp
@@ -229,9 +231,9 @@ class WarpGrad:
             ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
             ...     task.finish(meta.loss(x[2]))
         """
-        number = self.start.tasks
+        number, before = self.start.tasks, (list(self.points), self.met, self.streams["kept"].get_state())
         with ExitStack() as stack:
-            stack.callback(self._leave, number)
+            stack.callback(self._leave, number, *before)
             self._clear_warps()
             if not self.through_loop:
                 stack.enter_context(requiring(self._warps().values(), False))
@@ -470,10 +472,14 @@ class WarpGrad:
         if place < size:
             self.points[place] = point
 
-    def _leave(self, number: int) -> None:
-        """End task `number`: clear the gradients of the warps, and drop the task's points if it has failed."""
+    def _leave(self, number: int, points: list[Point], met: int, kept: Tensor) -> None:
+        """End task `number`: clear the gradients of the warps. If it has failed, the replay is as it was before it.
+
+        A task's points take the places of earlier ones, so it would not do to drop them.
+        """
         if self.start.tasks == number:
-            self.points = [point for point in self.points if point.task != number]
+            self.points, self.met = points, met
+            self.streams["kept"].set_state(kept)
         self._clear_warps()
 
     def _clear_warps(self) -> None:

@@ -17,7 +17,7 @@ from leapwarp.modules import kind_of
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Task, take_tasks
 from leapwarp.rng import global_draws_from
-from leapwarp.trees import Params, alone, is_task_only, join, n_runs, pick, spread
+from leapwarp.trees import Params, alone, join, n_runs, pick, spread, without_task_only
 
 State = dict[str, Any]
 Info = dict[str, Any]
@@ -197,8 +197,7 @@ def gradient_learner(
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
         check_streams(state["params"], generators)
         grads, info = meta_gradient(state["params"], tasks)
-        grads = {name: torch.zeros_like(g) if is_task_only(name) else g for name, g in grads.items()}
-        params, outer_state = outer.update(state["params"], grads, state["outer"])
+        params, outer_state = outer.update(state["params"], without_task_only(grads), state["outer"])
         return {"params": params, "outer": outer_state}, info
 
     def start(state: State, tasks: Task) -> tuple[Params, Params]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from leapwarp.inner import adapt, fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State, path_info
 from leapwarp.optim import Optimizer
-from leapwarp.problem import Batch, Problem, Task
+from leapwarp.problem import Batch, Problem, Task, held_out_batch
 from leapwarp.trees import Params, add_scaled, partition, spread, zeros_like
 
 Losses = Callable[[Params, Params, Batch, Batch], Tensor]
@@ -90,6 +90,11 @@ def continual_warp(
         return spread(state["params"], n_tasks), spread(state["warp"], n_tasks)
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        if (rows := held_out_batch(tasks).rows) is not None:
+            raise ValueError(
+                f"the held-out sets have {sorted(set(rows.tolist()))} rows; needed the same number for all tasks, with "
+                "equally many of each sub-task. Give held_out of equal sizes."
+            )
         path: list[Params] = []
         begin, fixed = start(state, tasks)
         adapted = adapt(problem, inner, begin, fixed, tasks, everything, observe=lambda k, at, stats: path.append(at))

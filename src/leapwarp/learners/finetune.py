@@ -9,7 +9,10 @@ from leapwarp.inner import fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State, check_streams
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Problem, Task
-from leapwarp.trees import Params, partition, spread
+from leapwarp.trees import TASK_ONLY, Params, partition, spread
+
+OWN = ("head", TASK_ONLY)
+"""the groups of parameters that each task has for itself"""
 
 
 @check_given
@@ -18,22 +21,38 @@ def finetune(problem: Problem, optimizer: Optimizer, steps: int, n_tasks: int) -
 
     A meta-step takes `steps` batches of each task of the meta-batch, in one random order, and makes one update with
     each. So it makes `steps * meta_batch` updates, where Leap makes one. Each task has its own head, the parameters
-    named `head.*`. A new task starts from the random head that all training tasks started from.
+    named `head.*` and `task_only.*`. A new task starts from the random head that all training tasks started from.
 
     Args:
-        problem, optimizer: the family of tasks, and the optimizer of every update.
+        problem: the family of tasks.
+        optimizer: the optimizer of every update, without a state: `leapwarp.optim.sgd`.
         steps: batches of each task in a meta-step.
-        n_tasks: number of training tasks, each of which has a head.
+        n_tasks: number of training tasks, each of which has a head. A task finds its own by its `index`.
+
+    Raises:
+        ValueError: the optimizer has a state (in `init`), or the index of a task is not below `n_tasks` (in `step`).
     """
 
     def init(params: Params) -> State:
-        head, body = partition(params, "head")
+        # Heads are updated at different times, so that each would need its own state, with its own count of steps.
+        if optimizer.init(params):
+            raise ValueError(
+                "the optimizer has a state, such as momentum; needed one without, leapwarp.optim.sgd(rate), since "
+                "finetune keeps no state from one update to the next."
+            )
+        head, body = partition(params, *OWN)
         heads = {n: leaf.unsqueeze(1).repeat(1, n_tasks, *[1] * (leaf.dim() - 1)) for n, leaf in head.items()}
         return {"body": body, "head": head, "heads": heads}  # heads [run, training task, ...]
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
         check_streams(state["body"], generators)
         runs, device = len(generators), tasks.order.device
+        if (most := int(tasks.index.max())) >= n_tasks:
+            raise ValueError(
+                f"a task has the index {most}, and finetune has heads for {n_tasks} tasks, 0 to {n_tasks - 1}; needed "
+                "finetune(n_tasks=...) with the number of all training tasks, or stack_tasks(index=...) with each "
+                "task's number among them."
+            )
         n = len(tasks.index) // runs
         body, heads = state["body"], {name: leaf.clone() for name, leaf in state["heads"].items()}
         stats = fresh_stats(problem, runs, device)
@@ -45,7 +64,7 @@ def finetune(problem: Problem, optimizer: Optimizer, steps: int, n_tasks: int) -
             params = body | {name: leaf[run, index] for name, leaf in heads.items()}
             result, grads = gradient(problem, params, {}, stats, problem.draw(tasks, who, draw))
             params, _ = optimizer.update(params, grads, optimizer.init(params))
-            head, body = partition(params, "head")
+            head, body = partition(params, *OWN)
             for name, leaf in head.items():
                 heads[name][run, index] = leaf
             seen.append(torch.stack([result.loss, result.accuracy]))

@@ -15,7 +15,7 @@ from leapwarp.inner import Stop, adapt, fresh_stats
 from leapwarp.learners.base import Info, Learner, State, gradient_learner, path_info
 from leapwarp.modules import check_once_only, told
 from leapwarp.optim import Optimizer, scaled_sgd
-from leapwarp.problem import Batch, Loss, Problem, Task, map_tasks
+from leapwarp.problem import Batch, Loss, Problem, Task, held_out_batch, map_tasks
 from leapwarp.trees import Params, map_tree, mean_rows, n_runs, partition, spread, take
 
 Unfold = Callable[[Params], tuple[Params, Params, Optimizer]]
@@ -68,7 +68,7 @@ def row_gradients(
         gradient=loop.gradient if order == 2 else _first_order,
     )
     stats = fresh_stats(problem, len(tasks.index), tasks.order.device)
-    query = problem.loss({**adapted.params, **fixed}, stats, Batch(tasks.x_test, tasks.y_test))
+    query = problem.loss({**adapted.params, **fixed}, stats, held_out_batch(tasks))
     if order == 2:
         check_once_only([query.loss])
     grads = torch.autograd.grad(query.loss.sum(), list(learnt.values()))

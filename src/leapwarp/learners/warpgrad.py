@@ -19,11 +19,11 @@ from leapwarp.learners.leap import leap_fold
 from leapwarp.learners.maml import row_gradients
 from leapwarp.modules import check_once_only, told
 from leapwarp.optim import Optimizer, momentum_sgd, sgd
-from leapwarp.problem import Batch, Problem, Task, map_tasks
+from leapwarp.problem import Batch, Problem, Task, held_out_batch, map_tasks
 from leapwarp.trees import (
     Params,
     add_scaled,
-    is_task_only,
+    group_of,
     map_tree,
     mean_rows,
     n_runs,
@@ -31,6 +31,7 @@ from leapwarp.trees import (
     per_task,
     spread,
     take,
+    without_task_only,
     zeros_like,
 )
 
@@ -117,9 +118,9 @@ def _split(params: Params) -> Split:
 
 def _pull(outer: Optimizer, state: State, leap_grads: Params, scale: float) -> State:
     """The initialisation after a step along Leap's gradient. Task embeddings always start at their first values."""
-    fixed = lambda name: is_task_only(name) or name.split(".", 1)[0] == "embedding"  # noqa: E731
+    fixed = lambda name: group_of(name) == "embedding"  # noqa: E731
     grads = {name: torch.zeros_like(g) if fixed(name) else scale * g for name, g in leap_grads.items()}
-    params, outer_state = outer.update(state["params"], grads, state["outer"])
+    params, outer_state = outer.update(state["params"], without_task_only(grads), state["outer"])
     return {"params": params, "outer": outer_state}
 
 
@@ -367,7 +368,7 @@ def warp_maml(
 
         def one(tasks: Task, part: slice) -> tuple[Params, Params, Tensor, Info]:
             who = torch.arange(len(tasks.index), device=tasks.order.device)
-            held_out = Batch(tasks.x_test, tasks.y_test)
+            held_out = held_out_batch(tasks)
             share = share_of(part, len(everyone.index))
             fixed, losses, total = take(warps, part), [], zeros_like(state["warp"])
 
@@ -400,7 +401,7 @@ def warp_maml(
         warp_grads = {name: leaf.sum(0) for name, leaf in warp_total.items()}
         grads = {name: scale * leaf for name, leaf in mean_rows(pulls, len(generators)).items()}
         warp, warp_state = warp_outer.update(state["warp"], warp_grads, state["warp_outer"])
-        params, outer_state = outer.update(state["params"], grads, state["outer"])
+        params, outer_state = outer.update(state["params"], without_task_only(grads), state["outer"])
         moved = {"params": params, "outer": outer_state, "warp": warp, "warp_outer": warp_state}
         return moved, info | {"replay_loss": losses.flatten()}
 

@@ -5,21 +5,30 @@ connection (a residual warp), every point of the plane is the image of some thet
 Without it, the image is bounded, and a learner may be unable to start at a given point.
 """
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from leapwarp.trees import Params
 
+Kind = Literal["identity", "residual", "plain"]
+"""how a warp is initialised, see `init`"""
 TRIES = 4  # points of the lattice from which the search for a preimage starts
 
 
-def init(kind: str, stream: torch.Generator, hidden: int = 30) -> Params:
+def init(kind: Kind, stream: torch.Generator, hidden: int = 30) -> Params:
     """Warp parameters, of one task.
 
     Args:
         kind: "identity", a residual warp whose last layer is zero; "residual", a residual warp with PyTorch's default
             layers; "plain", default layers without the skip connection.
+
+    Raises:
+        ValueError: another kind.
     """
+    if kind not in get_args(Kind):
+        raise ValueError(f"the kind of warp is {kind!r}, needed one of {', '.join(get_args(Kind))}.")
     params: Params = {}
     for layer, (inputs, outputs) in enumerate([(2, hidden), (hidden, 2)]):
         bound = inputs**-0.5

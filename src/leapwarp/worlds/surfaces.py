@@ -34,8 +34,7 @@ def height(x: Tensor, surface: Tensor, peaks: bool = False) -> Tensor:
 
     Args:
         peaks: use the fifth power of x_2 in place of its cube, and x_2 in place of the second x_1 of the last term.
-        This
-            is the `peaks` function, from which the printed formula differs in these two places.
+            This is the `peaks` function, from which the printed formula differs in these two places.
     """
     x1, x2 = x.unbind(-1)
     a1, a2, a3, b1, b2, b3, s = surface.unbind(-1)

@@ -12,6 +12,7 @@ from leapwarp.report.table import number, signed, summaries
 BASELINE = "sgd_large"
 DATA = "tiered-ImageNet"
 CHANCE = 10  # percent, of ten classes
+ROUNDING = 1e-9  # of means of accuracies that are equal
 QUANTITIES = {
     "heldout_area": Quantity("heldout_area", "Area under the held-out accuracy curve", "percent", 1, convert=percent)
 }
@@ -33,7 +34,7 @@ def steps_to_baseline(frame: pd.DataFrame) -> dict[str, float]:
     reached: dict[str, list[float]] = {}
     for method, seed in wide.columns:
         if (BASELINE, seed) in wide.columns:
-            there = wide.index[wide[(method, seed)] >= wide[(BASELINE, seed)].dropna().iloc[-1]]
+            there = wide.index[wide[(method, seed)] >= wide[(BASELINE, seed)].dropna().iloc[-1] - ROUNDING]
             reached.setdefault(method, []).append(float(there[0]) if len(there) else float("nan"))
     return {method: sum(steps) / len(steps) for method, steps in reached.items()}
 

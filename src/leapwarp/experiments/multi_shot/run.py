@@ -165,7 +165,8 @@ def train(runs: Sequence[Run]) -> list[Trained]:
 
     def validation_error(i: int, state: State) -> float:
         """1 - the criterion of App. I: the mean area under the validation tasks' curves of held-out accuracy."""
-        return 1 - float(area(learn(runs[i], setups[i], state, validation[i], steps, every).heldout_curve).mean())
+        curves = learn(runs[i], setups[i], state, validation[i], steps, every).heldout_curve
+        return 1 - float(area(curves, points(steps, every)).mean())
 
     def watch(i: int, state: State) -> dict[str, float]:
         """Accuracy on test tasks for the lower part of Fig. 7. It has no effect on training."""
@@ -198,7 +199,8 @@ def judge(run: Run, state: State | None) -> Evaluated:
     start = alone(state) if state else setup.learner.init(alone(setup.params))
     result = learn(run, setup, start, tasks, steps, every)
     records.append(("", None, "adapt_seconds", (time.monotonic() - began) / settings.n_test))
-    at, areas = points(steps, every), area(result.heldout_curve)
+    at = points(steps, every)
+    areas = area(result.heldout_curve, at)
     for i in range(settings.n_test):
         task = f"task{i:03d}"
         records += [

@@ -13,8 +13,9 @@ test error are not certain.
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -221,13 +222,19 @@ def random_encoder(run: Run) -> Params:
 @torch.no_grad()
 def error(problem: Problem, images: Part, params: Params, stats: Params) -> Tensor:
     """Share of wrong answers, with running batch-norm averages. -> []"""
-    wrong = torch.zeros((), device=images.y.device)
+    wrong = torch.zeros((), device=images.y.device)  # a whole number, so that equal errors are equal numbers
     for first in range(0, len(images.y), CHUNK):
         chunk = slice(first, first + CHUNK)
         y = images.y[chunk]
         found = problem.evaluate(params, stats, Batch(pixels(images, chunk)[None], y[None]))
-        wrong = wrong + (1 - found.accuracy[0]) * len(y)
+        wrong = wrong + ((1 - found.accuracy[0]) * len(y)).round()
     return wrong / len(images.y)
+
+
+def mean_error(errors: Tensor, sizes: Sequence[int]) -> float:
+    """The mean of errors [set] on sets of these sizes. It is rounded once, so that equal means are equal numbers."""
+    shares = [Fraction(round(error * n), n) for error, n in zip(errors.tolist(), sizes, strict=True)]
+    return float(sum(shares) / len(shares))
 
 
 def count(tree: Any) -> int:
@@ -281,7 +288,7 @@ def pretrain(run: Run, held_out: str, sets: list[Images]) -> fit.Fitted:
 
     how = fit.Fit(
         settings.meta_steps,
-        lambda i, state: float(state["latest"].mean()),
+        lambda i, state: mean_error(state["latest"][0], [len(images.validation.y) for images in sets]),
         1,
         settings.meta_patience,
         run.checkpoints,

@@ -15,7 +15,7 @@ warp than without it, in both orders.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ class Settings:
     n_tuning: int = 100  # functions on which a learning rate is chosen
     rates: tuple[float, ...] = ()
     """task learning rates to choose from; if empty, `inner_lr` is used"""
-    chosen_by: str = "final_loss"
+    chosen_by: Literal["final_loss", "learnt_loss"] = "final_loss"
     """the measure that the chosen rate minimises: `final_loss` of all sub-tasks at the end, or `learnt_loss`"""
     every: bool = False
     """whether each step uses a batch of every sub-task"""
@@ -139,11 +139,10 @@ def train(runs: Sequence[Run]) -> list[Trained]:
 
     learner, params = meta_learner(problem, settings), stack([begin(run)[1] for run in runs])
     how = Fit(settings.meta_steps, checkpoints=runs[0].checkpoints, checkpoint_every=settings.checkpoint_every)
-    found = []
-    for fitted in fit(learner, params, sample, how, [run.member for run in runs]):
-        history = [record for record in fitted.history if record[1] != "meta_accuracy"]  # there is none
-        found.append(trained(fitted, thinned(history, settings.meta_steps, CURVE_POINTS)))
-    return found
+    return [
+        trained(fitted, thinned(fitted.history, settings.meta_steps, CURVE_POINTS))
+        for fitted in fit(learner, params, sample, how, [run.member for run in runs])
+    ]
 
 
 # ---------------------------------------------------------------- learning and measuring
@@ -223,8 +222,8 @@ def draw_tasks(run: Run, name: str, n: int, order: list[int]) -> Task:
     tasks = sine.tasks(
         function, stream, settings.batch, settings.steps, order, settings.n_points, settings.every, settings.replay
     )
-    x, y = sine.held_out(function, settings.n_points, generator(run.seed, name, "held-out"))
-    return sine.on(run.device, tasks._replace(x_test=x, y_test=y))
+    held = sine.held_out(function, settings.n_points, generator(run.seed, name, "held-out"))
+    return sine.on(run.device, tasks._replace(x_test=held.x, y_test=held.y))
 
 
 def choose_rate(settings: Settings, tuning: Callable[[float], Tensor]) -> tuple[float, list[Record]]:

@@ -23,9 +23,9 @@ from leapwarp.evaluate import area
 from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained
 from leapwarp.fit import Fit, fit, moved
 from leapwarp.inner import adapt
-from leapwarp.learners.base import Info, Learner, State
+from leapwarp.learners.base import Diverged, Info, Learner, State
 from leapwarp.learners.online import online_warp
-from leapwarp.models.omega import init, omega, preimage
+from leapwarp.models.omega import Kind, init, omega, preimage
 from leapwarp.optim import Optimizer, adam, sgd
 from leapwarp.problem import Problem, Task
 from leapwarp.rng import generator
@@ -50,7 +50,7 @@ class Settings:
     n_validation: int = 1000  # surfaces on which rates are chosen
     rates: tuple[float, ...] = ()
     """rates to choose from: task learning rates, or meta learning rates of Adam for the warps"""
-    warp: str = "identity"
+    warp: Kind = "identity"
     """how the warp is initialised, see `models.omega`; the paper is silent"""
     peaks: bool = False
     """the other reading of the printed formula, see `worlds.surfaces`"""
@@ -115,7 +115,10 @@ def in_sets(learner: Learner, n: int) -> Learner:
         return map_leaves(lambda leaf: leaf.unflatten(0, (-1, n)), tree)
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
-        after, info = learner.step(flat(state), tasks, generators)
+        try:
+            after, info = learner.step(flat(state), tasks, generators)
+        except Diverged as error:
+            raise Diverged(str(error), (deep(error.after[0]), error.after[1])) from None
         return deep(after), info
 
     return learner._replace(
@@ -205,7 +208,7 @@ def learn(way: Way, tasks: Task, settings: Settings) -> Paths:
 
 
 def judge(run: Run, state: State | None) -> Evaluated:
-    """Choose the rate on validation surfaces, and learn the held-out ones with it."""
+    """Choose a rate that keeps heights finite on validation surfaces, and learn the held-out ones with it."""
     settings, choices = run.method.settings, ways(run, state)
     records: list[Record] = []
 
@@ -214,14 +217,20 @@ def judge(run: Run, state: State | None) -> Evaluated:
 
     validation = draw_tasks(settings.n_validation, "validation")
     span = surfaces.extremes(validation.y, settings.peaks)
-    found = []
-    for way, rate in zip(choices, settings.rates, strict=True):
+    found: dict[int, tuple[bool, float]] = {}
+    for i, (way, rate) in enumerate(zip(choices, settings.rates, strict=True)):
         paths = learn(way, validation, settings)
+        if not paths.height.isfinite().all():
+            continue
         mean_area, arrived = float(area(span.gap(paths.height)).mean()), reached(paths, validation)
-        found.append((arrived < ENOUGH, mean_area))
+        found[i] = (arrived < ENOUGH, mean_area)
         values = {"sweep_area": mean_area, "sweep_left": float(left(paths).mean()), "sweep_reached": arrived}
         records += [(f"rate {rate:g}", None, metric, value) for metric, value in values.items()]
-    best = min(range(len(found)), key=found.__getitem__)
+    if not found:
+        raise FloatingPointError(
+            f"no rate of {', '.join(map(str, settings.rates))} keeps heights finite: add lower ones."
+        )
+    best = min(found, key=found.__getitem__)
 
     test = draw_tasks(settings.n_test, "test")
     paths, span = learn(choices[best], test, settings), surfaces.extremes(test.y, settings.peaks)

@@ -1,0 +1,47 @@
+"""Early stopping by the held-out error, areas under curves, and the precision of curves."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from cases import DOUBLE, quadratic, quadratic_tasks, random_quadratics
+
+from leapwarp.evaluate import area, error_below, points
+from leapwarp.inner import adapt
+from leapwarp.optim import sgd
+from leapwarp.problem import Loss, Problem, Task, cross_entropy
+
+
+@pytest.mark.parametrize("n", [20, 50, 60, 100, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_a_task_has_been_learnt_only_below_the_error_and_not_at_it(n, dtype):
+    wrong = torch.arange(n + 1)  # one task for each number of wrong answers
+    y = (torch.arange(n) < wrong[:, None]).long()
+    outputs = torch.tensor([1.0, 0.0], dtype=dtype).expand(n + 1, n, 2)  # always the class 0
+    problem = Problem(None, None, lambda params, stats, batch: Loss(*cross_entropy(outputs, batch.y), {}), dict)
+    tasks = Task(wrong, None, y, None, None, y)
+    for error in ("0.01", "0.02", "0.05", "0.07", "0.1"):
+        learnt = error_below(problem, float(error), 1).is_learnt({}, {}, tasks)
+        assert learnt.tolist() == [Fraction(k, n) < Fraction(error) for k in range(n + 1)], error
+
+
+def test_the_area_of_a_line_is_its_mean_wherever_it_is_measured():
+    at = points(52, 5)
+    assert at[-2:] == [50, 52]
+    line = torch.tensor([at, [7.0] * len(at)], dtype=DOUBLE)
+    assert area(line, at).tolist() == pytest.approx([26, 7])
+    even = points(50, 5)
+    curve = torch.rand(3, len(even), dtype=DOUBLE)
+    torch.testing.assert_close(area(curve, even), area(curve))
+    assert area(line[:, :1], [0]).tolist() == [0, 7]
+
+
+def test_curves_of_a_problem_in_float64_are_in_float64():
+    matrices, centres = random_quadratics(2, 3)
+    problem, tasks = quadratic(1e45 * matrices, centres), quadratic_tasks(2, 4)
+    start = {"w": torch.ones(2, 3, dtype=DOUBLE)}
+    adapted = adapt(problem, sgd(1e-50), start, {}, tasks, 3)
+    batch = problem.draw(tasks, tasks.index, torch.zeros(2, dtype=torch.long))
+    assert adapted.loss.dtype == adapted.accuracy.dtype == DOUBLE
+    assert torch.equal(adapted.loss[:, 0], problem.loss(start, {}, batch).loss)
+    assert adapted.loss.isfinite().all() and adapted.loss.max() > 1e40
