@@ -430,8 +430,16 @@ def test_a_search_is_in_the_snapshot(with_search, tmp_path, capsys):
     assert "- Winner: trial 1: `eta = 3`, `filters = 8`." in text
     assert "`eta`: 0.1 to 10 (log-uniform); `filters`: one of 4, 8." in text
     assert "](search.png)" in text and "(trials.csv)" in text
-    assert {path.name for path in (out / here).iterdir()} == {"README.md", "trials.csv", "search.png"}
-    assert (out / here / "trials.csv").read_bytes() == (folder / here / "trials.csv").read_bytes()
+    files = {path: path.read_bytes() for path in (out / here).iterdir()}
+    assert {path.name for path in files} == {"README.md", "provenance.json", "search.png", "trials.csv"}
+    assert files[out / here / "trials.csv"] == (folder / here / "trials.csv").read_bytes()
+
+    index = squeezed(out / "README.md")
+    shutil.move(folder / "search", tmp_path / "search")
+    leapwarp_snapshot.main([*arguments, "--add"])  # results without the search, which the snapshot keeps
+    assert files == {path: path.read_bytes() for path in (out / here).iterdir()}
+    assert squeezed(out / "README.md") == index
+    shutil.move(tmp_path / "search", folder / "search")
 
     origin = folder / here / "trials/0.json"
     origin.write_text(origin.read_text().replace("gabc", "gdef"))

@@ -218,7 +218,7 @@ def place(section: Section) -> str:
 def grown(
     site: Site, found: pd.DataFrame, made: dict[str, dict[str, Any]], out: Path, abouts: Sequence[Experiment]
 ) -> tuple[Site, pd.DataFrame, dict[str, dict[str, Any]]]:
-    """Results, their claims and provenance, with the experiments of the last snapshot that they have not.
+    """Results, their claims and provenance, with the experiments and searches of the last snapshot that they have not.
 
     The documents of these experiments are empty, since their pages stay as they are. Claims are sorted by number.
     """
@@ -227,21 +227,28 @@ def grown(
         for each in site.missing
         if (out / each.name / ORIGIN).exists()
     }
-    if not old:
+    searches = {section.name: section for section in site.searches}
+    for path in sorted((out / "search").glob(f"*/*/{ORIGIN}")):
+        title = (path.parent / "README.md").read_text("utf-8").partition("\n")[0].removeprefix("# ")
+        name = "_".join(path.parts[-4:-1])
+        searches.setdefault(name, Section(name, path.parent, Document(title, []), [], [], title))
+    if not old and len(searches) == len(site.searches):
         return site, found, made
     sections = old | {section.name: section for section in site.experiments}
     names = [about.name for about in abouts if about.name in sections]
-    every = made | {name: json.loads((out / name / ORIGIN).read_text("utf-8")) for name in old}
+    kept = old | {name: each for name, each in searches.items() if each not in site.searches}
+    every = made | {name: json.loads((each.folder / ORIGIN).read_text("utf-8")) for name, each in kept.items()}
     last = claims.merge([out / "claims.csv"])
     found = pd.concat([found, last.loc[last["experiment"].isin(list(old))]], ignore_index=True)
     number = found["id"].str.extract(r"(\d+)", expand=False).astype(int)
     return (
         site._replace(
             experiments=[sections[name] for name in names],
+            searches=list(searches.values()),
             missing=[about for about in site.missing if about.name not in old],
         ),
         found.assign(number=number).sort_values(["paper", "number"], kind="stable").drop(columns="number"),
-        {name: every[name] for name in dict.fromkeys([*names, *made])},
+        {name: every[name] for name in dict.fromkeys([*names, *searches, *made])},
     )
 
 
@@ -274,7 +281,7 @@ def write(
     Args:
         base: a claims.csv whose verdicts count in `readme` where `out` has none.
         kept: folders in `out` that are not changed; the page names them, and their verdicts count in `readme`.
-        add: experiments that `out` has and `folder` has not stay as they are.
+        add: experiments and searches that `out` has and `folder` has not stay as they are.
         most: the largest size in bytes of an experiment's rows, compressed, in `out`.
     """
     abouts = list(size.experiments.values())
@@ -304,14 +311,13 @@ def write(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     found.to_csv(temporary / "claims.csv", index=False, lineterminator="\n", float_format="%.6g")
-    for section in site.experiments:
+    for section in [*site.experiments, *site.searches]:
         if section not in new:
-            shutil.copytree(section.folder, temporary / section.name)
+            shutil.copytree(section.folder, temporary / place(section))
     for section in new:
         place_of, page = temporary / place(section), section.document
         links = copy(section, place_of, most)
-        if section in site.experiments:
-            (place_of / ORIGIN).write_text(json.dumps(made[section.name], indent=1) + "\n", encoding="utf-8")
+        (place_of / ORIGIN).write_text(json.dumps(made[section.name], indent=1) + "\n", encoding="utf-8")
         verdicts = verdicts_of(site, section.name)
         up = "../" * (place(section).count("/") + 1)
         files = Text("; ".join([*links, f"[all results]({up}README.md)"]) + ".")
