@@ -74,5 +74,16 @@ def test_the_seeds_that_a_power_takes():
 def test_the_bound_of_a_spread_is_above_it_in_four_of_five_trials():
     stream = np.random.default_rng(5)
     trials = stream.normal(0, 2.0, (2000, 3, 4)).std(axis=2, ddof=1)  # three quantities with four seeds each
-    above = np.mean([stats.upper_spread(list(stds), 9) >= 2.0 for stds in trials])
+    apart = [{"a": 1.0}, {"b": 1.0}, {"c": 1.0}]
+    above = np.mean([stats.upper_spread(list(stds), [4] * 3, apart) >= 2.0 for stds in trials])
     assert above == pytest.approx(0.8, abs=0.03)
+
+
+def test_quantities_that_share_a_value_have_fewer_degrees_of_freedom():
+    weights = [{"warp": 1.0, name: -1.0} for name in "abcde"]  # one method against five, correlated by a half
+    assert stats.degrees_of_freedom([3] * 5, weights) == pytest.approx(10 * 5 / (5 + 20 * 0.25))
+    assert stats.degrees_of_freedom([4, 4], [{"a": 1.0}, {"a": -2.0}]) == pytest.approx(3)  # the same quantity twice
+    values = np.random.default_rng(6).normal(0, np.sqrt(2), (4000, 3, 6))  # [study, seed, method]
+    stds = (values[..., :1] - values[..., 1:]).std(axis=1, ddof=1)
+    above = np.mean([stats.upper_spread(list(each), [3] * 5, weights) >= 2.0 for each in stds])
+    assert above == pytest.approx(0.8, abs=0.04)

@@ -28,10 +28,9 @@ from leapwarp.experiments.settings import NOT_RESULTS, changed, winner
 from leapwarp.files import alone, atomic, said
 from leapwarp.learners.base import State
 from leapwarp.report import rows
+from leapwarp.report.rows import DIVERGED
 
 PROGRAM = "python -m leapwarp.experiments"
-DIVERGED = "diverged"
-"""the metric of a seed that diverged, in training or on a held-out task, and has no results"""
 
 
 def whole_number(text: str) -> int:

@@ -28,7 +28,7 @@ from leapwarp import catalogue
 from leapwarp.catalogue import Method
 from leapwarp.check import read_yaml
 from leapwarp.files import atomic, one_line
-from leapwarp.plan import DECIDES, SCHEMAS, read_size
+from leapwarp.plan import DECIDES, SCHEMAS, SEARCH_SEED, read_size
 from leapwarp.report import looks, rows
 from leapwarp.report.document import Document, Text, Verdicts
 from leapwarp.report.quantities import quantities, quantity
@@ -42,6 +42,7 @@ COLUMNS = [
     "id", "paper", "section", "claim", "group", "experiment", "verdict", "part", "part_verdict", "effect", "low",
     "high", "unit", "n_seeds", "n_heldout", "reason", "size", "data_source",
 ]  # fmt: skip
+ROUNDING = 1e-12  # relative; seeds that differ by less gave the same number
 POWER_COLUMNS = ["claim", "part", "effect", "spread", "n_trials", "seeds", "power", "seeds_needed", "source"]
 
 Cell = tuple[str, int]
@@ -112,16 +113,30 @@ def gain(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Par
     if "than" in spec:
         weights |= {(spec["than"], last): -1.0, (spec["than"], first): 1.0}
         name += f" − that of {methods[spec['than']].look.name}"
-    return [Part(name, weights)]
+    beyond = spec.get("beyond", 0.0)
+    return [Part(name + (f", above {beyond:g}" if beyond else ""), weights, constant=-beyond)]
 
 
 def slope(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Part]:
-    """The fall of the metric of `method` for each doubling of the number of tasks, by least squares."""
-    name = f"fall of {methods[spec['method']].look.name} per doubling of tasks"
+    """The fall of the metric of `method` for each doubling of the number of tasks, by least squares.
+
+    With `at_most`, the distance of this fall below that number.
+    """
+    name, limit = f"fall of {methods[spec['method']].look.name} per doubling of tasks", spec.get("at_most")
+    sign = -1.0 if limit is None else 1.0
+    if limit is not None:
+        name += f", at most {limit:g}"
     if len(run) < 3:
         return [Part(name, {})]
     x = np.log2(run) - np.log2(run).mean()
-    return [Part(name, {(spec["method"], count): -float(w) for count, w in zip(run, x / (x**2).sum(), strict=True)})]
+    weights = x / (x**2).sum()
+    return [
+        Part(
+            name,
+            {(spec["method"], count): sign * float(w) for count, w in zip(run, weights, strict=True)},
+            constant=limit or 0.0,
+        )
+    ]
 
 
 def bound(spec: dict[str, Any], run: Sequence[int], methods: Methods) -> list[Part]:
@@ -201,10 +216,11 @@ def _check_names(claim: dict[str, Any], what: str) -> None:
 
 def expanded(claim: dict[str, Any], frame: pd.DataFrame, methods: Methods) -> list[tuple[Part, dict[str, Any]]]:
     """The parts of a claim at the numbers of tasks that were run, each with its entry in the file."""
-    run = sorted({int(count) for count in frame["n_tasks"]} - {0}) or [0]  # 0 where tasks are not counted
+    mine = frame.loc[frame["method"].isin(methods)]  # not a user's own states
+    run = sorted({int(count) for count in mine["n_tasks"]} - {0}) or [0]  # 0 where tasks are not counted
     asked = [spec for spec in claim.get("parts", []) if spec["kind"] != "counted"]
-    parts = [(part, spec) for spec in asked for part in KINDS[spec["kind"]](spec, run, methods)]
-    return parts or [(Part("", {}), spec) for spec in asked[:1]]  # all of `at: each` where nothing was run
+    # A spec whose numbers of tasks were not run is a part without cells, so that the others do not decide without it.
+    return [(part, spec) for spec in asked for part in KINDS[spec["kind"]](spec, run, methods) or [Part("", {})]]
 
 
 def named(part: Part, spec: dict[str, Any]) -> str:
@@ -226,12 +242,12 @@ def unlearnt(frame: pd.DataFrame, part: Part, gate: dict[str, Any], about: catal
             continue
         name = about.methods[method].look.name + (f" with {count} task{'s' * (count != 1)}" if count else "")
         mine = frame.loc[(frame["method"] == method) & (frame["n_tasks"] == count)]
-        what, moved = "warps", final(mine, "moved_warps")["value"]
-        if moved.empty:
-            what, moved = "initialisation", final(mine, "moved_init")["value"]
-        if moved.empty:
-            return f"the rows do not say how far {name} has moved from its first parameters"
-        least, needed = float(moved.to_numpy().min()), gate["moved"][what]
+        what, found = "warps", final(mine, "moved_warps")
+        if found.empty:
+            what, found = "initialisation", final(mine, "moved_init")
+        if set(found["seed"]) != set(mine["seed"]):
+            return f"the rows do not say for every run how far {name} has moved from its first parameters"
+        least, needed = float(found["value"].to_numpy().min()), gate["moved"][what]
         if not least >= needed:  # also where it is not a number
             more = f"; at this pace it takes {max(needed / least, 1.1):.2g} times the meta-steps" if least > 0 else ""
             return f"{name}: the {what} moved by {least:.2g} of the initial norm, needed {needed:g}{more}"
@@ -254,6 +270,8 @@ def _ahead(frame: pd.DataFrame, method: str, count: int, beside: dict[str, Any])
         base = float(beside["chance"])
     else:
         base = float(found.loc[found["method"] == beside["untrained"], "value"].mean())
+    if not base > 0:
+        return math.nan
     lower = quantities(looks.experiment(frame))[beside["metric"]].lower
     return 1 - mean / base if lower else mean / base - 1
 
@@ -291,18 +309,43 @@ def underpowered(stated: dict[str, Any] | None, n_seeds: int, n_parts: int, with
 
 
 def contrast(frame: pd.DataFrame, part: Part, metric: str) -> tuple[list[np.ndarray], list[Cell]]:
-    """The contrast for each seed that all cells have, an array [held-out task] each; and the cells without rows."""
+    """The contrast for each seed that all cells have, an array [held-out task] each; and the cells without rows.
+
+    The contrast is not finite where a value is not a number, and where the logarithm of zero is needed.
+
+    Raises:
+        ValueError: the cells have different held-out tasks in a seed.
+    """
     final = quantity(frame, metric)
     cells = {}
     for (method, count), weight in part.weights.items():
         mine = final.loc[(final["method"] == method) & (final["n_tasks"] == count)]
         values = mine.set_index(["seed", "task"])["value"]
-        cells[method, count] = weight * (np.log2(values) if part.logarithm else values)
+        with np.errstate(divide="ignore"):
+            cells[method, count] = weight * (np.log2(values) if part.logarithm else values)
     missing = [cell for cell, values in cells.items() if values.empty]
     if missing or not cells:
         return [], missing
-    joined = pd.concat(cells, axis=1, join="inner").sum(axis=1).sort_index() + part.constant
+    shared = set.intersection(*({seed for seed, _ in values.index} for values in cells.values()))
+    tasks = [{key for key in values.index if key[0] in shared} for values in cells.values()]
+    if any(each != tasks[0] for each in tasks):
+        raise ValueError(
+            f"{metric} of {', '.join(method for method, _ in cells)}: found different held-out tasks in a seed, needed "
+            "the same. Run one size into one folder."
+        )
+    joined = pd.concat(cells, axis=1, join="inner").sum(axis=1, skipna=False).sort_index() + part.constant
     return [group.to_numpy() for _, group in joined.groupby(level="seed")], []
+
+
+def diverged(frame: pd.DataFrame, part: Part) -> str:
+    """Which runs of a part's methods have diverged, or ""."""
+    said = []
+    for method, count in part.weights:
+        mine = frame.loc[(frame["method"] == method) & (frame["n_tasks"] == count)]
+        lost, every = len(set(final(mine, rows.DIVERGED)["seed"])), len(set(mine["seed"]))
+        if lost:
+            said.append(f"{lost} of {every} runs of {looks.look(method, looks.experiment(frame)).name} diverged")
+    return "; ".join(said)
 
 
 def decide_part(
@@ -329,11 +372,13 @@ def decide_part(
     if missing:
         return line | {"reason": obstacle or _lost(frame, missing)}
     margin = spec.get("within")
+    why = obstacle or diverged(frame, part) or ("" if values else "no seed has all that this compares")
+    if not np.isfinite(np.concatenate([*values, [0.0]])).all():
+        return line | {"reason": why or "a value is zero, of which there is no logarithm, or is not a number"}
     limits, verdict, leaning = (of_seeds if exact else of_interval)(values, margin, n_parts)
     effect = float(np.mean([value.mean() for value in values])) if values else math.nan
     scaled = [2**number if part.logarithm else number for number in (effect, *limits)]
     line |= dict(zip(("effect", "low", "high"), scaled, strict=True))
-    why = obstacle or ("no seed has all that this compares" if not values else "")
     if not exact:
         why = why or ("one seed has no interval" if len(values) < 2 else "")
         why = why or unlearnt(frame, part, gate, about)
@@ -351,7 +396,8 @@ def of_interval(values: list[np.ndarray], margin: float | None, n_parts: int) ->
         return (math.nan, math.nan), UNDECIDED, ""
     effect, low, high = interval(values, LEVEL)
     _, wide_low, wide_high = interval(values, corrected(n_parts))
-    if low == high:
+    means = np.array([value.mean() for value in values])
+    if np.ptp(means) <= ROUNDING * max(1.0, abs(means).max()):
         return (low, high), UNDECIDED, "all seeds gave the same number: no spread is known"
     if margin is None:
         supported, contradicted = low > 0, wide_high < 0
@@ -464,8 +510,8 @@ def _counted(spec: dict[str, Any], obstacle: str) -> dict[str, Any]:
 def trial_power(book: Book, frames: dict[str, pd.DataFrame], n_seeds: dict[str, int], source: str) -> pd.DataFrame:
     """The table of power of a size from rows of trial seeds: one line for each part that two or more trial seeds have.
 
-    The effect is that of the trials. The spread is pooled over all parts of an experiment with the same metric and kind
-    of statistic. It is an upper bound: the true spread is below it with a probability of 0.8.
+    The effect is that of the trials. The spread is pooled over all parts of an experiment with the same metric, kind of
+    statistic and numbers of tasks. It is an upper bound: the true spread is below it with a probability of 0.8.
 
     Args:
         n_seeds: the number of seeds of the size, by experiment.
@@ -474,19 +520,24 @@ def trial_power(book: Book, frames: dict[str, pd.DataFrame], n_seeds: dict[str, 
     found = []
     for claim in book.claims:
         frame = frames.get(claim["experiment"])
-        if frame is None or claim["experiment"] not in n_seeds or claim["id"] in book.identities or "needs" in claim:
+        if frame is None or claim["experiment"] not in n_seeds or claim["id"] in book.identities:
+            continue
+        if _obstacle(claim, rows.provenance(frame, claim["experiment"]).data_source):
             continue
         parts = expanded(claim, frame, catalogue.find(claim["experiment"]).methods)
         for part, spec in parts:
             values, _ = contrast(frame, part, spec["metric"])
-            if len(values) > 1:
-                means = np.array([value.mean() for value in values])
-                alike = claim["experiment"], spec["metric"], spec["kind"], part.logarithm
+            means = np.array([value.mean() for value in values])
+            if len(values) > 1 and np.isfinite(means).all():
+                # Parts without pretraining are pooled with those of the largest number of tasks.
+                counts = tuple(sorted({n for _, n in part.weights if n} or {int(frame["n_tasks"].to_numpy().max())}))
+                alike = claim["experiment"], spec["metric"], spec["kind"], part.logarithm, counts
                 found.append((claim, part, spec, len(parts), alike, float(means.mean()), means.std(ddof=1), len(means)))
     lines = []
     for claim, part, spec, n_parts, alike, effect, _, n in found:
-        same = {(each[1].name, each[6], each[7]) for each in found if each[4] == alike}
-        spread = upper_spread([std for _, std, _ in same], sum(count - 1 for _, _, count in same))
+        same = list({each[1].name: each for each in found if each[4] == alike}.values())
+        weights = [each[1].weights for each in same]
+        spread = upper_spread([each[6] for each in same], [each[7] for each in same], weights)
         seeds, margin = n_seeds[claim["experiment"]], spec.get("within", math.inf)
         has = power(effect, spread, seeds, n_parts, margin)
         enough = seeds_for(book.gate["power"], effect, spread, n_parts, margin)
@@ -607,6 +658,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ran = [catalogue.find(where).name for where in options.experiments]
             found = [rows.read(path) for path in options.rows]
             frames = {looks.experiment(frame): frame for frame in found}
+            check(frames, options)
             book = read(options.claims, {*ran, *catalogue.names()})
             if options.command == "power":
                 entries = read_size(options.size_file, []).entries
@@ -621,6 +673,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     found = frame.drop_duplicates(["id", "size"])["verdict"].value_counts()
     print(f"{options.out}: " + ", ".join(f"{n} {verdict}" for verdict, n in found.items()))
+
+
+def check(frames: dict[str, pd.DataFrame], options: argparse.Namespace) -> None:
+    """Raise ValueError for rows that cannot go together into verdicts, or into a table of power."""
+    if len(frames) < len(options.rows):
+        names = ", ".join(frames)
+        raise ValueError(f"found {len(options.rows)} files of rows of {names}, needed one of each experiment.")
+    for name, frame in frames.items():
+        seeds = frame["seed"].to_numpy()
+        first, last = int(seeds.min()), int(seeds.max())
+        size = rows.provenance(frame, name).size
+        if options.command == "power" and first < SEARCH_SEED:
+            raise ValueError(f"{name}: found rows of seed {first}, needed trial seeds, from {SEARCH_SEED} on.")
+        if options.command == "decide" and size != options.size:
+            raise ValueError(f"{name}: found rows of size {size}, needed {options.size}.")
+        if options.command == "decide" and options.decides != "nothing" and last >= SEARCH_SEED:
+            raise ValueError(f"{name}: found rows of seed {last}, needed seeds below {SEARCH_SEED}: others are trials.")
 
 
 def _reads_rows(command: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ SETTINGS = ["n_tasks", "heldout", "shots"]
 COLUMNS = ["experiment", "metric", *SETTINGS, "method", "ours", "ours_std", "n_seeds", "paper", "paper_std", "unit"]
 ABOUT = """The table compares every number in the papers' tables that we have measured with ours. Two methods *come in
 order* if the one that is ahead in print is ahead here, at the same number of pretraining tasks, held-out set and shots.
+In ablations and beside natural gradient descent the paper has 25 tasks, and ours may have fewer.
 By chance half of the pairs come in order. This is not a verdict: verdicts are about claims, and a claim is tested only
 where the methods have learnt."""
 CAPTION = """Numbers printed in the papers against ours. Each panel shows one quantity of an experiment. Each colour and

@@ -45,6 +45,10 @@ TEXT = [name for name, dtype in DTYPES.items() if dtype == "str"]
 KEY = ["experiment", "method", "n_tasks", "seed", "task", "step", "metric", "size", "data_source"]
 
 
+DIVERGED = "diverged"
+"""the metric of a seed that diverged, in training or on a held-out task, and has no results"""
+
+
 class Provenance(NamedTuple):
     """The provenance that all rows of a frame share."""
 

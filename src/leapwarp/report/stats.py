@@ -1,7 +1,8 @@
 """Means over seeds and held-out tasks, intervals and power."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -109,14 +110,27 @@ def seeds_for(needed: float, effect: float, spread: float, n_parts: int, within:
     return next(enough, None)
 
 
-def upper_spread(deviations: Sequence[float], degrees: int) -> float:
+def upper_spread(deviations: Sequence[float], n: Sequence[int], weights: Sequence[Mapping[Any, float]]) -> float:
     """An upper bound of a standard deviation: the true one is below it with a probability of 0.8.
 
     Few trial seeds estimate the spread badly. With this bound, four in five studies have at least the power stated.
 
     Args:
         deviations: standard deviations of similar quantities.
-        degrees: degrees of freedom of all of them together.
+        n: the number of seeds of each.
+        weights: the weights of the values that each adds up. Quantities that share a value are not independent.
     """
+    degrees = degrees_of_freedom(n, weights)
     pooled = math.sqrt(float(np.mean(np.square(deviations))))
     return pooled * math.sqrt(degrees / float(chi2.ppf(0.2, degrees)))
+
+
+def degrees_of_freedom(n: Sequence[int], weights: Sequence[Mapping[Any, float]]) -> float:
+    """Of the pooled variance of m quantities, after Satterthwaite: (sum of n - 1) m / sum of squared correlations.
+
+    The correlations are those that the quantities have if the values they add up are independent, of one spread.
+    """
+    names = sorted({name for each in weights for name in each})
+    rows = np.array([[each.get(name, 0.0) for name in names] for each in weights])
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return float(sum(count - 1 for count in n) * len(rows) / np.square(rows @ rows.T).sum())

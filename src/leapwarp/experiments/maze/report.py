@@ -12,18 +12,19 @@ from matplotlib.lines import Line2D
 from leapwarp.report import draw, looks
 from leapwarp.report.document import Document, Heading, Table, Text
 from leapwarp.report.quantities import Quantity
-from leapwarp.report.select import end, height, steps, trailing
+from leapwarp.report.select import end, height, trailing
 from leapwarp.report.table import number, summaries, summary_table
 
 
 def quartile_width(frame: pd.DataFrame, metric: str) -> dict[str, float]:
-    """The inter-quartile range over seeds, averaged over the curve, by method."""
-    of_step = steps(frame, metric).groupby(["method", "step"])["value"]
+    """The inter-quartile range over seeds of smoothed curves, averaged over the curve, by method."""
+    of_step = trailing(frame, metric, SMOOTHED).groupby(["method", "step"])["value"]
     width = pd.DataFrame({"value": of_step.quantile(0.75) - of_step.quantile(0.25)})
     return width.groupby(level="method").agg({"value": "mean"}).to_dict()["value"]
 
 
 EPISODE = "reward an episode"
+SMOOTHED = 20  # curves are smoothed over this part of training
 QUANTITIES = {
     "final_return": Quantity("return", "Return at the end", EPISODE, 1, select=end),
     "return_height": Quantity("return", "Mean return over training", EPISODE, 1, select=height),
@@ -64,7 +65,7 @@ def maze_return(frame: pd.DataFrame, *_) -> Figure:
     """Median and quartiles over seeds of each agent's return. Each run is smoothed over a twentieth of training."""
     spread = "lines: median, shading: inter-quartile range over seeds"
     figure, [axes] = draw.panels(frame, "Maze with a hidden goal: learning", (8.0, 4.4), spread=spread)
-    smooth = trailing(frame, "return", 20).astype({"step": "int64"})
+    smooth = trailing(frame, "return", SMOOTHED).astype({"step": "int64"})
     for method, look in looks.of(smooth).items():
         of_step = smooth.loc[smooth["method"] == method].groupby("step")["value"]
         low, middle, high = (of_step.quantile(share) for share in (0.25, 0.5, 0.75))

@@ -85,16 +85,6 @@ def ranked(lower: bool) -> Select:
     return select
 
 
-def led(lower: bool) -> Select:
-    """For each of those sets, 1 if the method alone has the lowest error, else 0."""
-
-    def select(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-        rows = ranked(lower)(frame, metric)
-        return rows.assign(value=(rows["value"] == 1).astype(float))
-
-    return select
-
-
 def beside(rows: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     """`rows` with the column `value_base`: the value of `base` for the same seed and set. Others are left out."""
     return rows.merge(base[["seed", "task", "value"]], on=["seed", "task"], suffixes=("", "_base"))
@@ -130,8 +120,6 @@ QUANTITIES |= {
     "error_six": _six,
     "rank": Quantity("accuracy", "Rank by held-out error", "of five methods", 2, True, select=ranked(lower=False)),
     "area_rank": Quantity("error_area", "Rank by area", "of five methods", 2, True, select=ranked(lower=True)),
-    "led": Quantity("accuracy", "Sets led by held-out error", "percent of sets", 0, False, percent, led(lower=False)),
-    "area_led": Quantity("error_area", "Sets led by area", "percent of sets", 0, False, percent, led(lower=True)),
 }
 
 
