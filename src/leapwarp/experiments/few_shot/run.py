@@ -6,7 +6,8 @@
 A task has five classes, with one or five images of each for training and 15 for evaluation. Methods that differentiate
 through adaptation are compared with Warp-MAML, which does not do so for its warps. In `few_shot_tiered` the test
 classes differ more from the training classes, and only MAML and Warp-MAML are compared. If these data sets are not
-available, Tiny-ImageNet takes their place, or textures if that is not available either. Every row names its data.
+available, Tiny-ImageNet takes the place of both, with the same classes, or textures if that is not available either.
+Every row names its data.
 
 All images of a task are one mini-batch, and batch norm uses its own statistics, also for the held-out images in
 meta-training. Evaluation is done with both statistics for held-out images: their own (`accuracy`, transductive, common
