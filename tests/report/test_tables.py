@@ -15,6 +15,7 @@ from told import drawn, told
 from leapwarp.report import __main__ as command
 from leapwarp.report import counts, looks, rows
 from leapwarp.report.draw import caption
+from leapwarp.report.quantities import quantity
 from leapwarp.report.select import steps
 from leapwarp.report.stats import curve
 from leapwarp.report.table import COLUMNS, default_paper, read_paper
@@ -225,7 +226,25 @@ def test_a_missing_metric_is_an_error():
     assert "have no area" in text
 
 
-@pytest.mark.parametrize(("experiment", "table", "metrics"), [("omniglot_leap", "1", 1), ("omniglot_warp", "2", 2)])
+def test_the_area_of_held_out_accuracy_counts_the_distance_of_points():
+    frame = warp_rows((0,))
+    curve = frame.loc[(frame["method"] == "fomaml") & (frame["metric"] == "heldout_accuracy")]
+    task = curve["task"].iloc[0]
+    bent = [(0, 0.0), (10, 0.4), (40, 0.8), (45, 0.8)]  # (10 * 0.2 + 30 * 0.6 + 5 * 0.8) / 45
+    rest = frame.drop(curve.index[curve["task"] == task])
+    mine = curve.iloc[[0] * 4].assign(step=[k for k, _ in bent], value=[value for _, value in bent])
+    areas = quantity(pd.concat([rest, mine.astype({"step": "Int64"})], ignore_index=True), "heldout_area")
+    found = areas.loc[(areas["method"] == "fomaml") & (areas["task"] == task), "value"]
+    assert found.tolist() == pytest.approx([24 / 45])
+    lines, text = told(frame, WARP, NOTE)
+    assert "## Area under the held-out accuracy curve" in text
+    # curves of the made-up runs rise in proportion to the step, up to accuracies of 0.2 and 0.4
+    points = steps(frame, "heldout_accuracy").query("method == 'fomaml'").groupby("task")["value"]
+    between = (points.first() + points.last()) / 2
+    assert find(lines, 25, "fomaml", "heldout_area")["ours_mean"] == pytest.approx(between.mean())
+
+
+@pytest.mark.parametrize(("experiment", "table", "metrics"), [("omniglot_leap", "1", 1), ("omniglot_warp", "2", 3)])
 def test_the_command_line_writes_both_files(tmp_path, capsys, experiment, table, metrics):
     rows.write(tmp_path / "rows.csv", warp_rows(experiment=experiment))
     out = tmp_path / "out"
