@@ -28,7 +28,7 @@ from leapwarp.models import columns as nets
 from leapwarp.models.convnet import convnet
 from leapwarp.optim import cosine_sgd, sgd
 from leapwarp.problem import Batch, Loss, Problem
-from leapwarp.report import rows
+from leapwarp.report import claims, rows
 from leapwarp.report.__main__ import main as report_main
 from leapwarp.report.quantities import quantity
 from leapwarp.report.table import read_paper
@@ -645,3 +645,27 @@ def test_the_gain_of_more_epochs_is_of_the_same_seed_and_set():
     gain = quantity(pd.concat([frame, more, one]), "epochs_gain").groupby("method")["value"]
     assert gain.mean().to_dict() == pytest.approx({"finetune": 2.0, "leap": 3.0}) and gain.size().tolist() == [6, 6]
     assert quantity(frame, "epochs_gain").empty
+
+
+@pytest.mark.parametrize(("moved", "verdict"), [(0.0, "not tested"), (0.2, "supported")])
+def test_a_gain_of_epochs_needs_that_both_methods_have_learnt(moved, verdict):
+    frame = made_up((0, 1, 2)).loc[lambda all_: all_["method"] == "leap"]
+    one = frame.assign(method="leap_1_epoch")
+    places = one["metric"] == "accuracy"
+    one.loc[places, "value"] -= 0.03 + 0.001 * one.loc[places, "seed"]
+    record = frame.drop_duplicates("seed").assign(metric="moved_init", task="", step=pd.NA)
+    frame = pd.concat([frame, one, record.assign(value=1.0), record.assign(method="leap_1_epoch", value=moved)])
+    spec = {"kind": "bound", "metric": "epochs_gain", "method": "leap", "at_least": 0}
+    claim = {
+        "id": "L19x",
+        "section": "",
+        "claim": "",
+        "experiment": "multicv",
+        "data": "multicv-subsets",
+        "parts": [spec],
+    }
+    gate = {"power": 0.8, "moved": {"warps": 0.5, "initialisation": 0.1}, "ahead": {"least": 0.1, "of": {}}}
+    stated = {("L19x", "epochs_gain: Leap, at least 0"): {"effect": 3.0, "spread": 0.1}}
+    found = claims.decide(claims.Book(gate, [], {}, [claim]), {"multicv": frame}, "mine", "orders", stated)
+    assert found["part_verdict"].tolist() == [verdict]
+    assert ("the initialisation moved by 0 of" in found["reason"].iloc[0]) == (verdict == "not tested")

@@ -231,13 +231,13 @@ def named(part: Part, spec: dict[str, Any]) -> str:
 # ---------------------------------------------------------------- the gate
 
 
-def unlearnt(frame: pd.DataFrame, part: Part, gate: dict[str, Any], about: catalogue.Experiment) -> str:
-    """Why the methods of a part have not learnt enough for a verdict, or "". The same for all claims.
+def unlearnt(frame: pd.DataFrame, cells: Sequence[Cell], gate: dict[str, Any], about: catalogue.Experiment) -> str:
+    """Why the methods of a part, in `cells`, have not learnt enough for a verdict, or "". The same for all claims.
 
     A method with warps must have moved them, in every run. Another method must have moved its initialisation and be
     better than no pretraining, unless the part compares it with no pretraining.
     """
-    for method, count in part.weights:
+    for method, count in cells:
         if not about.methods[method].trains:
             continue
         name = about.methods[method].look.name + (f" with {count} task{'s' * (count != 1)}" if count else "")
@@ -252,7 +252,7 @@ def unlearnt(frame: pd.DataFrame, part: Part, gate: dict[str, Any], about: catal
             more = f"; at this pace it takes {max(needed / least, 1.1):.2g} times the meta-steps" if least > 0 else ""
             return f"{name}: the {what} moved by {least:.2g} of the initial norm, needed {needed:g}{more}"
         beside = gate["ahead"]["of"].get(about.name)
-        if what == "warps" or beside is None or beside.get("untrained") in {each for each, _ in part.weights}:
+        if what == "warps" or beside is None or beside.get("untrained") in {each for each, _ in cells}:
             continue
         ahead = _ahead(frame, method, count, beside)
         if math.isnan(ahead):
@@ -337,10 +337,10 @@ def contrast(frame: pd.DataFrame, part: Part, metric: str) -> tuple[list[np.ndar
     return [group.to_numpy() for _, group in joined.groupby(level="seed")], []
 
 
-def diverged(frame: pd.DataFrame, part: Part) -> str:
+def diverged(frame: pd.DataFrame, cells: Sequence[Cell]) -> str:
     """Which runs of a part's methods have diverged, or ""."""
     said = []
-    for method, count in part.weights:
+    for method, count in cells:
         mine = frame.loc[(frame["method"] == method) & (frame["n_tasks"] == count)]
         lost, every = len(set(final(mine, rows.DIVERGED)["seed"])), len(set(mine["seed"]))
         if lost:
@@ -363,7 +363,10 @@ def decide_part(
             range of the seeds.
     """
     values, missing = contrast(frame, part, spec["metric"])
-    unit = quantities(about.name)[spec["metric"]].unit.split(",")[0].replace("percent", "points")
+    about_metric = quantities(about.name)[spec["metric"]]
+    used = [(about_metric.uses[method], count) for method, count in part.weights if method in about_metric.uses]
+    cells = [*part.weights, *used]
+    unit = about_metric.unit.split(",")[0].replace("percent", "points")
     line: dict[str, Any] = {"part": named(part, spec), "part_verdict": NOT_TESTED}
     line |= {"effect": math.nan, "low": math.nan, "high": math.nan, "unit": "times" if part.logarithm else unit}
     line |= {"n_seeds": len(values), "n_heldout": sum(len(value) for value in values), "reason": obstacle}
@@ -372,7 +375,7 @@ def decide_part(
     if missing:
         return line | {"reason": obstacle or _lost(frame, missing)}
     margin = spec.get("within")
-    why = obstacle or diverged(frame, part) or ("" if values else "no seed has all that this compares")
+    why = obstacle or diverged(frame, cells) or ("" if values else "no seed has all that this compares")
     if not np.isfinite(np.concatenate([*values, [0.0]])).all():
         return line | {"reason": why or "a value is zero, of which there is no logarithm, or is not a number"}
     limits, verdict, leaning = (of_seeds if exact else of_interval)(values, margin, n_parts)
@@ -381,7 +384,7 @@ def decide_part(
     line |= dict(zip(("effect", "low", "high"), scaled, strict=True))
     if not exact:
         why = why or ("one seed has no interval" if len(values) < 2 else "")
-        why = why or unlearnt(frame, part, gate, about)
+        why = why or unlearnt(frame, cells, gate, about)
         why = why or underpowered(stated, len(values), n_parts, math.inf if margin is None else margin, gate["power"])
     return line | ({"reason": why} if why else {"part_verdict": verdict, "reason": leaning})
 

@@ -90,15 +90,19 @@ def beside(rows: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     return rows.merge(base[["seed", "task", "value"]], on=["seed", "task"], suffixes=("", "_base"))
 
 
+OTHER_EPOCHS = {"leap": "leap_1_epoch"}
+"""method -> the same with another number of epochs on each pretraining task"""
+OTHER_EPOCHS |= {name: f"{name}_many_epochs" for name in ("finetune", "hat", "progressive")}
+
+
 def gain_of_epochs(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The metric with several epochs on each pretraining task minus that with one, for the same seed and set.
 
     Rows carry the method's name without the number of epochs.
     """
-    rows, pairs = final(frame, metric), {"leap": ("leap", "leap_1_epoch")}
-    pairs |= {name: (f"{name}_many_epochs", name) for name in ("finetune", "hat", "progressive")}
-    parts = []
-    for method, (many, one) in pairs.items():
+    rows, parts = final(frame, metric), []
+    for method, other in OTHER_EPOCHS.items():
+        many, one = (other, method) if other.endswith("many_epochs") else (method, other)
         joined = beside(rows.loc[rows["method"] == many], rows.loc[rows["method"] == one])
         parts.append(joined.assign(method=method, value=joined["value"] - joined["value_base"]))
     return pd.concat(parts, ignore_index=True).drop(columns="value_base")
@@ -110,7 +114,9 @@ QUANTITIES = {
     "error_area": Quantity("error_area", "Area under the training-error curve", AREA, 1, True),
     "step_seconds": Quantity("step_seconds", "Time of a step on a held-out set", "seconds", 4, True),
     "parameters": Quantity("parameters", "Parameters", "count", 0, True),
-    "epochs_gain": Quantity("accuracy", "Gain from more epochs", "points", 1, False, percent, gain_of_epochs),
+    "epochs_gain": Quantity(
+        "accuracy", "Gain from more epochs", "points", 1, False, percent, gain_of_epochs, OTHER_EPOCHS
+    ),
 }
 QUANTITIES |= {  # Table 3 set by set, and over its sets
     f"error_{_set}": SHARED["error"]._replace(title=f"Held-out error on {_set}", select=on_set(_set)) for _set in SETS
