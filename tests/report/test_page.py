@@ -241,6 +241,13 @@ def test_a_snapshot_has_what_the_page_has_and_replaces_the_last_one(made, tmp_pa
     assert "[every measurement](rows.csv.gz)" in squeezed(deeper / "omniglot_warp/README.md")
     kept = pd.read_csv(deeper / "omniglot_warp/rows.csv.gz")
     pd.testing.assert_frame_equal(kept, pd.read_csv(made / "omniglot_warp/rows.csv"))
+    most = (deeper / "omniglot_warp/rows.csv.gz").stat().st_size
+    large = shutil.copytree(made, tmp_path / "quick")
+    curve = kept.iloc[[0] * 500].assign(step=range(500), value=np.random.default_rng(0).random(500))
+    pd.concat([kept, curve]).to_csv(large / "omniglot_warp/rows.csv", index=False)
+    leapwarp_snapshot.main([*snapshot(large, deeper), "--rows", str(most + 500)])  # too large with this curve
+    assert "[every measurement but the points of curves](rows.csv.gz)" in squeezed(deeper / "omniglot_warp/README.md")
+    pd.testing.assert_frame_equal(pd.read_csv(deeper / "omniglot_warp/rows.csv.gz"), kept)
     heading, page_of = (
         re.search(r"deviations/README.md#([a-z-]+)", index),
         (REPO / "docs/deviations/README.md").read_text(),
