@@ -97,9 +97,11 @@ def choose_names(module: nn.Module, chosen: Chosen, what: str) -> set[str]:
 def _matches(name: str, pattern: str) -> bool:
     """Whether the pattern selects a parameter. `*.warp.*` also matches a warp at the top level of the module.
 
-    A module's name selects all its parameters.
+    A module's name selects all its parameters. Names may have brackets, which in a pattern are a set of characters.
     """
-    return pattern != "" and any(fnmatchcase(start + name, pattern + end) for start in ("", ".") for end in ("", ".*"))
+    if pattern == "" or name == pattern or name.startswith(f"{pattern}."):
+        return pattern != ""
+    return any(fnmatchcase(start + name, pattern + end) for start in ("", ".") for end in ("", ".*"))
 
 
 def groups(

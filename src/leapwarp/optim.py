@@ -17,6 +17,16 @@ class Optimizer(NamedTuple):
     """(params, grads, state) -> (params, state)"""
 
 
+def root(square: Tensor) -> Tensor:
+    """The square root, with slope 0 at 0.
+
+    The slope of `sqrt` is infinite there. So the update of a parameter whose gradient is zero, as behind a ReLU that
+    gives zeros, would have the derivative infinity times zero, which is nan.
+    """
+    above = square > 0
+    return torch.where(above, torch.where(above, square, 1.0).sqrt(), 0.0)
+
+
 def sgd(learning_rate: float) -> Optimizer:
     """Gradient descent: p <- p - learning_rate * g."""
 
@@ -76,7 +86,7 @@ def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon
         square = map_tree(lambda v, g: beta2 * v + (1 - beta2) * g * g, state["square"], grads)
 
         def move(p: torch.Tensor, m: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            scale = (v / (1 - beta2**count)).sqrt() + epsilon
+            scale = root(v / (1 - beta2**count)) + epsilon
             return p - learning_rate * (m / (1 - beta1**count)) / scale
 
         return map_tree(move, params, mean, square), {"mean": mean, "square": square, "count": count}
@@ -89,6 +99,6 @@ def rmsprop(learning_rate: float, decay: float, epsilon: float) -> Optimizer:
 
     def update(params: Params, grads: Params, state: Params) -> tuple[Params, Params]:
         square = map_tree(lambda v, g: decay * v + (1 - decay) * g * g, state, grads)
-        return map_tree(lambda p, g, v: p - learning_rate * g / (v.sqrt() + epsilon), params, grads, square), square
+        return map_tree(lambda p, g, v: p - learning_rate * g / (root(v) + epsilon), params, grads, square), square
 
     return Optimizer(zeros_like, update)

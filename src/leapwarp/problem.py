@@ -481,7 +481,7 @@ def lift(
 
     Raises:
         ValueError: a choice matches nothing, the name of a parameter says warp and it is not chosen as one, a parameter
-            is complex or has a hook, or an embedding has sparse gradients.
+            is complex or has a hook, an embedding has sparse gradients, or two parameters would have one name.
 
     Examples:
         >>> import torch, leapwarp
@@ -502,8 +502,13 @@ def lift(
             called = called if called.startswith("warp.") else f"warp.{called}"
         elif name in found.task_only:
             called = f"{TASK_ONLY}.{called}"
-        elif called.split(".", 1)[0] in ("embedding", "warp"):  # names that have a meaning for learners
+        elif called.split(".", 1)[0] in ("embedding", "rate", "warp", TASK_ONLY):  # these have a meaning for learners
             called = f"task.{called}"
+        if called in own:
+            raise ValueError(
+                f"{plain(own[called])} and {plain(name)} would both be called {called} in learners; needed other names "
+                "of these parts of the module."
+            )
         own[called] = name
     if odd := [plain(name) for name in own.values() if dict(module.named_parameters())[name].is_complex()]:
         raise ValueError(f"{shortened(odd)}: complex; learners take real numbers. A front (leapwarp.Leap) takes both.")

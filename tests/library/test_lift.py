@@ -129,6 +129,19 @@ def test_warps_at_any_depth_are_warps_and_come_back_by_their_names():
     torch.testing.assert_close(own["net.warp.weight"], pick(state["warp"], 0)["warp.net.warp.weight"])
 
 
+def test_parts_whose_names_have_a_meaning_for_learners_are_learnt():
+    """And two parts that would have one name are an error."""
+    net = nn.ModuleDict({"rate": nn.Linear(2, 2), "task_only": nn.Linear(2, 2), "embedding": nn.Linear(2, 2)})
+    assert list(lift(net).init(torch.Generator()))[::2] == [
+        "task.rate.weight",
+        "task.task_only.weight",
+        "task.embedding.weight",
+    ]
+    net["task"] = nn.ModuleDict({"embedding": nn.Linear(2, 2)})
+    with pytest.raises(ValueError, match="embedding.weight and task.embedding.weight would both be called task.emb"):
+        lift(net)
+
+
 def test_a_warp_that_is_not_chosen_is_an_error_and_an_embedding_is_learnt():
     net = made()
     with pytest.raises(ValueError, match="blocks.0.warp.weight.*: the name says warp, but it is not chosen as one"):

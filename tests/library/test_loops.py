@@ -4,6 +4,7 @@ import copy
 import io
 import warnings
 from collections import defaultdict
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -346,6 +347,15 @@ def moved_warps(net, task, inner):
     task.finish(loss_at(net))
 
 
+def moved_by_fused(net, task, inner):
+    """Such an optimizer leaves the version counters of the parameters as they were."""
+    task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1))
+    net.warp.requires_grad_(True)
+    (0.1 * loss_at(net)).backward()
+    torch.optim.SGD(net.parameters(), 0.1, fused=True).step()
+    task.finish(loss_at(net))
+
+
 def thawed(net, task, inner):
     net.frozen.requires_grad_(True)
     task.backward(loss_at(net))
@@ -432,7 +442,17 @@ WRONG = {
         "the loss depends on no parameter that is adapted. Needed one that was computed from the module's outputs",
     ),
     "a head exchanged": (leap_of, exchanged, r"head.weight has shape \[5, 4\], but had \[3, 4\] when"),
-    "a layer exchanged": (leap_of, lambda *all: exchanged(*all, 3), "learnt parameters were exchanged inside the task"),
+    "the last loss again": (
+        leap_of,
+        lambda net, task, inner: (loss := loss_at(net), task.backward(loss), inner.step(), task.finish(loss)),
+        "this is the loss of the last step, from before the optimizer moved the parameters. Needed that of one more",
+    ),
+    "warps that move by a fused optimizer": (
+        lambda net: warp_of(net, order=1),
+        moved_by_fused,
+        "warp.0.weight, warp.0.bias, .*: warps that have moved inside the task",
+    ),
+    "a layer exchanged": (leap_of, lambda *all: exchanged(*all, 3), "Exclude parts that you exchange"),
     "losses of the objective": (
         lambda net: warp_of(net, loss=lambda batch: net(batch[0])),
         lambda net, task, inner: task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
@@ -453,11 +473,13 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_use_inside_a_task_is_told_in_one_line(name):
+    """Afterwards parameters have no gradient, and warps are what they were."""
     build, body, message = WRONG[name]
-    net = SmallWarped().double()
+    net, begun = SmallWarped().double(), SmallWarped().double()
     with pytest.raises((TypeError, ValueError, RuntimeError, FloatingPointError), match=message) as error:
         in_task(build(net), lambda task, inner: body(net, task, inner))
-    assert "\n" not in str(error.value) and not any(name == "grad" for name in grads_of(net))
+    assert "\n" not in str(error.value) and not grads_of(net)
+    torch.testing.assert_close(net.warp.state_dict(), begun.warp.state_dict(), rtol=0, atol=0)
 
 
 MISUSE = {
@@ -588,17 +610,62 @@ def test_a_part_that_is_frozen_in_a_task_keeps_no_gradient():
     assert not grads_of(net)
 
 
-def test_what_the_replay_keeps_must_stay_as_it_was():
-    """Batches that were changed, and a head with other layers than that of the points, are errors."""
+@dataclass(frozen=True)
+class Record:
+    x: torch.Tensor
+    y: torch.Tensor
+
+
+KINDS = {  # of batches that share memory with a buffer: tensors, and what a loss makes tensors of
+    "tensors": lambda x, y: (x, y),
+    "NumPy memory": lambda x, y: (torch.from_numpy(x.numpy()), torch.from_numpy(y.numpy())),
+    "arrays": lambda x, y: (x.numpy(), y.numpy()),
+    "a dataclass": Record,
+    "a dictionary": lambda x, y: {"x": x, "more": [y]},
+}
+
+
+def parts_of(batch):
+    if isinstance(batch, Record):
+        return batch.x, batch.y
+    if isinstance(batch, dict):
+        return batch["x"], *batch["more"]
+    return tuple(map(torch.as_tensor, batch))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_replay_has_batches_of_its_own(kind):
+    """A loop may write each batch into the same memory."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    losses = []
+    for reused in (False, True):
+        net = SmallWarped().double()
+        meta = warp_of(net, loss=lambda batch, net=net: loss_of(net)(parts_of(batch)), replay=50)
+        buffers = [[part.clone() for part in batch_of(tasks, 0, 0)] for _ in range(2)]
+
+        def given(k, place, reused=reused, buffers=buffers):
+            if reused:
+                for into, part in zip(buffers[place], batch_of(tasks, 0, k), strict=True):
+                    into.numpy()[:] = part.numpy()
+            return KINDS[kind](*(buffers[place] if reused else map(torch.clone, batch_of(tasks, 0, k))))
+
+        with meta.task() as task:
+            inner = torch.optim.SGD(meta.task_parameters(), 0.1)
+            for k in range(3):
+                inner.zero_grad()
+                batch = given(k, 0)
+                task.backward(meta.loss(batch), given(k + 4, 1), batch)
+                inner.step()
+            task.finish(loss_at(net, 9))
+        losses.append(list(meta.replay()))
+    assert losses[0] == losses[1] and len(set(losses[0])) == 3
+
+
+def test_a_head_of_other_layers_than_that_of_a_point_is_an_error():
     _, _, tasks = small_warped(draws=3 * STEPS + 1)
     net = SmallWarped().double()
     meta = warp_of(net, replay=50, exclude="head")
     follow_warp(meta, loss_of(net), tasks)
-    state = meta.state_dict()
-    meta.points[3].meta_batch[0].add_(1)
-    with pytest.raises(ValueError, match="a batch that the replay keeps has been changed since. Give each step"):
-        list(meta.replay(eta=100))
-    meta.load_state_dict(state)
     net.head = nn.Sequential(nn.Linear(4, 3)).double()
     with pytest.raises(ValueError, match="head.weight, head.bias: no longer in the module. Needed the parts that"):
         list(meta.replay(eta=100))
@@ -696,7 +763,9 @@ def test_parts_of_a_batch_that_are_taken_for_steps_are_noticed():
                 inner.step()
         task.finish(loss_at(net, 4))
 
-    with pytest.warns(UserWarning, match="at 2 of 4 steps of this task no learnt parameter has moved. A batch in"):
+    with pytest.warns(
+        UserWarning, match="at 2 of 4 steps of this task no learnt parameter has moved. If the learning rate"
+    ):
         in_task(meta, train)
 
 
@@ -723,3 +792,210 @@ def test_points_that_wait_in_the_replay_are_not_forgotten_silently():
         meta.backward()
     with pytest.raises(RuntimeError, match="a task is open already"), meta.task(), meta.task():
         pass
+
+
+def test_a_replay_is_not_interrupted_by_tasks_or_states():
+    """A state from the middle of a replay would replay its points twice."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    net = SmallWarped().double()
+    meta = warp_of(net, replay=50)
+    for wrong in (meta.state_dict, lambda: meta.task().__enter__(), lambda: list(meta.replay())):
+        follow_warp(meta, loss_of(net), tasks)
+        turns = meta.replay()
+        next(turns)
+        with pytest.raises(RuntimeError, match="a replay goes on. Open tasks, take a state, and begin another replay"):
+            wrong()
+        turns.close()
+        meta.discard()
+        follow_warp(meta, loss_of(net), tasks)
+        for _ in meta.replay():
+            break
+        assert not meta.state_dict()["points"]
+        meta.discard()
+
+
+@pytest.mark.parametrize("order", [None, 0, 1, 2])
+def test_gradients_that_a_loop_does_not_clear_are_no_part_of_a_point(order):
+    """The optimizer has the head alone, and clears the gradients of the head alone. Clearing all gives the same."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    found = []
+    for clear_all in (False, True):
+        net = SmallWarped().double()
+        meta = leap_of(net) if order is None else warp_of(net, order=order)
+        with meta.task() as task:
+            inner = torch.optim.SGD(net.head.parameters(), 0.5)
+            for k in range(STEPS):
+                (net if clear_all else inner).zero_grad()
+                loss = loss_of(net)(batch_of(tasks, 0, k))
+                task.backward(loss, *() if order is None else (batch_of(tasks, 0, k + 5),))
+                inner.step()
+            task.finish(loss_of(net)(batch_of(tasks, 0, STEPS)))
+        meta.backward()
+        found.append(grads_of(net))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-14)
+
+
+def test_a_loop_sees_the_sum_of_gradients_that_it_does_not_clear():
+    net = SmallWarped().double()
+    expected = sum(torch.autograd.grad(loss_at(net, k), net.head.weight)[0] for k in range(2))
+    for meta, more in ((leap_of(net), ()), (warp_of(net), (batch_of(small_warped()[2], 0, 1),))):
+        with meta.task() as task:
+            for k in range(2):
+                task.backward(loss_at(net, k), *more)
+            torch.testing.assert_close(net.head.weight.grad, expected, rtol=1e-12, atol=1e-14)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # nothing has moved
+                task.finish(loss_at(net, 2))
+
+
+def test_a_loss_whose_memory_the_loop_reuses_is_kept_as_it_was():
+    """A loop may write into its loss, or compute each loss in the same memory, as a captured graph does."""
+    _, _, tasks = small_warped(draws=STEPS + 1)
+
+    found = []
+    for how in ("plain", "written", "reused"):
+        net, memory = SmallWarped().double(), torch.zeros((), dtype=torch.float64)
+        meta = leap_of(net)
+        with meta.task() as task:
+            inner = torch.optim.SGD(meta.task_parameters(), 0.5)
+            for k in range(STEPS):
+                inner.zero_grad()
+                loss = loss_of(net)(batch_of(tasks, 0, k))
+                if how == "reused":
+                    loss.backward()
+                    task.step(memory.copy_(loss.detach()))
+                else:
+                    task.backward(loss)
+                if how == "written":
+                    loss.detach().mul_(16)
+                inner.step()
+            task.finish(memory.copy_(loss_of(net)(batch_of(tasks, 0, STEPS)).detach()))
+        found.append((meta.backward(), grads_of(net)))
+    assert found[0][0] == found[1][0] == found[2][0]
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=0, atol=0)
+    torch.testing.assert_close(found[2][1], found[0][1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("order", [0, 2])
+@pytest.mark.parametrize("what", ["frozen", "skipped", "heads"])
+def test_a_point_of_the_replay_keeps_parts_that_have_no_gradient(what, order):
+    """A layer that is frozen or skipped in some steps, and frozen heads of each task: offline equals online."""
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    found = []
+    for replay in (None, 50):
+        net = SmallWarped().double()
+
+        def loss(batch, net=net):
+            x, y, skip = batch
+            if skip:  # the first layer, on which then no gradient depends
+                return loss_of(lambda x: net.head(net.warp[1](torch.tanh(net.task[1](x)))))((x[:, [0, 1, 2, 0]], y))
+            return loss_of(net)((x, y))
+
+        meta = warp_of(net, loss=loss, replay=replay, order=order, exclude="head" if what == "heads" else ())
+        torch.manual_seed(3)
+        for t in range(3):
+            if what == "heads":
+                net.head = nn.Linear(4, 3).double().requires_grad_(False)
+            with meta.task() as task:
+                inner = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.5)
+                for k in range(STEPS):
+                    inner.zero_grad()
+                    if what == "frozen":
+                        net.task[0].requires_grad_(k < 2)
+                    batch = *batch_of(tasks, t, k), what == "skipped" and k % 2
+                    task.backward(loss(batch), (*batch_of(tasks, t, k + 5), False), batch)
+                    inner.step()
+                net.task[0].requires_grad_(True)
+                task.finish(loss((*batch_of(tasks, t, STEPS), False)))
+        if replay:
+            for _ in meta.replay(eta=100):
+                found.append({name: grad for name, grad in grads_of(net).items() if name.startswith("warp")})
+        else:
+            meta.backward()
+            found.append({name: grad for name, grad in grads_of(net).items() if name.startswith("warp")})
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("build", [leap_of, warp_of])
+def test_learnt_parts_that_are_exchanged_between_tasks_are_noticed(build):
+    """The outer optimizer would go on with the old ones, and nothing would be learnt."""
+    net = SmallWarped().double()
+    meta = build(net)
+    net.task[0] = nn.Linear(3, 4).double()
+    with pytest.raises(ValueError, match="task.0.weight, task.0.bias: other parameters than when Leap was made"):
+        in_task(meta, lambda task, inner: None)
+    if build is warp_of:
+        net = SmallWarped().double()
+        meta = build(net)
+        net.warp[0] = nn.Linear(4, 4).double()
+        with pytest.raises(ValueError, match="warp.0.weight, warp.0.bias: warps that the module no longer has"):
+            in_task(meta, lambda task, inner: None)
+
+
+def test_reports_are_no_coarser_than_float32():
+    """In bfloat16 a sum of ones stays 256."""
+    net = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)).bfloat16()
+    meta = leapwarp.WarpGrad(net, lambda batch: 0 * net(batch).sum() + 1, "1", 0.0, order=0)
+    x = torch.ones(1, 1, dtype=torch.bfloat16)
+    with meta.task() as task:
+        for _ in range(600):
+            task.backward(meta.loss(x), x)
+            net[0].weight.data.neg_()
+        task.finish(meta.loss(x))
+    seen = meta.backward()
+    assert seen["loss"] == seen["warp_loss"] == 1
+
+
+def test_names_with_brackets_are_chosen():
+    net = nn.ModuleDict({"a[0]": nn.Linear(2, 2), "warp[1]": nn.Linear(2, 2)})
+    chosen = leapwarp.groups(net, warp=["warp[1]"], exclude="a[0].bias")
+    assert list(chosen.warp) == ["warp[1].weight", "warp[1].bias"] and list(chosen.exclude) == ["a[0].bias"]
+
+
+@pytest.mark.parametrize("inner", [optim.adam(1e-2), optim.rmsprop(1e-2, 0.9, 1e-3)])
+def test_a_unit_that_gives_zeros_does_no_harm_to_an_adaptive_step(inner):
+    """The gradient is zero there, and the root of its square has no slope. Finite differences agree elsewhere."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+    with torch.no_grad():
+        net[0].bias[0] = -100
+    batch, other = (batch_of(small_warped()[2], 0, k) for k in (0, 1))
+
+    def objective(order=2):
+        meta = leapwarp.WarpGrad(net, loss_of(net), warp="2", inner=inner, order=order)
+        with meta.task() as task:
+            task.backward(meta.loss(batch), other)
+            torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            task.finish(meta.loss(other))
+        return meta.backward()["warp_loss"]
+
+    objective()
+    grads = grads_of(net)["2.weight"]
+    assert grads.isfinite().all()
+    for place in ((0, 1), (2, 3), (1, 0)):
+        ends = []
+        for change in (1e-6, -2e-6):
+            with torch.no_grad():
+                net[2].weight[place] += change
+            ends.append(objective())
+        with torch.no_grad():
+            net[2].weight[place] += 1e-6
+        assert grads[place].item() == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-3, abs=1e-7)
+
+
+def test_a_gradient_of_the_warps_that_is_not_finite_counts_for_nothing():
+    """Here the loss has an infinite slope at the root of zero."""
+    net = SmallWarped().double()
+    meta = warp_of(
+        net, loss=lambda batch: loss_of(net)(batch) + (0 * net.warp[0].weight).square().sum().sqrt(), order=0
+    )
+    with pytest.raises(FloatingPointError, match="the gradient of the warps warp.0.weight is not finite, though the"):
+        in_task(
+            meta,
+            lambda task, inner: (
+                task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1)),
+                inner.step(),
+                task.finish(loss_at(net, 1)),
+            ),
+        )
+    assert not meta.warp_total

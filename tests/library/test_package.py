@@ -52,6 +52,13 @@ def test_public_names_and_signatures_are_those_of_the_kept_list():
     assert all(getattr(leapwarp, name).__doc__ for name in leapwarp.__all__)
 
 
+@pytest.mark.parametrize("name", ["inner", "learners", "optim", "problem", "trees"])
+def test_modules_are_there_after_import_leapwarp(name):
+    """As documents and messages write them: `leapwarp.optim.adam`."""
+    code = f"import leapwarp, inspect; assert inspect.ismodule(leapwarp.{name}) and {name!r} in dir(leapwarp)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_importing_the_package_imports_no_torch():
     code = "import sys, leapwarp; assert 'torch' not in sys.modules; leapwarp.Leap; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,7 +1,8 @@
 """Leap for a user's own training loop."""
 
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -220,6 +221,9 @@ class Leap:
         `net.load_state_dict` takes. As in PyTorch, the state shares memory with the module, so later steps change it.
         Save it, or make a `copy.deepcopy`.
 
+        Excluded parts have the values in it that they have in the module at this time. If you exchange such parts, save
+        them all yourself. To resume, load this state first, and their own values afterwards.
+
         Examples:
             >>> import torch, leapwarp
             >>> meta = leapwarp.Leap(torch.nn.Linear(2, 1))
@@ -262,7 +266,10 @@ class Leap:
         try:
             self.module.load_state_dict(values)
         except RuntimeError as error:
-            raise ValueError(f"the state is of another module: {' '.join(str(error).split())[:300]}") from error
+            raise ValueError(
+                f"the state is of another module: {' '.join(str(error).split())[:300]} Needed the module with the "
+                "excluded parts, such as heads, that it had when the state was taken."
+            ) from error
         params = self._learnt()
         self.discard()
         self.total = {names[n]: leaf.to(params[names[n]].device, copy=True) for n, leaf in state["total"].items()}
@@ -281,6 +288,12 @@ class Leap:
                     f"{plain(name)} has shape {list(every[name].shape)}, but had {list(leaf.shape)} when Leap was "
                     "made. Exclude parts that you exchange."
                 )
+        if new := [plain(name) for name, leaf in self.groups.learnt.items() if every[name] is not leaf]:
+            raise ValueError(
+                f"{shortened(new)}: other parameters than when Leap was made. Your outer optimizer does not have them. "
+                "Exclude parts that you exchange. If all were replaced, as by load_state_dict(assign=True), make Leap "
+                "and the outer optimizer anew."
+            )
         return {name: every[name] for name in self.groups.learnt}
 
     def _check_frozen(self) -> None:
@@ -310,9 +323,13 @@ class Task:
         renormed = renormed_weights(meta.module)  # a call of the module moves those
         self.begun = [(leaf, begun[n]) for n, leaf in meta._learnt().items() if id(leaf) not in renormed]
         self.finished = False
+        self.given: weakref.ref[Tensor] | None = None  # the loss at the last point, as the loop has it
 
     def backward(self, loss: Tensor, scaler: Any = None) -> None:
-        """`loss.backward()` and `step(loss)` in one.
+        """Call `loss.backward()`, and add the module's present parameters to the path.
+
+        The gradient on the path is that of `loss` alone. Older gradients, which your loop has not cleared, are added to
+        afterwards, as by `loss.backward()`.
 
         Args:
             loss: [] of this step's batch. scaler: a `torch.amp.GradScaler`; the loss is given unscaled.
@@ -330,13 +347,16 @@ class Task:
             ...     task.finish(net(x).square().mean())
         """
         check_scaler(scaler)
-        (scaler.scale(loss) if scaler else with_graph(loss)).backward()
-        self.step(loss, scaler)
+        with own_gradients(self.params) as grads:
+            (scaler.scale(loss) if scaler else with_graph(loss)).backward()
+        self._extend(loss, grads, scaler)
 
     def step(self, loss: Tensor, scaler: Any = None) -> None:
         """Add the module's present parameters to the path.
 
-        Call it after `loss.backward()` and before the optimizer's step. If you clip gradients, call it before that.
+        Call it after `loss.backward()` and before the optimizer's step. If you clip gradients, call it before that. The
+        gradients of all learnt parameters are taken as those of `loss`. So clear them before each step, also those of
+        parameters that the task's optimizer does not have: `net.zero_grad()`.
 
         Args:
             loss: [] of this step's batch, unscaled.
@@ -360,13 +380,16 @@ class Task:
             ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
             ...     task.finish(net(x).square().mean())
         """
-        loss = self._scalar(loss)
+        self._extend(loss, [leaf.grad for leaf in self.params], scaler)
+
+    def _extend(self, given: Tensor, grads: Sequence[Tensor | None], scaler: Any) -> bool:
+        """Add a point. -> whether it was added; False if the scaler skips the step."""
+        loss = self._scalar(given)
         if not self.path.steps and not all(torch.equal(leaf, begun) for leaf, begun in self.begun):
             raise ValueError(
                 "the module has moved before the first point of the path. Call task.backward(loss), or task.step(loss) "
                 "after loss.backward(), before the optimizer's step."
             )
-        grads = [leaf.grad for leaf in self.params]
         if all(grad is None for grad in grads):
             raise ValueError(
                 "no learnt parameter has a gradient here. Call loss.backward() before task.step(loss), on a loss of "
@@ -377,8 +400,10 @@ class Task:
         if scaler is not None and scaler.is_enabled():
             grads = [None if grad is None else grad / scaler.get_scale() for grad in grads]
             if not all(grad is None or grad.isfinite().all() for grad in grads):
-                return
+                return False
         self.path.extend(self.params, loss, grads)
+        self.given = weakref.ref(given)
+        return True
 
     def finish(self, loss: Tensor) -> None:
         """End the path at the module's parameters after the last step.
@@ -388,7 +413,7 @@ class Task:
 
         Raises:
             FloatingPointError: a loss, a parameter or a gradient of the path is not finite.
-            ValueError: the task has no step, or learnt parameters were exchanged.
+            ValueError: the task has no step, the loss is that of the last step, or learnt parameters were exchanged.
 
         Examples:
             >>> import torch, leapwarp
@@ -401,11 +426,16 @@ class Task:
             >>> meta.tasks
             1
         """
+        again = self.given is not None and self.given() is loss
         loss = self._scalar(loss)
         if not self.path.steps:
             raise ValueError("the task has no step; needed task.backward(loss) once at least before task.finish(loss).")
-        if any(ours is not theirs for ours, theirs in zip(self.params, self.meta._learnt().values(), strict=True)):
-            raise ValueError("learnt parameters were exchanged inside the task. Exclude parts that you exchange.")
+        if again and self.path.last is not None and torch.equal(loss, self.path.last.to(loss)):
+            raise ValueError(
+                "this is the loss of the last step, from before the optimizer moved the parameters. Needed that of one "
+                "more batch, computed after the optimizer's step: task.finish(loss_of(batch))."
+            )
+        self.meta._learnt()  # an error if parts were exchanged inside the task
         self.path.extend(self.params, loss, None)
         if not all(leaf.isfinite().all() for leaf in self.path.total):
             raise FloatingPointError(
@@ -422,8 +452,9 @@ class Task:
             )
         elif still:
             warnings.warn(
-                f"at {still} of {self.path.steps} steps of this task no learnt parameter has moved. A batch in several "
-                "parts is one step: call loss.backward() for each part, and task.step(mean of the losses) once.",
+                f"at {still} of {self.path.steps} steps of this task no learnt parameter has moved. If the learning "
+                "rate is not 0 there, call loss.backward() for each part of a batch, and task.step(mean of the losses) "
+                "once for the whole batch, which is one step.",
                 stacklevel=2,
             )
 
@@ -453,6 +484,31 @@ def scalar(loss: Any) -> Tensor:
         found = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(f"the loss has {found}; needed a tensor of one number, the mean over the batch.")
     return loss.reshape(())
+
+
+@contextmanager
+def own_gradients(leaves: Sequence[Tensor]) -> Iterator[list[Tensor | None]]:
+    """A list with the gradients that are computed in this context, without older ones.
+
+    It is filled at the end of the context. The gradients of `leaves` are then the sums, as a loop expects.
+    """
+    older = [leaf.grad for leaf in leaves]
+    found: list[Tensor | None] = []
+    for leaf in leaves:
+        leaf.grad = None
+    try:
+        yield found
+    finally:
+        found += [leaf.grad for leaf in leaves]
+        for leaf, before, now in zip(leaves, older, found, strict=True):
+            if before is not None:
+                leaf.grad = before if now is None else added(before, now)
+
+
+@torch.no_grad()
+def added(older: Tensor, grad: Tensor) -> Tensor:
+    """The sum of two gradients, in the memory of the older one if possible, as `loss.backward()` adds them."""
+    return older.add_(grad) if older.layout == torch.strided else older + grad
 
 
 def check_scaler(scaler: Any) -> None:

@@ -42,7 +42,7 @@ class Path:
         Raises:
             FloatingPointError: the loss at the last point was not finite, or the loss at the path's end is not.
         """
-        loss = loss.detach()
+        loss = number(loss)
         if self.last is not None:
             self._check(self.last, self.steps - 1)  # the device has computed this one by now
             self._segment(params, self.last, loss)
@@ -83,6 +83,11 @@ class Path:
 def dense(grad: Tensor) -> Tensor:
     """A gradient as a dense tensor. Embeddings may have sparse gradients, which the formulas do not take."""
     return grad.to_dense() if grad.is_sparse else grad
+
+
+def number(loss: Tensor) -> Tensor:
+    """A copy of a loss in float32 or its more precise type. A loop may reuse the tensor itself."""
+    return loss.detach().to(torch.promote_types(loss.dtype, torch.float32), copy=True)
 
 
 def zero_sum(leaf: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ import copy
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import fields, is_dataclass
 from functools import partial
 from math import isfinite
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from leapwarp import optim, rng
 from leapwarp.fronts import leap
 from leapwarp.fronts.leap import Leap, scalar, with_graph
-from leapwarp.fronts.path import dense, zero_sum
+from leapwarp.fronts.path import dense, number, zero_sum
 from leapwarp.fronts.processes import add_up, counts, this_process
 from leapwarp.modules import (
     Chosen,
@@ -47,14 +48,13 @@ class Point(NamedTuple):
     """The data of one point of a path in the replay buffer."""
 
     theta: Params
+    """the parameters that have a gradient at this point, which the objective's step moves"""
     task_batch: Any
     meta_batch: Any
     task: int
     """number of the task, counted from the last `backward`"""
-    buffers: Params
-    """the module's buffers at this point"""
-    written: list[int]
-    """`written` of the batches: they are not copied, so a later change has to be noticed"""
+    beside: Params
+    """the module's buffers at this point, and the other parameters that tasks may change"""
 
 
 class WarpGrad:
@@ -80,7 +80,7 @@ class WarpGrad:
             approximation). 0 leaves out this step.
         task_only, exclude, length, stabiliser: see `leapwarp.Leap`.
         replay: how many points to keep for offline learning; None for online learning. If there are more points, a
-            random sample of them is kept. The batches of a point are not copied.
+            random sample of them is kept. The batches of a point are copied.
         replay_device: the device on which points are kept, such as "cpu"; None for the device that they are on.
         seed: the seed of the random numbers that choose points.
 
@@ -155,6 +155,7 @@ class WarpGrad:
         self.warp_total: Params = {}
         self.warp_loss: Tensor | float = 0.0
         self.warp_points = 0
+        self.replaying = False
         self.untouched = set(self.groups.warp)  # warps on which no objective has depended so far
         if self.through_loop and any(is_compiled(part) for part in module.modules()):
             warnings.warn(
@@ -231,6 +232,7 @@ class WarpGrad:
             ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
             ...     task.finish(meta.loss(x[2]))
         """
+        self._check_not_replaying()
         number, before = self.start.tasks, (list(self.points), self.met, self.streams["kept"].get_state())
         with ExitStack() as stack:
             stack.callback(self._leave, number, *before)
@@ -241,9 +243,10 @@ class WarpGrad:
                 stack.enter_context(twice_differentiable(self.module))
                 stack.enter_context(uncompiled())  # also for parts of the module, a wrapper around it, and the loss
             task = WarpTask(self, stack.enter_context(self.start.task()))
+            stack.callback(task._put_warps_back)
             yield task
             task.path._check_ended()
-            check_finite(task.warp_loss)
+            check_finite(task.warp_loss, task.warp_total)
             self.warp_points += task.points
             self.warp_loss = self.warp_loss + task.warp_loss
             for name, leaf in task.warp_total.items():
@@ -314,8 +317,8 @@ class WarpGrad:
 
         Raises:
             FloatingPointError: the objective is not finite.
-            RuntimeError: there are no points, or a task is open.
-            ValueError: a batch has been changed in place, or the module's parts have changed since a point was kept.
+            RuntimeError: there are no points, a task is open, or another replay goes on.
+            ValueError: the module's parts have changed since a point was kept.
 
         Examples:
             >>> import torch, leapwarp
@@ -338,12 +341,14 @@ class WarpGrad:
             )
         if self.start.open:
             raise RuntimeError("a task is open; go through the replay after its with block.")
+        self._check_not_replaying()
         warps = self._warps()
         each = counts(len(self.points), next(iter(warps.values())).device)
         first = sum(each[: this_process()])
         order = torch.randperm(sum(each), generator=generator or self.streams["order"])[:points]
         if not len(order):
             raise RuntimeError("the replay is empty. Needed task.backward(loss, meta_batch, task_batch) inside tasks.")
+        self.replaying = True
         try:
             for chosen in order.split(eta):
                 total = {name: zero_sum(leaf) for name, leaf in warps.items()}
@@ -351,28 +356,24 @@ class WarpGrad:
                 for number in (chosen - first).tolist():
                     if 0 <= number < len(self.points):
                         point = self.points[number]
-                        if written(point.task_batch, point.meta_batch) != point.written:
-                            raise ValueError(
-                                "a batch that the replay keeps has been changed since. Give each step tensors of its "
-                                "own: task.backward(loss, meta_batch.clone(), task_batch.clone())."
-                            )
                         point = Point(*moved(tuple(point), value.device))
                         theta = {n: leaf.detach().requires_grad_() for n, leaf in point.theta.items()}
                         for name, leaf in self._theta().items():
                             if name in theta and leaf._backward_hooks:  # the user's, on the gradient
                                 theta[name]._backward_hooks = leaf._backward_hooks
                         look = partial(warp_gradient, self, theta, point.task_batch, point.meta_batch)
-                        loss, grads = with_tensors(self.module, point.buffers, look)
+                        loss, grads = with_tensors(self.module, point.beside, look)
                         value += loss
                         total = add_scaled(total, 1.0, grads)
                 add_up([*total.values(), value])
-                check_finite(value)
+                check_finite(value, total)
                 for leaf in self.initial_parameters():
                     leaf.grad = None
                 for name, leaf in warps.items():
                     leaf.grad = total[name].to(leaf.dtype)
                 yield value.item() / len(chosen)
         finally:
+            self.replaying = False
             self._forget()
             for leaf in warps.values():
                 leaf.grad = None
@@ -399,6 +400,9 @@ class WarpGrad:
     def state_dict(self) -> dict[str, Any]:
         """See `Leap.state_dict`. It also has the warps' sums, the points of the replay and the random streams.
 
+        Raises:
+            RuntimeError: a task is open, or a replay goes on.
+
         Examples:
             >>> import torch, leapwarp
             >>> net, x = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)), torch.rand(3, 20, 1)
@@ -407,6 +411,7 @@ class WarpGrad:
             >>> "module" in state and "points" in state
             True
         """
+        self._check_not_replaying()
         return self.start.state_dict() | {
             "warp_total": {plain(name): leaf for name, leaf in self.warp_total.items()},
             "warp_loss": float(self.warp_loss),
@@ -436,6 +441,11 @@ class WarpGrad:
                 f"the state has {n_points} points of a replay and {state['warp_points']} of the online objective; "
                 f"needed one of WarpGrad with replay={self.size}, or one after meta.backward()."
             )
+        if any(point.keys() != set(Point._fields) for point in state["points"]):
+            raise ValueError(
+                "the state has a replay of another version of leapwarp; needed one of this version, or one that was "
+                "taken when no points waited."
+            )
         self.start.load_state_dict(state)
         warps = {plain(name): (name, leaf) for name, leaf in self._warps().items()}
         if odd := sorted(state["warp_total"].keys() - warps.keys()):
@@ -447,30 +457,45 @@ class WarpGrad:
         }
         self.warp_loss, self.warp_points = state["warp_loss"], state["warp_points"]
         self.untouched = set() if self.start.tasks else self.untouched
-        points = [Point(**{"buffers": {}, "written": []} | point) for point in state["points"]]
-        self.points = [point._replace(written=written(point.task_batch, point.meta_batch)) for point in points]
+        self.points = [Point(**point) for point in state["points"]]
         self.met = state["met"]
         for name, stream in self.streams.items():
             stream.set_state(state["streams"][name].cpu())
 
     def _warps(self) -> dict[str, nn.Parameter]:
         every = dict(self.module.named_parameters())
+        if new := [plain(name) for name, leaf in self.groups.warp.items() if every.get(name) is not leaf]:
+            raise ValueError(
+                f"{shortened(new)}: warps that the module no longer has, or other parameters than when WarpGrad was "
+                "made. Needed the same warps for all tasks; make WarpGrad and the outer optimizer anew if they change."
+            )
         return {name: every[name] for name in self.groups.warp}
 
     def _theta(self) -> dict[str, nn.Parameter]:
         every = self.module.named_parameters()
         return {name: leaf for name, leaf in every if leaf.requires_grad and name not in self.groups.warp}
 
-    def _keep(self, point: Point) -> None:
+    def _check_not_replaying(self) -> None:
+        if self.replaying:
+            raise RuntimeError(
+                "a replay goes on. Open tasks, take a state, and begin another replay before or after "
+                "`for _ in meta.replay()`, not in it."
+            )
+
+    def _keep(self, theta: Mapping[str, Tensor], task_batch: Any, meta_batch: Any, task: int) -> None:
         """Keep a point or drop it, so that each point so far is kept with equal probability (reservoir sampling)."""
         self.met += 1
-        size = self.size or 0
-        if len(self.points) < size:
-            self.points.append(point)
-            return
-        place = int(torch.randint(self.met, (), generator=self.streams["kept"]))
+        size, place = self.size or 0, len(self.points)
+        if place >= size:
+            place = int(torch.randint(self.met, (), generator=self.streams["kept"]))
         if place < size:
-            self.points[place] = point
+            constant = theta.keys() | self.groups.warp.keys() | self.groups.frozen.keys()
+            others = {name: leaf for name, leaf in self.module.named_parameters() if name not in constant}
+            batches = [own_copy(batch, self.device) for batch in (task_batch, meta_batch)]
+            beside = others | dict(self.module.named_buffers())
+            self.points[place : place + 1] = [
+                Point(own_copy(theta, self.device), batches[0], batches[1], task, own_copy(beside, self.device))
+            ]
 
     def _leave(self, number: int, points: list[Point], met: int, kept: Tensor) -> None:
         """End task `number`: clear the gradients of the warps. If it has failed, the replay is as it was before it.
@@ -500,7 +525,8 @@ class WarpTask:
         self.points = 0
         self.number = meta.start.tasks
         renormed = renormed_weights(meta.module)  # a call of the module moves those
-        self.begun = {name: leaf._version for name, leaf in meta._warps().items() if id(leaf) not in renormed}
+        warps = {name: leaf for name, leaf in meta._warps().items() if id(leaf) not in renormed}
+        self.begun, self.versions = copies(warps.items()), {name: leaf._version for name, leaf in warps.items()}
 
     def backward(self, loss: Tensor, meta_batch: Any, task_batch: Any = None, scaler: Any = None) -> None:
         """Call `loss.backward()`, and add the module's present parameters to the path.
@@ -528,25 +554,27 @@ class WarpTask:
         """
         meta = self.meta
         leap.check_scaler(scaler)
-        if not (meta.through_loop and task_batch is None):
-            (scaler.scale(loss) if scaler else with_graph(loss)).backward()
-            self.step(loss, meta_batch, task_batch, scaler)
-            return
         theta = meta._theta()
+        if not (meta.through_loop and task_batch is None):
+            with leap.own_gradients(list(theta.values())) as own:
+                (scaler.scale(loss) if scaler else with_graph(loss)).backward()
+            self._step(loss, meta_batch, task_batch, scaler, dict(zip(theta, own, strict=True)))
+            return
         with told():
             scaled = scaler.scale(loss) if scaler else with_graph(loss)
             found = gradients(scaled, list(theta.values()), create_graph=True)
         grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
-        for name, grad in grads.items():
-            ours = theta[name]
-            ours.grad = grad.detach() if ours.grad is None else ours.grad + grad.detach()
+        self._check_warps()
+        own = {name: grad.detach() for name, grad in grads.items()}
+        reached = self.path._extend(loss, [own.get(name) for name in meta.groups.learnt], scaler)
+        for name, grad in own.items():
+            before = theta[name].grad
+            theta[name].grad = grad if before is None else leap.added(before, grad)
+        if not reached:  # the scaler skips this step
+            return
         if scaler is not None and scaler.is_enabled():
             grads = {name: grad / scaler.get_scale() for name, grad in grads.items()}
-        before = self.path.path.steps
-        self._check_warps()
-        self.path.step(loss, scaler)
-        if self.path.path.steps > before:  # else the scaler skips this step
-            self._gather(*warp_gradient(meta, {n: theta[n] for n in grads}, None, meta_batch, grads))
+        self._gather(*warp_gradient(meta, {n: theta[n] for n in grads}, None, meta_batch, grads))
 
     def step(self, loss: Tensor, meta_batch: Any, task_batch: Any = None, scaler: Any = None) -> None:
         """Add the module's present parameters to the path, after your own `loss.backward()`.
@@ -566,30 +594,31 @@ class WarpTask:
             ...     torch.optim.SGD(meta.task_parameters(), 0.1).step()
             ...     task.finish(meta.loss(x[2]))
         """
+        self._step(loss, meta_batch, task_batch, scaler, {n: leaf.grad for n, leaf in self.meta._theta().items()})
+
+    def _step(
+        self, loss: Tensor, meta_batch: Any, task_batch: Any, scaler: Any, grads: dict[str, Tensor | None]
+    ) -> None:
         meta = self.meta
         if task_batch is None and (meta.order == 2 or meta.size is not None) and meta.order:
             raise ValueError(
                 "no task_batch. Needed task.backward(loss, meta_batch) in place of loss.backward() in online learning, "
                 "or task.step(loss, meta_batch, task_batch): the objective takes its own step on task_batch."
             )
-        before = self.path.path.steps
         self._check_warps()
-        self.path.step(loss, scaler)
+        reached = self.path._extend(loss, [grads.get(name) for name in meta.groups.learnt], scaler)
         meta._clear_warps()  # an optimizer of all parameters would use the gradients that loss.backward() has set
-        if self.path.path.steps == before:
+        if not reached:
             return
-        theta = {name: leaf for name, leaf in meta._theta().items() if leaf.grad is not None}
+        theta = {name: leaf for name, leaf in meta._theta().items() if grads.get(name) is not None}
         if meta.size is not None:
-            away = lambda named: {n: leaf.detach().to(meta.device or leaf.device, copy=True) for n, leaf in named}  # noqa: E731
-            batches = moved(task_batch, meta.device), moved(meta_batch, meta.device)
-            buffers = away(meta.module.named_buffers())
-            meta._keep(Point(away(theta.items()), *batches, self.number, buffers, written(*batches)))
+            meta._keep(theta, task_batch, meta_batch, self.number)
             return
-        grads = None
+        given = None
         if meta.order == 1 and task_batch is None:
             scale = scaler.get_scale() if scaler is not None and scaler.is_enabled() else 1.0
-            grads = {name: leaf.grad / scale for name, leaf in theta.items() if leaf.grad is not None}
-        self._gather(*warp_gradient(meta, dict(theta), task_batch, meta_batch, grads))
+            given = {name: grad / scale for name, grad in grads.items() if grad is not None}
+        self._gather(*warp_gradient(meta, dict(theta), task_batch, meta_batch, given))
 
     def finish(self, loss: Tensor) -> None:
         """See `leapwarp.fronts.leap.Task.finish`.
@@ -606,18 +635,31 @@ class WarpTask:
             1
         """
         self._check_warps()
+        self._refuse(self._moved())  # some optimizers, such as fused ones, do not count what they write
         self.path.finish(loss)
+
+    def _put_warps_back(self) -> None:
+        """Give the warps the values that they had when the task began, if they have moved."""
+        put_back(dict(self.meta.module.named_parameters()), {name: self.begun[name] for name in self._moved()})
+
+    def _moved(self) -> list[str]:
+        every = dict(self.meta.module.named_parameters())
+        pairs = [(name, every[name], was) for name, was in self.begun.items() if name in every]
+        return [name for name, now, was in pairs if not torch.equal(now.nan_to_num(), was.nan_to_num())]
 
     def _check_warps(self) -> None:
         warps = self.meta._warps()
-        if moved := [name for name, version in self.begun.items() if warps[name]._version != version]:
+        self._refuse([name for name, version in self.versions.items() if warps[name]._version != version])
+
+    def _refuse(self, moved: list[str]) -> None:
+        if moved:
             raise ValueError(
                 f"{shortened(map(plain, moved))}: warps that have moved inside the task, where they must stay fixed. "
                 "Give the task's optimizer meta.task_parameters()."
             )
 
     def _gather(self, loss: Tensor, grads: Params) -> None:
-        self.warp_loss, self.points = self.warp_loss + loss, self.points + 1
+        self.warp_loss, self.points = self.warp_loss + number(loss), self.points + 1
         for name, leaf in grads.items():
             self.warp_total[name] = self.warp_total[name].add_(leaf) if name in self.warp_total else leaf
 
@@ -720,12 +762,18 @@ def takes_one(function: Any) -> bool:
     return not isinstance(function, type)
 
 
-def check_finite(loss: Tensor | float) -> None:
-    """Raise FloatingPointError if the sum of the objective over points is not finite."""
+def check_finite(loss: Tensor | float, grads: Params) -> None:
+    """Raise FloatingPointError if the sum of the objective over points, or of its gradients, is not finite."""
     if not isfinite(loss):
         raise FloatingPointError(
             f"the objective of the warps is {float(loss)}; needed a finite one. Lower the outer learning rate of the "
             "warps or the rate of the step, inner."
+        )
+    if odd := [plain(name) for name, leaf in grads.items() if not leaf.isfinite().all()]:
+        raise FloatingPointError(
+            f"the gradient of the warps {shortened(odd)} is not finite, though the objective is {float(loss):.3g}. An "
+            "operation of the module or of its loss may have an infinite slope here, such as a square root or a norm "
+            "at 0. Or lower the outer learning rate of the warps or the rate of the step, inner."
         )
 
 
@@ -735,39 +783,43 @@ def pick_one(stack: Params) -> Params:
 
 
 def mapped(batch: Any, function: Callable[[Any], Any]) -> Any:
-    """A batch with `function` applied to its tensors, and to other objects that have a method `to`.
-
-    They may be in nested lists, tuples and dictionaries.
-    """
+    """A batch with `function` applied to what its nested lists, tuples, dictionaries and dataclasses hold."""
     if isinstance(batch, MutableMapping):
         changed = copy.copy(batch)  # keeps its type, such as a defaultdict
         changed.update({key: mapped(part, function) for key, part in batch.items()})
         return changed
-    if hasattr(batch, "to"):  # a tensor or a packed sequence
+    if hasattr(batch, "to"):  # a packed sequence is also a tuple
         return function(batch)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(mapped(part, function) for part in batch))
     if isinstance(batch, list | tuple):
         return type(batch)(mapped(part, function) for part in batch)
-    return batch
+    if is_dataclass(batch) and not isinstance(batch, type):
+        changed = copy.copy(batch)
+        for field in fields(batch):
+            object.__setattr__(changed, field.name, mapped(getattr(batch, field.name), function))  # it may be frozen
+        return changed
+    return function(batch)
 
 
 def moved(batch: Any, device: str | torch.device | None) -> Any:
-    return mapped(batch, lambda leaf: leaf if device is None else leaf.to(device))
+    return mapped(batch, lambda leaf: leaf.to(device) if device is not None and hasattr(leaf, "to") else leaf)
 
 
-def written(*batches: Any) -> list[int]:
-    """How often each tensor of the batches has been changed in place."""
-    found: list[int] = []
+def own_copy(batch: Any, device: str | torch.device | None) -> Any:
+    """A batch on `device` (None: where it is) that does not change if the original is written into.
 
-    def count(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and not leaf.is_inference():  # inference tensors have no count
-            found.append(leaf._version)
-        return leaf
+    Tensors, NumPy arrays and objects with a method `to` are copied. Others are kept as they are, such as a data set.
+    """
 
-    for batch in batches:
-        mapped(batch, count)
-    return found
+    def copied(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return leaf.detach().to(device or leaf.device, copy=True)
+        if hasattr(leaf, "to"):
+            return copy.deepcopy(moved(leaf, device))
+        return leaf.copy() if hasattr(leaf, "__array__") else leaf
+
+    return mapped(batch, copied)
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -164,9 +164,21 @@ def metasgd(problem: Problem, learning_rate: float, outer: Optimizer, steps: int
 
 @check_given
 def cavia(problem: Problem, inner: Optimizer, outer: Optimizer, steps: int, size: int = 5) -> Learner:
-    """CAVIA (Zintgraf et al., 2019): a task adapts only `context`, from 0. All other parameters are meta-learned."""
+    """CAVIA (Zintgraf et al., 2019): a task adapts only `context`, from 0. All other parameters are meta-learned.
+
+    The model takes a parameter `context` [task, context size], and has `film.weight` [*, context size], which turns it
+    into scales and shifts, as `leapwarp.models.conv4` with a context has.
+
+    Raises:
+        ValueError: the model has no `film.weight`.
+    """
 
     def begin(shared: Params) -> Params:
+        if "film.weight" not in shared:
+            raise ValueError(
+                "the model has no parameter film.weight, whose last axis is the size of the context; needed a model "
+                "with a context for each task, such as leapwarp.models.conv4 with Extra(context=100)."
+            )
         context = shared["film.weight"]
         return {"context": context.new_zeros(*context.shape[:-2], context.shape[-1])}
 
