@@ -769,7 +769,8 @@ def check_finite(loss: Tensor | float, grads: Params) -> None:
             f"the objective of the warps is {float(loss)}; needed a finite one. Lower the outer learning rate of the "
             "warps or the rate of the step, inner."
         )
-    if odd := [plain(name) for name, leaf in grads.items() if not leaf.isfinite().all()]:
+    finite = [leaf.isfinite().all() for leaf in grads.values()]  # first all are computed, then the host waits
+    if odd := [plain(name) for name, good in zip(grads, finite, strict=True) if not good]:
         raise FloatingPointError(
             f"the gradient of the warps {shortened(odd)} is not finite, though the objective is {float(loss):.3g}. An "
             "operation of the module or of its loss may have an infinite slope here, such as a square root or a norm "
