@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -242,6 +243,42 @@ def test_a_size_has_a_name_that_folders_and_commands_can_have(tmp_path, name):
     assert plan.read_config(CONFIG | {"size": str(tmp_path / "größe-2.v1.yaml")}, SIZES).stem == "größe-2.v1"
 
 
+def test_a_size_of_ones_own_does_not_take_the_results_of_another(tmp_path):
+    path = shutil.copy(SIZES / "quick.yaml", tmp_path)
+    with pytest.raises(ValueError, match="quick.yaml, whose results would be in the folder of those of .*quick.yaml"):
+        plan.read_config(CONFIG | {"size": str(path)}, SIZES)
+    assert plan.read_config(CONFIG | {"size": str(SIZES / "quick.yaml")}, SIZES).stem == "quick"
+
+
+def test_an_experiment_without_a_folder_of_ones_own_is_named(tmp_path):
+    with pytest.raises(
+        ValueError, match="mine.yaml: 'experiments' has 'hills', which is not of the package, and 'own_"
+    ):
+        plan.chosen(CONFIG | {"own_experiments": ""}, ["hills"], tmp_path / "mine.yaml")
+
+
+def test_code_of_ones_own_experiments_counts(tmp_path):
+    """The code of an experiment and a module beside it: a run is not resumed, and nothing is reused, after a change."""
+    shutil.copytree(REPO / "tests/own/hills", tmp_path / "hills")
+    run, beside = tmp_path / "hills/run.py", tmp_path / "beside.py"
+    run.write_text(run.read_text() + "\nfrom leapwarp.experiments import beside  # noqa\n")
+    beside.write_text("NUMBER = 1\n")
+    code = f"from leapwarp import catalogue, provenance; catalogue.find({str(tmp_path / 'hills')!r}).module('run')"
+
+    def found():
+        line = [sys.executable, "-c", f"{code}; print(provenance.code())"]
+        path = plan.departures_file(SIZES / "smoke.yaml", [f"{tmp_path}/hills"], tmp_path)
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout, path
+
+    first = found()
+    assert found() == first
+    for path in (run, beside):
+        path.write_text(path.read_text() + "# a change\n")
+        second = found()
+        assert second[0] != first[0] and second[1] != first[1]
+        first = second
+
+
 def test_copies_and_what_editors_leave_are_no_sizes(tmp_path):
     for name in ("quick", "mine.v2", "quick (1)", ".quick", "~quick", "-quick"):
         (tmp_path / f"{name}.yaml").write_text("")
@@ -253,9 +290,9 @@ def test_folders_of_editors_are_no_experiments(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "experiment.yaml").write_text("title: x\n")
     config = CONFIG | {"own_experiments": str(tmp_path), "experiments": ["mine"]}
-    assert plan.chosen(config, []) == [f"{tmp_path}/mine"]
-    with pytest.raises(ValueError, match=r"'experiments' has '.ipynb_checkpoints', which does not exist"):
-        plan.chosen(config | {"experiments": [".ipynb_checkpoints"]}, [])
+    assert plan.chosen(config, [], tmp_path) == [f"{tmp_path}/mine"]
+    with pytest.raises(ValueError, match=r"'experiments' has '.ipynb_checkpoints', which is none of "):
+        plan.chosen(config | {"experiments": [".ipynb_checkpoints"]}, [], tmp_path)
 
 
 @pytest.mark.parametrize("link", ["profiles", "workflow/profiles"])

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+import zipfile
 
 import pandas as pd
 import pytest
@@ -213,6 +214,23 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage):
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ValueError, match=r"seeds0.pt is damaged .*Delete it to start this run from its beginning"):
         meta_train(path)
+
+
+def test_a_checkpoint_with_one_wrong_bit_is_named(tmp_path):
+    """PyTorch reads it, with another number in its place."""
+    meta_train(tmp_path)
+    file = tmp_path / "seeds0.pt"
+    content = file.read_bytes()
+    for zipped in zipfile.ZipFile(file).infolist():
+        if "/data/" not in zipped.filename:
+            continue
+        head = content[zipped.header_offset :][:30]  # then come the name, an extra field and the data
+        start = zipped.header_offset + 30 + sum(int.from_bytes(head[k : k + 2], "little") for k in (26, 28))
+        wrong = bytearray(content)
+        wrong[start] ^= 1
+        file.write_bytes(wrong)
+        with pytest.raises(ValueError, match="seeds0.pt is damaged .*Delete it to start this run from its beginning"):
+            meta_train(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where():

@@ -127,17 +127,26 @@ def test_a_size_replaces_what_methods_share_before_they_depart_and_what_is_their
         of_size(TOY, {"methods": {"m": {"rat": 1}}}, "x")
 
 
+def test_a_setting_of_all_methods_that_changes_none_is_refused():
+    fixed = TOY._replace(methods=lambda settings: {"m": Method(replace(settings, rate=0.5))})
+    of_size(fixed, {"settings": {"rate": 0.1, "steps": 9}}, "x")  # 0.1 is the published value
+    with pytest.raises(
+        ValueError, match="x.settings: rate is 0.2, which changes no method: each has a value of its own"
+    ):
+        of_size(fixed, {"settings": {"rate": 0.2}}, "x")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"rat": 0.5}, "unknown setting 'rat' (value 0.5). Known: rate, steps, widths, patience, n_test."),
         ({"steps": 0.5}, "the setting steps is 0.5, needed a value as 3."),
         ({"steps": True}, "the setting steps is True, needed a value as 3."),
-        ({"rate": "fast"}, "the setting rate is 'fast', needed a value as 0.1."),
+        ({"rate": "fast"}, "the setting rate is 'fast', needed a value as 0.1, without quotes."),
         ({"rate": None}, "the setting rate is None, needed a value as 0.1."),
-        ({"rate": -0.5}, "the setting rate is -0.5, needed a number of at least 0."),
-        ({"rate": float("nan")}, "the setting rate is nan, needed a number of at least 0."),
-        ({"steps": 0}, "the setting steps is 0, needed a number of at least 1."),
+        ({"rate": -0.5}, "the setting rate is -0.5, needed a finite number of at least 0."),
+        ({"rate": float("nan")}, "the setting rate is nan, needed a finite number of at least 0."),
+        ({"steps": 0}, "the setting steps is 0, needed a finite number of at least 1."),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(values, message):

@@ -91,7 +91,7 @@ def find(where: str) -> Experiment:
     """An experiment of the package by its name, or any experiment by the path of its folder (which has a slash).
 
     Raises:
-        ValueError: it does not exist, or its file does not fit the schema.
+        ValueError: it does not exist, its file does not fit the schema, or the package has something with its name.
     """
     folder = Path(where).resolve() if "/" in where else _own.get(where, FOLDER / where)
     if not (folder / FILE).is_file():
@@ -99,6 +99,11 @@ def find(where: str) -> Experiment:
             f"found no experiment {where!r}, needed one of {', '.join(names())}, or the path of a folder with {FILE}."
         )
     if folder.parent != FOLDER:
+        if (FOLDER / folder.name).is_dir() or (FOLDER / f"{folder.name}.py").is_file():
+            raise ValueError(
+                f"{folder}: leapwarp.experiments already has {folder.name}. Give the folder of your own experiment "
+                "another name."
+            )
         _own[folder.name] = folder
     found, code = _raw(folder)
     figures = {name: " ".join(text.split()) for name, text in found["figures"].items()}

@@ -6,6 +6,7 @@ import math
 import re
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -357,6 +358,9 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any]
         ValueError: the file is damaged, or was written by an older version.
     """
     try:
+        with zipfile.ZipFile(path) as file:
+            if damaged := file.testzip():  # torch.load does not look at the checksums
+                raise ValueError(f"the checksum of {damaged} is wrong")
         run = torch.load(path, weights_only=True, map_location=device)
         found = json.loads(run.pop("fingerprint"))
     except Exception as error:  # torch.load raises many kinds of errors for a truncated or overwritten file

@@ -230,6 +230,12 @@ def read_config(config: dict[str, Any], sizes: Path) -> Path:
     check(config, schema("config"), "config")
     path = size_path(config["size"], sizes)
     check_name(path.stem, f"config: the size {path}", FOLDERS)
+    ours = sizes / f"{path.stem}.yaml"
+    if ours.is_file() and not path.samefile(ours):
+        raise ValueError(
+            f"config: 'size' is {path}, whose results would be in the folder of those of {ours}, results/{path.stem}. "
+            "Give the file another name."
+        )
     return path
 
 
@@ -261,8 +267,8 @@ def largest_first(paths: Iterable[Path]) -> list[str]:
     return sorted(ranks, key=lambda name: (-ranks[name], name))
 
 
-def chosen(config: dict[str, Any], entries: Iterable[str]) -> list[str]:
-    """The experiments of config.yaml: names of the package's, and paths of a user's own."""
+def chosen(config: dict[str, Any], entries: Iterable[str], path: Path) -> list[str]:
+    """The experiments of config.yaml, or all of a size's file: names of the package's, and paths of a user's own."""
     folder, own = config["own_experiments"], {}
     if folder:
         own = {
@@ -274,7 +280,9 @@ def chosen(config: dict[str, Any], entries: Iterable[str]) -> list[str]:
     unknown = [name for name in asked if name not in own and name not in catalogue.names()]
     if unknown:
         known = ", ".join([*catalogue.names(), *own])
-        raise ValueError(f"config: 'experiments' has {unknown[0]!r}, which does not exist. Known: {known}.")
+        source = path if config["experiments"] == "all" else "config"
+        where = f"is none of {folder}" if folder else "is not of the package, and 'own_experiments' in config is empty"
+        raise ValueError(f"{source}: 'experiments' has {unknown[0]!r}, which {where}. Known: {known}.")
     for name in asked:
         check_name(name, "config: the experiment", RULES)
     return [own.get(name, name) for name in asked]
@@ -287,7 +295,7 @@ def jobs(config: dict[str, Any], path: Path) -> dict[str, Jobs]:
         ValueError: as `read_size`, or config.yaml has an unknown name, a state with the name of a method, or so many
             seeds that some are those of trials.
     """
-    size = read_size(path, chosen(config, read_size(path, []).entries))
+    size = read_size(path, chosen(config, read_size(path, []).entries, path))
     names = {about.name: where for where, about in size.experiments.items()}
     for key in ("methods", "seeds"):
         for name in config[key] if isinstance(config[key], dict) else {}:
@@ -353,7 +361,8 @@ def state_header(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            return json.loads(json.loads(file.read(min(length, 100_000_000)))["__metadata__"]["about"])
+            metadata = json.loads(file.read(min(length, 100_000_000)))["__metadata__"]
+            return json.loads(metadata["about"]) | {"checksum": metadata["checksum"]}
     except FileNotFoundError:
         raise ValueError(f"config: 'state' is {path}, which does not exist; {needed}.") from None
     except (OSError, ValueError, KeyError, TypeError):
@@ -443,8 +452,10 @@ def trials(jobs: Jobs, method: str) -> list[str]:
 
 def departures_file(path: Path, wheres: Sequence[str], cache: Path, papers: Path | None = None) -> Path:
     """The file in the folder `cache` with the result of `departures` for this version of the size and of the code."""
-    folders = [catalogue.FOLDER.parent, *(Path(where) for where in wheres if "/" in where)]
+    own = [Path(where) for where in wheres if "/" in where]
+    folders = [catalogue.FOLDER.parent, *own]
     found = [file for folder in folders for kind in ("py", "yaml") for file in sorted(folder.rglob(f"[!.]*.{kind}"))]
+    found += [file for folder in sorted({each.parent for each in own}) for file in sorted(folder.glob("[!.]*.py"))]
     files = [file for file in found if file.is_file()]  # editors leave broken links
     digest = hashlib.sha256(json.dumps(list(wheres)).encode())
     printed = [file for file in sorted(papers.glob("[!.]*")) if file.is_file()] if papers else []

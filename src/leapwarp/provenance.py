@@ -41,12 +41,16 @@ def version() -> str:
 
 
 def code() -> str:
-    """A hash of the source files of this package that the process has imported."""
-    found = {name: module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "leapwarp"}
-    main = sys.modules["__main__"].__file__ if hasattr(sys.modules["__main__"], "__file__") else None
+    """A hash of the source files of this package, and of a user's experiments, that the process has imported."""
     package = Path(__file__).parent
-    paths = {Path(path) for path in [*found.values(), main] if path and Path(path).is_relative_to(package)}
-    return digest({path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)})
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    paths = [Path(main)] if main and Path(main).is_relative_to(package) else []
+    found = {path.relative_to(package).as_posix(): path for path in paths}
+    for name, module in sys.modules.items():
+        if name.split(".")[0] == "leapwarp" and module.__file__:
+            path = Path(module.__file__)
+            found[path.relative_to(package).as_posix() if path.is_relative_to(package) else name] = path
+    return digest({name: found[name].read_text(encoding="utf-8") for name in sorted(found)})
 
 
 def packages() -> dict[str, str]:

@@ -36,7 +36,7 @@ def test_a_state_is_read_as_it_was_written_without_what_outer_optimizers_keep(tm
     for seed, written in ((0, STATE), (4, other)):
         assert same(found[seed], {key: part for key, part in written.items() if not key.endswith("outer")})
     assert {key: about[key] for key in ABOUT} == ABOUT and len(about["checksum"]) == 64
-    assert plan.state_header(path) == ABOUT  # read without torch
+    assert plan.state_header(path) == about  # read without torch
 
 
 def test_what_is_no_state_is_refused_in_one_line(tmp_path):
@@ -80,6 +80,13 @@ def test_a_state_is_evaluated_with_the_settings_it_was_trained_with(tmp_path, ma
         *["evaluate", *of[:1], "--method", "reptile", *of[3:]], "--states", "state.safetensors", "--out", "x.csv"
     )
     assert refused.returncode == 1 and "is a state of leap in omniglot_leap, needed one of reptile" in refused.stdout
+    for meta_steps, refusal in (
+        (2, None),
+        (3, "state.safetensors: was trained with other settings (meta_steps is 2, n"),
+    ):
+        trained = ["--trained", small.replace('"meta_steps": 2', f'"meta_steps": {meta_steps}')]
+        result = call(*evaluate, *trained, "--out", "y.csv")
+        assert result.returncode == (1 if refusal else 0) and (refusal or "") in result.stdout, result.stdout
     refused = call("evaluate", *of, "--seeds", 0, "--out", "x.csv")
     assert "error: leap, evaluation: leap of omniglot_leap needs --states of its training." in refused.stdout
     refused = call("train", *of, "--seeds", 0, *made)

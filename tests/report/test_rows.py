@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -146,15 +148,25 @@ def test_gather_does_not_depend_on_order_and_refuses_a_run_twice(tmp_path):
         rows.gather([])
 
 
+def run_of(seed):
+    frame = run(seed=seed)
+    return {"method": frame["method"][0], "n_tasks": int(frame["n_tasks"][0]), "seed": seed, "rows": len(frame)}
+
+
 def test_gather_by_command_line_writes_the_same_and_names_a_bad_file(tmp_path, capsys):
     out, origins, csvs = tmp_path / "rows.csv", tmp_path / "runs.json", [str(tmp_path / f"{name}.csv") for name in "ba"]
     for seed, path in enumerate(csvs):
         rows.write(path, run(seed=seed))
-        (tmp_path / f"{path[-5]}.json").write_text(json.dumps([{"run": path[-5]}]))
+        (tmp_path / f"{path[-5]}.json").write_text(json.dumps([run_of(seed)]))
     line = ["gather", "--out", str(out), "--origins", str(origins), *csvs]
     command.main(line)
     pd.testing.assert_frame_equal(rows.read(out), rows.gather(csvs[::-1]))
-    assert json.loads(origins.read_text()) == [{"run": "b"}, {"run": "a"}]
+    assert json.loads(origins.read_text()) == [run_of(0), run_of(1)]
+    Path(csvs[0]).write_text("\n".join(Path(csvs[0]).read_text().splitlines()[:-1]) + "\n")  # a whole line is lost
+    with pytest.raises(SystemExit):
+        command.main(line)
+    assert re.search("b.csv: found 5 rows of leap, 3 tasks, seed 0, needed 6, as the JSON", capsys.readouterr().err)
+    rows.write(csvs[0], run(seed=0))
     out.unlink()
     (tmp_path / "b.json").write_text('{"run": ')
     with pytest.raises(SystemExit):

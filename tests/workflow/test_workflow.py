@@ -238,9 +238,23 @@ def test_an_experiment_and_a_size_of_ones_own_run_from_a_folder_to_the_page(own)
             [],
             {"table", "page", "all"},
         ),
+        (
+            "mine/hills/experiment.yaml",
+            lambda s: s.update(asks="What do warps do?"),
+            [],
+            [],
+            {"table", "page", "all"},
+        ),
+        (
+            "mine/hills/experiment.yaml",
+            lambda s: s.update(printed="2"),
+            [],
+            [],
+            {"table", "published", "page", "all"},
+        ),
         ("config.yaml", lambda s: s.update(device="cpu"), [], [], set()),
     ],
-    ids=["nothing", "meta_steps of a method", "evaluation", "colour", "caption", "device"],
+    ids=["nothing", "meta_steps of a method", "evaluation", "colour", "caption", "asks", "printed", "device"],
 )
 def test_an_edit_makes_anew_what_it_changes_and_nothing_else(own, tmp_path, file, change, trains, evaluates, rules):
     here = shutil.copytree(own, tmp_path / "here")

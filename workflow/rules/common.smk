@@ -127,6 +127,19 @@ def states_option(wildcards, input):
     return ["--states", *input.states] + (["--histories", *input.histories] if input.histories else [])
 
 
+def trained_option(wildcards):
+    """The option with the settings that states must have been trained with. Those of a search are not known here."""
+    jobs = of(wildcards)
+    known = wildcards.method not in jobs.states and not jobs.chain and not winner_file(wildcards)
+    return ["--trained", training_settings(wildcards)] if states(wildcards) and known else []
+
+
+def given_checksum(wildcards):
+    """The checksum of a state that was handed in: another file may have the same name, and an older time."""
+    _, about = of(wildcards).states.get(wildcards.method, ("", {}))
+    return about.get("checksum", "")
+
+
 def name_option(wildcards):
     return ["--name", wildcards.method] if wildcards.method in of(wildcards).states else []
 
@@ -224,6 +237,12 @@ def names(about):
 def looks(about):
     """The names, colours and markers of methods in figures."""
     return as_json([about.title, {name: method.look for name, method in about.methods.items()}])
+
+
+def said_of(all_jobs):
+    """What experiments say of themselves in documents: these are made again if it changes."""
+    abouts = [jobs.about for jobs in all_jobs]
+    return as_json([[about.title, about.asks, about.where, about.paper, about.printed] for about in abouts])
 
 
 def caption(about, figure):

@@ -30,6 +30,8 @@ rule evaluate:
         method=method_of,
         settings=evaluation_settings,
         states=states_option,
+        trained=trained_option,
+        given=given_checksum,
         name=name_option,
         data=data_option,
         winner=winner_option,
@@ -38,6 +40,7 @@ rule evaluate:
     shell:
         "exec python -m leapwarp.experiments evaluate {params.where:q} --method {params.method} {params.name:q}"
         " --size {wildcards.size} --settings {params.settings:q} {params.winner:q} {params.data:q} {params.states:q}"
+        " {params.trained:q}"
         " --out {output.rows:q} {params.arrays:q} --checkpoints {params.checkpoints:q} --device {resources.device}"
         " > {log:q} 2>&1"
 

@@ -43,6 +43,7 @@ rule table:
         note=lambda wildcards: of(wildcards).note,
         names=lambda wildcards: names(of(wildcards).about),
         captions=lambda wildcards: of(wildcards).about.figures,
+        said=lambda wildcards: said_of([of(wildcards)]),
         folder=output_folder,
     shell:
         "python -m leapwarp.report table {params.where:q} --rows {input.rows:q} --paper {input.paper:q}"
@@ -154,6 +155,7 @@ rule published:
     params:
         folder=output_folder,
         wheres=lambda wildcards: [jobs.where for jobs in with_printed(wildcards.size)],
+        said=lambda wildcards: said_of(with_printed(wildcards.size)),
     shell:
         "python -m leapwarp.report.published --folder {params.folder:q} --experiments {params.wheres:q}"
         " --out {output.document:q} > {log:q} 2>&1"
@@ -184,6 +186,7 @@ rule page:
         folder=output_folder,
         wheres=lambda wildcards: wheres(wildcards.size),
         about=lambda wildcards: about_size(wildcards.size),
+        said=lambda wildcards: said_of(planned(wildcards.size)[0].values()),
         searched=searched,
     shell:
         "python -m leapwarp.report.page --folder {params.folder:q} --experiments {params.wheres:q}"

@@ -83,7 +83,7 @@ def _warning(tried: str) -> str:
             "Results will not match the papers'; every row, table and figure will say 'glyphs'.",
             f"What was tried: {tried}.",
             f"To use Omniglot, set data.dir or {VARIABLE} to a folder that holds omniglot-py/,",
-            "delete the prepared file and run again.",
+            "and call snakemake --forcerun prepare.",
             "To use glyphs without this warning, set data.source to glyphs.",
             BAR,
         ]

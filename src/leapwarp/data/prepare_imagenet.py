@@ -99,7 +99,7 @@ def _warning(which: str, tried: str) -> str:
             "Results will not match the paper's; every row, table and figure will say 'textures'.",
             f"What was tried: {tried}.",
             f"To use photographs, set data.dir or {VARIABLE} to a folder that holds {source}/ or tiny-imagenet.zip,",
-            "delete the prepared file and run again.",
+            "and call snakemake --forcerun prepare_imagenet.",
             f"To use textures without this warning, set data.{which}_imagenet to textures.",
             BAR,
         ]

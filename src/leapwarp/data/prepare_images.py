@@ -58,7 +58,7 @@ def warning(found: list[str]) -> str:
             "the transfer between data sets that follows uses GLYPHS, made-up characters in four styles.",
             "Results will not match the paper's; every row, table and figure will say 'glyph-sets'.",
             f"To use real images, set data.dir or {VARIABLE} to a folder that holds <name>.npz,",
-            "delete the prepared file and run again.",
+            "and call snakemake --forcerun prepare_images.",
             BAR,
         ]
     )

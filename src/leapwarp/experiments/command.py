@@ -269,6 +269,9 @@ def evaluate(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--states", type=Path, nargs="+", default=[], help="files that `train` wrote; all seeds are evaluated"
     )
+    parser.add_argument(
+        "--trained", type=mapping, metavar="JSON", help="the --settings of `train` that the states must come from"
+    )
     parser.add_argument("--histories", type=Path, nargs="+", default=[], help="histories of these states, in order")
     parser.add_argument(
         "--seeds", type=whole_number, nargs="+", default=[], help="the seeds of a method that is not trained"
@@ -303,6 +306,8 @@ def read_learnt(job: Job, path: Path, history: Path | None) -> list[Learnt]:
     )  # fmt: skip
     if of != needed:
         raise ValueError(f"{path}: is a state of {of}, needed one of {needed}.")
+    if job.options.trained is not None:
+        check_trained(job, path, about["settings"])
     if about["held_out"] != job.options.held_out:
         raise ValueError(f"{path}: was trained with --held-out {about['held_out']}, needed {job.options.held_out}.")
     records: dict[int, list[Record]] = {seed: [] for seed in found}
@@ -324,6 +329,19 @@ def read_learnt(job: Job, path: Path, history: Path | None) -> list[Learnt]:
     return [
         Learnt(seed, n_tasks, state, about, records[seed], seconds[str(seed)], path) for seed, state in found.items()
     ]
+
+
+def check_trained(job: Job, path: Path, found: dict[str, Any]) -> None:
+    """Raise ValueError if a state was trained with other settings than `train` would use now.
+
+    A job of training that outlives a killed Snakemake can write its state after the size has been edited.
+    """
+    settings = asdict(job.method(job.options.method, {"--trained": job.options.trained}).settings)
+    needed = {key: value for key, value in settings.items() if key not in job.experiment.evaluation}
+    needed, found = (json.loads(json.dumps(digits(each))) for each in (needed, found))
+    if odd := [key for key in sorted(found.keys() | needed.keys()) if found.get(key) != needed.get(key)]:
+        listing = "; ".join(f"{key} is {found.get(key)!r}, needed {needed.get(key)!r}" for key in odd)
+        raise ValueError(f"{path}: was trained with other settings ({listing}). Delete it and call snakemake again.")
 
 
 def _evaluate(job: Job, options: argparse.Namespace) -> None:
@@ -356,6 +374,7 @@ def _evaluate(job: Job, options: argparse.Namespace) -> None:
         seconds += each.seconds
         records = each.history + evaluated.records
         frames.append(rows.rows(records, **same, settings=hashed, seed=each.seed, seconds=seconds))
+        same["rows"] = len(frames[-1])
         arrays |= {f"seed{each.seed}/{key}": array for key, array in evaluated.arrays.items()}
         origins.append(
             same

@@ -57,17 +57,32 @@ def _fitting(hint: Any, before: Any, value: Any, what: str) -> Any:
         value = float(value)
     if type(value) is not kind:
         needed = f"as {before!r}" if before is not None else f"of the type {kind.__name__}"
+        needed += ", without quotes" if isinstance(value, str) else ""
         raise ValueError(f"{what} is {value!r}, needed a value {needed}.")
     least = 1 if kind is int and before != 0 else 0
     if isinstance(value, int | float) and not least <= value < math.inf:
-        raise ValueError(f"{what} is {value!r}, needed a number of at least {least}.")
+        raise ValueError(f"{what} is {value!r}, needed a finite number of at least {least}.")
     return value
 
 
 def of_size(experiment: Experiment, entry: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The methods of an experiment with their settings at a size, from the size's entry for it."""
-    shared = changed(experiment.published, entry.get("settings", {}), f"{what}.settings")
+    """The methods of an experiment with their settings at a size, from the size's entry for it.
+
+    Raises:
+        ValueError: as `changed`, a method is unknown, or a setting for all methods changes none.
+    """
+    given = entry.get("settings", {})
+    shared = changed(experiment.published, given, f"{what}.settings")
     methods = experiment.methods(shared)
+    for key, value in given.items():
+        other = experiment.methods(replace(shared, **{key: getattr(experiment.published, key)}))
+        if value != getattr(experiment.published, key) and all(
+            other[name].settings == method.settings for name, method in methods.items()
+        ):
+            raise ValueError(
+                f"{what}.settings: {key} is {value!r}, which changes no method: each has a value of its own. Write it "
+                "under 'methods', for single methods."
+            )
     for name, values in entry.get("methods", {}).items():
         if name not in methods:
             raise ValueError(f"{what}.methods: unknown method {name!r}. Known: {', '.join(methods)}.")

@@ -93,7 +93,7 @@ def opening(frame: pd.DataFrame, note: str) -> Text:
     missing = f"\n- Without results, since they diverged: {'; '.join(lost)}." if lost else ""
     which = " (the CSV says which)" if "to" in n_seeds else ""
     return Text(f"""
-- Size: `{size}`: {note}.
+- Size: `{size}`: {note.rstrip(".")}.
 - Data: `{data_source}`: {SOURCES.get(data_source, "not one of the known sources")}.
 - Seeds: {n_seeds}{which}. Code version: {", ".join(sorted(set(version)))}.{missing}
 """)

@@ -156,11 +156,35 @@ def origins(paths: Sequence[str | os.PathLike[str]]) -> list[dict[str, Any]]:
 
 
 def gather(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
-    """All rows of many CSVs, sorted, so that the order of `paths` does not matter. A repeated row is an error."""
+    """All rows of many CSVs, sorted, so that the order of `paths` does not matter.
+
+    Raises:
+        ValueError: a file is damaged, a row is there twice, or rows of a run are missing.
+    """
     if not paths:
         raise ValueError("gather: found no files, needed at least one CSV of result rows.")
-    frame = pd.concat([read(path) for path in paths], ignore_index=True)
+    frames = [read(path) for path in paths]
+    for path, frame in zip(paths, frames, strict=True):
+        if Path(path).with_suffix(".json").exists():
+            check_complete(path, frame, origins([path]))
+    frame = pd.concat(frames, ignore_index=True)
     return ordered(checked(frame, "gather"), f"gather of {len(paths)} files")
+
+
+def check_complete(path: str | os.PathLike[str], frame: pd.DataFrame, runs: Sequence[dict[str, Any]]) -> None:
+    """Raise ValueError if a file has other runs, or another number of rows of one, than its provenance says."""
+    columns = ["method", "n_tasks", "seed"]
+    if not all(isinstance(run, dict) and set(columns) <= run.keys() for run in runs):
+        raise ValueError(f"{path}: the JSON file beside it names no runs. Delete both files and run their rule again.")
+    found = frame.groupby(columns).size().to_dict()
+    needed = {tuple(run[column] for column in columns): run.get("rows") for run in runs}  # none up to 1.0.0
+    for key in sorted(found.keys() | needed.keys()):
+        if key not in needed or found.get(key, 0) != (needed[key] or found.get(key)):
+            raise ValueError(
+                f"{path}: found {found.get(key, 0)} rows of {key[0]}, {key[1]} tasks, seed {key[2]}, needed "
+                f"{needed.get(key, 0) or 'some'}, as the JSON file beside it says. Delete both files and run their "
+                "rule again."
+            )
 
 
 def provenance(frame: pd.DataFrame, experiment: str) -> Provenance:

@@ -50,7 +50,7 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
         names = ", ".join(looks.look(method, experiment).name for method in extra)
         text += f"- Of ours only, not in the paper's table: {names}.\n"
     blocks: list[Block] = [Text(text), block(lines, experiment), Heading("Area under the accuracy curve"), Text(AREA)]
-    title = "WarpGrad, Table 2: held-out accuracy on Omniglot after 100 steps, in percent (higher: better)"
+    title = "WarpGrad, Table 2: held-out accuracy on Omniglot after training on a task, in percent (higher: better)"
     if quantity(frame, "auc").empty:
         return Document(title, [*blocks, Text("The rows have no area (metric `auc`).")], lines)
     areas = comparison(frame, "auc")
