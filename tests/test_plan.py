@@ -323,7 +323,7 @@ def test_settings_are_read_once_for_each_version_of_size_and_code(tmp_path):
             "'data.sets' is ['a', 'b']. Allowed: a list of at least three names, without repeats.",
         ),
         (["search", "use"], "paper", "'search.use' is 'paper'. Allowed: auto, true or false."),
-        (["experiments"], ["omniglot_lep"], "'experiments' has 'omniglot_lep', which is not of the package, and 'own_experiments' in config is empty. Known"),
+        (["experiments"], ["omniglot_lep"], "'experiments' has 'omniglot_lep', which is not of the package, and 'own_"),
         (
             ["experiments"],
             None,
