@@ -243,11 +243,15 @@ def test_a_size_has_a_name_that_folders_and_commands_can_have(tmp_path, name):
     assert plan.read_config(CONFIG | {"size": str(tmp_path / "größe-2.v1.yaml")}, SIZES).stem == "größe-2.v1"
 
 
-def test_a_size_of_ones_own_does_not_take_the_results_of_another(tmp_path):
+def test_a_size_of_ones_own_does_not_take_the_results_of_another(tmp_path, monkeypatch):
+    """In another folder there are no others."""
+    monkeypatch.chdir(REPO)
     path = shutil.copy(SIZES / "quick.yaml", tmp_path)
     with pytest.raises(ValueError, match="quick.yaml, whose results would be in the folder of those of .*quick.yaml"):
         plan.read_config(CONFIG | {"size": str(path)}, SIZES)
     assert plan.read_config(CONFIG | {"size": str(SIZES / "quick.yaml")}, SIZES).stem == "quick"
+    monkeypatch.chdir(tmp_path)
+    assert plan.read_config(CONFIG | {"size": "quick.yaml"}, SIZES) == Path("quick.yaml")
 
 
 def test_an_experiment_without_a_folder_of_ones_own_is_named(tmp_path):

@@ -231,7 +231,8 @@ def read_config(config: dict[str, Any], sizes: Path) -> Path:
     path = size_path(config["size"], sizes)
     check_name(path.stem, f"config: the size {path}", FOLDERS)
     ours = sizes / f"{path.stem}.yaml"
-    if ours.is_file() and not path.samefile(ours):
+    here = sizes.resolve().is_relative_to(Path.cwd())  # elsewhere results are in another folder
+    if here and ours.is_file() and not path.samefile(ours):
         raise ValueError(
             f"config: 'size' is {path}, whose results would be in the folder of those of {ours}, results/{path.stem}. "
             "Give the file another name."
