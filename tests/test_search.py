@@ -129,7 +129,7 @@ def test_a_size_replaces_what_methods_share_before_they_depart_and_what_is_their
 
 def test_a_setting_of_all_methods_that_changes_none_is_refused():
     fixed = TOY._replace(methods=lambda settings: {"m": Method(replace(settings, rate=0.5))})
-    of_size(fixed, {"settings": {"rate": 0.1, "steps": 9}}, "x")  # 0.1 is the published value
+    of_size(fixed, {"settings": {"rate": 0.1, "steps": 9, "widths": [1, 2]}}, "x")  # two as published
     with pytest.raises(
         ValueError, match="x.settings: rate is 0.2, which changes no method: each has a value of its own"
     ):

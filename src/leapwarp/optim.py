@@ -23,8 +23,8 @@ def root(square: Tensor) -> Tensor:
     The slope of `sqrt` is infinite there. So the update of a parameter whose gradient is zero, as behind a ReLU that
     gives zeros, would have the derivative infinity times zero, which is nan.
     """
-    above = square > 0
-    return torch.where(above, torch.where(above, square, 1.0).sqrt(), 0.0)
+    zero = square == 0
+    return torch.where(zero, 0.0, torch.where(zero, 1.0, square).sqrt())
 
 
 def sgd(learning_rate: float) -> Optimizer:

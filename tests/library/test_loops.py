@@ -999,3 +999,118 @@ def test_a_gradient_of_the_warps_that_is_not_finite_counts_for_nothing():
             ),
         )
     assert not meta.warp_total
+
+
+class Shared(nn.Module):
+    """Two parameters to which autograd gives one tensor as their gradient, and one with an expanded gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+        self.warp = nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.warp(torch.tanh(x * (self.a + self.b))) + 0.01 * self.a.sum()
+
+
+def test_gradients_that_share_memory_add_up_as_in_any_loop():
+    net, x = Shared().double(), torch.rand(5, 3, dtype=torch.float64)
+    meta = leapwarp.WarpGrad(net, lambda batch: net(batch).square().mean(), warp="warp", inner=0.1)
+    with meta.task() as task:
+        expected = {name: torch.zeros(3, dtype=torch.float64) for name in ("a", "b")}
+        for _ in range(2):
+            loss = meta.loss(x)
+            for name in expected:
+                expected[name] += torch.autograd.grad(loss, getattr(net, name), retain_graph=True)[0]
+            task.backward(loss, x)
+            for name, grad in expected.items():
+                torch.testing.assert_close(getattr(net, name).grad, grad, rtol=1e-12, atol=1e-14)
+            with torch.no_grad():
+                net.a.add_(0.1)
+        assert net.a.grad.data_ptr() != net.b.grad.data_ptr()
+        task.finish(meta.loss(x))
+
+
+def test_complex_warps_and_sparse_gradients_beside_dense_ones_are_taken():
+    torch.manual_seed(0)
+    net = nn.ParameterDict({"w": torch.randn(3, dtype=torch.cdouble), "warp": torch.randn(3, dtype=torch.cdouble)})
+    x = torch.randn(5, 3, dtype=torch.cdouble)
+    for inner in (0.1, optim.adam(1e-3)):
+        meta = leapwarp.WarpGrad(net, lambda batch: (batch * net["w"] * net["warp"]).abs().mean(), "warp", inner)
+        in_task(
+            meta,
+            lambda task, inner, meta=meta: (task.backward(meta.loss(x), x), inner.step(), task.finish(meta.loss(x))),
+        )
+        meta.backward()
+        assert net["warp"].grad.isfinite().all() and net["warp"].grad.abs().sum() > 0
+
+    net = nn.Embedding(4, 3, sparse=True)
+    meta = leap_of(net)
+    with meta.task() as task:
+        task.backward(net(torch.tensor([1])).square().sum())
+        task.backward(net.weight.square().sum())
+        expected = 2 * net.weight.detach()
+        expected[1] *= 2
+        torch.testing.assert_close(net.weight.grad.to_dense(), expected)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nothing has moved
+            task.finish(net.weight.square().sum())
+
+
+@pytest.mark.filterwarnings("ignore:no ")  # no slope depends on the last bias
+def test_a_point_keeps_what_a_copy_would_break():
+    """Inputs by which the loss differentiates, a module in the batch, and objects that are no arrays but give one."""
+
+    class Lazy:
+        def __array__(self, dtype=None, copy=None):
+            raise AssertionError
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+
+    def loss(batch):
+        x, module, _ = batch
+        slope = torch.autograd.grad(module(x).sum(), x, create_graph=True)[0]
+        return (slope - 1).square().mean()
+
+    batch = torch.rand(5, 1, dtype=torch.float64).requires_grad_(), net, Lazy()
+    losses = []
+    for replay in (None, 10):
+        meta = leapwarp.WarpGrad(net, loss, warp="2", inner=0.1, replay=replay)
+        in_task(
+            meta,
+            lambda task, inner: (task.backward(loss(batch), batch, batch), inner.step(), task.finish(loss(batch))),
+        )
+        losses.append(next(iter(meta.replay())) if replay else meta.backward()["warp_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+def test_a_copy_from_the_middle_of_a_replay_can_be_used_and_a_state_is_not_loaded_there():
+    _, _, tasks = small_warped(draws=3 * STEPS + 1)
+    net = SmallWarped().double()
+    meta = warp_of(net, replay=50)
+    follow_warp(meta, loss_of(net), tasks)
+    state = copy.deepcopy(meta.state_dict())
+    turns = meta.replay()
+    next(turns)
+    made = copy.deepcopy(meta)
+    with pytest.raises(RuntimeError, match="a replay goes on"):
+        meta.load_state_dict(state)
+    turns.close()
+    made.discard()
+    assert not made.state_dict()["points"]
+
+
+def test_warps_that_are_written_after_the_end_of_the_path_are_noticed():
+    net = SmallWarped().double()
+
+    def train(task, inner):
+        task.backward(loss_at(net), batch_of(small_warped()[2], 0, 1))
+        inner.step()
+        task.finish(loss_at(net, 1))
+        net.warp[0].weight.data.clamp_(-0.01, 0.01)
+
+    with pytest.raises(ValueError, match="warp.0.weight: warps that have moved inside the task"):
+        in_task(warp_of(net), train)
+    assert net.warp[0].weight.abs().max() > 0.01

@@ -76,7 +76,7 @@ def of_size(experiment: Experiment, entry: Mapping[str, Any], what: str) -> dict
     methods = experiment.methods(shared)
     for key, value in given.items():
         other = experiment.methods(replace(shared, **{key: getattr(experiment.published, key)}))
-        if value != getattr(experiment.published, key) and all(
+        if getattr(shared, key) != getattr(experiment.published, key) and all(
             other[name].settings == method.settings for name, method in methods.items()
         ):
             raise ValueError(

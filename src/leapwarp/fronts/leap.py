@@ -324,6 +324,7 @@ class Task:
         self.begun = [(leaf, begun[n]) for n, leaf in meta._learnt().items() if id(leaf) not in renormed]
         self.finished = False
         self.given: weakref.ref[Tensor] | None = None  # the loss at the last point, as the loop has it
+        self.version = 0  # how often it had been written into
 
     def backward(self, loss: Tensor, scaler: Any = None) -> None:
         """Call `loss.backward()`, and add the module's present parameters to the path.
@@ -402,7 +403,7 @@ class Task:
             if not all(grad is None or grad.isfinite().all() for grad in grads):
                 return False
         self.path.extend(self.params, loss, grads)
-        self.given = weakref.ref(given)
+        self.given, self.version = weakref.ref(given), version_of(given)
         return True
 
     def finish(self, loss: Tensor) -> None:
@@ -426,7 +427,7 @@ class Task:
             >>> meta.tasks
             1
         """
-        again = self.given is not None and self.given() is loss
+        again = self.given is not None and self.given() is loss and version_of(loss) == self.version
         loss = self._scalar(loss)
         if not self.path.steps:
             raise ValueError("the task has no step; needed task.backward(loss) once at least before task.finish(loss).")
@@ -507,8 +508,15 @@ def own_gradients(leaves: Sequence[Tensor]) -> Iterator[list[Tensor | None]]:
 
 @torch.no_grad()
 def added(older: Tensor, grad: Tensor) -> Tensor:
-    """The sum of two gradients, in the memory of the older one if possible, as `loss.backward()` adds them."""
-    return older.add_(grad) if older.layout == torch.strided else older + grad
+    """The sum of two gradients, in the memory of the older one if it is dense. One of them may be sparse."""
+    if older.layout == torch.strided:
+        return older.add_(grad)
+    return older + grad if grad.is_sparse else grad + older
+
+
+def version_of(loss: Any) -> int:
+    """How often a tensor has been written into; 0 where this is not counted."""
+    return loss._version if isinstance(loss, Tensor) and not loss.is_inference() else 0
 
 
 def check_scaler(scaler: Any) -> None:

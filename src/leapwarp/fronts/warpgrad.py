@@ -246,6 +246,7 @@ class WarpGrad:
             stack.callback(task._put_warps_back)
             yield task
             task.path._check_ended()
+            task._refuse(task._moved())  # also after task.finish
             check_finite(task.warp_loss, task.warp_total)
             self.warp_points += task.points
             self.warp_loss = self.warp_loss + task.warp_loss
@@ -395,6 +396,7 @@ class WarpGrad:
         """
         self.start.discard()
         self._forget()
+        self.replaying = False  # of a copy that was made in the middle of a replay
         self.warp_total, self.warp_loss, self.warp_points = {}, 0.0, 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -441,6 +443,7 @@ class WarpGrad:
                 f"the state has {n_points} points of a replay and {state['warp_points']} of the online objective; "
                 f"needed one of WarpGrad with replay={self.size}, or one after meta.backward()."
             )
+        self._check_not_replaying()
         if any(point.keys() != set(Point._fields) for point in state["points"]):
             raise ValueError(
                 "the state has a replay of another version of leapwarp; needed one of this version, or one that was "
@@ -565,7 +568,7 @@ class WarpTask:
             found = gradients(scaled, list(theta.values()), create_graph=True)
         grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
         self._check_warps()
-        own = {name: grad.detach() for name, grad in grads.items()}
+        own = {name: grad.detach().clone() for name, grad in grads.items()}  # autograd may give several one memory
         reached = self.path._extend(loss, [own.get(name) for name in meta.groups.learnt], scaler)
         for name, grad in own.items():
             before = theta[name].grad
@@ -642,6 +645,7 @@ class WarpTask:
         """Give the warps the values that they had when the task began, if they have moved."""
         put_back(dict(self.meta.module.named_parameters()), {name: self.begun[name] for name in self._moved()})
 
+    @torch.no_grad()
     def _moved(self) -> list[str]:
         every = dict(self.meta.module.named_parameters())
         pairs = [(name, every[name], was) for name, was in self.begun.items() if name in every]
@@ -810,15 +814,20 @@ def moved(batch: Any, device: str | torch.device | None) -> Any:
 def own_copy(batch: Any, device: str | torch.device | None) -> Any:
     """A batch on `device` (None: where it is) that does not change if the original is written into.
 
-    Tensors, NumPy arrays and objects with a method `to` are copied. Others are kept as they are, such as a data set.
+    Tensors, NumPy arrays and objects with a method `to` are copied. Others are kept as they are, such as a data set or
+    a module, whose parameters a copy would cut off.
     """
+    numpy = sys.modules.get("numpy")
 
     def copied(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
-            return leaf.detach().to(device or leaf.device, copy=True)
-        if hasattr(leaf, "to"):
-            return copy.deepcopy(moved(leaf, device))
-        return leaf.copy() if hasattr(leaf, "__array__") else leaf
+            made = leaf.detach().to(device or leaf.device, copy=True)
+            return made.requires_grad_(leaf.requires_grad)  # of a loss that differentiates by its inputs
+        if isinstance(leaf, nn.Module):
+            return leaf
+        if numpy and isinstance(leaf, numpy.ndarray):
+            return leaf.copy()
+        return copy.deepcopy(moved(leaf, device)) if hasattr(leaf, "to") else leaf
 
     return mapped(batch, copied)
 
