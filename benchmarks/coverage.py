@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
+from leapwarp import catalogue
 from leapwarp.files import atomic
 from leapwarp.report import claims
 from leapwarp.report.document import grid
@@ -139,7 +140,8 @@ def covered(repetitions: int) -> str:
 
 def stated() -> str:
     """For each size with a table of power: each claim, its part of least power, and how many parts have enough."""
-    shown = []
+    book, shown = claims.read(REPO / "paper/claims.yaml", catalogue.names()), []
+    wanted = {claim["id"]: len(claim["parts"]) for claim in book.claims}
     for path in sorted((REPO / "workflow/sizes").glob("*.power.csv")):
         parts: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         for (name, part), line in claims.read_power(path).items():
@@ -148,7 +150,7 @@ def stated() -> str:
             part, line = min(mine, key=lambda each: each[1]["power"])
             enough = sum(line["power"] >= 0.8 for _, line in mine)
             numbers = [f"{line['effect']:.3g}", f"{line['spread']:.3g}", str(line["n_trials"]), str(line["seeds"])]
-            numbers += [f"{line['power']:.2f}", str(line["seeds_needed"]), f"{enough} of {len(mine)}", line["source"]]
+            numbers += [f"{line['power']:.2f}", str(line["seeds_needed"]), f"{enough} of {wanted[name]}", line["source"]]
             shown.append([path.name.removesuffix(".power.csv"), f"{name}, {part}", *numbers])
     head = [
         "Size",

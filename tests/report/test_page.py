@@ -362,7 +362,7 @@ def test_the_sentence_of_the_readme_counts_each_claim_once_and_needs_its_place()
     said = leapwarp_snapshot.sentence(pd.DataFrame(rows, columns=columns))
     assert said.replace("\n", " ").strip() == (
         "Of 4 claims of the two papers, 2 are supported, 1 is undecided and 1 is not tested; "
-        "of 1 statements that should hold by mathematics or by counting, such as Theorem 1, 1 is supported."
+        "of 1 statements of mathematics or counting, such as that the simplest Leap is Reptile, 1 is supported."
     )
     with pytest.raises(ValueError, match="README.md: found 0 places for the verdicts, needed one"):
         leapwarp_snapshot.with_sentence("# Mine\n", pd.DataFrame(rows, columns=columns), "README.md")

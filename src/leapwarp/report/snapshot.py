@@ -40,7 +40,7 @@ from leapwarp.report.page import WIDTH, Section, Site, collect, shrunk, stand_in
 
 GROUPS = {
     "claim": "claims of the two papers",
-    "identity": "statements that should hold by mathematics or by counting, such as Theorem 1",
+    "identity": "statements of mathematics or counting, such as that the simplest Leap is Reptile",
     "other data": "claims on other data than the paper's",
 }
 """the groups of claims that the README counts separately, in words"""
