@@ -150,7 +150,12 @@ def stated() -> str:
             part, line = min(mine, key=lambda each: each[1]["power"])
             enough = sum(line["power"] >= 0.8 for _, line in mine)
             numbers = [f"{line['effect']:.3g}", f"{line['spread']:.3g}", str(line["n_trials"]), str(line["seeds"])]
-            numbers += [f"{line['power']:.2f}", str(line["seeds_needed"]), f"{enough} of {wanted[name]}", line["source"]]
+            numbers += [
+                f"{line['power']:.2f}",
+                str(line["seeds_needed"]),
+                f"{enough} of {wanted[name]}",
+                line["source"],
+            ]
             shown.append([path.name.removesuffix(".power.csv"), f"{name}, {part}", *numbers])
     head = [
         "Size",
