@@ -33,10 +33,10 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
   {steps(frame, "path_length")["step"].max()} meta-steps. Expectations and gradients are exact, and so are Jacobians
   except for *identity Jacobians*. Unless a row says otherwise α = 0.1, β = 0.01, p = 1, each task has one basin, and
   batches have all points. ± is the standard deviation over seeds. Each seed draws its own tasks.
-- The theorem (claim L13): with small enough steps no path is *longer than before* and no *limit point moves*. The
-  *frozen objective* is Leap's pull-forward objective, in which the end of each segment is held fixed. The theorem
-  requires β to be so small that this objective falls. *Frozen objective rose* counts the meta-steps where it did not
-  fall. After a divergence every meta-step counts as a rise.
+- Claim L13, a reading of the theorem: with small enough steps no path is *longer than before* and no *limit point
+  moves*. The *frozen objective* is Leap's pull-forward objective, in which the end of each segment is held fixed. The
+  theorem requires β to be so small that this objective falls. *Frozen objective rose* counts the meta-steps where it
+  did not fall. After a divergence every meta-step counts as a rise.
 - *Frozen objective's descent lengthens the path*: the share of the checked meta-steps where the gradient of the frozen
   objective and that of the path length have a negative inner product. There a step along the first makes the path
   longer, however small it is. Meta-steps are checked until the first of these gradients has fallen to a millionth. The
