@@ -124,11 +124,24 @@ def test_the_reference_has_every_public_name():
     assert set(leapwarp.__all__) | set(learners.__all__) | {"Task", "WarpTask"} <= shown
 
 
-def test_findings_have_the_table_of_the_released_code_as_its_rows_give_it(tmp_path):
-    spec = importlib.util.spec_from_file_location("released", REPO / "benchmarks/released.py")
+def script(name: str):
+    """A script of the folder `benchmarks` as a module."""
+    spec = importlib.util.spec_from_file_location(name, REPO / f"benchmarks/{name}.py")
     assert spec is not None and spec.loader is not None
-    released = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(released)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_powers_has_what_the_tables_of_the_sizes_give():
+    coverage, text = script("coverage"), (REPO / "docs/power.md").read_text()
+    assert f"{coverage.detectable()}\n\n{coverage.stated()}\n<!-- end of power -->" in text
+    (line,) = (line for line in text.splitlines() if re.match(r"\| overnight +\| W1,", line))
+    assert " 6 of 8 " in line  # of eight parts the one at 1 task has no power, and the lead over finetuning too little
+
+
+def test_findings_have_the_table_of_the_released_code_as_its_rows_give_it(tmp_path):
+    released = script("released")
     assert released.table(REPO / "benchmarks/released.csv") in (REPO / "docs/findings.md").read_text()
     with pytest.raises(SystemExit, match="no src/omniglot/wrapper.py; needed a clone of flennerhag/warpgrad"):
         released.checkout(tmp_path)
