@@ -106,8 +106,7 @@ def steps_of(name: str, settings: Settings, warp: Warp | None, meta_steps: int) 
     s = settings
     looks = 1 + 100 / 20 / 3 if s.stop_error else 1.0  # stopping evaluates 100 held-out images after every step
     if meta_steps and name.startswith("finetune"):  # one task after the other
-        each = training_step(s.filters, 1, s.batch, warp)
-        yield meta_steps * s.inner_steps * s.meta_batch, each._replace(captured=False)
+        yield meta_steps * s.inner_steps * s.meta_batch, training_step(s.filters, 1, s.batch, warp)
     elif meta_steps:
         # Differentiating through an inner loop costs about twice as much as the loop itself.
         factor = 3 if name == "maml" else looks

@@ -33,9 +33,9 @@ def moved(tasks):
 @pytest.mark.parametrize("name", BUILT)
 def test_a_meta_step_by_graphs_equals_one_without(name, monkeypatch):
     host.settle()
-    by_graphs = one_step(BUILT[name], "cuda")
+    by_graphs = one_step(name, "cuda")
     monkeypatch.setattr(host, "CAPTURE", False)
-    torch.testing.assert_close(by_graphs, one_step(BUILT[name], "cuda"), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(by_graphs, one_step(name, "cuda"), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.gpu
@@ -45,8 +45,8 @@ def test_a_meta_step_by_graphs_equals_one_without(name, monkeypatch):
 def test_a_meta_step_on_a_gpu_equals_one_on_a_cpu(name, products, monkeypatch):
     """They are compared in float64. In float32 rounding sometimes decides which pixel is the largest."""
     monkeypatch.setattr(twice, "PRODUCTS", products)
-    theirs = one_step(BUILT[name], double=True)
-    torch.testing.assert_close(one_step(BUILT[name], "cuda", True), theirs, rtol=1e-8, atol=1e-9, check_device=False)
+    theirs = one_step(name, double=True)
+    torch.testing.assert_close(one_step(name, "cuda", True), theirs, rtol=1e-8, atol=1e-9, check_device=False)
 
 
 def front_on(device, replay):

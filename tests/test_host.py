@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from leapwarp import host, inner
-from leapwarp.learners import leap, warp_leap
+from leapwarp.learners import finetune, leap, warp_leap
 from leapwarp.learners.warpgrad import Rates
 from leapwarp.models import twice
 from leapwarp.models.convnet import Warp, convnet
@@ -51,8 +51,9 @@ def a_problem(warp=None, double=False):
     return problem, map_leaves(torch.Tensor.double, params) if double else params, tasks
 
 
-def one_step(build, device="cpu", double=False):
-    problem, params, tasks = a_problem(Warp() if build is not leap else None, double)
+def one_step(name, device="cpu", double=False):
+    build, warp = BUILT[name], Warp() if name.startswith("warp") else None
+    problem, params, tasks = a_problem(warp, double)
     learner = build(problem, sgd(0.1), sgd(0.1), STEPS, 4)
     streams = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
     tasks = Task(*(field.to(device) if isinstance(field, torch.Tensor) else field for field in tasks))
@@ -91,27 +92,30 @@ def written_down(monkeypatch):
 
 BUILT = {
     "leap": leap,
+    "finetune": lambda problem, inner, outer, steps, n: finetune(problem, inner, steps, n),
     "warp_leap_eta": partial(warp_leap, eta=4),  # six points of each run: four, and then two
     "warp_leap_rates": partial(warp_leap, rates=Rates(0.1, 0.5, outer_lr=0.1)),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["leap", "warp_leap_eta", pytest.param("warp_leap_rates", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "name", ["leap", "finetune", "warp_leap_eta", pytest.param("warp_leap_rates", marks=pytest.mark.full)]
+)
 def test_a_meta_step_by_graphs_equals_one_without(name, written_down, monkeypatch):
-    by_graphs = one_step(BUILT[name])
+    by_graphs = one_step(name)
     assert 0 < len(written_down) <= 8
     monkeypatch.undo()
     inner._captured_gradient.cache_clear()
-    torch.testing.assert_close(by_graphs, one_step(BUILT[name]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(by_graphs, one_step(name), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BUILT)
 def test_a_meta_step_by_products_equals_one_by_grouped_convolutions(name, monkeypatch):
-    theirs = one_step(BUILT[name], double=True)
+    theirs = one_step(name, double=True)
     monkeypatch.setattr(twice, "_as_products", lambda h: True)
-    torch.testing.assert_close(one_step(BUILT[name], double=True), theirs, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(one_step(name, double=True), theirs, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -128,7 +132,7 @@ def test_what_is_captured_asks_the_host_for_nothing(name, monkeypatch):
     monkeypatch.setattr(host, "_gpu_in_use", lambda: True)
     monkeypatch.setattr(host, "_can_be_captured", lambda leaves: True)
     inner._captured_gradient.cache_clear()
-    one_step(BUILT[name])
+    one_step(name)
     inner._captured_gradient.cache_clear()
     assert seen and all(seen)
 

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from leapwarp.given import check_given
+from leapwarp.host import captured
 from leapwarp.inner import fresh_stats, gradient
 from leapwarp.learners.base import Info, Learner, State, check_streams
 from leapwarp.optim import Optimizer
@@ -44,6 +46,20 @@ def finetune(problem: Problem, optimizer: Optimizer, steps: int, n_tasks: int) -
         heads = {n: leaf.unsqueeze(1).repeat(1, n_tasks, *[1] * (leaf.dim() - 1)) for n, leaf in head.items()}
         return {"body": body, "head": head, "heads": heads}  # heads [run, training task, ...]
 
+    def update(
+        body: Params, heads: Params, stats: Params, tasks: Task, who: Tensor, draw: Tensor
+    ) -> tuple[Params, Params, Tensor]:
+        """One batch and one update of every run. -> body, heads, and the loss and accuracy of each run, [2, run]"""
+        own = torch.arange(len(who), device=who.device), tasks.index[who]  # the heads of these tasks
+        params = body | {name: leaf[own] for name, leaf in heads.items()}
+        result, grads = gradient(problem, params, {}, stats, problem.draw(tasks, who, draw))
+        params, _ = optimizer.update(params, grads, optimizer.init(params))
+        head, body = partition(params, *OWN)
+        heads = {name: leaf.index_put(own, head[name]) for name, leaf in heads.items()}
+        return body, heads, torch.stack([result.loss, result.accuracy])
+
+    advance = captured(update) if problem.capture else update
+
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
         check_streams(state["body"], generators)
         runs, device = len(generators), tasks.order.device
@@ -54,20 +70,13 @@ def finetune(problem: Problem, optimizer: Optimizer, steps: int, n_tasks: int) -
                 "task's number among them."
             )
         n = len(tasks.index) // runs
-        body, heads = state["body"], {name: leaf.clone() for name, leaf in state["heads"].items()}
+        body, heads, seen = state["body"], state["heads"], []
         stats = fresh_stats(problem, runs, device)
-        run, seen = torch.arange(runs, device=device), []
-        orders = torch.stack([torch.randperm(n * steps, generator=generator) for generator in generators], 1)
-        everyone, draws = run * n + orders.to(device) // steps, orders.to(device) % steps  # [update, run]
+        orders = torch.stack([torch.randperm(n * steps, generator=generator) for generator in generators], 1).to(device)
+        everyone, draws = torch.arange(runs, device=device) * n + orders // steps, orders % steps  # [update, run]
         for who, draw in zip(everyone, draws, strict=True):  # every run takes its next batch
-            index = tasks.index[who]
-            params = body | {name: leaf[run, index] for name, leaf in heads.items()}
-            result, grads = gradient(problem, params, {}, stats, problem.draw(tasks, who, draw))
-            params, _ = optimizer.update(params, grads, optimizer.init(params))
-            head, body = partition(params, *OWN)
-            for name, leaf in head.items():
-                heads[name][run, index] = leaf
-            seen.append(torch.stack([result.loss, result.accuracy]))
+            body, heads, looked = advance(body, heads, stats, tasks, who, draw)
+            seen.append(looked)
         loss, accuracy = torch.empty(2, len(tasks.index), steps, dtype=seen[0].dtype, device=device)
         loss[everyone, draws], accuracy[everyone, draws] = torch.stack(seen, 1)
         info = {"loss": loss, "accuracy": accuracy, "steps": torch.full_like(tasks.index, steps)}
