@@ -6,10 +6,12 @@ import pytest
 import torch
 from cases import DOUBLE, quadratic, quadratic_tasks, random_quadratics
 
-from leapwarp.evaluate import area, error_below, points
+from leapwarp.evaluate import area, error_below, evaluate, points
 from leapwarp.inner import adapt
+from leapwarp.learners import scratch
 from leapwarp.optim import sgd
-from leapwarp.problem import Loss, Problem, Task, cross_entropy
+from leapwarp.problem import Loss, Problem, Task, cross_entropy, lift, mean_square, stack_tasks, supervised
+from leapwarp.trees import alone
 
 
 @pytest.mark.parametrize("n", [20, 50, 60, 100, 300])
@@ -34,6 +36,17 @@ def test_the_area_of_a_line_is_its_mean_wherever_it_is_measured():
     curve = torch.rand(3, len(even), dtype=DOUBLE)
     torch.testing.assert_close(area(curve, even), area(curve))
     assert area(line[:, :1], [0]).tolist() == [0, 7]
+
+
+def test_an_update_that_leaves_no_finite_loss_is_an_error_though_all_losses_before_it_were_finite():
+    model, rng = lift(torch.nn.Linear(1, 1)), torch.Generator().manual_seed(0)
+    problem, learner, x = supervised(model, mean_square), scratch(), torch.rand(2, 6, 1, generator=rng)
+    state = learner.init(alone(model.init(rng)))
+    tasks = stack_tasks(list(zip(x, 2 * x, strict=True)), 2, 3, rng)
+    good = evaluate(learner, state, problem, sgd(0.1), tasks, 1, 2, 1)
+    assert good.loss_curve.isfinite().all()
+    with pytest.raises(FloatingPointError, match="held-out loss of task number 0 is inf after the last step"):
+        evaluate(learner, state, problem, sgd(1e30), tasks, 1, 2, 1)
 
 
 def test_curves_of_a_problem_in_float64_are_in_float64():

@@ -84,6 +84,23 @@ def test_early_stopping_keeps_the_best_state_and_counts_meta_steps(tmp_path):
     assert [step for step, metric, _ in fitted.history if metric == "validation_error"] == [1, 3, 5, 7, 9]
 
 
+def test_a_run_stops_only_at_a_validation():
+    """With a validation every four meta-steps and a patience of two, one without a better error ends it."""
+    errors = iter([0.5, 0.4, 0.4])
+    fitted = meta_train(None, meta_steps=20, validate=lambda i, state: next(errors), validate_every=4, patience=2)
+    assert fitted.meta_steps == 12
+
+
+def test_what_is_only_watched_never_ends_a_run(capsys):
+    def watch(i, state):
+        raise FloatingPointError("a test task diverged")
+
+    how = {"validate": lambda i, state: 0.5, "validate_every": 2}
+    watched, alone = (meta_train(None, **how, **more) for more in ({"watch": watch}, {}))
+    assert watched.error is None and watched.history == alone.history
+    assert "not watched: a test task diverged" in capsys.readouterr().out
+
+
 def test_a_run_that_stopped_early_stays_stopped_when_started_again(tmp_path):
     path = tmp_path
     first = meta_train(path, meta_steps=20, validate=lambda i, state: 0.5, patience=3)

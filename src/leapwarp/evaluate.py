@@ -7,25 +7,27 @@ import torch
 from torch import Tensor
 
 from leapwarp.given import check_given
-from leapwarp.inner import Gradient, Stop, adapt, carried, first_bad, gradient
+from leapwarp.inner import Adapted, Gradient, Stop, adapt, carried, first_bad, gradient
 from leapwarp.learners.base import Learner, State
 from leapwarp.optim import Optimizer
 from leapwarp.problem import IGNORED, Problem, Task, held_out_batch, map_tasks
 from leapwarp.trees import Params
 
 
-def check_adapted(loss: Tensor, steps: Tensor, first: int) -> None:
-    """Raise FloatingPointError if a training loss, [task, step], is not finite.
+def check_adapted(adapted: Adapted, final: Tensor, first: int) -> None:
+    """Raise FloatingPointError if a training loss is not finite, or a loss after the last step, `final` [task].
 
     `first` is the number of the first task, for the message.
     """
-    bad = first_bad(loss, steps)
+    bad = first_bad(adapted.loss, adapted.steps)
     if bad:
         task, step = bad
-        raise FloatingPointError(
-            f"the training loss of held-out task number {first + task} is {float(loss[task, step])} at step {step}. "
-            "Needed finite losses: lower the task learning rate."
-        )
+        found = f"the training loss of held-out task number {first + task} is {float(adapted.loss[task, step])}"
+        raise FloatingPointError(f"{found} at step {step}. Needed finite losses: lower the task learning rate.")
+    if not final.isfinite().all():
+        task = int(final.isfinite().int().argmin())
+        found = f"the held-out loss of task number {first + task} is {float(final[task])} after the last step"
+        raise FloatingPointError(f"{found}. Needed finite losses: lower the task learning rate.")
 
 
 class Evaluation(NamedTuple):
@@ -50,6 +52,14 @@ def points(steps: int, every: int) -> list[int]:
 def heldout(problem: Problem, params: Params, stats: Params, tasks: Task) -> Tensor:
     """Held-out accuracy [task], with the running averages in `stats`."""
     return problem.evaluate(params, stats, held_out_batch(tasks)).accuracy
+
+
+@torch.no_grad()
+def learnt(problem: Problem, params: Params, adapted: Adapted, tasks: Task, first: int) -> Tensor:
+    """Held-out accuracy [task] after the last step, with all `params`. Raises FloatingPointError as `check_adapted`."""
+    result = problem.evaluate(params, adapted.stats, held_out_batch(tasks))
+    check_adapted(adapted, result.loss, first)
+    return result.accuracy
 
 
 @check_given
@@ -81,8 +91,7 @@ def evaluate(
                 curve.append(heldout(problem, {**params, **fixed}, stats, tasks))
 
         adapted = adapt(problem, optimizer, params, fixed, tasks, steps, stop=stop, observe=observe, gradient=gradient)
-        check_adapted(adapted.loss, adapted.steps, part.start)
-        accuracy = heldout(problem, {**adapted.params, **fixed}, adapted.stats, tasks)
+        accuracy = learnt(problem, {**adapted.params, **fixed}, adapted, tasks, part.start)
         curve += [accuracy] * (len(at) - len(curve))  # all tasks have stopped early and keep their accuracy
         return Evaluation(accuracy, adapted.loss, adapted.accuracy, torch.stack(curve, 1), adapted.steps)
 

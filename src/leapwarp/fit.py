@@ -66,7 +66,7 @@ class Fit(NamedTuple):
     """(number of the run, its state as a stack of one) -> mean error on its validation tasks"""
     validate_every: int = 1
     patience: int | None = None
-    """a run stops after this many meta-steps without a better validation error; None: never"""
+    """a run stops at the first validation after this many meta-steps without a better error; None: never"""
     checkpoints: Path | None = None
     """folder for the checkpoints of all stacks; None: no checkpoints"""
     part: str = ""
@@ -75,7 +75,8 @@ class Fit(NamedTuple):
     keep_best: bool = True
     """end with the state that has the best validation error, rather than with the last one"""
     watch: Callable[[int, State], dict[str, float]] | None = None
-    """other numbers of a run's state, measured whenever it is validated; they have no effect on training"""
+    """other numbers of a run's state, measured whenever it is validated. They have no effect on training, and one
+    that raises FloatingPointError is left out."""
 
 
 def fit(
@@ -206,9 +207,9 @@ def meta_step(
             if how.validate and (k + 1) % how.validate_every == 0:
                 own_state = pick(state, [row])
                 error = summary["validation_error"] = how.validate(i, own_state)
-                summary |= how.watch(i, own_state) if how.watch else {}
                 if is_better(error, run["best_error"]):
                     run |= {"best": pick(state, row), "best_error": error, "best_step": k + 1}
+                summary |= watched(i, own_state, how)
             summaries.append(summary)
             run["history"] = run["history"] + [(k, metric, value) for metric, value in summary.items()]
             run["finished"] = is_finished(run, how)
@@ -249,10 +250,24 @@ def is_better(error: float, best: float | None) -> bool:
     return best is None or math.isnan(best) or error < best - ROUNDING * abs(best)
 
 
+def watched(i: int, state: State, how: Fit) -> dict[str, float]:
+    try:
+        return how.watch(i, state) if how.watch else {}
+    except FloatingPointError as error:
+        print(f"not watched: {error}", flush=True)
+        return {}
+
+
 def is_finished(run: dict[str, Any], how: Fit) -> bool:
-    """Whether a run has made all meta-steps, or its validation error has not improved for `patience` meta-steps."""
-    exhausted = how.patience is not None and run["best_error"] is not None
-    return run["meta_step"] >= how.meta_steps or (exhausted and run["meta_step"] - run["best_step"] >= how.patience)
+    """Whether a run has made all meta-steps, or its validation error has not improved for `patience` meta-steps.
+
+    That it has not improved is known only when it has just been measured.
+    """
+    if run["meta_step"] >= how.meta_steps:
+        return True
+    if how.patience is None or run["best_error"] is None or run["meta_step"] % how.validate_every:
+        return False
+    return run["meta_step"] - run["best_step"] >= how.patience
 
 
 def are_finite(state: State, runs: int) -> list[bool]:
@@ -265,16 +280,19 @@ def moved(state: State, first: State) -> dict[str, list[float]]:
     """How far warps and initialisation have moved in meta-training, relative to their initial norm. -> [run] each
 
     `moved_warps` is for all parameters named `warp.*`; a method without warps has no such entry. `moved_init` is for
-    the parameters from which tasks start. It is 0 if they are not learnt. Both are nan where all parameters were 0 at
-    first, as those of a residual warp may be: there is no initial norm to compare with.
+    the parameters from which tasks start. It is 0 if they are not learnt. Where tasks share no parameters, as the
+    columns of Progressive Nets, it is for those of all training tasks without their heads. Both are nan where all
+    parameters were 0 at first, as those of a residual warp may be: there is no initial norm to compare with.
     """
     groups: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    start = leaves(first)
+    start, shares = leaves(first), state.get("shared") != {}
     for path, leaf in leaves(state).items():
         group, name = path.split("/", 1)[0], path.rsplit("/", 1)[-1]
+        begins = group in ("params", "body", "shared") and not name.startswith("rate.")
+        column = group == "own" and not shares and "head" not in name.split(".")
         if group == "warp" or (group == "params" and name.startswith("warp.")):
             groups.setdefault("moved_warps", []).append((leaf, start[path]))
-        elif group in ("params", "body", "shared") and not name.startswith("rate."):
+        elif begins or column:
             groups.setdefault("moved_init", []).append((leaf, start[path]))
     found = {}
     for name, pairs in groups.items():

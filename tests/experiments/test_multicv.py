@@ -503,6 +503,14 @@ def test_what_was_learnt_is_evaluated_the_same_from_its_file(drawn, tmp_path, na
     assert untimed[0] == untimed[1]
 
 
+@pytest.mark.parametrize("name", ["leap", "hat", "progressive"])
+def test_training_says_how_far_every_method_has_moved(drawn, name):
+    """Without it no claim about the method could be decided."""
+    records = run.train(one_run(drawn, "multicv", name)).records
+    moved = [value for _, step, metric, value in records if metric == "moved_init" and step is None]
+    assert len(moved) == len(drawn.sets) and min(moved) > 0
+
+
 def test_training_reads_no_settings_of_evaluation(drawn):
     other = {"heldout_epochs": 1, "heldout_patience": 1, "most_test": 5, "curve_points": 2}
     assert other.keys() == run.EVALUATION

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 import torch
 from calls import REPO
@@ -13,6 +14,7 @@ from torch import nn
 from leapwarp import plan, trees
 from leapwarp.experiments.base import SIMULATED, Run
 from leapwarp.experiments.settings import of_size
+from leapwarp.experiments.sine import report as experiment_report
 from leapwarp.experiments.sine import run as experiment
 from leapwarp.inner import adapt
 from leapwarp.learners.continual import after_step, at_point, continual_warp, weights
@@ -297,6 +299,23 @@ def test_measures_of_a_hand_worked_curve():
                 "log_recovery": 4 * math.log(2 / 1.5) / pairs,
             }
         )
+
+
+@pytest.mark.parametrize("suffix", experiment_report.ORDERS)
+def test_what_is_kept_leaves_out_the_last_subtask(suffix):
+    """The first four gain 1 and lose log(1.5). The last gains 9, and nothing comes after it."""
+    order, rows = experiment_report.ORDERS[suffix], []
+    for s, i in enumerate(order):
+        for k in range(11):
+            loss = (10.0 if s == 4 else 2.0) if k < 2 * s + 2 else 1.0 if k == 2 * s + 2 else 1 + math.log(1.5)
+            rows += [("warpgrad", 0, seed, f"subtask{i}", k, f"log_loss{suffix}", loss) for seed in (0, 1)]
+    frame = pd.DataFrame(rows, columns=["method", "n_tasks", "seed", "task", "step", "metric", "value"])
+    frame = frame.sample(frac=1, random_state=0).astype({"step": "Int64"})
+    about = experiment_report.QUANTITIES[f"kept{suffix}"]
+    found = about.select(frame, about.metric)
+    assert found["seed"].tolist() == [0, 1] and found["step"].isna().all()
+    assert found["value"].tolist() == pytest.approx([0.5 - math.log(1.5)] * 2)
+    assert about.select(frame.iloc[:0], about.metric).empty
 
 
 def test_a_learner_that_does_not_move_forgets_nothing():

@@ -535,9 +535,13 @@ def test_learned_rates_replay_the_momentum_of_each_point(monkeypatch):
     torch.testing.assert_close(moved["w"], expected)
 
 
-def test_online_is_one_step_along_the_sum_over_all_points():
+@pytest.mark.parametrize("held_out", [False, True])
+def test_online_is_one_step_along_the_sum_over_all_points(held_out):
     """Algorithm 1 must agree with Algorithm 2 if that has the same points, all in one update."""
     problem, params, tasks = small_warped()
+    if held_out:  # L_meta on other data, as in the test above
+        tasks = tasks._replace(x_test=tasks.x.flip(1), y_test=tasks.y.flip(1))
+        problem = problem._replace(draw_meta=draw_heldout)
     online = warp_leap_online(problem, sgd(0.2), sgd(0.3), sgd(0.01), 5)
     offline = warp_leap(problem, sgd(0.2), sgd(0.3), 5, eta=10_000)
     ours, info = online.step(online.init(params), tasks, stream(9))

@@ -39,6 +39,15 @@ def way(request, monkeypatch):
     monkeypatch.setattr(twice, "_as_products", lambda h: request.param)
 
 
+@pytest.mark.parametrize("inside", [lambda call: call, torch.func.vmap], ids=["plain", "transformed"])
+def test_one_value_has_no_variance(inside):
+    """A mini-batch of one image, whose last layer has one pixel."""
+    ones = torch.ones(2)
+    call = inside(lambda h: normalise(h, ones, ones, ones, ones, True)[0])
+    with pytest.raises(ValueError, match="one value for each channel, in activations of shape .*Needed larger"):
+        call(torch.ones(1, 2, 1, 1) if inside is not torch.func.vmap else torch.ones(3, 1, 2, 1, 1))
+
+
 @pytest.mark.parametrize("shape", KERNELS)
 def test_convolution_and_its_derivatives_equal_pytorchs(shape, way):
     inputs = convolution_inputs(*shape)

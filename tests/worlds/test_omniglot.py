@@ -150,6 +150,15 @@ def test_settings_of_evaluation_do_not_reach_training(drawn, name):
         assert torch.equal(leaf, leaves(two.state)[key])
 
 
+def test_held_out_mini_batches_do_not_depend_on_the_steps_of_meta_training(drawn):
+    """So that MAML, which has fewer, learns the held-out tasks as the others do."""
+    rows = [
+        [record for record in judge(run, None).records if "seconds" not in record[2]]
+        for run in (sizes.one_run(drawn, "omniglot_warp", "scratch", eval_steps=3, inner_steps=n) for n in (2, 5))
+    ]
+    assert rows[0] == rows[1]
+
+
 def test_what_is_learnt_is_judged_without_more_than_the_state(drawn):
     """Evaluation from the state alone gives the same rows twice. They differ from those of the random start."""
     run = sizes.one_run(drawn, "omniglot_warp", "warp_leap", 2, n_test=1, n_validation=1)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from leapwarp.evaluate import area, check_adapted, error_below, evaluate, heldout, points
+from leapwarp.evaluate import area, error_below, evaluate, learnt, points
 from leapwarp.experiments.base import Evaluated, Record, Run, Trained, trained
 from leapwarp.fit import Fit, fit
 from leapwarp.inner import Gradient, Stop, adapt, gradient
@@ -171,8 +171,7 @@ def validation_error(setup: Setup, tasks: Task, state: State, gradient: Gradient
         optimizer = setup.learner.optimizer(state) if setup.learner.optimizer else setup.inner
         steps, stop = setup.settings.inner_steps, setup.stop
         adapted = adapt(setup.problem, optimizer, start, fixed, tasks, steps, stop=stop, gradient=gradient)
-        check_adapted(adapted.loss, adapted.steps, part.start)
-        return heldout(setup.problem, {**adapted.params, **fixed}, adapted.stats, tasks)
+        return learnt(setup.problem, {**adapted.params, **fixed}, adapted, tasks, part.start)
 
     return 1 - float(map_tasks(one, tasks, setup.settings.tasks_at_a_time).mean())
 
@@ -254,6 +253,7 @@ def step_seconds(setup: Setup, state: State, tasks: Task, follow: Gradient) -> f
         torch.cuda.synchronize(device)
         return time.perf_counter()
 
+    adapt(setup.problem, optimizer, begin, fixed, one, 1, gradient=follow)  # on a GPU it captures a graph
     began = clock()
     adapt(setup.problem, optimizer, begin, fixed, one, steps, gradient=follow)
     return (clock() - began) / steps
@@ -264,18 +264,17 @@ def judge(run: Run, state: State | None) -> Evaluated:
     setup, method = set_up(run), run.method
     settings, learner, names = setup.settings, setup.learner, setup.parts.test
     start: State = alone(state) if state else learner.init(alone(setup.params))
-    draws = max(settings.eval_steps, settings.inner_steps)
     records: list[Record] = []
     follow = gradient
     if method.natural:
-        few = held(run, settings, setup.parts.validation[: settings.damping_tasks], "validation", draws)
+        few = held(run, settings, setup.parts.validation[: settings.damping_tasks], "validation", settings.inner_steps)
         natural = partial(method.natural, setup.model)
         damping, records = choose_damping(
             settings.dampings, lambda damping: validation_error(setup, few, start, natural(damping))
         )
         follow = natural(damping)
 
-    tasks = held(run, settings, names, "test", draws)
+    tasks = held(run, settings, names, "test", settings.eval_steps)
     began = time.monotonic()
     size, every, problem = settings.tasks_at_a_time, settings.curve_every, setup.problem
     result = evaluate(

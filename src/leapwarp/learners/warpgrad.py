@@ -288,7 +288,7 @@ def warp_leap_online(
     Args:
         warp_outer: the optimizer of the warps. The others: see `warp_leap`.
     """
-    fold = leap_fold(capture=problem.capture)
+    fold, draw_meta = leap_fold(capture=problem.capture), problem.draw_meta or problem.draw
 
     def init(params: Params) -> State:
         theta, warp = _split(params)
@@ -302,11 +302,10 @@ def warp_leap_online(
             share = share_of(part, len(everyone.index))
 
             def both(total: tuple[Params, Params], before: Step, after: Step) -> tuple[Params, Params]:
-                batches = (
-                    problem.draw(tasks, who, torch.full_like(who, steps + i + 2 * before.number)) for i in (1, 2)
-                )
+                k = steps + 1 + 2 * torch.full_like(who, before.number)
+                task_batch, meta_batch = problem.draw(tasks, who, k), draw_meta(tasks, who, k + 1)
                 loss, grads = warp_gradient(
-                    problem, inner, before.params, state["warp"], *batches, order=order, share=share
+                    problem, inner, before.params, state["warp"], task_batch, meta_batch, order, share=share
                 )
                 losses.append(loss)
                 return fold(total[0], before, after), add_scaled(total[1], 1.0, grads)

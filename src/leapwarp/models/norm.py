@@ -28,15 +28,23 @@ def normalise(
 
     Returns:
         the normalised h, and the new running mean and variance (unbiased, as in PyTorch).
+
+    Raises:
+        ValueError: in training, a channel has one value only, which has no variance.
     """
     if not train:
         return F.batch_norm(h, mean, variance, weight, bias, False, MOMENTUM, EPSILON), mean, variance
+    n = h.numel() // h.shape[1]  # values of a channel
+    if n < 2:
+        raise ValueError(
+            f"batch norm has one value for each channel, in activations of shape {list(h.shape)}, and a variance needs "
+            "two. Needed larger mini-batches, or larger images."
+        )
     if not twice.transformed():
         mean, variance = mean.to(h.dtype, copy=True), variance.to(h.dtype, copy=True)
         return twice.batch_norm(h, weight, bias, mean, variance, momentum, EPSILON), mean, variance
     out, batch_mean, inverse_deviation = torch.native_batch_norm(h, weight, bias, None, None, True, MOMENTUM, EPSILON)
-    n = h.numel() // h.shape[1]
-    batch_variance = (inverse_deviation.detach().pow(-2) - EPSILON) * (n / max(n - 1, 1))
+    batch_variance = (inverse_deviation.detach().pow(-2) - EPSILON) * (n / (n - 1))
     return (
         out,
         mean + momentum * (batch_mean.detach() - mean),

@@ -181,7 +181,7 @@ def score(setup: Setup, settings: Settings, state: State, tasks: Task) -> Scores
             curve.append(problem.loss({**params, **fixed}, stats, images))
 
         adapted = adapt(problem, inner, params, fixed, tasks, settings.inner_steps, observe=observe)
-        check_adapted(adapted.loss, adapted.steps, part.start)
+        check_adapted(adapted, curve[-1].loss, part.start)
         everything = {**adapted.params, **fixed}
         with torch.no_grad():
             _, stats = model.apply(everything, adapted.stats, tasks.x, True)

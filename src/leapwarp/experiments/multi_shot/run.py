@@ -152,7 +152,8 @@ def learn(run: Run, setup: Setup, state: State, tasks: Task, steps: int, every: 
 def train(runs: Sequence[Run]) -> list[Trained]:
     """Meta-train on tasks of the training classes, all seeds in one stack.
 
-    All methods have the same tasks for a seed, and the same mini-batches if their batch size is the same.
+    All methods have the same tasks for a seed, with the same images. Mini-batches are the same for methods that draw as
+    many of the same size: Leap and Reptile, and in evaluation all but one.
     """
     setups = [set_up(run) for run in runs]
     settings, learner = runs[0].method.settings, setups[0].learner

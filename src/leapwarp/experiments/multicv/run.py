@@ -231,6 +231,13 @@ def error(problem: Problem, images: Part, params: Params, stats: Params) -> Tens
     return wrong / len(images.y)
 
 
+@torch.no_grad()
+def last_loss(problem: Problem, images: Part, params: Params, stats: Params) -> Tensor:
+    """The loss on the first chunk of images, [1], which is not finite if the parameters have diverged."""
+    chunk = slice(0, CHUNK)
+    return problem.evaluate(params, stats, Batch(pixels(images, chunk)[None], images.y[chunk][None])).loss
+
+
 def mean_error(errors: Tensor, sizes: Sequence[int]) -> float:
     """The mean of errors [set] on sets of these sizes. It is rounded once, so that equal means are equal numbers."""
     shares = [Fraction(round(error * n), n) for error, n in zip(errors.tolist(), sizes, strict=True)]
@@ -360,8 +367,8 @@ def learn(run: Run, held_out: str, state: State) -> list[Record]:
     inner, follow = sharing.inner(settings.inner_lr, steps), sharing.gradient
     adapted = adapt(problem, inner, params, fixed, task, steps, stop=stop, observe=observe, gradient=follow)
     seconds = time.monotonic() - began - looking
-    check_adapted(adapted.loss, adapted.steps, names.index(held_out))
     everything, taken_steps = {**adapted.params, **fixed}, int(adapted.steps[0])
+    check_adapted(adapted, last_loss(problem, test, everything, adapted.stats), names.index(held_out))
     test_error, train_error = (float(error(problem, part, everything, adapted.stats)) for part in (test, images.train))
     curve += [test_error] * (len(at) - len(curve))  # after a stop it keeps its value
     wrong = torch.where(adapted.accuracy.isnan(), train_error, 1 - adapted.accuracy)

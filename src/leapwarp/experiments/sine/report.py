@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from leapwarp.report import draw, looks
 from leapwarp.report.document import Block, Document, Heading, Text
 from leapwarp.report.quantities import Quantity, quantity
-from leapwarp.report.select import final, trailing
+from leapwarp.report.select import RUN, steps, trailing
 from leapwarp.report.table import summaries, summary_table
 
 SUBTASKS = 5
@@ -29,11 +29,27 @@ PREDICTED = ["warpgrad", "no_warp_fast"]
 
 
 def kept(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Half of the gain on sub-tasks minus the forgetting: above 0 if more than half of the gain is kept."""
-    run = ["method", "seed", "task"]
-    gain, lost = (final(frame, name) for name in (metric, metric.replace("gain", "forgetting")))
-    joined = gain.merge(lost[[*run, "value"]], on=run, suffixes=("", "_lost"))
-    return joined.assign(value=joined["value"] / 2 - joined["value_lost"]).drop(columns="value_lost")
+    """Half of what a sub-task gained, minus what it lost by the end: above 0 if more than half of the gain is kept.
+
+    Gain and loss are changes of the mean logarithm of the sub-task's held-out loss. The result is a mean over all
+    sub-tasks but the last, which is followed by none that could make the learner forget it.
+
+    Args:
+        metric: the curves of these logarithms, one for each sub-task, over all steps of an order.
+
+    Returns:
+        one row for each run.
+    """
+    order, points = ORDERS[metric.removeprefix("log_loss")], steps(frame, metric)
+    if points.empty:
+        return points
+    each = points["step"].max() // SUBTASKS
+    curves = points.pivot(index=[*RUN, "step"], columns="task", values="value").unstack("step")
+    ends = [[curves[f"subtask{i}", t * each] for t in (s, s + 1, SUBTASKS)] for s, i in enumerate(order[:-1])]
+    values = sum((before + after) / 2 - end for before, after, end in ends) / len(ends)
+    runs = points.drop_duplicates(RUN).drop(columns="value")
+    runs = runs.assign(step=pd.array([pd.NA] * len(runs), dtype="Int64"), task="")
+    return runs.merge(values.rename("value").reset_index(), on=RUN)
 
 
 SEEN = {
@@ -50,9 +66,9 @@ QUANTITIES = SEEN | {
     name + SHUFFLED: about._replace(metric=name + SHUFFLED, title=f"{about.title}, other order")
     for name, about in SEEN.items()
 }
-_kept = Quantity("log_gain", "Half of the gain minus the forgetting", "nats", 2, select=kept)
+_kept = Quantity("log_loss", "Half of the gain minus the forgetting", "nats", 2, select=kept)
 QUANTITIES |= {  # what claims W21 and W23 ask of "largely retaining"
-    "kept" + suffix: _kept._replace(metric="log_gain" + suffix) for suffix in ORDERS
+    "kept" + suffix: _kept._replace(metric="log_loss" + suffix) for suffix in ORDERS
 }
 
 
