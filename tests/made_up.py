@@ -147,7 +147,7 @@ def whole(experiment, seeds=(0, 1)):
             records = []
             for metrics, task, n, steps, who in MEASURED[experiment]:
                 if {"trained": method.trains, "!layers": name != "layers"}.get(who, name.startswith(who)):
-                    tasks = [f"{task}{k + 1}" if n > 1 else task for k in range(n)]
+                    tasks = [f"{task}{k}" if n > 1 else task for k in range(n)]
                     at = range(1, steps + 1) if steps else [None]
                     for metric, each, step in product(metrics.split(), tasks, at):
                         records.append((each, step, metric, float(stream.uniform(0.05, 0.95))))

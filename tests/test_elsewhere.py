@@ -262,24 +262,31 @@ def test_an_experiment_without_a_folder_of_ones_own_is_named(tmp_path):
 
 
 def test_code_of_ones_own_experiments_counts(tmp_path):
-    """The code of an experiment and a module beside it: a run is not resumed, and nothing is reused, after a change."""
+    """The code of an experiment, a module beside it, one that it imports later, and one that it finds elsewhere: a run
+    is not resumed after a change, and no settings are reused."""
     shutil.copytree(REPO / "tests/own/hills", tmp_path / "hills")
-    run, beside = tmp_path / "hills/run.py", tmp_path / "beside.py"
-    run.write_text(run.read_text() + "\nfrom leapwarp.experiments import beside  # noqa\n")
-    beside.write_text("NUMBER = 1\n")
+    run, beside, later = (tmp_path / name for name in ("hills/run.py", "beside.py", "hills/later.py"))
+    elsewhere = tmp_path / "other" / "elsewhere.py"
+    elsewhere.parent.mkdir()
+    run.write_text(run.read_text() + "\nimport elsewhere\nfrom leapwarp.experiments import beside  # noqa\n")
+    for path in (beside, later, elsewhere):
+        path.write_text("NUMBER = 1\n")
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(elsewhere.parent), os.environ.get("PYTHONPATH", "")])
+    }
     code = f"from leapwarp import catalogue, provenance; catalogue.find({str(tmp_path / 'hills')!r}).module('run')"
 
     def found():
         line = [sys.executable, "-c", f"{code}; print(provenance.code())"]
         path = plan.departures_file(SIZES / "smoke.yaml", [f"{tmp_path}/hills"], tmp_path)
-        return subprocess.run(line, capture_output=True, text=True, check=True).stdout, path
+        return subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout, path
 
     first = found()
     assert found() == first
-    for path in (run, beside):
+    for path in (run, beside, later, elsewhere):
         path.write_text(path.read_text() + "# a change\n")
         second = found()
-        assert second[0] != first[0] and second[1] != first[1]
+        assert second[0] != first[0] and (second[1] != first[1] or path == elsewhere)
         first = second
 
 
@@ -379,7 +386,7 @@ def test_whatever_happens_to_data_is_one_line_too(module, monkeypatch, tmp_path,
     line = ["--out", str(tmp_path / "x"), *(["--set", "mini"] if module is prepare_imagenet else [])]
     for error, said in (
         (MemoryError("Unable to allocate 16.5 GiB"), "out of memory (Unable to allocate 16.5 GiB). Needed more memory"),
-        (KeyError("x"), "unexpected KeyError in test_elsewhere.py, line "),
+        (KeyError("x"), "unexpected KeyError in tests/test_elsewhere.py, line "),
         (OSError(errno.ELOOP, "Too many levels of symbolic links", "a/b"), "a/b: Too many levels of symbolic links."),
     ):
 
@@ -424,7 +431,7 @@ def test_what_nobody_expected_is_one_line_with_its_traceback_in_the_log(error, t
     with pytest.raises(SystemExit) as caught, command.job("it", tmp_path / "state"):
         raise error
     message = str(caught.value.code)
-    assert message.startswith(f"error: it: unexpected {type(error).__name__} in test_elsewhere.py, line ")
+    assert message.startswith(f"error: it: unexpected {type(error).__name__} in tests/test_elsewhere.py, line ")
     assert "\n" not in message and "The traceback is in the log" in message
     log = capsys.readouterr().err
     assert log.startswith("Traceback") and type(error).__name__ in log

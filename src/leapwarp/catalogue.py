@@ -134,7 +134,14 @@ def _raw(folder: Path) -> tuple[dict[str, Any], Path]:
     if not isinstance(found, dict) or "like" not in found:
         check(found, schema(), str(path))
         return found, folder
-    base, code = _raw(FOLDER / found["like"])
+    places = [place / found["like"] for place in (FOLDER, folder.parent)]
+    like = next((place for place in places if (place / FILE).is_file() and place != folder), None)
+    if like is None:
+        raise ValueError(
+            f"{path}: 'like' is {found['like']!r}; needed one of {', '.join(names())}, or the name of a folder beside "
+            f"this one with {FILE}."
+        )
+    base, code = _raw(like)
     chosen = found.get("methods", list(base["methods"]))
     unknown = [name for name in chosen if name not in base["methods"]]
     if unknown:

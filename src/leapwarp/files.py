@@ -98,13 +98,17 @@ def said(error: BaseException, lower: str = LOWER) -> str:
     if is_told(error):
         return text
     traceback.print_exception(error)
-    frame = traceback.extract_tb(error.__traceback__)[-1:]
-    where = f" in {Path(frame[0].filename).name}, line {frame[0].lineno}" if frame else ""
+    frames = [(Path(each.filename), each.lineno) for each in traceback.extract_tb(error.__traceback__)]
+    own = [each for each in frames if not _INSTALLED.search(str(each[0]))] or frames
+    where = f" in {own[-1][0].parent.name}/{own[-1][0].name}, line {own[-1][1]}" if own else ""
     return (
         f"unexpected {type(error).__name__}{where}: {text[:300] or 'without a text'}. The traceback is in the log; "
         "finished work is kept. If settings, data and files are what you meant, please report this error."
     )
 
+
+_INSTALLED = re.compile(r"^<|/(site|dist)-packages/|/lib/python3[^/]*/")
+"""files of Python and of installed packages, where an error may be raised that code outside them has caused"""
 
 # How Snakemake's log reports that a job was ended by a signal: its name, or the exit code that a shell makes of it.
 _ENDED = re.compile(

@@ -491,5 +491,10 @@ def departures(
         )
         if made.returncode:
             silent = f"{path}: the settings could not be read, for their process ended with code {made.returncode}"
-            raise ValueError((made.stderr.strip().splitlines() or [silent])[-1].removeprefix("error: "))
+            *before, last = made.stderr.strip().splitlines() or [silent]
+            log = kept.with_name(f"{path.stem}.log")
+            if before:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                log.write_text(made.stderr, encoding="utf-8")
+            raise ValueError(last.removeprefix("error: ").replace("is in the log", f"is in {log}"))
     return json.loads(kept.read_text(encoding="utf-8"))

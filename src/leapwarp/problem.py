@@ -26,6 +26,7 @@ from leapwarp.modules import (
     with_tensors,
     without_cudnn,
 )
+from leapwarp.rng import global_draws_from
 from leapwarp.trees import TASK_ONLY, Params, leaves, map_leaves, n_runs, take
 
 
@@ -62,8 +63,8 @@ def stack_tasks(
     """A stack of tasks from their data, with `draws` random mini-batches for each.
 
     Tasks may have different numbers of rows: all are padded to the largest. Padding is never drawn in a mini-batch.
-    Among held-out data its labels are -100, and `n_test` has the number of rows before it. A problem of `supervised`
-    computes each task's held-out loss on these rows alone.
+    Among held-out data its labels are -100, or 0 where they are no whole numbers, and `n_test` has the number of rows
+    before it. A problem of `supervised` computes each task's held-out loss on these rows alone.
 
     Args:
         data: for each task a pair (x [n, *input], y [n, *]), or a data set of PyTorch's kind (`len` and items x, y).
@@ -78,8 +79,8 @@ def stack_tasks(
 
     Raises:
         ValueError: there are no tasks; the number of held-out sets differs from that of tasks; the numbers of inputs
-            and targets of a task differ; a task has no rows; the shapes of rows differ between tasks; the numbers of
-            held-out targets differ and these are no whole numbers; or the index is not a number for each task.
+            and targets of a task differ; a task has no rows; the shapes of rows differ between tasks; or the index is
+            not a number for each task.
 
     Examples:
         >>> import torch, leapwarp
@@ -107,12 +108,7 @@ def stack_tasks(
     x, x_test = (_filled_inputs([x for x, _ in each]) for each in (pairs, tests))
     y = _filled([y for _, y in pairs], "targets", 0)
     held = [len(y) for _, y in tests]
-    if len(set(held)) > 1 and tests[0][1].is_floating_point():
-        raise ValueError(
-            f"the held-out sets have {sorted(set(held))} rows; needed the same number for all tasks, as their targets "
-            "are no whole numbers. Give held_out of equal sizes."
-        )
-    y_test = _filled([y for _, y in tests], "targets", IGNORED)
+    y_test = _filled([y for _, y in tests], "targets", 0 if tests[0][1].is_floating_point() else IGNORED)
     n_test = torch.tensor(held, device=y.device) if len(set(held)) > 1 else None
     if len(set(lengths)) == 1:
         order = torch.randint(lengths[0], (len(y), draws, batch), generator=generator)
@@ -458,20 +454,34 @@ def versions(tree: Params) -> dict[str, int]:
     return {name: 0 if leaf.is_inference() else leaf._version for name, leaf in tree.items()}
 
 
+def _made(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
+    """The module that a function makes, with PyTorch's global draws seeded from `generator`."""
+    with global_draws_from([generator]):
+        module = make()
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"the function that was lifted makes {kind_of(module)}; needed one that makes a torch module.")
+    return module
+
+
 def lift(
-    module: nn.Module,
+    module: nn.Module | Callable[[], nn.Module],
     warp: Chosen | None = None,
     task_only: Chosen = (),
     frozen: Chosen = "requires_grad",
     keep_modes: bool = True,
 ) -> Lifted:
-    """Make a `Model` of a module written for one task. Its present weights are the first initialisation.
+    """Make a `Model` of a module written for one task.
+
+    The present weights of the module are the initialisation, whichever generator `init` is given. If a function that
+    makes the module is lifted instead, such as its class, each call of `init` makes one with new weights, drawn from
+    the generator. So runs with other seeds have other initialisations.
 
     A stack of several tasks runs under `torch.vmap`. If that is not possible, it runs in a loop, with a warning that
     says why. A stack of one task needs neither. `print(lift(module).groups())` shows the role of each parameter.
 
     Args:
-        module: written for one task: inputs [batch, *], or a dictionary of them -> outputs [batch, *].
+        module: written for one task: inputs [batch, *], or a dictionary of them -> outputs [batch, *]. Or a function
+            without arguments that makes it.
         warp, task_only: names, patterns (`*.warp.*`) or modules, see `leapwarp.modules.groups`. If warp is None, the
             parameters named `warp.*` are the warps; () for none.
         frozen: parameters to keep constant, besides those whose `requires_grad` is False.
@@ -482,6 +492,7 @@ def lift(
     Raises:
         ValueError: a choice matches nothing, the name of a parameter says warp and it is not chosen as one, a parameter
             is complex or has a hook, an embedding has sparse gradients, or two parameters would have one name.
+        TypeError: neither a module nor a function that makes one.
 
     Examples:
         >>> import torch, leapwarp
@@ -492,7 +503,16 @@ def lift(
         ['0.weight', '0.bias', 'warp.1.weight', 'warp.1.bias']
         >>> list(model.state_dict(params))
         ['0.weight', '0.bias', '1.weight', '1.bias']
+        >>> model = leapwarp.lift(lambda: torch.nn.Linear(2, 1))  # each seed has weights of its own
+        >>> one, two = (model.init(torch.Generator().manual_seed(seed))["weight"] for seed in (0, 1))
+        >>> torch.equal(one, two)
+        False
     """
+    make = module if callable(module) and not isinstance(module, nn.Module) else None
+    if make:
+        module = _made(make, torch.Generator())
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"the module is {kind_of(module)}; needed a torch.nn.Module, or a function that makes one.")
     constants = () if isinstance(frozen, str) and frozen == "requires_grad" else frozen
     found = groups(module, warp, task_only, frozen=constants)
     own: dict[str, str] = {}  # names in learners -> names in the module
@@ -590,7 +610,9 @@ def lift(
         return result
 
     def init(generator: torch.Generator) -> Params:
-        every = dict(module.named_parameters())
+        if make and not isinstance(generator, torch.Generator):
+            raise TypeError(f"the generator is {kind_of(generator)}; needed a torch.Generator, for new weights.")
+        every = dict((_made(make, generator) if make else module).named_parameters())
         return {called: every[name].detach().clone() for called, name in own.items()}
 
     def stats() -> Params:

@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import platform
+import site
 import subprocess
 import sys
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,16 +43,26 @@ def version() -> str:
 
 
 def code() -> str:
-    """A hash of the source files of this package, and of a user's experiments, that the process has imported."""
-    package = Path(__file__).parent
-    main = getattr(sys.modules["__main__"], "__file__", None)
-    paths = [Path(main)] if main and Path(main).is_relative_to(package) else []
-    found = {path.relative_to(package).as_posix(): path for path in paths}
-    for name, module in sys.modules.items():
-        if name.split(".")[0] == "leapwarp" and module.__file__:
-            path = Path(module.__file__)
-            found[path.relative_to(package).as_posix() if path.is_relative_to(package) else name] = path
-    return digest({name: found[name].read_text(encoding="utf-8") for name in sorted(found)})
+    """A hash of the source files that results depend on.
+
+    These are the modules of this package that the process has imported; all files in the folder of a user's experiment
+    and the modules beside it; and other imported modules that are not installed, such as those on PYTHONPATH.
+    """
+    package, installed = Path(__file__).parent, {Path(path) for path in (sys.prefix, sys.base_prefix)}
+    installed |= {Path(path) for path in (*sysconfig.get_paths().values(), *site.getsitepackages())}
+    found: dict[str, Path] = {}
+    for name, module in list(sys.modules.items()):
+        path = Path(getattr(module, "__file__", None) or "")
+        if path.suffix != ".py" or not path.is_file():
+            continue
+        if path.is_relative_to(package):
+            found[path.relative_to(package).as_posix()] = path
+        elif name.split(".")[0] == "leapwarp":
+            files = [*path.parent.rglob("[!.]*.py"), *path.parent.parent.glob("[!.]*.py")]
+            found |= {each.relative_to(path.parent.parent).as_posix(): each for each in files if each.is_file()}
+        elif name != "__main__" and not any(path.is_relative_to(folder) for folder in installed):
+            found[name] = path
+    return digest({name: found[name].read_text(encoding="utf-8", errors="replace") for name in sorted(found)})
 
 
 def packages() -> dict[str, str]:

@@ -25,6 +25,7 @@ from torch.func import functional_call
 from leapwarp import learners, trees
 from leapwarp.inner import Step, adapt
 from leapwarp.learners import recurrent, warpgrad
+from leapwarp.learners.base import gradient_learner
 from leapwarp.learners.continual import after_step, continual_warp
 from leapwarp.learners.leap import leap_fold
 from leapwarp.learners.online import online_warp
@@ -679,6 +680,16 @@ def test_warp_leap_equals_algorithm_2_written_out(eta, points, held_out, release
     assert info["replay_loss"].shape == (len(order),)
     start, fixed = learner.start(state, tasks)
     assert set(fixed) == set(warp) and set(start) == set(theta0)
+
+
+def test_a_meta_gradient_that_mixes_the_runs_is_refused():
+    _, params, tasks = small_warped()
+    learner = gradient_learner(
+        lambda params, tasks: ({n: leaf.mean(0, keepdim=True) for n, leaf in params.items()}, {}), sgd(0.1), STEPS
+    )
+    state = learner.init(trees.repeat(params, 2))
+    with pytest.raises(ValueError, match=r"has shape \[1, .*; needed \[2, .*a mean over all tasks mixes the runs"):
+        learner.step(state, join_tasks([tasks, tasks]), [stream(0), stream(1)])
 
 
 def test_warp_leap_refuses_a_network_without_warps():

@@ -27,8 +27,10 @@ from leapwarp.experiments.base import SIMULATED, Evaluated, Experiment, Record, 
 from leapwarp.experiments.settings import NOT_RESULTS, changed, winner
 from leapwarp.files import alone, atomic, said
 from leapwarp.learners.base import State
+from leapwarp.modules import kind_of
 from leapwarp.report import rows
 from leapwarp.report.rows import DIVERGED
+from leapwarp.rng import generator, global_draws_from
 
 PROGRAM = "python -m leapwarp.experiments"
 
@@ -118,6 +120,12 @@ class Job:
             raise ValueError(f"{self.about.name} reads {self.about.data or 'no data'}; needed {needed}.")
         load = self.experiment.load
         self.data: Any = load(options.data) if load else SIMULATED
+        if not hasattr(self.data, "source") or not hasattr(self.data, "checksum"):
+            raise ValueError(
+                f"load() of {self.about.name} returns {kind_of(self.data)}; needed an object with the texts `source` "
+                "and `checksum`."
+            )
+        self.code = provenance.code()
         if options.held_out == "validation":
             if not isinstance(self.data, Classes):
                 raise ValueError(f"{self.about.name} has no validation classes; needed --held-out test.")
@@ -153,7 +161,7 @@ class Job:
         """The provenance of the results, besides the columns of the rows."""
         return {
             "held_out": self.options.held_out,
-            "code": provenance.code(),
+            "code": self.code,
             "packages": provenance.packages(),
             "machine": provenance.machine(self.device),
             "started": self.started,
@@ -168,7 +176,7 @@ class Job:
             "seed": seed,
             "data": self.data.checksum,
             "held_out": self.options.held_out,
-            "code": provenance.code(),
+            "code": self.code,
             "torch": torch.__version__,
             **digits(settings),
         }
@@ -222,12 +230,18 @@ def train_seeds(job: Job, options: argparse.Namespace) -> None:
         for seed in options.seeds
     ]
     try:
-        found = experiment.train(runs)
+        with global_draws_from([generator(run.seed, "global") for run in runs]):  # for a user's own experiment
+            found = experiment.train(runs)
     except FloatingPointError as error:
         if options.held_out == "test":
             raise
         print(error, flush=True)
         found = [Trained({}, [], 0.0, str(error)) for _ in runs]
+    if not isinstance(found, list | tuple) or len(found) != len(runs) or not all(isinstance(e, Trained) for e in found):
+        raise ValueError(
+            f"train() of {about.name} returns {kind_of(found)}; needed a list with one Trained for each of the "
+            f"{len(runs)} seeds."
+        )
     frames, learnt, seconds, diverged = [], {}, {}, {}
     for run, trained in zip(runs, found, strict=True):
         seed, records = run.seed, trained.records
@@ -402,7 +416,10 @@ def evaluated_before(run: Run, experiment: Experiment, each: Learnt) -> tuple[Ev
     if each.state == {}:  # training diverged, and `each.history` says so
         return Evaluated([]), 0.0
     began = monotonic()
-    evaluated = experiment.evaluate(run, each.state)
+    with global_draws_from([generator(run.seed, "global", "evaluation")]):
+        evaluated = experiment.evaluate(run, each.state)
+    if not isinstance(evaluated, Evaluated):
+        raise ValueError(f"evaluate() of {run.name} returns {kind_of(evaluated)}; needed Evaluated(records).")
     seconds = monotonic() - began
     if kept:
         result = {"finished": True, "records": evaluated.records, "arrays": evaluated.arrays, "seconds": seconds}

@@ -8,6 +8,7 @@ Snakemake calls this once for every version of a size and of the code, and uses 
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def of_experiment(where: str, entry: dict[str, Any], what: str) -> dict[str, dic
     missing = sorted(set(about.methods) - set(methods))
     if missing:
         raise ValueError(f"{about.folder}: experiment.yaml has the methods {', '.join(missing)}, run.py does not.")
+    for name, method in methods.items():  # else a state could not be read back
+        changed(method.settings, asdict(method.settings), f"{about.code / 'run.py'}: {name}")
     search = entry.get("search", {})
     for name in search.get("methods", []):
         space, source = (about.search or {})["spaces"][name], f"{about.folder / catalogue.FILE}: search.spaces.{name}"
@@ -49,8 +52,10 @@ def check_report(size: plan.Size, papers: Path) -> None:
     experiment.yaml names, and the papers' numbers and claims must be readable.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     from leapwarp.report import claims, draw
+    from leapwarp.report.quantities import Quantity
     from leapwarp.report.table import read_paper
 
     with draw.styled():
@@ -60,6 +65,17 @@ def check_report(size: plan.Size, papers: Path) -> None:
         for name in ("document", *about.figures):
             if not callable(getattr(report, name, None)):
                 raise ValueError(f"{about.code / 'report.py'}: has no function {name}, which it needs.")
+        known = getattr(report, "QUANTITIES", None)
+        if not isinstance(known, dict) or not all(isinstance(each, Quantity) for each in known.values()):
+            raise ValueError(
+                f"{about.code / 'report.py'}: needed QUANTITIES, a dictionary from names to Quantity(...) of "
+                "leapwarp.report.quantities."
+            )
+        for name, method in about.methods.items():
+            if (found := method.look.marker) not in Line2D.markers:
+                known = " ".join(each for each in Line2D.markers if isinstance(each, str) and each.strip())
+                path = about.folder / catalogue.FILE
+                raise ValueError(f"{path}: 'methods.{name}.marker' is {found!r}; needed one of matplotlib's: {known}.")
         if about.search and about.search["criterion"] not in claims.quantities(about.name):
             criterion, known = about.search["criterion"], ", ".join(claims.quantities(about.name))
             raise ValueError(f"{about.folder / catalogue.FILE}: 'search.criterion' is {criterion!r}. Allowed: {known}.")

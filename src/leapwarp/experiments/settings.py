@@ -37,7 +37,12 @@ def changed(settings: Any, values: Mapping[str, Any], what: str) -> Any:
 
 
 def _fitting(hint: Any, before: Any, value: Any, what: str) -> Any:
-    """`value` converted to the type `hint` of its setting. A whole number may be 0 only if the value `before` is 0."""
+    """`value` converted to the type `hint` of its setting.
+
+    A whole number may be 0 only if the value `before` is 0 or negative, and a number negative only if that is.
+    """
+    if hint is Any:
+        return value
     if get_origin(hint) in (Union, UnionType):
         kinds = get_args(hint)
         if value is None and NoneType in kinds:
@@ -51,7 +56,7 @@ def _fitting(hint: Any, before: Any, value: Any, what: str) -> Any:
     if kind is tuple and isinstance(value, list | tuple):
         if inner[1:] != (...,):
             return tuple(value)
-        zero = 0 if 0 in (before or ()) else None
+        zero = min((each for each in before or () if isinstance(each, int | float) and each <= 0), default=None)
         return tuple(_fitting(inner[0], zero, item, f"{what}: item {i}") for i, item in enumerate(value, 1))
     if kind is float and type(value) is int:
         value = float(value)
@@ -59,9 +64,10 @@ def _fitting(hint: Any, before: Any, value: Any, what: str) -> Any:
         needed = f"as {before!r}" if before is not None else f"of the type {kind.__name__}"
         needed += ", without quotes" if isinstance(value, str) else ""
         raise ValueError(f"{what} is {value!r}, needed a value {needed}.")
-    least = 1 if kind is int and before != 0 else 0
-    if isinstance(value, int | float) and not least <= value < math.inf:
-        raise ValueError(f"{what} is {value!r}, needed a finite number of at least {least}.")
+    signed = isinstance(before, int | float) and before < 0
+    least = -math.inf if signed else 1 if kind is int and before != 0 else 0
+    if isinstance(value, int | float) and not (least <= value < math.inf and value > -math.inf):
+        raise ValueError(f"{what} is {value!r}, needed a finite number{'' if signed else f' of at least {least}'}.")
     return value
 
 

@@ -196,7 +196,19 @@ def gradient_learner(
 
     def step(state: State, tasks: Task, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
         check_streams(state["params"], generators)
-        grads, info = meta_gradient(state["params"], tasks)
+        made = meta_gradient(state["params"], tasks)
+        if not isinstance(made, tuple) or [isinstance(each, dict) for each in made] != [True, True]:
+            raise TypeError(
+                f"the function of the meta-gradient returns {kind_of(made)}; needed a pair: gradient, info."
+            )
+        grads, info = made
+        for name, leaf in grads.items():
+            if leaf.shape != state["params"][name].shape:
+                raise ValueError(
+                    f"the meta-gradient of {name} has shape {list(leaf.shape)}; needed "
+                    f"{list(state['params'][name].shape)}, with a row for each run: a mean over all tasks mixes the "
+                    "runs. leapwarp.trees.mean_rows(gradients, n_runs(params)) has the mean over those of each run."
+                )
         params, outer_state = outer.update(state["params"], without_task_only(grads), state["outer"])
         return {"params": params, "outer": outer_state}, info
 

@@ -13,6 +13,7 @@ import json
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,19 @@ def gather(options: argparse.Namespace) -> None:
     print(f"{options.out}: {len(frame)} rows of {len(options.csv)} files")
 
 
+def not_run(about: Experiment, frame: pd.DataFrame) -> list[str]:
+    """The names of usual methods without rows."""
+    ran = set(frame["method"])
+    return [each.look.name for name, each in about.methods.items() if each.default and name not in ran]
+
+
 def or_gap(about: Experiment, frame: pd.DataFrame, make: Callable[[], Any], gap: Callable[[str], Any]) -> Any:
     """The result of `make`, or of `gap` with the reason if `make` fails because a method was not run.
 
     A user may run any subset of the methods, and the rest of the page must still be made. If all methods were run, or
     if report.py itself raises the error, the error is passed on.
     """
-    ran = set(frame["method"])
-    missing = [each.look.name for name, each in about.methods.items() if each.default and name not in ran]
+    missing = not_run(about, frame)
     if not missing:
         return make()
     try:
@@ -64,7 +70,25 @@ def or_gap(about: Experiment, frame: pd.DataFrame, make: Callable[[], Any], gap:
         if is_told(error):
             raise
         traceback.print_exception(error)  # into the log
-        return gap(f"Cannot be made of these methods alone. Not run: {', '.join(missing)}.")
+        frames = [
+            each for each in traceback.extract_tb(error.__traceback__) if Path(each.filename).parent == about.code
+        ]
+        where = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+        why = f"{type(error).__name__}{where}: {' '.join(str(error).split())[:200]}"
+        return gap(f"Cannot be made of these methods alone ({why}). Not run: {', '.join(missing)}.")
+
+
+def document_of(about: Experiment, frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
+    """What `document` of the experiment's report.py returns. Raises ValueError if it is no document, or is empty."""
+    made, path = about.module("report").document(frame, paper), about.code / "report.py"
+    if not isinstance(made, Document) or made.lines is None:
+        found = "a Document without lines" if isinstance(made, Document) else type(made).__name__
+        needed = "Document(title, blocks, lines), with lines of leapwarp.report.table.summaries"
+        raise ValueError(f"{path}: document() returns {found}; needed {needed}.")
+    if made.lines.empty and not not_run(about, frame):
+        found = ", ".join(sorted(set(frame["metric"])))
+        raise ValueError(f"{path}: the table has no lines. Needed quantities of the metrics in the rows: {found}.")
+    return made
 
 
 def bare(about: Experiment, frame: pd.DataFrame, why: str) -> Document:
@@ -86,9 +110,7 @@ def build(
         ValueError: rows of another experiment, or of several sizes or data.
     """
     rows.provenance(frame, about.name)
-    made = or_gap(
-        about, frame, lambda: about.module("report").document(frame, paper), lambda why: bare(about, frame, why)
-    )
+    made = or_gap(about, frame, lambda: document_of(about, frame, paper), lambda why: bare(about, frame, why))
     blocks: list[Block] = [origin.opening(frame, note), *made.blocks]
     short = origin.in_short(frame)
     for name, caption in about.figures.items():
@@ -125,10 +147,14 @@ def draw_all(about: Experiment, frame: pd.DataFrame, paper: pd.DataFrame, files:
         draw.empty(axes, "\n".join(textwrap.wrap(why, 80)))
         return figure
 
-    return {
-        name: or_gap(about, frame, lambda name=name: laid_out(getattr(module, name)(frame, paper, files)), gap)
-        for name in about.figures
-    }
+    def drawn(name: str) -> Any:
+        figure = getattr(module, name)(frame, paper, files)
+        if not hasattr(figure, "draw_without_rendering"):
+            path = about.code / "report.py"
+            raise ValueError(f"{path}: {name}() returns {type(figure).__name__}; needed a figure of matplotlib.")
+        return laid_out(figure)
+
+    return {name: or_gap(about, frame, partial(drawn, name), gap) for name in about.figures}
 
 
 def laid_out(figure: Any) -> Any:

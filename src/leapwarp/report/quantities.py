@@ -49,6 +49,9 @@ def quantity(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows of a quantity in its unit, one for each run or for each held-out task of a run."""
     if frame.empty:
         return frame
-    about = quantities(looks.experiment(frame))[name]
+    known = quantities(looks.experiment(frame))
+    if name not in known:
+        raise ValueError(f"there is no quantity {name!r}; report.py of the experiment has {', '.join(known)}.")
+    about = known[name]
     chosen = about.select(frame, about.metric)
     return chosen.assign(metric=name, value=about.convert(chosen["value"].to_numpy()))

@@ -62,9 +62,13 @@ def rows(records: Iterable[tuple[str, int | None, str, float]], **run: Any) -> p
     `task` is "" for a value of the whole run, and `step` is None for a summary. `run` has the other columns. Its
     `settings` is a hash of the run's settings. Raises ValueError as `checked`.
     """
-    frame = pd.DataFrame(list(records), columns=["task", "step", "metric", "value"]).astype({"step": "Int64"})
-    name = ", ".join(f"{column} {run.get(column)}" for column in ("method", "n_tasks", "seed"))
-    return checked(frame.assign(**run), f"rows of {name}")
+    name = "rows of " + ", ".join(f"{column} {run.get(column)}" for column in ("method", "n_tasks", "seed"))
+    records = list(records)
+    for each in records:
+        if len(each) != 4 or not isinstance(each[1], int | None):
+            raise ValueError(f"{name}: found the record {each!r}, needed (task or '', step or None, metric, value).")
+    frame = pd.DataFrame(records, columns=["task", "step", "metric", "value"]).astype({"step": "Int64"})
+    return checked(frame.assign(**run), name)
 
 
 def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:

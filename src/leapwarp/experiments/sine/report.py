@@ -43,13 +43,14 @@ def kept(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     order, points = ORDERS[metric.removeprefix("log_loss")], steps(frame, metric)
     if points.empty:
         return points
-    each = points["step"].max() // SUBTASKS
     curves = points.pivot(index=[*RUN, "step"], columns="task", values="value").unstack("step")
-    ends = [[curves[f"subtask{i}", t * each] for t in (s, s + 1, SUBTASKS)] for s, i in enumerate(order[:-1])]
-    values = sum((before + after) / 2 - end for before, after, end in ends) / len(ends)
+    at = np.unique(points["step"].to_numpy(int))
+    at = at[:: (len(at) - 1) // SUBTASKS]  # before all sub-tasks, and after each
+    ends = [[curves[f"subtask{i}", at[t]] for t in (s, s + 1, SUBTASKS)] for s, i in enumerate(order[:-1])]
+    parts = pd.concat([(before + after) / 2 - end for before, after, end in ends], axis=1)
     runs = points.drop_duplicates(RUN).drop(columns="value")
     runs = runs.assign(step=pd.array([pd.NA] * len(runs), dtype="Int64"), task="")
-    return runs.merge(values.rename("value").reset_index(), on=RUN)
+    return runs.merge(parts.mean(axis=1, skipna=False).rename("value").reset_index(), on=RUN)
 
 
 SEEN = {
