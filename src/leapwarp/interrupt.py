@@ -27,7 +27,7 @@ def watch() -> None:
 
 
 def received() -> str | None:
-    """The name of the signal that has arrived, or an empty text.
+    """The name of the signal that has arrived, or None.
 
     Some libraries, such as those written in C, swallow `Interrupted` or turn it into another error. This tells of the
     signal in that case too.

@@ -1,5 +1,7 @@
 """Image data sets: checks, sources, sets that are left out, and the prepared file."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -262,3 +264,12 @@ def test_a_download_with_shifted_labels_is_an_error_and_not_left_out(folder, tmp
 def test_channels_have_to_agree_between_the_parts():
     with pytest.raises(DataError, match="found 1 channels in training and 3 in test images"):
         check("mine", arrays() | {"test_images": arrays(channels=3)["test_images"]})
+
+
+def test_only_the_eight_official_sets_are_those_of_the_paper():
+    """A further set would be pretrained on, and claims would average over it."""
+    whole = {name: SimpleNamespace(origin="a file") for name in images.OFFICIAL}
+    assert images.source_of(whole) == "multicv"
+    fewer, more = dict(list(whole.items())[1:]), whole | {"own": SimpleNamespace(origin="a file")}
+    part = whole | {"mnist": SimpleNamespace(origin="a file, a subset: 3 classes")}
+    assert [images.source_of(each) for each in (fewer, more, part)] == ["multicv-subsets"] * 3

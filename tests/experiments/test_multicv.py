@@ -619,6 +619,17 @@ def test_ranks_are_among_the_methods_of_the_table_and_leave_facescrub_out():
     assert quantity(frame, "error_mnist")["task"].unique().tolist() == ["mnist"]
 
 
+def test_a_rank_needs_that_all_methods_have_learnt_every_set():
+    frame = made_up((0, 1, 2)).loc[lambda all_: all_["seed"] < 3]
+    lost = (frame["method"] == "hat") & (frame["seed"] == 1)
+    gone = frame.loc[lost].head(1).assign(metric="diverged", task="", step=pd.NA, value=1.0)
+    spec = {"kind": "difference", "metric": "rank", "more": "finetune", "less": "leap", "at": "largest"}
+    claim = {"id": "L15x", "section": "", "claim": "", "experiment": "multicv", "data": "multicv-subsets"}
+    book = claims.Book({"power": 0.8}, [], {}, [claim | {"parts": [spec]}])
+    found = claims.decide(book, {"multicv": pd.concat([frame.loc[~lost], gone])}, "mine", "orders", {})
+    assert "1 of 3 runs of HAT diverged" in found["reason"].iloc[0]
+
+
 def test_the_parameters_that_claim_l20_counts_are_those_of_the_models():
     claims = yaml.safe_load((REPO / "paper/claims.yaml").read_text())["claims"]
     (part,) = next(claim for claim in claims if claim["id"] == "L20")["parts"]

@@ -91,7 +91,6 @@ def test_the_damping_of_the_least_validation_error_is_taken_and_all_are_reported
     assert best == 1.0
     assert {metric: value for _, _, metric, value in records} == {
         "damping": 1.0,
-        "validation_accuracy.0.01": 0.0,
         "validation_accuracy.0.1": pytest.approx(0.6),
         "validation_accuracy.1": pytest.approx(0.7),
         "validation_accuracy.10": pytest.approx(0.7),

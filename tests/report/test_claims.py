@@ -306,6 +306,14 @@ def test_counted_numbers_decide_whatever_was_run():
     assert lines["verdict"].tolist() == ["contradicted"]
 
 
+def test_counted_numbers_do_not_hide_the_other_parts_of_a_claim():
+    counted = {"kind": "counted", "name": "parameters", "numbers": [90, 10], "at_least": 8}
+    other = {"kind": "difference", "metric": "accuracy", "more": "reptile", "less": "leap", "at": "largest"}
+    lines = decide(rows(AHEAD), parts=[counted, other])
+    assert lines["part"].str.contains("parameters").tolist() == [True, False]
+    assert set(lines["verdict"]) == {lines["part_verdict"].iloc[1]} != {"supported"}
+
+
 def test_seeds_that_all_give_one_number_have_no_interval():
     lines = decide(rows(AHEAD, noise=0.0, hardness=0.0))
     assert set(lines["verdict"]) == {"undecided"} and "no spread is known" in lines["reason"].iloc[0]

@@ -1,5 +1,6 @@
 """The workflow: targets, the effect of edits, lint, and the whole smoke size from data to page."""
 
+import json
 import os
 import re
 import shutil
@@ -81,7 +82,10 @@ def test_every_target_dry_runs(folder, target, size):
 def test_searches_can_be_made_alone_and_their_winners_used_also_in_a_module(folder):
     alone = snakemake(folder, "search", "--dry-run")
     assert alone.returncode == 0, alone.stdout
-    assert len(commands(alone.stdout, "trial")) == n_trials("quick") > 0 and not commands(alone.stdout, "train")
+    trials = commands(alone.stdout, "trial")
+    assert len(trials) == n_trials("quick") > 0 and not commands(alone.stdout, "train")
+    shown = [json.loads(option(each, "--settings").strip("'")) for each in trials if "--method leap" in each]
+    assert shown and all({"eval_steps", "inner_steps"} <= each.keys() for each in shown)  # of training and evaluation
     page = snakemake(folder, "results/quick/index.html", "--dry-run")  # the page shows them
     assert len(commands(page.stdout, "trial")) == n_trials("quick")
     without = snakemake(folder, "multi_shot", "--dry-run")

@@ -96,6 +96,12 @@ def training_settings(wildcards):
     return as_json(planned(wildcards.size)[1][wildcards.experiment][wildcards.method]["train"])
 
 
+def trial_settings(wildcards):
+    """All settings of a method, since a trial trains and is evaluated."""
+    found = planned(wildcards.size)[1][wildcards.experiment][wildcards.method]
+    return as_json(found["train"] | found["evaluate"])
+
+
 def evaluation_settings(wildcards):
     """The evaluation settings. Methods without training have no other job, so theirs include the training settings."""
     jobs, method = of(wildcards), method_of(wildcards)

@@ -108,6 +108,7 @@ rule claims:
     params:
         decides=lambda wildcards: decides(wildcards.size),
         wheres=lambda wildcards: wheres(wildcards.size),
+        names=lambda wildcards: [names(jobs.about) for jobs in planned(wildcards.size)[0].values()],
         power=lambda wildcards, input: ["--power", *input.power] if input.power else [],
     shell:
         "python -m leapwarp.report.claims decide --claims {input.claims:q} --size {wildcards.size}"

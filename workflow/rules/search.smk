@@ -26,7 +26,7 @@ rule trial:
         data=data_option,
         space=lambda wildcards: as_json(of(wildcards).about.search["spaces"][wildcards.method]),
         fixed=lambda wildcards: as_json(of(wildcards).search.get("settings", {})),
-        settings=training_settings,
+        settings=trial_settings,
         checkpoints="results/{size}/search/{experiment}/checkpoints/{method}/{number}",
     shell:
         "exec python -m leapwarp.experiments trial {params.where:q} --method {wildcards.method}"

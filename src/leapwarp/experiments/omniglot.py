@@ -177,9 +177,9 @@ def validation_error(setup: Setup, tasks: Task, state: State, gradient: Gradient
 
 
 def choose_damping(dampings: Sequence[float], error: Callable[[float], float]) -> tuple[float, list[Record]]:
-    """The damping with the smallest validation error (the first of equals), and rows with the errors of all.
+    """The damping with the smallest validation error (the first of equals), and rows with the accuracies of all.
 
-    A damping with which training diverges counts with an error of 1. Raises FloatingPointError if all diverge.
+    A damping with which training diverges is not chosen, and has no row. Raises FloatingPointError if all diverge.
     """
     errors = {}
     for damping in dampings:
@@ -187,12 +187,11 @@ def choose_damping(dampings: Sequence[float], error: Callable[[float], float]) -
             errors[damping] = error(damping)
         except FloatingPointError as diverged:
             print(f"damping {damping:g}: {diverged}", flush=True)
-            errors[damping] = 1.0
-    best = min(errors, key=lambda damping: errors[damping])
-    if errors[best] == 1.0:
+    if not errors:
         raise FloatingPointError(
             f"no damping of {', '.join(map(str, dampings))} keeps training finite: add larger ones."
         )
+    best = min(errors, key=lambda damping: errors[damping])
     records: list[Record] = [("", None, "damping", best)]
     return best, records + [("", None, f"validation_accuracy.{d:g}", 1 - error) for d, error in errors.items()]
 

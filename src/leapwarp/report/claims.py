@@ -364,7 +364,12 @@ def decide_part(
     """
     values, missing = contrast(frame, part, spec["metric"])
     about_metric = quantities(about.name)[spec["metric"]]
-    used = [(about_metric.uses[method], count) for method, count in part.weights if method in about_metric.uses]
+    used = [
+        (other, count)
+        for method, count in part.weights
+        for other in about_metric.uses.get(method, ())
+        if other != method
+    ]
     cells = [*part.weights, *used]
     unit = about_metric.unit.split(",")[0].replace("percent", "points")
     line: dict[str, Any] = {"part": named(part, spec), "part_verdict": NOT_TESTED}
@@ -461,7 +466,8 @@ def decide(
             "data_source": source,
         }
         counted = [_counted(spec, idle) for spec in claim.get("parts", []) if spec["kind"] == "counted"]
-        decided = counted or _decided(claim, frame, obstacle, book.gate, stated or {}, exact)
+        measured = len(counted) < len(claim.get("parts", [""]))
+        decided = counted + (_decided(claim, frame, obstacle, book.gate, stated or {}, exact) if measured else [])
         if name in book.costs and (not obstacle or not source):
             for line in decided:
                 if line["part_verdict"] == NOT_TESTED:
@@ -514,7 +520,8 @@ def trial_power(book: Book, frames: dict[str, pd.DataFrame], n_seeds: dict[str, 
     """The table of power of a size from rows of trial seeds: one line for each part that two or more trial seeds have.
 
     The effect is that of the trials. The spread is pooled over all parts of an experiment with the same metric, kind of
-    statistic and numbers of tasks. It is an upper bound: the true spread is below it with a probability of 0.8.
+    statistic, numbers of tasks and number of cells. It is an upper bound: the true spread is below it with a
+    probability of 0.8.
 
     Args:
         n_seeds: the number of seeds of the size, by experiment.
@@ -534,7 +541,7 @@ def trial_power(book: Book, frames: dict[str, pd.DataFrame], n_seeds: dict[str, 
             if len(values) > 1 and np.isfinite(means).all():
                 # Parts without pretraining are pooled with those of the largest number of tasks.
                 counts = tuple(sorted({n for _, n in part.weights if n} or {int(frame["n_tasks"].to_numpy().max())}))
-                alike = claim["experiment"], spec["metric"], spec["kind"], part.logarithm, counts
+                alike = claim["experiment"], spec["metric"], spec["kind"], part.logarithm, counts, len(part.weights)
                 found.append((claim, part, spec, len(parts), alike, float(means.mean()), means.std(ddof=1), len(means)))
     lines = []
     for claim, part, spec, n_parts, alike, effect, _, n in found:

@@ -23,7 +23,7 @@ def dampings(frame: pd.DataFrame) -> list[Block]:
         for (method, seed), mine in zip(wide.index, wide.to_numpy(), strict=True)
     ]
     text = """Accuracy in percent on the validation alphabets of each seed, by damping. The best is used for the
-held-out alphabets. The paper does not give its damping."""
+held-out alphabets. – : training diverged. The paper does not give its damping."""
     head = ["Method", "Seed", *(f"{value:g}" for value in wide.columns), "taken"]
     return [Heading("KFAC's damping"), Text(text), Table(head, rows)]
 

@@ -1,6 +1,6 @@
 """Quantities of tables, figures and claims. A quantity is computed from rows: one number a run or held-out task."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +24,8 @@ class Quantity(NamedTuple):
     """converts the values of rows to the unit"""
     select: Callable[[pd.DataFrame, str], pd.DataFrame] = final
     """(all rows, metric) -> one row for each run, or for each held-out task of a run"""
-    uses: Mapping[str, str] = {}
-    """method -> another method whose rows `select` also uses for it"""
+    uses: Mapping[str, Sequence[str]] = {}
+    """method -> other methods whose rows `select` also uses for it"""
 
 
 def percent(value: np.ndarray) -> np.ndarray:

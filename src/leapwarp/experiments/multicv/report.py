@@ -90,6 +90,9 @@ def beside(rows: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     return rows.merge(base[["seed", "task", "value"]], on=["seed", "task"], suffixes=("", "_base"))
 
 
+ALL: dict[str, tuple[str, ...]] = dict.fromkeys(COMPARED, COMPARED)
+"""method -> the methods among which it is ranked"""
+
 OTHER_EPOCHS = {"leap": "leap_1_epoch"}
 """method -> the same with another number of epochs on each pretraining task"""
 OTHER_EPOCHS |= {name: f"{name}_many_epochs" for name in ("finetune", "hat", "progressive")}
@@ -115,7 +118,14 @@ QUANTITIES = {
     "step_seconds": Quantity("step_seconds", "Time of a step on a held-out set", "seconds", 4, True),
     "parameters": Quantity("parameters", "Parameters", "count", 0, True),
     "epochs_gain": Quantity(
-        "accuracy", "Gain from more epochs", "points", 1, False, percent, gain_of_epochs, OTHER_EPOCHS
+        "accuracy",
+        "Gain from more epochs",
+        "points",
+        1,
+        False,
+        percent,
+        gain_of_epochs,
+        {name: (other,) for name, other in OTHER_EPOCHS.items()},
     ),
 }
 QUANTITIES |= {  # Table 3 set by set, and over its sets
@@ -124,8 +134,12 @@ QUANTITIES |= {  # Table 3 set by set, and over its sets
 _six = SHARED["error"]._replace(title="Held-out error on sets harder than MNIST", select=without("notmnist", "mnist"))
 QUANTITIES |= {
     "error_six": _six,
-    "rank": Quantity("accuracy", "Rank by held-out error", "of five methods", 2, True, select=ranked(lower=False)),
-    "area_rank": Quantity("error_area", "Rank by area", "of five methods", 2, True, select=ranked(lower=True)),
+    "rank": Quantity(
+        "accuracy", "Rank by held-out error", "of five methods", 2, True, select=ranked(lower=False), uses=ALL
+    ),
+    "area_rank": Quantity(
+        "error_area", "Rank by area", "of five methods", 2, True, select=ranked(lower=True), uses=ALL
+    ),
 }
 
 
