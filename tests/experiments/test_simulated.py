@@ -150,13 +150,6 @@ def sine_rows(method, seed, losses, rate=0.001):
     return rows.rows(found, experiment="sine", method=method, seed=seed, **FIXED)
 
 
-def test_what_is_kept_is_half_of_what_was_learnt_less_what_was_forgotten():
-    frame = sine_rows("warpgrad", 0, [3, 4])
-    frame.loc[frame["metric"] == "log_forgetting_shuffled", "value"] = [1.0, 2.5]
-    assert quantity(frame, "kept")["value"].tolist() == [-1.5, -2.0]
-    assert quantity(frame, "kept_shuffled")["value"].tolist() == [0.5, -0.5]
-
-
 def test_the_table_of_sines_has_both_orders_and_the_rates_that_were_chosen():
     frame = pd.concat([sine_rows("warpgrad", 0, [1, 2]), sine_rows("warpgrad", 1, [2, 3])])
     frame = pd.concat([frame, sine_rows("replay", 0, [4, 4], 0.1), sine_rows("replay", 1, [5, 5], 0.03)])

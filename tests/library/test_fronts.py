@@ -300,7 +300,8 @@ def test_warps_that_no_objective_depends_on_are_named_once():
 
 
 def held():
-    """Bytes of all tensors, each memory once."""
+    """Bytes of all tensors, each memory once, without what earlier tests have left to the garbage collector."""
+    gc.collect()
     found = [each for each in gc.get_objects() if type(each) in (torch.Tensor, nn.Parameter) and each.is_cpu]
     found += [each.grad for each in found if each.is_leaf and each.grad is not None]
     return sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found}.values())
