@@ -299,6 +299,15 @@ def test_warps_that_no_objective_depends_on_are_named_once():
     assert not meta.untouched
 
 
+@pytest.mark.parametrize("front", [leapwarp.Leap, lambda net: leapwarp.WarpGrad(net, lambda batch: 0.0, "1", 0.1)])
+def test_a_task_that_is_not_opened_says_that_with_is_needed(front):
+    meta = front(nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1)))
+    task = meta.task()
+    for name in ("backward", "step", "finish"):
+        with pytest.raises(AttributeError, match=f"has no {name}; needed `with meta.task.. as task:`, and task.{name}"):
+            getattr(task, name)
+
+
 def held():
     """Bytes of all tensors, each memory once, without what earlier tests have left to the garbage collector."""
     gc.collect()

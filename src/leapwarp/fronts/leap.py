@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from leapwarp.fronts.path import Path, zero_sum
+from leapwarp.fronts.path import Path, block, zero_sum
 from leapwarp.fronts.processes import add_up, begin_alike
 from leapwarp.modules import (
     Chosen,
@@ -109,7 +109,7 @@ class Leap:
         """
         return [leaf for leaf in self.module.parameters() if leaf.requires_grad]
 
-    @contextmanager
+    @block
     def task(self) -> Iterator["Task"]:
         """The context of one task, in which your loop trains the module in place.
 

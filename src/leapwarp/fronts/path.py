@@ -1,6 +1,10 @@
-"""The meta-gradient of one path, summed up while a module is trained in place."""
+"""What both fronts share: the meta-gradient of one path, and the block of a task."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,6 +13,41 @@ from torch import Tensor
 foreach_add_, foreach_copy_, foreach_mul_, foreach_norm, foreach_sub_, foreach_zero_ = (
     getattr(torch, f"_foreach_{name}") for name in ("add_", "copy_", "mul_", "norm", "sub_", "zero_")
 )
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Block(AbstractContextManager[T], Generic[T]):
+    """What `task()` of a front returns: the context of a task, for `with`. It has no other use."""
+
+    def __init__(self, opened: AbstractContextManager[T]) -> None:
+        self._opened = opened
+
+    def __enter__(self) -> T:
+        return self._opened.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self._opened.__exit__(kind, error, trace)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"the task is not open, and has no {name}; needed `with meta.task() as task:`, and task.{name} inside."
+        )
+
+
+def block(function: Callable[P, Iterator[T]]) -> Callable[P, Block[T]]:
+    """As `contextlib.contextmanager`, with a message that tells of `with` where it was forgotten."""
+    managed = contextmanager(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Block[T]:
+        return Block(managed(*args, **kwargs))
+
+    return call
 
 
 class Path:

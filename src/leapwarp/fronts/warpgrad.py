@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from leapwarp import optim, rng
 from leapwarp.fronts import leap
 from leapwarp.fronts.leap import Leap, scalar, with_graph
-from leapwarp.fronts.path import dense, number, zero_sum
+from leapwarp.fronts.path import block, dense, number, zero_sum
 from leapwarp.fronts.processes import add_up, counts, this_process
 from leapwarp.modules import (
     Chosen,
@@ -217,7 +217,7 @@ class WarpGrad:
         """
         return list(self._theta().values())
 
-    @contextmanager
+    @block
     def task(self) -> Iterator["WarpTask"]:
         """The context of one task, see `Leap.task`.
 
