@@ -393,5 +393,6 @@ def test_the_profiles_need_no_size_of_a_users_own():
             class wildcards:
                 size, experiment, method, subset, first, last = "mine", "hills", "momentum", "mini", "0", "3"
 
-            value = eval(str(expression), {"wildcards": wildcards, "attempt": 1})
-            assert isinstance(value, int) and value >= 0, (rule, name)
+            first, last = (eval(str(expression), {"wildcards": wildcards, "attempt": attempt}) for attempt in (1, 4))
+            assert isinstance(first, int) and first >= 0, (rule, name)
+            assert last == (2 * first if name == "mem_mb" else first), (rule, name)  # a job may be killed for memory

@@ -1,12 +1,12 @@
 """Image data sets as tasks, for transfer between them: Leap's Multi-CV (appendix G).
 
-Each set has images of 32 x 32 pixels and labels from 0, which are checked when it is read. A substitute for a set has
-its own name. A set comes from torchvision's download, or from one of these in the data folder:
+Each set has images of 32 x 32 pixels (smaller ones are padded, larger ones resized) and labels from 0, which are checked
+when it is read. A substitute for a set has its own name. A set comes from torchvision's download, or from one of these in the data folder:
 
     <name>.npz             train_images, train_labels, test_images and test_labels, or Keras' x_train, y_train, ...;
                            images [n, height, width, channels] or [n, channels, height, width]
     <name>/ or <name>.zip  train/<class>/ and test/<class>/ (or training/ and testing/); or <class>/, of which every
-                           tenth image is for tests
+                           tenth image is for tests. Images of several sizes are all resized
     traffic-signs/         also as GTSRB has it: a folder for each class, and for the test images a CSV with ClassId
     notmnist/              also as published (notMNIST_small), with its two empty files; see NOTMNIST
 """
@@ -204,6 +204,9 @@ def build(name: str, arrays: Arrays, origin: str) -> ImageSet:
     else:
         pixels = tensors["train_images"].float().div(255).transpose(0, 1).flatten(1)
         mean, std = pixels.mean(1).tolist(), pixels.std(1).clamp_min(1e-3).tolist()
+    both = seen(tensors["train_images"], tensors["test_images"])
+    if both:
+        origin += f"; {both:,} of {len(tensors['test_images']):,} test images are training images too"
     if len(mean) != channels:
         raise DataError(f"{name}: found images of {channels} channels, the set has {len(mean)}.")
     return ImageSet(**tensors, classes=classes, mean=mean, std=std, origin=origin)
@@ -225,8 +228,24 @@ def fit(images: Tensor) -> Tensor:
     if height <= SIZE and width <= SIZE:
         top, left = (SIZE - height) // 2, (SIZE - width) // 2
         return F.pad(images, (left, SIZE - width - left, top, SIZE - height - top)).contiguous()
+    return _resize(images)
+
+
+def _resize(images: Tensor) -> Tensor:
+    """[n, channel, height, width] -> [n, channel, 32, 32]"""
     resized = F.interpolate(images.float(), (SIZE, SIZE), mode="bilinear", antialias=True)
     return resized.round().clamp(0, 255).byte()
+
+
+def _resized(image: np.ndarray) -> np.ndarray:
+    """[height, width, channel] -> [32, 32, channel]"""
+    return _resize(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+
+
+def seen(train: Tensor, test: Tensor) -> int:
+    """The number of test images that are equal to a training image, uint8 [n, channel, height, width]."""
+    known = {image.tobytes() for image in train.numpy()}
+    return sum(image.tobytes() in known for image in test.numpy())
 
 
 # ---------------------------------------------------------------- where sets come from
@@ -292,8 +311,8 @@ def read_folder(path: Path, name: str | None = None) -> Arrays:
     if not found["train_images"] or not found["test_images"]:
         raise DataError(f"{path}: found no images to train on or none to test on, {NEEDED}.")
     if len({image.shape[:2] for part in PARTS for image in found[f"{part}_images"]}) > 1:
-        for part in PARTS:  # of several sizes, all of which are small
-            found[f"{part}_images"] = [_fitted(image) for image in found[f"{part}_images"]]
+        for part in PARTS:  # of several sizes: large ones were resized above, so small ones must be too
+            found[f"{part}_images"] = [_resized(image) for image in found[f"{part}_images"]]
     deepest = max(image.shape[2] for part in PARTS for image in found[f"{part}_images"])
     for part in PARTS:
         images = found[f"{part}_images"]
@@ -383,11 +402,6 @@ def _gtsrb(lying: Listing) -> Split | None:
             )
         test.setdefault(f"{int(label):05d}", []).append(file)
     return {"train": train, "test": test}
-
-
-def _fitted(image: np.ndarray) -> np.ndarray:
-    """[height, width, channel] -> [32, 32, channel]"""
-    return fit(torch.from_numpy(image.copy())[None])[0].permute(1, 2, 0).numpy()
 
 
 def _image(lying: Listing, name: str, mode: str | None) -> np.ndarray:
