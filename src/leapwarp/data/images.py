@@ -1,7 +1,8 @@
 """Image data sets as tasks, for transfer between them: Leap's Multi-CV (appendix G).
 
-Each set has images of 32 x 32 pixels (smaller ones are padded, larger ones resized) and labels from 0, which are checked
-when it is read. A substitute for a set has its own name. A set comes from torchvision's download, or from one of these in the data folder:
+Each set has images of 32 x 32 pixels (smaller ones are padded, larger ones resized) and labels from 0, which are
+checked when it is read. A substitute for a set has its own name. A set comes from torchvision's download, or from one
+of these in the data folder:
 
     <name>.npz             train_images, train_labels, test_images and test_labels, or Keras' x_train, y_train, ...;
                            images [n, height, width, channels] or [n, channels, height, width]
