@@ -149,8 +149,11 @@ def stated() -> str:
         for name, mine in parts.items():
             part, line = min(mine, key=lambda each: each[1]["power"])
             enough = sum(line["power"] >= 0.8 for _, line in mine)
-            numbers = [f"{line['effect']:.3g}", f"{line['spread']:.3g}", str(line["n_trials"]), str(line["seeds"])]
-            numbers += [
+            numbers = [
+                f"{line['effect']:.3g}",
+                f"{line['spread']:.3g}",
+                str(line["n_trials"] or "none"),
+                str(line["seeds"]),
                 f"{line['power']:.2f}",
                 str(line["seeds_needed"]),
                 f"{enough} of {wanted[name]}",

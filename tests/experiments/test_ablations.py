@@ -38,6 +38,8 @@ def test_what_is_read_off_a_curve():
     # half of the way from 4 to 2.05 is 3.025; the smoothed curve is 4 - 0.1 k + 0.05 after k + 1 meta-steps
     assert quantity(frame, "half_way")["value"].tolist() == pytest.approx([100 * 12 / 21] * 3)
     assert leap_report.median_end(frame, "meta_loss") == pytest.approx(1.55)
+    with_fast = pd.concat([frame, meta("leap_length_loss_fast", falling + 5)])  # which serves another claim
+    assert leap_report.median_end(with_fast, "meta_loss") == pytest.approx(1.55)
     steps = quantity(frame, "steps_to_median").set_index("method")["value"]
     assert steps.to_dict() == {
         "leap_energy": 21,

@@ -422,6 +422,9 @@ def test_validation_images_are_a_part_of_the_training_images_only(drawn):
     this = one_run(drawn, "multicv", "finetune", most_train=None, most_classes=None)
     each, (parts, classes) = drawn.sets["glyphs-0"], run.taken(this, "glyphs-0")
     assert (len(parts.train.y), len(parts.validation.y), len(classes)) == (255, 45, each.classes)
+    cut = one_run(drawn, "multicv", "finetune", most_train=None, most_classes=None, most_validation=10)
+    fewer, _ = run.taken(cut, "glyphs-0")  # images for validation that are not used are training images all the same
+    assert len(fewer.validation.y) == 10 and fewer.n_train == parts.n_train == 300
     together = torch.cat([parts.train.x, parts.validation.x]).flatten(1).float().sum(1).sort().values
     torch.testing.assert_close(together, each.train_images.flatten(1).float().sum(1).sort().values)
     test = image_sets.take("glyphs-0", each, "test", classes, None, 0, CPU)

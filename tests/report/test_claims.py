@@ -16,7 +16,7 @@ from leapwarp.report import claims
 from leapwarp.report import rows as results
 from leapwarp.report.document import Verdicts
 from leapwarp.report.quantities import quantities
-from leapwarp.report.stats import corrected, interval
+from leapwarp.report.stats import corrected, interval, power
 
 TASKS = [f"alphabet {i} & <co>" for i in range(10)]
 SPEC = {"kind": "difference", "metric": "accuracy", "more": "warp_leap", "less": "leap", "at": "each"}
@@ -340,6 +340,34 @@ def test_what_a_claim_would_take_is_said_beside_it():
     for frames in ({"omniglot_warp": rows(AHEAD)}, {}):
         lines = claims.decide(book, frames, "mine", "orders")
         assert all(reason.endswith("; the published settings take 400 GPU hours") for reason in lines["reason"])
+
+
+def test_the_cost_of_the_published_settings_is_not_said_of_them_themselves():
+    book = claims.Book(GATE, [], {"omniglot_warp": "400 GPU hours"}, [CLAIM | {"id": "W1"}])
+    lines = claims.decide(book, {"omniglot_warp": rows(AHEAD)}, "mine", "everything")
+    assert set(lines["reason"]) == {"no power was stated beforehand"}
+
+
+def test_the_power_of_paper_is_that_of_the_printed_numbers_else_of_overnight(tmp_path):
+    sizes = REPO / "workflow/sizes"
+    command = ["expected", "--claims", str(REPO / "paper/claims.yaml"), "--size-file", str(sizes / "paper.yaml")]
+    command += ["--printed", str(REPO / "paper"), "--like", str(sizes / "overnight.yaml")]
+    claims.main([*command, "--out", str(tmp_path / "power.csv")])
+    assert (tmp_path / "power.csv").read_text() == (sizes / "paper.power.csv").read_text()
+    stated = claims.read_power(sizes / "paper.power.csv")
+    line = stated["W2", "accuracy: Finetuning (multi-head) − Leap, 25 tasks"]  # 76.4 ± 2.2 and 74.8 ± 2.7
+    assert line["effect"] == pytest.approx(1.6) and line["spread"] == pytest.approx(math.hypot(2.2, 2.7), rel=1e-5)
+    assert line["power"] == pytest.approx(power(1.6, math.hypot(2.2, 2.7), 10, 4), rel=1e-4)
+    line = stated["W3", "accuracy: gain of Leap from 1 to 25 tasks, above 11"]  # from 37.6 ± 4.8
+    assert line["effect"] == pytest.approx(74.8 - 37.6 - 11) and line["spread"] == pytest.approx(
+        math.hypot(2.7, 4.8), rel=1e-5
+    )
+    line = stated["W11", "accuracy: KFAC − SGD, 25 tasks"]  # without pretraining, in the row of 25 tasks
+    assert line["effect"] == pytest.approx(58.2 - 40.1) and line["seeds"] == 4
+    other = claims.read_power(sizes / "overnight.power.csv")
+    key = "W19", "return_height: Warp-RNN − HyperRNN"
+    assert stated[key]["effect"] == other[key]["effect"] and stated[key]["source"].endswith("settings of overnight")
+    assert not {"L1", "L4", "L5", "W14", "W15x"} & {name for name, _ in stated}  # no spread; identities; other data
 
 
 def test_a_table_of_power_is_made_from_trial_seeds_and_read_again(tmp_path, capsys):

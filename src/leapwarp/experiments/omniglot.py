@@ -19,7 +19,7 @@ from leapwarp.models.convnet import Warp, convnet
 from leapwarp.optim import Optimizer, sgd
 from leapwarp.problem import Model, Problem, Task, map_tasks, supervised, take_tasks
 from leapwarp.rng import generator
-from leapwarp.trees import Params, alone, stack, to_device
+from leapwarp.trees import Params, alone, map_leaves, stack, to_device
 from leapwarp.worlds.alphabets import CLASSES, Split, draw_batch, draw_tasks, images, meta_batch, split
 
 TIMED_STEPS = 100
@@ -239,23 +239,18 @@ def train(runs: Sequence[Run]) -> list[Trained]:
 def step_seconds(setup: Setup, state: State, tasks: Task, follow: Gradient) -> float:
     """The seconds of a gradient step on a single task, without measurements in between, comparable between methods.
 
-    On a CPU this is the time of the process, so that other work on the machine does not count.
+    They are those of the processor, also if the run uses a GPU. There most methods' steps are one launch of a graph and
+    KFAC's are many, so that the times would compare launches. Other work on the machine does not count.
     """
-    one, device = take_tasks(tasks, slice(0, 1)), tasks.x.device
-    begin, fixed = setup.learner.start(state, one)
+    first = take_tasks(tasks, slice(0, 1))
+    one = first._replace(**{name: leaf.cpu() for name, leaf in first._asdict().items() if leaf is not None})
+    begin, fixed = setup.learner.start(map_leaves(Tensor.cpu, state), one)
     optimizer = setup.learner.optimizer(state) if setup.learner.optimizer else setup.inner
     steps = min(TIMED_STEPS, setup.settings.eval_steps)
-
-    def clock() -> float:
-        if device.type != "cuda":
-            return time.process_time()
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    adapt(setup.problem, optimizer, begin, fixed, one, 1, gradient=follow)  # on a GPU it captures a graph
-    began = clock()
+    adapt(setup.problem, optimizer, begin, fixed, one, 1, gradient=follow)
+    began = time.process_time()
     adapt(setup.problem, optimizer, begin, fixed, one, steps, gradient=follow)
-    return (clock() - began) / steps
+    return (time.process_time() - began) / steps
 
 
 def judge(run: Run, state: State | None) -> Evaluated:

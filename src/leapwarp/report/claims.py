@@ -6,6 +6,8 @@
     python -m leapwarp.report.claims merge --out results/claims.csv --results results --sizes paper quick smoke
     python -m leapwarp.report.claims power --claims paper/claims.yaml --size-file workflow/sizes/quick.yaml \
         --source "seeds 100 to 102" --experiments maze --rows trials/maze/rows.csv --out workflow/sizes/quick.power.csv
+    python -m leapwarp.report.claims expected --claims paper/claims.yaml --size-file workflow/sizes/paper.yaml \
+        --printed paper --like workflow/sizes/overnight.yaml --out workflow/sizes/paper.power.csv
 
 A claim has parts. Each part is a contrast: a weighted sum of cells that is positive if the claim is right, where a cell
 is a method at a number of pretraining tasks. All methods of a seed see the same held-out tasks, so the contrast is
@@ -28,12 +30,13 @@ from leapwarp import catalogue
 from leapwarp.catalogue import Method
 from leapwarp.check import read_yaml
 from leapwarp.files import atomic, one_line
-from leapwarp.plan import DECIDES, SCHEMAS, SEARCH_SEED, read_size
+from leapwarp.plan import DECIDES, SCHEMAS, SEARCH_SEED, Size, read_size
 from leapwarp.report import looks, rows
 from leapwarp.report.document import Document, Text, Verdicts
 from leapwarp.report.quantities import quantities, quantity
 from leapwarp.report.select import final
 from leapwarp.report.stats import LEVEL, corrected, interval, power, seeds_for, upper_spread
+from leapwarp.report.table import read_paper
 
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = VERDICTS = "supported", "contradicted", "undecided", "not tested"
 GROUPS = {"claim": "", "identity": "by mathematics or counting", "other data": "on other data than the paper's"}
@@ -217,7 +220,12 @@ def _check_names(claim: dict[str, Any], what: str) -> None:
 def expanded(claim: dict[str, Any], frame: pd.DataFrame, methods: Methods) -> list[tuple[Part, dict[str, Any]]]:
     """The parts of a claim at the numbers of tasks that were run, each with its entry in the file."""
     mine = frame.loc[frame["method"].isin(methods)]  # not a user's own states
-    run = sorted({int(count) for count in mine["n_tasks"]} - {0}) or [0]  # 0 where tasks are not counted
+    return at_counts(claim, {int(count) for count in mine["n_tasks"]}, methods)
+
+
+def at_counts(claim: dict[str, Any], counts: set[int], methods: Methods) -> list[tuple[Part, dict[str, Any]]]:
+    """The parts of a claim at some numbers of tasks, each with its entry in the file."""
+    run = sorted(counts - {0}) or [0]  # 0 where tasks are not counted
     asked = [spec for spec in claim.get("parts", []) if spec["kind"] != "counted"]
     # A spec whose numbers of tasks were not run is a part without cells, so that the others do not decide without it.
     return [(part, spec) for spec in asked for part in KINDS[spec["kind"]](spec, run, methods) or [Part("", {})]]
@@ -468,7 +476,7 @@ def decide(
         counted = [_counted(spec, idle) for spec in claim.get("parts", []) if spec["kind"] == "counted"]
         measured = len(counted) < len(claim.get("parts", [""]))
         decided = counted + (_decided(claim, frame, obstacle, book.gate, stated or {}, exact) if measured else [])
-        if name in book.costs and (not obstacle or not source):
+        if name in book.costs and decides != "everything" and (not obstacle or not source):
             for line in decided:
                 if line["part_verdict"] == NOT_TESTED:
                     line["reason"] += f"; the published settings take {book.costs[name]}"
@@ -548,12 +556,71 @@ def trial_power(book: Book, frames: dict[str, pd.DataFrame], n_seeds: dict[str, 
         same = list({each[1].name: each for each in found if each[4] == alike}.values())
         weights = [each[1].weights for each in same]
         spread = upper_spread([each[6] for each in same], [each[7] for each in same], weights)
-        seeds, margin = n_seeds[claim["experiment"]], spec.get("within", math.inf)
-        has = power(effect, spread, seeds, n_parts, margin)
-        enough = seeds_for(book.gate["power"], effect, spread, n_parts, margin)
-        numbers = (claim["id"], named(part, spec), effect, spread, n, seeds, has, enough or "over 100", source)
-        lines.append(dict(zip(POWER_COLUMNS, numbers, strict=True)))
+        seeds = n_seeds[claim["experiment"]]
+        lines.append(_stating(book, claim, part, spec, n_parts, effect, spread, n, seeds, source))
     return pd.DataFrame(lines, columns=POWER_COLUMNS)
+
+
+def _stating(
+    book: Book, claim: dict[str, Any], part: Part, spec: dict[str, Any], n_parts: int, effect: float, spread: float,
+    n_trials: int, seeds: int, source: str,
+) -> dict[str, Any]:  # fmt: skip
+    """A line of a table of power."""
+    margin = spec.get("within", math.inf)
+    has = power(effect, spread, seeds, n_parts, margin)
+    enough = seeds_for(book.gate["power"], effect, spread, n_parts, margin)
+    numbers = (claim["id"], named(part, spec), effect, spread, n_trials, seeds, has, enough or "over 100", source)
+    return dict(zip(POWER_COLUMNS, numbers, strict=True))
+
+
+PRINTED = "the papers' numbers, methods as independent, ± as the spread over seeds"
+
+
+def expected_power(book: Book, size: Size, printed: dict[str, pd.DataFrame], like: Power, called: str) -> pd.DataFrame:
+    """The table of power of a size without trials: from the papers' numbers, else from those of another size.
+
+    A part has a line if all numbers that it compares are printed with a spread, or if the other size has stated one.
+    The spread of a contrast is that of independent methods. They share the tasks of a seed, so it should be less.
+
+    Args:
+        printed: the printed numbers of each experiment that has some, as `table.read_paper` gives them.
+        like: the power that the other size has stated, and `called` the name of that size.
+    """
+    lines = []
+    for claim in book.claims:
+        name = claim["experiment"]
+        if name not in size.entries or claim["id"] in book.identities or "beside" in claim:
+            continue
+        entry, methods = size.entries[name], catalogue.find(name).methods
+        parts = at_counts(claim, set(entry.get("n_tasks", [])), methods)
+        for part, spec in parts:
+            found = _printed(part, spec["metric"], printed.get(name))
+            other = like.get((claim["id"], named(part, spec)))
+            if found:
+                numbers = (*found, 0, int(entry["seeds"]), PRINTED)
+            elif other:
+                told = str(other["source"]).removesuffix(", in the settings of this size")
+                numbers = (other["effect"], other["spread"], other["n_trials"], int(entry["seeds"]))
+                numbers = (*numbers, f"{told}, in the settings of {called}")
+            else:
+                continue
+            lines.append(_stating(book, claim, part, spec, len(parts), *numbers))
+    return pd.DataFrame(lines, columns=POWER_COLUMNS)
+
+
+def _printed(part: Part, metric: str, paper: pd.DataFrame | None) -> tuple[float, float] | None:
+    """Effect and spread of a part by printed numbers, or None where one is missing or has no spread."""
+    if paper is None or part.logarithm or not part.weights:
+        return None
+    effect, variance = part.constant, 0.0
+    for (method, count), weight in part.weights.items():
+        mine = paper.loc[(paper["method"] == method) & (paper["metric"] == metric)]
+        mine = mine.loc[mine["n_tasks"] == count] if count else mine.drop_duplicates(["value", "std"])
+        if len(mine) != 1 or not np.isfinite(mine["std"].to_numpy(dtype=float)).all():
+            return None
+        effect += weight * float(mine["value"].iloc[0])
+        variance += (weight * float(mine["std"].iloc[0])) ** 2
+    return effect, math.sqrt(variance)
 
 
 def merge(paths: Sequence[Path]) -> pd.DataFrame:
@@ -654,6 +721,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument("--size-file", required=True, type=Path, metavar="YAML", help="the file of the size")
     command.add_argument("--source", required=True, metavar="TEXT", help="a description of the trials")
     _reads_rows(command)
+    command = commands.add_parser("expected", help="the table of power of a size, from the papers' numbers")
+    command.add_argument("--claims", required=True, type=Path, metavar="YAML", help="paper/claims.yaml")
+    command.add_argument("--size-file", required=True, type=Path, metavar="YAML", help="the file of the size")
+    command.add_argument("--printed", required=True, type=Path, metavar="DIR", help="the folder of the papers' numbers")
+    command.add_argument(
+        "--like", required=True, type=Path, metavar="YAML", help="a size whose stated power serves for other parts"
+    )
+    command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
     command = commands.add_parser("merge", help="put the claims.csv of several sizes into one file")
     command.add_argument("--out", required=True, metavar="CSV", help="the file to write")
     command.add_argument(
@@ -664,6 +739,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with one_line(parser):
         if options.command == "merge":
             frame = of_sizes(options.results, options.sizes)
+        elif options.command == "expected":
+            size, book = read_size(options.size_file), read(options.claims, catalogue.names())
+            printed = {
+                about.name: read_paper(options.printed / f"{about.paper}.csv", about.printed)
+                for about in size.experiments.values()
+                if about.printed
+            }
+            like = read_power(options.like.with_suffix(".power.csv"))
+            frame = expected_power(book, size, printed, like, options.like.stem)
         else:
             ran = [catalogue.find(where).name for where in options.experiments]
             found = [rows.read(path) for path in options.rows]
@@ -678,7 +762,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 frame = decide(book, frames, options.size, options.decides, read_power(options.power))
         with atomic(options.out) as path:
             frame.to_csv(path, index=False, lineterminator="\n", float_format="%.6g")
-    if options.command == "power":
+    if options.command in ("power", "expected"):
         print(f"{options.out}: {len(frame)} parts")
         return
     found = frame.drop_duplicates(["id", "size"])["verdict"].value_counts()

@@ -35,6 +35,8 @@ class Images(NamedTuple):
     train: Part
     validation: Part
     classes: int
+    n_train: int
+    """images of both together, and of those for validation that are not used"""
 
 
 def classes_taken(name: str, images: ImageSet, most: int | None, seed: int) -> Tensor:
@@ -65,7 +67,7 @@ def split(images: Part, share: float, most_validation: int | None, classes: int)
         return images._replace(x=images.x[which], y=images.y[which])
 
     n = max(1, round(share * len(images.y)))
-    return Images(rows(slice(n, None)), rows(slice(min(n, most_validation or n))), classes)
+    return Images(rows(slice(n, None)), rows(slice(min(n, most_validation or n))), classes, len(images.y))
 
 
 def pixels(images: Part, rows: Tensor | slice) -> Tensor:

@@ -379,7 +379,7 @@ def learn(run: Run, held_out: str, state: State) -> list[Record]:
         "steps": taken_steps,
         "step_seconds": seconds / taken_steps,
         "parameters": count({"shared": state["shared"], "own": state.get("own", {}), "new": own}),
-        "n_train": len(images.train.y) + len(images.validation.y),
+        "n_train": images.n_train,
         "n_test": len(test.y),
         "n_classes": images.classes,
     }
