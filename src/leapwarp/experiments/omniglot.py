@@ -244,7 +244,8 @@ def step_seconds(setup: Setup, state: State, tasks: Task, follow: Gradient) -> f
     """
     first = take_tasks(tasks, slice(0, 1))
     one = first._replace(**{name: leaf.cpu() for name, leaf in first._asdict().items() if leaf is not None})
-    begin, fixed = setup.learner.start(map_leaves(Tensor.cpu, state), one)
+    state = map_leaves(Tensor.cpu, state)
+    begin, fixed = setup.learner.start(state, one)
     optimizer = setup.learner.optimizer(state) if setup.learner.optimizer else setup.inner
     steps = min(TIMED_STEPS, setup.settings.eval_steps)
     adapt(setup.problem, optimizer, begin, fixed, one, 1, gradient=follow)
