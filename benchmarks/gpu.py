@@ -204,7 +204,8 @@ def hours(options: argparse.Namespace, found: Rates) -> None:
     print("| experiment | method | runs | runs a job | GPU hours a job | GPU hours, all |")
     print("|---|---|---|---|---|---|")
     for experiment in OMNIGLOT[: options.experiments]:
-        total, together = 0.0, planned[experiment].seeds_per_job
+        jobs, total = planned[experiment], 0.0
+        together = jobs.seeds_per_job * jobs.n_tasks_per_job
         for name, runs, _, steps in at_paper(experiment, STOPPED["slow"]):
             spent = 0.0
             for often, cost in steps:

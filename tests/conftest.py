@@ -62,7 +62,7 @@ def empty(tmp_path_factory, made_up_alphabets):
     def make(folder):
         shutil.copy(REPO / "config.yaml", folder)
         size = yaml.safe_load((REPO / "workflow/sizes/smoke.yaml").read_text())
-        entry = size["experiments"][NAME] | {"n_tasks": [1], "seeds": 2, "seeds_per_job": 2}
+        entry = size["experiments"][NAME] | {"n_tasks": [1], "n_tasks_per_job": 1, "seeds": 2, "seeds_per_job": 2}
         (folder / f"{SIZE}.yaml").write_text(yaml.safe_dump(size | {"experiments": {NAME: entry}}))
         chosen = {"size": f"{SIZE}.yaml", "methods": {NAME: ["scratch", "reptile", "leap"]}}
         edit(folder / "config.yaml", lambda config: config.update(chosen, data={"source": "glyphs", "dir": ""}))

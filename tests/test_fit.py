@@ -305,6 +305,37 @@ def test_each_run_of_a_stack_is_the_run_alone_in_whatever_order():
     assert alone[0].history != alone[1].history
 
 
+def parts(folder, keys, sample=shuffled):
+    """Runs of one seed that differ in their part, as with other numbers of tasks, and in their parameters."""
+    problem, params, _ = small_warped()
+    how = Fit(6, checkpoints=folder, checkpoint_every=2)
+    members = [Member(7, f"leap, part {key}", {"part": key}, f"part{key}") for key in keys]
+    starts = {n: torch.stack([leaf * (1 + 0.1 * key) for key in keys]) for n, leaf in params.items()}
+    return fit(leap(problem, sgd(0.1), sgd(0.1), STEPS), starts, lambda k, i: sample(k), how, members)
+
+
+def test_runs_of_one_seed_with_different_parts_train_in_one_stack(tmp_path):
+    whole = parts(None, [1, 2, 3])
+    for one, key in zip(whole, (1, 2, 3), strict=True):
+        assert_same(one, parts(None, [key])[0], exactly=False)
+    with pytest.raises(ZeroDivisionError):
+        parts(tmp_path, [1, 2, 3], interrupted_at(5, lambda: 1 / 0))
+    assert [path.name for path in tmp_path.iterdir()] == ["seeds7-part1_7-part2_7-part3.pt"]
+    for one, other in zip(whole, parts(tmp_path, [1, 2, 3]), strict=True):
+        assert_same(one, other)
+    again = parts(tmp_path, [3, 2], interrupted_at(0, lambda: pytest.fail("they are there")))
+    assert [each.history for each in again] == [whole[2].history, whole[1].history]
+
+
+def test_the_checkpoint_of_many_runs_has_a_short_name_and_is_found(tmp_path):
+    many = list(range(1, 30))
+    whole = parts(tmp_path, many)
+    (path,) = tmp_path.iterdir()
+    assert path.name.startswith("seeds29_runs_from_7-part1_to_7-part29_") and len(path.name) < 100
+    (again,) = parts(tmp_path, [17], interrupted_at(0, lambda: pytest.fail("it is there")))
+    assert again.history == whole[16].history
+
+
 def test_seeds_that_are_added_are_trained_beside_what_is_there(tmp_path):
     first = runs(tmp_path, [0, 1])
     steps = []
@@ -433,7 +464,7 @@ def test_training_killed_at_a_random_moment_resumes_to_the_same_state(tmp_path, 
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(leaf, found[1][key]) for key, leaf in found[0].items())
     left = sorted(path.name for path in (killed / "checkpoints").iterdir())
-    assert left == ["seeds0_1.pt"]
+    assert left == ["seeds0-tasks1_1-tasks1.pt"]
     assert not list(killed.glob(".*"))  # no lock, no half-written file
 
 
@@ -445,7 +476,7 @@ def test_training_killed_at_a_random_moment_resumes_to_the_same_state(tmp_path, 
         ({"--n-tasks": "40"}, "found 8 alphabets with at least 20 characters; 40 training tasks"),
         ({"--n-tasks": "0"}, "--n-tasks is 0, omniglot_warp needs 1 to 26"),
         ({"--seeds": "-1"}, "needed a whole number from 0 to 999999999999999999, got '-1'"),
-        ({"--seeds": "1"}, "needs each seed once, got 1 1"),
+        ({"--seeds": "1"}, "needs each number once, got 1 1"),
         ({"--device": "tpu"}, "device 'tpu' cannot be used here"),
         ({"--data": "nowhere.safetensors"}, "nowhere.safetensors"),
         ({"--settings": '{"colour": 3}'}, "unknown setting 'colour'"),

@@ -137,7 +137,7 @@ def test_sizes_that_may_decide_more_come_first(tmp_path):
         (
             ["experiments", "maze", "sedes"],
             2,
-            "unknown key 'experiments.maze.sedes' (value 2). Allowed here: n_tasks, seeds,",
+            "unknown key 'experiments.maze.sedes' (value 2). Allowed here: n_tasks, n_tasks_per_job,",
         ),
         (
             ["experiments", "maze", "seeds"],
@@ -428,15 +428,15 @@ def test_reported_seeds_are_never_those_of_trials(tmp_path):
 
 def test_a_state_does_not_take_the_place_of_a_method(tmp_path):
     """Also not of a method that is not run. A method of another experiment may have its name."""
-    about = {"experiment": "omniglot_leap", "method": "reptile", "seeds": [0, 1]}
+    about = {"experiment": "omniglot_leap", "method": "reptile", "n_tasks": [3], "seeds": [0, 1]}
     for name in ("leap", "reptile", "leap_to_the_end"):
         path = tmp_path / f"{name}.safetensors"
-        states.write(path, {0: {"params": {"w": torch.zeros(1)}}}, about)
+        states.write(path, {(3, 0): {"params": {"w": torch.zeros(1)}}}, about)
         message = f"^config: 'state' is {path}, which is called '{name}': that is taken. Give it another name.$"
         with pytest.raises(ValueError, match=message):
             jobs_of("smoke", state=str(path), methods={"omniglot_leap": ["reptile"]})
     path = tmp_path / "hyper_rnn.safetensors"
-    states.write(path, {0: {"params": {"w": torch.zeros(1)}}}, about)
+    states.write(path, {(3, 0): {"params": {"w": torch.zeros(1)}}}, about)
     jobs = jobs_of("smoke", state=str(path))["omniglot_leap"]
     assert plan.state_files(jobs, "hyper_rnn", 0, 1) == [str(path)]
     assert plan.state_files(jobs, "leap", 0, 0)[0].startswith("results/smoke/omniglot_leap/states/leap/")

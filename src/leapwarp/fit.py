@@ -1,9 +1,9 @@
 """The outer loop: meta-training of a stack of runs, with early stopping, checkpoints and progress messages."""
 
+import hashlib
 import io
 import json
 import math
-import re
 import sys
 import time
 import zipfile
@@ -27,18 +27,27 @@ Record = tuple[int, str, float]
 """(meta-step, metric, value)"""
 
 ROUNDING = 1e-6  # a smaller relative fall of a validation error, a mean of float32 values, is not an improvement
+LONGEST, MANY = 100, "_runs_from_"  # a longer name of a checkpoint does not list its runs, and has this text
 LOG_EVERY = 10.0  # seconds between two lines of progress where the output is not a terminal
 
 
 class Member(NamedTuple):
-    """A run of a stack: one seed, which gives the same result as if it were trained alone."""
+    """A run of a stack, which gives the same result as if it were trained alone."""
 
     seed: int
+    """the seed of its random streams"""
     name: str
     """its name in messages"""
     fingerprint: dict[str, Any]
     """everything that its result depends on, as JSON values. A checkpoint of an unfinished run with another fingerprint
     is refused"""
+    part: str = ""
+    """what tells it from other runs of its seed whose checkpoints are in the same folder"""
+
+    @property
+    def key(self) -> str:
+        """Its name in checkpoints."""
+        return f"{self.seed}-{self.part}" if self.part else str(self.seed)
 
 
 class Fitted(NamedTuple):
@@ -69,8 +78,6 @@ class Fit(NamedTuple):
     """a run stops at the first validation after this many meta-steps without a better error; None: never"""
     checkpoints: Path | None = None
     """folder for the checkpoints of all stacks; None: no checkpoints"""
-    part: str = ""
-    """a suffix for the names of checkpoints, if one seed is trained several times (once for each held-out set)"""
     checkpoint_every: int = 10
     keep_best: bool = True
     """end with the state that has the best validation error, rather than with the last one"""
@@ -107,19 +114,19 @@ def fit(
             f"the parameters have {sorted(rows)} rows for {len(members)} members; needed a stack with one row for each "
             "run. leapwarp.trees.alone(params) makes a stack of one."
         )
-    number = {member.seed: i for i, member in enumerate(members)}
+    number = {member.key: i for i, member in enumerate(members)}
     first = learner.init(params)
     stacks = kept(how, members, next(iter(params.values())).device)
-    new = [seed for seed in number if all(seed not in stack["runs"] for _, stack in stacks)]
+    new = [key for key in number if all(key not in stack["runs"] for _, stack in stacks)]
     if new:
-        start = learner.init(pick(params, [number[seed] for seed in new]))
+        start = learner.init(pick(params, [number[key] for key in new]))
         stacks.append((checkpoint(how, new), leave(begun(start, new, how), how)))
-    ended: dict[int, dict[str, Any]] = {}
+    ended: dict[str, dict[str, Any]] = {}
     for path, stack in stacks:
         ended |= advance(learner, stack, path, sample, how, members, first)["runs"]
     found = []
     for i, member in enumerate(members):
-        run = ended[member.seed]
+        run = ended[member.key]
         way = {} if run["error"] else of_run(moved(alone(run["state"]), pick(first, [i])), 0)
         found.append(Fitted(run["state"], run["history"], run["meta_step"], run["seconds"], way, run["error"]))
     if all(each.error for each in found):
@@ -127,11 +134,11 @@ def fit(
     return found
 
 
-def begun(state: State, seeds: Sequence[int], how: Fit) -> dict[str, Any]:
+def begun(state: State, keys: Sequence[str], how: Fit) -> dict[str, Any]:
     """A stack before its first meta-step. `runs` has the record of each run, and `state` is that of `active` runs."""
     run = {"meta_step": 0, "history": [], "seconds": 0.0, "best": None, "best_error": None, "best_step": 0}
     run |= {"state": {}, "error": None, "finished": is_finished(run, how)}
-    return {"meta_step": 0, "state": state, "active": list(seeds), "runs": dict.fromkeys(seeds, run)}
+    return {"meta_step": 0, "state": state, "active": list(keys), "runs": dict.fromkeys(keys, run)}
 
 
 def advance(
@@ -144,9 +151,9 @@ def advance(
     first: State,
 ) -> dict[str, Any]:
     """Train a stack until all its runs have finished. -> the stack, without active runs"""
-    mine = [member for member in members if member.seed in stack["runs"]]
+    mine = [member for member in members if member.key in stack["runs"]]
     name = mine[0].name + (f" and {len(mine) - 1} more" if mine[1:] else "")
-    fingerprint = {str(member.seed): member.fingerprint for member in mine}
+    fingerprint = {member.key: member.fingerprint for member in mine}
     progress = Progress(name, stack["meta_step"], how.meta_steps)
     try:
         while stack["active"]:
@@ -183,21 +190,22 @@ def meta_step(
     Args:
         first: the state of all members before their first meta-step.
     """
-    began, k, seeds = time.monotonic(), stack["meta_step"], stack["active"]
-    numbers = [next(i for i, member in enumerate(members) if member.seed == seed) for seed in seeds]
+    began, k, keys = time.monotonic(), stack["meta_step"], stack["active"]
+    number = {member.key: i for i, member in enumerate(members)}
+    numbers = [number[key] for key in keys]
     tasks = join_tasks([sample(k, i) for i in numbers])
     try:
-        state, info = learner.step(stack["state"], tasks, [generator(seed, "learner", k) for seed in seeds])
+        state, info = learner.step(stack["state"], tasks, [generator(members[i].seed, "learner", k) for i in numbers])
     except Diverged as error:  # reported below, for each run
         state, info = error.after
-    finite, way = are_finite(state, len(seeds)), moved(state, pick(first, numbers))
+    finite, way = are_finite(state, len(keys)), moved(state, pick(first, numbers))
     runs, summaries = dict(stack["runs"]), []
-    for row, (seed, i) in enumerate(zip(seeds, numbers, strict=True)):
-        run = runs[seed] | {"meta_step": k + 1}
+    for row, (key, i) in enumerate(zip(keys, numbers, strict=True)):
+        run = runs[key] | {"meta_step": k + 1}
         try:
-            own = {key: value.unflatten(0, (len(seeds), -1))[row] for key, value in info.items()}
+            own = {what: value.unflatten(0, (len(keys), -1))[row] for what, value in info.items()}
             where = f"{members[i].name}, meta-step {k}"
-            summary = summarise(own, tasks.index.view(len(seeds), -1)[row], where)
+            summary = summarise(own, tasks.index.view(len(keys), -1)[row], where)
             summary |= of_run(way, row)
             if not finite[row]:
                 raise FloatingPointError(
@@ -216,31 +224,31 @@ def meta_step(
         except FloatingPointError as error:
             print(str(error), flush=True)
             run |= {"error": str(error), "finished": True}
-        runs[seed] = run
-    share = (time.monotonic() - began) / len(seeds)
-    for seed in seeds:
-        runs[seed] |= {"seconds": runs[seed]["seconds"] + share}
-    after = leave({"meta_step": k + 1, "state": state, "active": seeds, "runs": runs}, how)
+        runs[key] = run
+    share = (time.monotonic() - began) / len(keys)
+    for key in keys:
+        runs[key] |= {"seconds": runs[key]["seconds"] + share}
+    after = leave({"meta_step": k + 1, "state": state, "active": keys, "runs": runs}, how)
     metrics = [metric for metric in summaries[0] if all(metric in each for each in summaries)] if summaries else []
     return after, {metric: sum(each[metric] for each in summaries) / len(summaries) for metric in metrics}
 
 
 def leave(stack: dict[str, Any], how: Fit) -> dict[str, Any]:
     """The stack without the runs that have finished. Their states are kept in their records."""
-    runs, seeds, state = dict(stack["runs"]), stack["active"], stack["state"]
-    for row, seed in enumerate(seeds):
-        run = runs[seed]
+    runs, keys, state = dict(stack["runs"]), stack["active"], stack["state"]
+    for row, key in enumerate(keys):
+        run = runs[key]
         if run["finished"]:
             keeps = how.keep_best and run["best"] is not None
             ended = run["best"] if keeps else pick(state, row)
-            runs[seed] = run | {"state": {} if run["error"] else ended, "best": None}
-    rows = [row for row, seed in enumerate(seeds) if not runs[seed]["finished"]]
-    if len(rows) < len(seeds):
+            runs[key] = run | {"state": {} if run["error"] else ended, "best": None}
+    rows = [row for row, key in enumerate(keys) if not runs[key]["finished"]]
+    if len(rows) < len(keys):
         state = pick(state, rows) if rows else {}
     return {
         "meta_step": stack["meta_step"],
         "state": state,
-        "active": [seeds[row] for row in rows],
+        "active": [keys[row] for row in rows],
         "runs": runs,
     }
 
@@ -425,10 +433,13 @@ def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "
     return run if is_usable(path, found, fingerprint, run["finished"]) else None
 
 
-def checkpoint(how: Fit, seeds: Sequence[int]) -> Path | None:
-    """The file of the checkpoint of a stack with these seeds."""
-    name = f"seeds{'_'.join(map(str, seeds))}{f'-{how.part}' if how.part else ''}.pt"
-    return how.checkpoints / name if how.checkpoints else None
+def checkpoint(how: Fit, keys: Sequence[str]) -> Path | None:
+    """The file of the checkpoint of a stack with these runs."""
+    name = f"seeds{'_'.join(keys)}"
+    if len(name) > LONGEST:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+        name = f"seeds{len(keys)}{MANY}{keys[0]}_to_{keys[-1]}_{digest}"
+    return how.checkpoints / f"{name}.pt" if how.checkpoints else None
 
 
 def kept(how: Fit, members: Sequence[Member], device: torch.device | str) -> list[tuple[Path | None, dict[str, Any]]]:
@@ -438,30 +449,32 @@ def kept(how: Fit, members: Sequence[Member], device: torch.device | str) -> lis
     """
     if how.checkpoints is None:
         return []
-    wanted = {member.seed: member for member in members}
-    ending = f"-{how.part}" if how.part else ""
+    wanted = {member.key: member for member in members}
     stacks: dict[Path, dict[str, Any]] = {}
-    best: dict[int, tuple[int, Path]] = {}
+    best: dict[str, tuple[int, Path]] = {}
     for path in sorted(how.checkpoints.glob("seeds*.pt")):
-        seeds = re.fullmatch(rf"seeds(\d+(?:_\d+)*){re.escape(ending)}", path.stem)
-        mine = [seed for seed in map(int, seeds[1].split("_")) if seed in wanted] if seeds else []
-        if not mine:
+        listed = f"_{path.stem.removeprefix('seeds')}_"
+        if MANY not in listed and not any(f"_{key}_" in listed for key in wanted):
             continue
         stack, found = read(path, device)
-        if is_usable(path, found[str(mine[0])], wanted[mine[0]].fingerprint, not stack["active"]):
+        mine = [key for key in stack["runs"] if key in wanted]
+        if mine and is_usable(path, found[mine[0]], wanted[mine[0]].fingerprint, not stack["active"]):
             stacks[path] = stack
-            best |= {s: max(best.get(s, (-1, path)), (stack["runs"][s]["meta_step"], path)) for s in mine}
+            best |= {key: max(best.get(key, (-1, path)), (stack["runs"][key]["meta_step"], path)) for key in mine}
     chosen = []
     for path, stack in stacks.items():
-        mine = [seed for seed in stack["runs"] if seed in best and best[seed][1] == path]
+        mine = [key for key in stack["runs"] if key in best and best[key][1] == path]
         if not mine:
             continue
         name = wanted[mine[0]].name + (f" and {len(mine) - 1} more" if mine[1:] else "")
         print(f"{name}: resumed at meta-step {stack['meta_step']} from {path}", flush=True)
         if len(mine) < len(stack["runs"]):
-            rows = [row for row, seed in enumerate(stack["active"]) if seed in mine]
+            rows = [row for row, key in enumerate(stack["active"]) if key in mine]
             stack["state"] = pick(stack["state"], rows) if rows else {}
-            stack |= {"active": [stack["active"][row] for row in rows], "runs": {s: stack["runs"][s] for s in mine}}
+            stack |= {
+                "active": [stack["active"][row] for row in rows],
+                "runs": {key: stack["runs"][key] for key in mine},
+            }
         chosen.append((checkpoint(how, mine), stack))
     return chosen
 

@@ -54,6 +54,8 @@ class Jobs(NamedTuple):
     methods: list[str]
     n_tasks: list[int]
     """numbers of pretraining tasks; [0] if they are not counted"""
+    n_tasks_per_job: int
+    """how many of them a job of training has"""
     seeds: list[int]
     seeds_per_job: int
     """number of seeds in a job of training"""
@@ -133,6 +135,8 @@ def _check_entry(about: Experiment, entry: dict[str, Any], what: str) -> None:
     if ("n_tasks" in entry) != (about.most_tasks > 0):
         needed = f"it, with numbers from 1 to {about.most_tasks}" if about.most_tasks else "none: tasks are not counted"
         raise ValueError(f"{what}.n_tasks' is {entry.get('n_tasks', 'missing')}. Needed: {needed}.")
+    if "n_tasks_per_job" in entry and "n_tasks" not in entry:
+        raise ValueError(f"{what}.n_tasks_per_job' is given. Needed: none, since tasks are not counted.")
     for count in entry.get("n_tasks", []):
         if count > about.most_tasks:
             raise ValueError(f"{what}.n_tasks' has {count}. Allowed: whole numbers from 1 to {about.most_tasks}.")
@@ -328,6 +332,7 @@ def jobs(config: dict[str, Any], path: Path) -> dict[str, Jobs]:
             about,
             [method for method in about.methods if method in asked],
             entry.get("n_tasks", [0]),
+            entry.get("n_tasks_per_job", 1),
             list(range(size.first_seed, size.first_seed + seeds)),
             per_job,
             -(-per_evaluation // per_job) * per_job,
@@ -378,6 +383,12 @@ def chunks(seeds: Sequence[int], per_job: int) -> list[tuple[int, int]]:
     return [(seeds[k], seeds[min(k + per_job, len(seeds)) - 1]) for k in range(0, len(seeds), per_job)]
 
 
+def counts_of(jobs: Jobs) -> list[str]:
+    """The numbers of pretraining tasks of each job of training, as its files have them: 5, or 1_5_25."""
+    per_job = jobs.n_tasks_per_job
+    return ["_".join(map(str, jobs.n_tasks[k : k + per_job])) for k in range(0, len(jobs.n_tasks), per_job)]
+
+
 def state_files(jobs: Jobs, method: str, first: int, last: int) -> list[str]:
     """The states that an evaluation of some seeds of a method reads; none if it is not trained."""
     if method in jobs.states:
@@ -385,8 +396,8 @@ def state_files(jobs: Jobs, method: str, first: int, last: int) -> list[str]:
     if not jobs.about.methods[method].trains:
         return []
     return [
-        f"{jobs.folder}/states/{method}/tasks{count}/seeds{a}-{b}.safetensors"
-        for count in jobs.n_tasks
+        f"{jobs.folder}/states/{method}/tasks{counts}/seeds{a}-{b}.safetensors"
+        for counts in counts_of(jobs)
         for a, b in chunks(jobs.seeds, jobs.seeds_per_job)
         if first <= a <= last
     ]

@@ -332,9 +332,9 @@ def test_split_jobs_make_the_update_of_one_process(tmp_path):
     # Evaluation reads the same parameters, and the history is there too.
     learnt, about = states.read(state_job(tmp_path, second))
     assert about["method"] == "leap" and about["settings"] == json.loads(json.dumps(chain.of_training(TINY)))
-    assert about["seeds"] == [3] and about["seconds"]["3"] > 0
-    assert learnt.keys() == {3} and learnt[3]["params"].keys() == params.keys()
-    assert all(torch.equal(learnt[3]["params"][name], leaf) for name, leaf in params.items())
+    assert about["seeds"] == [3] and about["seconds"]["seed3"] > 0
+    assert learnt.keys() == {(0, 3)} and learnt[0, 3]["params"].keys() == params.keys()
+    assert all(torch.equal(learnt[0, 3]["params"][name], leaf) for name, leaf in params.items())
     history = rows.read(tmp_path / "leap.csv")
     assert history.loc[history["metric"] == "meta_loss", ["step", "value"]].to_numpy().tolist() == [
         [0, losses[0]], [1, losses[1]]

@@ -494,8 +494,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_rows(drawn, tmp_path, monkeyp
 def test_what_was_learnt_is_evaluated_the_same_from_its_file(drawn, tmp_path, name):
     this = one_run(drawn, "multicv", name)
     state = run.train(this).state
-    states.write(tmp_path / "state.safetensors", {0: state}, {})
-    back = states.read(tmp_path / "state.safetensors")[0][0]
+    states.write(tmp_path / "state.safetensors", {(0, 0): state}, {"n_tasks": [0], "seeds": [0]})
+    back = states.read(tmp_path / "state.safetensors")[0][0, 0]
     kept = {"leap": {"shared", "latest"}}.get(name, {"shared", "own", "met", "latest"})
     for held_out in drawn.sets:
         was, found = state["without"][held_out], back["without"][held_out]

@@ -1,6 +1,9 @@
 """Files of learnt states: a state that was written can be read, and other files are refused in one line."""
 
+import json
+
 import calls
+import pandas as pd
 import pytest
 import torch
 from calls import NAME, rows_of
@@ -19,7 +22,7 @@ STATE = {
     "outer": {"momentum": torch.ones(2)},
     "warp_outer": {"count": 3},
 }
-ABOUT = {"experiment": NAME, "method": "leap", "n_tasks": 3, "seeds": [0, 4], "seconds": {"0": 1.5, "4": 2.5}}
+ABOUT = {"experiment": NAME, "method": "leap", "n_tasks": [3], "seeds": [0, 4]}
 
 
 def same(left, right):
@@ -31,10 +34,10 @@ def same(left, right):
 def test_a_state_is_read_as_it_was_written_without_what_outer_optimizers_keep(tmp_path):
     path = tmp_path / "state.safetensors"
     other = STATE | {"params": {"head.weight": torch.randn(2, 3)}}
-    states.write(path, {0: STATE, 4: other}, ABOUT)
+    states.write(path, {(3, 0): STATE, (3, 4): other}, ABOUT)
     found, about = states.read(path)
     for seed, written in ((0, STATE), (4, other)):
-        assert same(found[seed], {key: part for key, part in written.items() if not key.endswith("outer")})
+        assert same(found[3, seed], {key: part for key, part in written.items() if not key.endswith("outer")})
     assert {key: about[key] for key in ABOUT} == ABOUT and len(about["checksum"]) == 64
     assert plan.state_header(path) == about  # read without torch
 
@@ -98,6 +101,43 @@ def test_a_state_is_evaluated_with_the_settings_it_was_trained_with(tmp_path, ma
     assert not list(tmp_path.glob("x.csv")) and "Traceback" not in refused.stdout
 
 
+def test_numbers_of_tasks_that_train_in_one_job_have_the_rows_of_those_that_do_not(tmp_path, made_up_alphabets):
+    small = '{"filters": 3, "inner_steps": 3, "meta_steps": 2, "meta_batch": 2, "n_test": 2, "n_validation": 2}'
+    of = [NAME, "--method", "leap", "--data", str(made_up_alphabets)]
+
+    def rows_with(*jobs):
+        made = []
+        for place, counts in enumerate(jobs):
+            state, history = (str(tmp_path / f"{len(jobs)}-{place}.{kind}") for kind in ("safetensors", "csv"))
+            numbers = ["--n-tasks", *counts, "--seeds", "0", "1"]
+            command.train([*of, "--settings", small, *numbers, "--out", state, "--history", history])
+            made.append((state, history))
+        states_of, histories = zip(*made, strict=True)
+        out = str(tmp_path / f"{len(jobs)}.csv")
+        options = ["--settings", '{"eval_steps": 4}', "--states", *states_of, "--histories", *histories, "--out", out]
+        command.evaluate([*of, *options])
+        found = rows.read(out)
+        return found[~found["metric"].str.endswith("seconds")].drop(columns="seconds")
+
+    together, apart = rows_with(["1", "3"]), rows_with(["1"], ["3"])
+    assert set(zip(together["n_tasks"], together["seed"], strict=True)) == {(1, 0), (1, 1), (3, 0), (3, 1)}
+    keys = ["n_tasks", "seed", "task", "step", "metric"]
+    both = [frame.sort_values(keys, ignore_index=True) for frame in (together, apart)]
+    assert both[0][keys].equals(both[1][keys])
+    first = [frame[(frame["metric"] == "meta_loss") & (frame["step"] == 0)]["value"] for frame in both]
+    pd.testing.assert_series_equal(*first, rtol=1e-5)  # later on, rounding decides which pixel is the largest
+    found, about = states.read(tmp_path / "1-0.safetensors")
+    assert set(found) == {(1, 0), (1, 1), (3, 0), (3, 1)} and about["n_tasks"] == [1, 3] and about["seeds"] == [0, 1]
+
+
+def test_a_state_of_an_older_version_is_refused(tmp_path):
+    path = tmp_path / "old.safetensors"
+    about = {"about": json.dumps(ABOUT | {"n_tasks": 3}), "kind": states.KIND, "empty": "[]"}
+    store.write(path, {"seed0/params/w": torch.zeros(2)}, about)
+    with pytest.raises(store.DataError, match="old.safetensors: was written by an older version of leapwarp. Delete"):
+        states.read(path)
+
+
 def test_a_seed_that_diverges_leaves_the_others_written(tmp_path, made_up_alphabets, monkeypatch, capsys):
     """In training and in evaluation one line says why, its rows say that it diverged, and the other seeds have rows."""
     real = omniglot.set_up
@@ -136,11 +176,11 @@ def test_a_seed_that_diverges_leaves_the_others_written(tmp_path, made_up_alphab
 def maze_state(path, *seeds, diverged=()):
     """A state of `rnn` in the maze that was never trained."""
     small = {"interior": 3, "steps": 4, "batch": 2, "updates": 2, "hidden": 4, "every": 1}
-    about = {"experiment": "maze", "method": "rnn", "n_tasks": 0, "held_out": "test", "settings": small}
-    about |= {"seconds": {str(seed): 1.0 for seed in seeds}, "seeds": seeds}
+    about = {"experiment": "maze", "method": "rnn", "n_tasks": [0], "held_out": "test", "settings": small}
+    about |= {"seconds": {f"seed{seed}": 1.0 for seed in seeds}, "seeds": seeds}
     state = {"params": rnn(17, 4, 4).init(torch.Generator().manual_seed(0)), "warp": {}}
-    found = {seed: {} if seed in diverged else state for seed in seeds}
-    states.write(path, found, about | {"diverged": {str(seed): "the loss was nan" for seed in diverged}})
+    found = {(0, seed): {} if seed in diverged else state for seed in seeds}
+    states.write(path, found, about | {"diverged": {f"seed{seed}": "the loss was nan" for seed in diverged}})
 
 
 def test_a_seed_that_diverged_is_a_row_also_without_the_history(tmp_path):

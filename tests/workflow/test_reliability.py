@@ -32,7 +32,7 @@ HERE = f"results/{SIZE}/{NAME}"
 STATE = f"{HERE}/states/leap/tasks1/seeds0-1.safetensors"
 HISTORY = f"{HERE}/states/leap/tasks1/seeds0-1.csv"
 RUN = f"{HERE}/runs/leap/seeds0-1.csv"
-CHECKPOINT = f"{HERE}/checkpoints/leap/tasks1/seeds0_1.pt"
+CHECKPOINT = f"{HERE}/checkpoints/leap/seeds0-tasks1_1-tasks1.pt"
 ROWS = f"{HERE}/rows.csv"
 TABLE = f"{HERE}/table1.csv"
 SMALL = json.dumps(yaml.safe_load((REPO / "workflow/sizes/smoke.yaml").read_text())["experiments"][NAME]["settings"])
@@ -234,11 +234,11 @@ def test_a_checkpoint_that_is_damaged_of_another_run_or_of_an_older_version(done
     """For all faults, the run is made again after the checkpoint is deleted. The last one shows this."""
     path = done / CHECKPOINT
     whole = torch.load(path, weights_only=True)
-    other = torch.load(done / CHECKPOINT.replace("leap/tasks1", "reptile/tasks1"), weights_only=True)
+    other = torch.load(done / CHECKPOINT.replace("leap/seeds", "reptile/seeds"), weights_only=True)
     lose(done, STATE, HISTORY, RUN)
     path.write_bytes(path.read_bytes()[:-1000])
     check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} is damaged", "Delete it to start this run from its")
-    torch.save(other | {"active": [0, 1]}, path)
+    torch.save(other | {"active": ["0-tasks1", "1-tasks1"]}, path)
     check_one_error(to_rows(done), f"checkpoint {CHECKPOINT} belongs to an unfinished run", "method is 'reptile', this")
     old = json.dumps(json.loads(whole["fingerprint"]) | {"profile": "smoke"})
     torch.save(whole | {"fingerprint": old}, path)
@@ -362,7 +362,7 @@ def test_where_every_result_came_from(finished):
     origins = {(run["method"], run["seed"]): run for run in json.loads((finished / f"{HERE}/runs.json").read_text())}
     assert sorted(origins) == [(method, seed) for method in ("leap", "reptile", "scratch") for seed in (0, 1)]
     leap, reptile = origins["leap", 0], origins["reptile", 0]
-    assert leap["size"] == SIZE and leap["seconds"] >= leap["training"]["seconds"]["0"] > 0
+    assert leap["size"] == SIZE and leap["seconds"] >= leap["training"]["seconds"]["tasks1-seed0"] > 0
     assert leap["settings"]["inner_lr"] == 0.1 and leap["packages"]["torch"] == torch.__version__.split("+")[0]
     assert leap["data_source"] == "made_up" and leap["data_checksum"] == reptile["data_checksum"]
     assert leap["code"] == reptile["code"] and leap["machine"] and leap["device"]

@@ -24,6 +24,8 @@ from calls import (
     step_to,
 )
 
+from leapwarp import plan
+
 pytestmark = pytest.mark.skipif(
     not find_spec("snakemake_executor_plugin_slurm"), reason="needs the SLURM plugin: make test-slurm installs it"
 )
@@ -67,7 +69,7 @@ def test_each_run_of_paper_asks_for_what_it_needs(tmp_path):
     for name, jobs in jobs_of(str(path)).items():
         mine = [block for block in blocks if f"experiment={name}, " in block]
         training = [method for method in jobs.methods if jobs.about.methods[method].trains and not jobs.chain]
-        assert len(mine) == len(training) * len(jobs.n_tasks) * -(-len(jobs.seeds) // jobs.seeds_per_job) + len(
+        assert len(mine) == len(training) * len(plan.counts_of(jobs)) * -(-len(jobs.seeds) // jobs.seeds_per_job) + len(
             jobs.methods
         ) * -(-len(jobs.seeds) // jobs.seeds_per_evaluation)
         for block in mine:
@@ -167,9 +169,9 @@ def test_jobs_that_are_killed_or_whose_time_is_over_are_resumed(slurm, tmp_path,
     devices = {process.environ()["CUDA_VISIBLE_DEVICES"] for process in (over, killed)}
     jobs = [process.environ()["SLURM_JOB_ID"] for process in (over, killed)]
     assert len(devices) == 2 and devices <= set("0123") and len(set(jobs)) == 2
-    step_to(killed, here / "checkpoints/reptile/tasks1/seeds0_1.pt")
+    step_to(killed, here / "checkpoints/reptile/seeds0-tasks1_1-tasks1.pt")
     killed.kill()
-    step_to(over, here / "checkpoints/leap/tasks1/seeds0_1.pt")
+    step_to(over, here / "checkpoints/leap/seeds0-tasks1_1-tasks1.pt")
     end(over, jobs[0])
     [evaluation] = caught(folder, parent, "leap", command="evaluate")
     step_to(evaluation, here / "checkpoints/leap/seed0-tasks1-evaluated.pt")

@@ -38,7 +38,7 @@ def n_trained(jobs):
     methods = [name for name in jobs.methods if jobs.about.methods[name].trains]
     if jobs.chain:  # a chain of jobs of its own
         return 0
-    return len(methods) * len(jobs.n_tasks) * -(-len(jobs.seeds) // jobs.seeds_per_job)
+    return len(methods) * len(plan.counts_of(jobs)) * -(-len(jobs.seeds) // jobs.seeds_per_job)
 
 
 def n_evaluated(jobs):
@@ -391,7 +391,15 @@ def test_the_profiles_need_no_size_of_a_users_own():
         for name, expression in resources.items():
 
             class wildcards:
-                size, experiment, method, subset, first, last = "mine", "hills", "momentum", "mini", "0", "3"
+                size, experiment, method, subset, n_tasks, first, last = (
+                    "mine",
+                    "hills",
+                    "momentum",
+                    "mini",
+                    "5",
+                    "0",
+                    "3",
+                )
 
             first, last = (eval(str(expression), {"wildcards": wildcards, "attempt": attempt}) for attempt in (1, 4))
             assert isinstance(first, int) and first >= 0, (rule, name)

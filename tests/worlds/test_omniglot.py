@@ -159,6 +159,23 @@ def test_held_out_mini_batches_do_not_depend_on_the_steps_of_meta_training(drawn
     assert rows[0] == rows[1]
 
 
+@pytest.mark.parametrize("name", ["leap", "warp_leap", "finetune", "maml"])
+def test_runs_with_different_numbers_of_alphabets_train_in_one_stack(drawn, name):
+    few = {"filters": 3, "inner_steps": 3, "meta_steps": 2, "meta_batch": 2, "n_test": 1, "n_validation": 0}
+    runs = [sizes.one_run(drawn, "omniglot_warp", name, count, seed=seed, **few) for count in (1, 3) for seed in (0, 1)]
+    seen = set()
+    for run, together in zip(runs, train(runs), strict=True):
+        (alone,) = train([run])
+        found, needed = leaves(together.state), leaves(alone.state)
+        for key, leaf in needed.items():
+            mine = found[key][: len(leaf)] if key.startswith("heads/") else found[key]  # one for each alphabet of most
+            torch.testing.assert_close(mine, leaf, rtol=0, atol=0.005)  # rounding decides which pixel is the largest
+        losses = [[v for _, _, metric, v in each.records if metric == "meta_loss"] for each in (together, alone)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3) and len(losses[0]) == 2
+        seen.add(round(losses[0][0], 5))
+    assert len(seen) == 4  # the runs differ
+
+
 def test_what_is_learnt_is_judged_without_more_than_the_state(drawn):
     """Evaluation from the state alone gives the same rows twice. They differ from those of the random start."""
     run = sizes.one_run(drawn, "omniglot_warp", "warp_leap", 2, n_test=1, n_validation=1)

@@ -67,7 +67,7 @@ wildcard_constraints:
     size=any_of(LARGEST_FIRST),
     experiment=any_of(JOBS),
     method=any_of(name for jobs in JOBS.values() for name in [*jobs.about.methods, *jobs.states]),
-    n_tasks=r"\d+",
+    n_tasks=r"\d+(_\d+)*",
     first=r"\d+",
     number=r"\d+",
     last=r"\d+",

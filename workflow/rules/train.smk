@@ -18,7 +18,7 @@ rule code:
 
 
 rule train:
-    """Meta-train one method with one number of tasks, for some seeds: their learnt parameters, and the history."""
+    """Meta-train one method with some numbers of tasks and seeds: their learnt parameters, and the history."""
     input:
         data=data_file,
         winner=winner_file,
@@ -43,9 +43,10 @@ rule train:
         data=data_option,
         winner=winner_option,
         seeds=lambda wildcards: list(range(int(wildcards.first), int(wildcards.last) + 1)),
-        checkpoints="results/{size}/{experiment}/checkpoints/{method}/tasks{n_tasks}",
+        n_tasks=lambda wildcards: wildcards.n_tasks.split("_"),
+        checkpoints="results/{size}/{experiment}/checkpoints/{method}",
     shell:
         "exec python -m leapwarp.experiments train {params.where:q} --method {wildcards.method}"
-        " --n-tasks {wildcards.n_tasks} --seeds {params.seeds} --size {wildcards.size} --settings {params.settings:q}"
+        " --n-tasks {params.n_tasks} --seeds {params.seeds} --size {wildcards.size} --settings {params.settings:q}"
         " {params.winner:q} {params.data:q} --out {output.state:q} --history {output.history:q}"
         " --checkpoints {params.checkpoints:q} --device {resources.device} > {log:q} 2>&1"

@@ -52,7 +52,7 @@ class Run(NamedTuple):
     @property
     def member(self) -> Member:
         """The run as `fit` takes it."""
-        return Member(self.seed, self.title, self.identity)
+        return Member(self.seed, self.title, self.identity, f"tasks{self.n_tasks}" if self.n_tasks else "")
 
     def checkpoint(self, name: str) -> Path | None:
         """The checkpoint file of a part of the run, `name`."""
@@ -117,7 +117,8 @@ class Experiment(NamedTuple):
     evaluate: Callable[[Run, State | None], Evaluated]
     """(run, its learnt state without the run axis, or None for a method that is not trained) -> rows and arrays"""
     train: Callable[[Sequence[Run]], list[Trained]] | None = None
-    """seeds of one method -> the result of each: trained in one stack, or `in_turn`"""
+    """runs of one method, which differ in seed and perhaps in number of tasks -> the result of each: trained in one
+    stack, or `in_turn`"""
     load: Callable[..., Any] | None = None
     """the data file, or None if the experiment reads none -> data with `source` and `checksum`"""
     evaluation: frozenset[str] = frozenset()

@@ -189,44 +189,52 @@ def train(arguments: Sequence[str]) -> None:
     """The command `train`."""
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} train", description="Train seeds of one method.")
     options_of_both(parser)
-    parser.add_argument("--n-tasks", type=whole_number, default=0, help="pretraining tasks; 0 if they are not counted")
-    parser.add_argument("--seeds", type=whole_number, nargs="+", required=True, help="one run for each seed")
+    parser.add_argument(
+        "--n-tasks", type=whole_number, nargs="+", default=[0], help="pretraining tasks; 0 if they are not counted"
+    )
+    parser.add_argument(
+        "--seeds", type=whole_number, nargs="+", required=True, help="one run for each seed and number of tasks"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="SAFETENSORS", help="the learnt state to write")
     parser.add_argument("--history", type=Path, required=True, metavar="CSV", help="rows of training to write")
     options = parser.parse_args(arguments)
-    if len(set(options.seeds)) < len(options.seeds):
-        parser.error(f"argument --seeds: needs each seed once, got {' '.join(map(str, options.seeds))}")
+    for what, given in (("seeds", options.seeds), ("n-tasks", options.n_tasks)):
+        if len(set(given)) < len(given):
+            parser.error(f"argument --{what}: needs each number once, got {' '.join(map(str, given))}")
     begin(f"{PROGRAM.removeprefix('python -m ')} train", arguments)
-    name = f"{options.method}, {options.n_tasks} tasks" if options.n_tasks else options.method
+    counts = ", ".join(map(str, options.n_tasks))
+    name = options.method if options.n_tasks == [0] else f"{options.method}, {counts} tasks"
     with job(name, options.out):
-        train_seeds(Job(options), options)
+        train_runs(Job(options), options)
 
 
-def train_seeds(job: Job, options: argparse.Namespace) -> None:
-    """Train the seeds of the options, and write the state and the history of each.
+def train_runs(job: Job, options: argparse.Namespace) -> None:
+    """Train the seeds and numbers of tasks of the options, and write the state and the history of each run.
 
-    A seed that diverges has no state, and a row that says so. The job fails if all seeds diverge.
+    A run that diverges has no state, and a row that says so. The job fails if all runs diverge.
     """
     about, experiment = job.about, job.experiment
     method = job.method(options.method, {"--settings": options.settings})
     if experiment.train is None or not about.methods[options.method].trains:
         raise ValueError(f"{options.method} of {about.name} is not trained: needed the command evaluate.")
-    if (options.n_tasks > 0) != (about.most_tasks > 0):
-        needed = f"1 to {about.most_tasks}" if about.most_tasks else "none, since tasks are not counted"
-        raise ValueError(f"--n-tasks is {options.n_tasks}, {about.name} needs {needed}.")
+    for count in options.n_tasks:
+        if (count > 0) != (about.most_tasks > 0):
+            needed = f"1 to {about.most_tasks}" if about.most_tasks else "none, since tasks are not counted"
+            raise ValueError(f"--n-tasks is {count}, {about.name} needs {needed}.")
     settings = {key: v for key, v in asdict(method.settings).items() if key not in experiment.evaluation}
-    same, hashed = job.origin(options.method, options.n_tasks), provenance.digest(digits(settings))
+    hashed = provenance.digest(digits(settings))
     runs = [
         Run(
             job.data,
             method,
             options.method,
-            options.n_tasks,
+            count,
             seed,
             job.device,
             options.checkpoints,
-            job.identity(options.method, options.n_tasks, seed, settings),
+            job.identity(options.method, count, seed, settings),
         )
+        for count in options.n_tasks
         for seed in options.seeds
     ]
     try:
@@ -240,19 +248,21 @@ def train_seeds(job: Job, options: argparse.Namespace) -> None:
     if not isinstance(found, list | tuple) or len(found) != len(runs) or not all(isinstance(e, Trained) for e in found):
         raise ValueError(
             f"train() of {about.name} returns {kind_of(found)}; needed a list with one Trained for each of the "
-            f"{len(runs)} seeds."
+            f"{len(runs)} runs."
         )
     frames, learnt, seconds, diverged = [], {}, {}, {}
     for run, trained in zip(runs, found, strict=True):
-        seed, records = run.seed, trained.records
+        records, key = trained.records, (run.n_tasks, run.seed)
         if trained.error:
-            diverged[seed], records = trained.error, [("", None, DIVERGED, 1.0)]
-        learnt[seed], seconds[seed] = trained.state, trained.seconds
-        frames.append(rows.rows(records, **same, settings=hashed, seed=seed, seconds=trained.seconds))
+            diverged[states.name(*key)], records = trained.error, [("", None, DIVERGED, 1.0)]
+        learnt[key], seconds[states.name(*key)] = trained.state, trained.seconds
+        same = job.origin(options.method, run.n_tasks)
+        frames.append(rows.rows(records, **same, settings=hashed, seed=run.seed, seconds=trained.seconds))
         print(f"{run.title}: {trained.error or f'trained in {trained.seconds:.0f} s'}", flush=True)
-    origin = same | {"seeds": options.seeds, **job.made_by(), "settings": settings, "seconds": seconds}
+    origin = job.origin(options.method, 0) | {"n_tasks": options.n_tasks, "seeds": options.seeds}
+    origin |= {**job.made_by(), "settings": settings, "seconds": seconds, "diverged": diverged}
     rows.write(options.history, pd.concat(frames, ignore_index=True))
-    states.write(options.out, learnt, origin | {"diverged": diverged})
+    states.write(options.out, learnt, origin)
 
 
 # ---------------------------------------------------------------- evaluate
@@ -306,7 +316,7 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 
 def read_learnt(job: Job, path: Path, history: Path | None) -> list[Learnt]:
-    """The seeds of a state file, with their history.
+    """The runs of a state file, with their history.
 
     Raises:
         ValueError: a file is damaged, the state belongs to another method, or the history to another state.
@@ -324,24 +334,26 @@ def read_learnt(job: Job, path: Path, history: Path | None) -> list[Learnt]:
         check_trained(job, path, about["settings"])
     if about["held_out"] != job.options.held_out:
         raise ValueError(f"{path}: was trained with --held-out {about['held_out']}, needed {job.options.held_out}.")
-    records: dict[int, list[Record]] = {seed: [] for seed in found}
+    records: dict[tuple[int, int], list[Record]] = {key: [] for key in found}
     if history:
         frame = rows.read(history)
         for column, its in (
-            *((key, {about[key]}) for key in ("experiment", "method", "n_tasks")),
-            ("seed", set(found)),
+            *((key, {about[key]}) for key in ("experiment", "method")),
+            ("n_tasks", {count for count, _ in found}),
+            ("seed", {seed for _, seed in found}),
         ):
             if set(frame[column]) != its:
                 has, needed = (", ".join(map(str, sorted(values))) for values in (set(frame[column]), its))
                 raise ValueError(f"{history}: has rows of {column} {has}, needed {needed}, as its state {path}.")
         for line in frame.to_dict("records"):
             step = None if pd.isna(line["step"]) else int(line["step"])
-            records[line["seed"]].append((line["task"], step, line["metric"], line["value"]))
+            records[line["n_tasks"], line["seed"]].append((line["task"], step, line["metric"], line["value"]))
     else:
-        records |= {int(seed): [("", None, DIVERGED, 1.0)] for seed in about.get("diverged", {})}
-    n_tasks, seconds = about["n_tasks"], about["seconds"]
+        lost = [key for key in found if states.name(*key) in about.get("diverged", {})]
+        records |= {key: [("", None, DIVERGED, 1.0)] for key in lost}
     return [
-        Learnt(seed, n_tasks, state, about, records[seed], seconds[str(seed)], path) for seed, state in found.items()
+        Learnt(seed, count, state, about, records[count, seed], about["seconds"][states.name(count, seed)], path)
+        for (count, seed), state in found.items()
     ]
 
 

@@ -204,9 +204,10 @@ def held(run: Run, settings: Settings, names: list[str], stream: str, draws: int
 
 
 def train(runs: Sequence[Run]) -> list[Trained]:
-    """Meta-train on `n_tasks` alphabets, all seeds in one stack."""
+    """Meta-train on `n_tasks` alphabets, all runs in one stack, also where their numbers of alphabets differ."""
     setups = [set_up(run, len(runs)) for run in runs]
-    settings, learner = setups[0].settings, setups[0].learner
+    most = max(range(len(runs)), key=lambda i: runs[i].n_tasks)  # finetuning has a head for each alphabet
+    settings, learner = setups[most].settings, setups[most].learner
     data = [images(run.data, setup.parts.train, run.seed, run.device) for run, setup in zip(runs, setups, strict=True)]
 
     def sample(k: int, i: int) -> Task:

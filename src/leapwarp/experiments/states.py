@@ -1,7 +1,7 @@
-"""Files of learnt states: the parameters of some seeds of one method, with their provenance.
+"""Files of learnt states: the parameters of some runs of one method, with their provenance.
 
-A state is a safetensors file whose tensors are named by seed and path (`seed0/params/head.weight`). It can be evaluated
-on another machine or device than the one that trained it.
+A state is a safetensors file. Its tensors are named by number of tasks, seed and path: `tasks5-seed0/params/head.bias`,
+or `seed0/...` where tasks are not counted. It can be evaluated on another machine or device than that of its training.
 """
 
 import json
@@ -32,19 +32,24 @@ def empties(tree: Any, path: str) -> list[str]:
     return [place for key, part in tree.items() for place in empties(part, f"{path}/{key}")] or [path] * (not tree)
 
 
-def write(path: Path, states: dict[int, State], about: dict[str, Any]) -> None:
-    """Write the states of some seeds, with their provenance as JSON values."""
-    tree = {f"seed{seed}": learnt(state) for seed, state in states.items()}
-    empty = [place for name, state in tree.items() for place in empties(state, name)]
-    tensors = {name: leaf.clone() for name, leaf in leaves(tree).items()}  # parts of a state may share memory
+def name(n_tasks: int, seed: int) -> str:
+    """The name of a run in a state."""
+    return f"tasks{n_tasks}-seed{seed}" if n_tasks else f"seed{seed}"
+
+
+def write(path: Path, states: dict[tuple[int, int], State], about: dict[str, Any]) -> None:
+    """Write the states of some runs, by number of tasks (0: not counted) and seed, with their provenance as JSON."""
+    tree = {name(*key): learnt(state) for key, state in states.items()}
+    empty = [place for run, state in tree.items() for place in empties(state, run)]
+    tensors = {place: leaf.clone() for place, leaf in leaves(tree).items()}  # parts of a state may share memory
     store.write(path, tensors, {"kind": KIND, "about": json.dumps(about), "empty": json.dumps(empty)})
 
 
-def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[int, State], dict[str, Any]]:
-    """The states by seed, on `device`, and their provenance, with the `checksum` of the file.
+def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[tuple[int, int], State], dict[str, Any]]:
+    """The states by number of tasks and seed, on `device`, and their provenance, with the `checksum` of the file.
 
     Raises:
-        DataError: no such file, a damaged one, or one of another kind.
+        DataError: no such file, a damaged one, or one of another kind or an older version.
     """
     if path.suffix == ".pt":
         raise DataError(f"{path}: is a checkpoint of training, needed a state (*.safetensors), as `train` writes it.")
@@ -54,11 +59,16 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[int, Stat
     tree: dict[str, Any] = {}
     for place in json.loads(metadata["empty"]):
         _branch(tree, place.split("/"))
-    for name, leaf in tensors.items():
-        *folders, last = name.split("/")
+    for place, leaf in tensors.items():
+        *folders, last = place.split("/")
         _branch(tree, folders)[last] = leaf.to(device)
     about = json.loads(metadata["about"]) | {"checksum": metadata["checksum"]}
-    return {int(name.removeprefix("seed")): state for name, state in tree.items()}, about
+    found = {}
+    for count in about["n_tasks"] if isinstance(about["n_tasks"], list) else []:
+        found |= {(count, seed): tree[name(count, seed)] for seed in about["seeds"] if name(count, seed) in tree}
+    if len(found) < len(tree):
+        raise DataError(f"{path}: was written by an older version of leapwarp. {ADVICE}")
+    return found, about
 
 
 def _branch(tree: dict[str, Any], folders: list[str]) -> dict[str, Any | Tensor]:

@@ -177,7 +177,7 @@ def state(options: argparse.Namespace) -> None:
         ends[about["seed"]] = Trained({"params": params}, records, about["seconds"])
     job.experiment = job.experiment._replace(train=lambda runs: [ends[run.seed] for run in runs])
     options.seeds = list(ends)
-    command.train_seeds(job, options)
+    command.train_runs(job, options)
 
 
 def read_curve(path: Path) -> pd.DataFrame:
@@ -246,7 +246,7 @@ def parser() -> argparse.ArgumentParser:
     of_state.add_argument("--method", required=True)
     of_state.add_argument("--initialisations", type=Path, nargs="+", required=True, help="a file for each seed")
     of_state.add_argument("--history", type=Path, required=True, metavar="CSV", help="rows of training to write")
-    of_state.set_defaults(experiment="atari", n_tasks=0, data=None, winner=None, checkpoints=None, held_out="test")
+    of_state.set_defaults(experiment="atari", n_tasks=[0], data=None, winner=None, checkpoints=None, held_out="test")
     of_curves.add_argument("--folder", type=Path, required=True, help="where step<k>/seed<seed>/game<place>.csv are")
     of_curves.add_argument("--seeds", type=command.whole_number, nargs="+", required=True)
     for name in ("meta-steps", "games"):

@@ -299,12 +299,11 @@ def pretrain(run: Run, held_out: str, sets: list[Images]) -> fit.Fitted:
         1,
         settings.meta_patience,
         run.checkpoints,
-        held_out,
         settings.checkpoint_every,
         keep_best=False,  # App. G says when to stop, and nothing of returning to the best state
     )
     title, identity = f"{run.name}, {held_out} held out, seed {seed}", run.identity | {"set": held_out}
-    (fitted,) = fit.fit(learner, alone(random_encoder(run)), sample, how, [fit.Member(seed, title, identity)])
+    (fitted,) = fit.fit(learner, alone(random_encoder(run)), sample, how, [fit.Member(seed, title, identity, held_out)])
     return fitted
 
 
