@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from calls import REPO
 from made_up import run
+from matplotlib.collections import LineCollection
 from told import drawn, told
 
 from leapwarp.report import __main__ as command
@@ -326,6 +327,16 @@ def test_by_tasks_draws_ours_and_the_paper():
     flat = next(line for line in axes.lines if line.get_color() == looks.look("scratch", "omniglot_warp").colour)
     assert flat.get_xdata().tolist() == [1, 25]
     assert flat.get_ydata() == pytest.approx([15, 15])
+
+
+def test_by_tasks_with_one_number_of_tasks_shows_all_methods_and_their_spread():
+    frame = warp_rows()
+    axes = counts.auc_by_tasks(frame[frame["n_tasks"].isin([0, 25])], WARP).axes[0]
+    flat = next(line for line in axes.lines if line.get_color() == looks.look("scratch", "omniglot_warp").colour)
+    assert flat.get_xdata().tolist() == [24, 26]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["25"]
+    strokes = [part for part in axes.collections if isinstance(part, LineCollection)]
+    assert len(strokes) == len(set(frame.loc[frame["n_tasks"] == 25, "method"]))
 
 
 def test_captions_say_where_the_numbers_come_from():

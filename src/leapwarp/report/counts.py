@@ -44,6 +44,8 @@ def by_tasks(frame: pd.DataFrame, paper: pd.DataFrame, *_, name: str) -> Figure:
         return figure
     counts = set(ours["n_tasks"]) - {0} | set(paper["n_tasks"])
     left, right = min(counts, default=0), max(counts, default=1)
+    if left == right:  # a line needs two ends
+        left, right = left - 1, right + 1
     handles: list[Line2D] = []
     for key, look in looks.of(frame, paper["method"]).items():
         mine, theirs = (lines.loc[lines["method"] == key] for lines in (ours, paper))

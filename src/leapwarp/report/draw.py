@@ -66,13 +66,18 @@ def title(figure: Figure, heading: str, text: str) -> None:
 
 
 def band(axes: Axes, lines: pd.DataFrame, x: str, colour: str, **options) -> None:
-    """Draw the mean against column `x`, with a band of ± std if there is one, above 0 on a logarithmic axis."""
+    """Draw the mean against column `x`, with a band of ± std if there is one, above 0 on a logarithmic axis.
+
+    A single point has a stroke in place of the band.
+    """
     lines = lines.sort_values(x)
     position, mean, std = (lines[column].to_numpy(dtype=float) for column in (x, "mean", "std"))
     low = mean - std
     if axes.get_yscale() == "log":
         low = np.maximum(low, mean / 10)
     axes.plot(position, mean, color=colour, **options)
+    if len(lines) == 1:
+        axes.vlines(position, low, mean + std, color=colour, alpha=0.5)
     axes.fill_between(position, low, mean + std, color=colour, alpha=0.15, linewidth=0)
 
 
