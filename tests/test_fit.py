@@ -464,7 +464,7 @@ def test_training_killed_at_a_random_moment_resumes_to_the_same_state(tmp_path, 
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(leaf, found[1][key]) for key, leaf in found[0].items())
     left = sorted(path.name for path in (killed / "checkpoints").iterdir())
-    assert left == ["seeds0-tasks1_1-tasks1.pt"]
+    assert left == ["seeds0-tasks2_1-tasks2.pt"]
     assert not list(killed.glob(".*"))  # no lock, no half-written file
 
 
