@@ -18,6 +18,7 @@ from scipy.optimize import brentq
 
 from leapwarp import catalogue
 from leapwarp.files import atomic
+from leapwarp.plan import read_size
 from leapwarp.report import claims
 from leapwarp.report.document import grid
 from leapwarp.report.stats import LEVEL, interval, power
@@ -138,11 +139,18 @@ def covered(repetitions: int) -> str:
     return grid(["Quantity, spreads in points", *(f"{n} seeds" for n in SEEDS)], shown)
 
 
+def n_parts(claim: dict[str, Any], entry: dict[str, Any]) -> int:
+    """The number of parts of a claim at the numbers of tasks of a size."""
+    parts = claims.at_counts(claim, set(entry.get("n_tasks", [])), catalogue.find(claim["experiment"]).methods)
+    return len(parts) + sum(spec["kind"] == "counted" for spec in claim["parts"])
+
+
 def stated() -> str:
     """For each size with a table of power: each claim, its part of least power, and how many parts have enough."""
     book, shown = claims.read(REPO / "paper/claims.yaml", catalogue.names()), []
-    wanted = {claim["id"]: len(claim["parts"]) for claim in book.claims}
     for path in sorted((REPO / "workflow/sizes").glob("*.power.csv")):
+        entries = read_size(path.with_name(path.name.replace(".power.csv", ".yaml"))).entries
+        wanted = {claim["id"]: n_parts(claim, entries.get(claim["experiment"], {})) for claim in book.claims}
         parts: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         for (name, part), line in claims.read_power(path).items():
             parts.setdefault(name, []).append((part, line))

@@ -320,7 +320,7 @@ def test_runs_of_one_seed_with_different_parts_train_in_one_stack(tmp_path):
         assert_same(one, parts(None, [key])[0], exactly=False)
     with pytest.raises(ZeroDivisionError):
         parts(tmp_path, [1, 2, 3], interrupted_at(5, lambda: 1 / 0))
-    assert [path.name for path in tmp_path.iterdir()] == ["seeds7-part1_7-part2_7-part3.pt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["seeds7-part1_part2_part3.pt"]
     for one, other in zip(whole, parts(tmp_path, [1, 2, 3]), strict=True):
         assert_same(one, other)
     again = parts(tmp_path, [3, 2], interrupted_at(0, lambda: pytest.fail("they are there")))
@@ -332,6 +332,8 @@ def test_the_checkpoint_of_many_runs_has_a_short_name_and_is_found(tmp_path):
     whole = parts(tmp_path, many)
     (path,) = tmp_path.iterdir()
     assert path.name.startswith("seeds29_runs_from_7-part1_to_7-part29_") and len(path.name) < 100
+    (tmp_path / "seeds7-part30.pt").write_text("damaged, and of another run")
+    (tmp_path / "seeds8_9-part17_part18.pt").write_text("damaged, and of other seeds")
     (again,) = parts(tmp_path, [17], interrupted_at(0, lambda: pytest.fail("it is there")))
     assert again.history == whole[16].history
 
@@ -464,7 +466,7 @@ def test_training_killed_at_a_random_moment_resumes_to_the_same_state(tmp_path, 
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(leaf, found[1][key]) for key, leaf in found[0].items())
     left = sorted(path.name for path in (killed / "checkpoints").iterdir())
-    assert left == ["seeds0-tasks2_1-tasks2.pt"]
+    assert left == ["seeds0_1-tasks2.pt"]
     assert not list(killed.glob(".*"))  # no lock, no half-written file
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import sys
 import time
 import zipfile
@@ -27,7 +28,7 @@ Record = tuple[int, str, float]
 """(meta-step, metric, value)"""
 
 ROUNDING = 1e-6  # a smaller relative fall of a validation error, a mean of float32 values, is not an improvement
-LONGEST, MANY = 100, "_runs_from_"  # a longer name of a checkpoint does not list its runs, and has this text
+LONGEST, MANY = 150, "_runs_from_"  # a longer name of a checkpoint does not list its runs, and has this text
 LOG_EVERY = 10.0  # seconds between two lines of progress where the output is not a terminal
 
 
@@ -434,12 +435,26 @@ def load(path: Path, fingerprint: dict[str, Any], device: torch.device | str = "
 
 
 def checkpoint(how: Fit, keys: Sequence[str]) -> Path | None:
-    """The file of the checkpoint of a stack with these runs."""
-    name = f"seeds{'_'.join(keys)}"
-    if len(name) > LONGEST:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    """The file of the checkpoint of a stack with these runs.
+
+    Its name has their seeds and parts. If not every seed has every part, or there are very many, it has a hash.
+    """
+    pairs = [key.partition("-")[::2] for key in keys]
+    seeds, parts = (list(dict.fromkeys(pair[i] for pair in pairs)) for i in (0, 1))
+    name = f"seeds{'_'.join(seeds)}" + (f"-{'_'.join(parts)}" if any(parts) else "")
+    if set(pairs) != {(seed, part) for seed in seeds for part in parts} or len(name) > LONGEST:
+        digest = hashlib.sha256("_".join(keys).encode()).hexdigest()[:12]
         name = f"seeds{len(keys)}{MANY}{keys[0]}_to_{keys[-1]}_{digest}"
     return how.checkpoints / f"{name}.pt" if how.checkpoints else None
+
+
+def may_hold(path: Path, members: Collection[Member]) -> bool:
+    """Whether the checkpoint may have one of these runs, by its name. It need not be read if it has none."""
+    named = re.fullmatch(r"seeds(\d+(?:_\d+)*)(?:-(.*))?", path.stem)
+    if MANY in path.stem or not named:
+        return MANY in path.stem
+    seeds, parts = named[1].split("_"), f"_{named[2] or ''}_"
+    return any(str(member.seed) in seeds and f"_{member.part}_" in parts for member in members)
 
 
 def kept(how: Fit, members: Sequence[Member], device: torch.device | str) -> list[tuple[Path | None, dict[str, Any]]]:
@@ -453,8 +468,7 @@ def kept(how: Fit, members: Sequence[Member], device: torch.device | str) -> lis
     stacks: dict[Path, dict[str, Any]] = {}
     best: dict[str, tuple[int, Path]] = {}
     for path in sorted(how.checkpoints.glob("seeds*.pt")):
-        listed = f"_{path.stem.removeprefix('seeds')}_"
-        if MANY not in listed and not any(f"_{key}_" in listed for key in wanted):
+        if not may_hold(path, members):
             continue
         stack, found = read(path, device)
         mine = [key for key in stack["runs"] if key in wanted]

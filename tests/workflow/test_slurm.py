@@ -169,9 +169,9 @@ def test_jobs_that_are_killed_or_whose_time_is_over_are_resumed(slurm, tmp_path,
     devices = {process.environ()["CUDA_VISIBLE_DEVICES"] for process in (over, killed)}
     jobs = [process.environ()["SLURM_JOB_ID"] for process in (over, killed)]
     assert len(devices) == 2 and devices <= set("0123") and len(set(jobs)) == 2
-    step_to(killed, here / "checkpoints/reptile/seeds0-tasks1_1-tasks1.pt")
+    step_to(killed, here / "checkpoints/reptile/seeds0_1-tasks1.pt")
     killed.kill()
-    step_to(over, here / "checkpoints/leap/seeds0-tasks1_1-tasks1.pt")
+    step_to(over, here / "checkpoints/leap/seeds0_1-tasks1.pt")
     end(over, jobs[0])
     [evaluation] = caught(folder, parent, "leap", command="evaluate")
     step_to(evaluation, here / "checkpoints/leap/seed0-tasks1-evaluated.pt")

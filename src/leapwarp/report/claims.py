@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+from scipy.stats import chi2
 
 from leapwarp import catalogue
 from leapwarp.catalogue import Method
@@ -573,14 +574,17 @@ def _stating(
     return dict(zip(POWER_COLUMNS, numbers, strict=True))
 
 
-PRINTED = "the papers' numbers, methods as independent, ± as the spread over seeds"
+PRINTED = "the papers' numbers, methods taken as independent"
+PRINTED_SEEDS = {"omniglot_warp": 10, "warp_ablation": 4, "natural_gradient": 4}
+"""the number of seeds of the printed deviations; others are not over seeds, or the number is not known"""
 
 
 def expected_power(book: Book, size: Size, printed: dict[str, pd.DataFrame], like: Power, called: str) -> pd.DataFrame:
     """The table of power of a size without trials: from the papers' numbers, else from those of another size.
 
-    A part has a line if all numbers that it compares are printed with a spread, or if the other size has stated one.
-    The spread of a contrast is that of independent methods. They share the tasks of a seed, so it should be less.
+    A part has a line if all numbers that it compares are printed with a spread over seeds, or if the other size has
+    stated one. The spread of a contrast is that of independent methods, with the upper bound of `upper_spread`. Methods
+    share the tasks of a seed, so it should be less.
 
     Args:
         printed: the printed numbers of each experiment that has some, as `table.read_paper` gives them.
@@ -594,33 +598,35 @@ def expected_power(book: Book, size: Size, printed: dict[str, pd.DataFrame], lik
         entry, methods = size.entries[name], catalogue.find(name).methods
         parts = at_counts(claim, set(entry.get("n_tasks", [])), methods)
         for part, spec in parts:
-            found = _printed(part, spec["metric"], printed.get(name))
+            n = PRINTED_SEEDS.get(name, 0)
+            found = _printed(part, spec["metric"], printed[name], n) if n else None
             other = like.get((claim["id"], named(part, spec)))
             if found:
-                numbers = (*found, 0, int(entry["seeds"]), PRINTED)
+                numbers = (*found, n, int(entry["seeds"]), PRINTED)
             elif other:
-                told = str(other["source"]).removesuffix(", in the settings of this size")
-                numbers = (other["effect"], other["spread"], other["n_trials"], int(entry["seeds"]))
-                numbers = (*numbers, f"{told}, in the settings of {called}")
+                told = str(other["source"]).replace("in the settings of this size", f"in the settings of {called}")
+                numbers = (other["effect"], other["spread"], other["n_trials"], int(entry["seeds"]), told)
             else:
                 continue
             lines.append(_stating(book, claim, part, spec, len(parts), *numbers))
     return pd.DataFrame(lines, columns=POWER_COLUMNS)
 
 
-def _printed(part: Part, metric: str, paper: pd.DataFrame | None) -> tuple[float, float] | None:
-    """Effect and spread of a part by printed numbers, or None where one is missing or has no spread."""
-    if paper is None or part.logarithm or not part.weights:
+def _printed(part: Part, metric: str, paper: pd.DataFrame, n_seeds: int) -> tuple[float, float] | None:
+    """Effect and spread of a part by numbers printed from `n_seeds` seeds, or None where one is missing or has no ±."""
+    if part.logarithm or not part.weights:
         return None
-    effect, variance = part.constant, 0.0
+    effect, deviations = part.constant, []
     for (method, count), weight in part.weights.items():
         mine = paper.loc[(paper["method"] == method) & (paper["metric"] == metric)]
         mine = mine.loc[mine["n_tasks"] == count] if count else mine.drop_duplicates(["value", "std"])
         if len(mine) != 1 or not np.isfinite(mine["std"].to_numpy(dtype=float)).all():
             return None
         effect += weight * float(mine["value"].iloc[0])
-        variance += (weight * float(mine["std"].iloc[0])) ** 2
-    return effect, math.sqrt(variance)
+        deviations.append(weight * float(mine["std"].iloc[0]))
+    squares = np.square(deviations)
+    degrees = (n_seeds - 1) * squares.sum() ** 2 / np.square(squares).sum()  # after Satterthwaite
+    return effect, float(np.sqrt(squares.sum() * degrees / chi2.ppf(0.2, degrees)))
 
 
 def merge(paths: Sequence[Path]) -> pd.DataFrame:
