@@ -1,11 +1,12 @@
-"""Functions that a GPU replays as CUDA graphs (`leapwarp.host.captured`), tested on a CPU.
+"""The clock, and functions that a GPU replays as CUDA graphs (`leapwarp.host.captured`), tested on a CPU.
 
-There are two substitutes for the GPU. `make_fx` records the operations of a function once, with every number and tensor
-that is not an argument as a constant, as a graph does. The replayed record must give the result of the function. The
-device `meta` has shapes but no values, so operations that would wait for the host or copy from it fail there. The tests
-on a GPU are in `test_gpu.py`.
+For graphs there are two substitutes for the GPU. `make_fx` records the operations of a function once, with every number
+and tensor that is not an argument as a constant, as a graph does. The replayed record must give the result of the
+function. The device `meta` has shapes but no values, so operations that would wait for the host or copy from it fail
+there. The tests on a GPU are in `test_gpu.py`.
 """
 
+import time
 from contextlib import contextmanager
 from functools import partial
 
@@ -199,3 +200,14 @@ def test_graphs_are_captured_and_replayed_on_the_device_of_their_arguments_and_b
         *(("captured", 0), ("replayed", 0)),
     ]
     assert chosen == [0]
+
+
+def test_the_clock_of_a_cpu_counts_work_and_no_waiting():
+    seconds = host.clock("cpu")
+    began = seconds()
+    time.sleep(1.0)
+    slept, began = seconds() - began, seconds()
+    while seconds() - began < 0.05:  # ends only if work counts
+        pass
+    assert slept < 0.5
+    assert host.clock("cuda") is time.monotonic

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from leapwarp.files import atomic
+from leapwarp.host import clock
 from leapwarp.inner import carried, first_bad
 from leapwarp.interrupt import Interrupted, received
 from leapwarp.learners.base import Diverged, Info, Learner, State
@@ -61,7 +62,7 @@ class Fitted(NamedTuple):
     meta_steps: int
     """meta-steps taken, including those of an interrupted process"""
     seconds: float
-    """its share of its stack's time"""
+    """its share of its stack's time, by `host.clock`"""
     moved: dict[str, float]
     """the distance of its state from the first one, see `moved`"""
     error: str | None = None
@@ -191,7 +192,8 @@ def meta_step(
     Args:
         first: the state of all members before their first meta-step.
     """
-    began, k, keys = time.monotonic(), stack["meta_step"], stack["active"]
+    k, keys, seconds = stack["meta_step"], stack["active"], clock(next(iter(leaves(first).values())).device)
+    began = seconds()
     number = {member.key: i for i, member in enumerate(members)}
     numbers = [number[key] for key in keys]
     tasks = join_tasks([sample(k, i) for i in numbers])
@@ -226,7 +228,7 @@ def meta_step(
             print(str(error), flush=True)
             run |= {"error": str(error), "finished": True}
         runs[key] = run
-    share = (time.monotonic() - began) / len(keys)
+    share = (seconds() - began) / len(keys)
     for key in keys:
         runs[key] |= {"seconds": runs[key]["seconds"] + share}
     after = leave({"meta_step": k + 1, "state": state, "active": keys, "runs": runs}, how)

@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +46,15 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {name!r} cannot be used here ({reason}); take auto, cpu or cuda.") from None
     return device
+
+
+def clock(device: torch.device | str) -> Callable[[], float]:
+    """A clock in seconds for work on a device, of which differences count.
+
+    On a CPU it is the time of the processor, over all threads: a run that waits for other work on the machine, or that
+    is stopped for an hour, takes no longer. Elsewhere it is the time that passes.
+    """
+    return time.process_time if torch.device(device).type == "cpu" else time.monotonic
 
 
 MOST_GRAPHS = 6

@@ -67,7 +67,7 @@ class Trained(NamedTuple):
     records: list[Record]
     """the history of training"""
     seconds: float
-    """training time, including interrupted processes. If seeds train in one stack, this seed's share"""
+    """training time by `host.clock`, including interrupted processes. Of a stack of runs it is this run's share"""
     error: str | None = None
     """None, or the reason why there is no state: a number that was not finite"""
 

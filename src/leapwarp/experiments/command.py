@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -427,13 +426,14 @@ def evaluated_before(run: Run, experiment: Experiment, each: Learnt) -> tuple[Ev
         return Evaluated([tuple(record) for record in found["records"]], found["arrays"]), found["seconds"]
     if each.state == {}:  # training diverged, and `each.history` says so
         return Evaluated([]), 0.0
-    began = monotonic()
+    seconds = host.clock(run.device)
+    began = seconds()
     with global_draws_from([generator(run.seed, "global", "evaluation")]):
         evaluated = experiment.evaluate(run, each.state)
     if not isinstance(evaluated, Evaluated):
         raise ValueError(f"evaluate() of {run.name} returns {kind_of(evaluated)}; needed Evaluated(records).")
-    seconds = monotonic() - began
+    took = seconds() - began
     if kept:
-        result = {"finished": True, "records": evaluated.records, "arrays": evaluated.arrays, "seconds": seconds}
+        result = {"finished": True, "records": evaluated.records, "arrays": evaluated.arrays, "seconds": took}
         fit.save(kept, result, run.identity)
-    return evaluated, seconds
+    return evaluated, took

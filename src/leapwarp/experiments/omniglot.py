@@ -12,6 +12,7 @@ from torch import Tensor
 from leapwarp.evaluate import area, error_below, evaluate, learnt, points
 from leapwarp.experiments.base import Evaluated, Record, Run, Trained, trained
 from leapwarp.fit import Fit, fit
+from leapwarp.host import clock
 from leapwarp.inner import Gradient, Stop, adapt, gradient
 from leapwarp.learners import Learner, finetune, scratch
 from leapwarp.learners.base import State
@@ -271,12 +272,13 @@ def judge(run: Run, state: State | None) -> Evaluated:
         follow = natural(damping)
 
     tasks = held(run, settings, names, "test", settings.eval_steps)
-    began = time.monotonic()
+    seconds = clock(run.device)
+    began = seconds()
     size, every, problem = settings.tasks_at_a_time, settings.curve_every, setup.problem
     result = evaluate(
         learner, start, problem, setup.inner, tasks, settings.eval_steps, size, every, setup.stop, follow
     )  # fmt: skip
-    records.append(("", None, "adapt_seconds", (time.monotonic() - began) / len(names)))
+    records.append(("", None, "adapt_seconds", (seconds() - began) / len(names)))
     records.append(("", None, "step_seconds", step_seconds(setup, start, tasks, follow)))
     at, auc = points(settings.eval_steps, every), area(result.accuracy_curve)
     mean_loss = area(result.loss_curve)

@@ -1,6 +1,5 @@
 """Shared by the jobs of the Atari experiment: settings, and an agent that learns one game and sums Leap's gradient."""
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from leapwarp import fit
+from leapwarp.host import clock
 from leapwarp.inner import Step
 from leapwarp.interrupt import Interrupted, received
 from leapwarp.learners.leap import leap_fold
@@ -116,11 +116,12 @@ def train(
         run |= {"before": None, "latest": nothing, "curve": [], "losses": [], "seconds": 0.0, "finished": False}
     elif run["update"]:
         print(f"{label}: resumed at update {run['update']} from {checkpoint}", flush=True)
-    began, progress = time.monotonic() - run["seconds"], fit.Progress(label, run["update"], settings.updates, "update")
+    progress, now = fit.Progress(label, run["update"], settings.updates, "update"), clock(device)
+    began = now() - run["seconds"]
     while not run["finished"]:
         stream = generator(seed, *names, "segment", run["update"])
         run = _segment(world, run, settings, stream, leap, learns, progress)
-        run["seconds"] = time.monotonic() - began
+        run["seconds"] = now() - began
         if checkpoint:
             fit.save(checkpoint, run, identity)
         if received():  # and swallowed on the way

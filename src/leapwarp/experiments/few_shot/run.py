@@ -19,7 +19,6 @@ maml and 14 for warp_maml. To expect at quick: 28 % for cavia and 34 to 36 for t
 with one, and no order beyond the spread over seeds. Chance is 20.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +31,7 @@ from leapwarp.data.classes import load
 from leapwarp.evaluate import check_adapted
 from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained, trained
 from leapwarp.fit import Fit, fit, thinned
+from leapwarp.host import clock
 from leapwarp.inner import adapt
 from leapwarp.learners import Learner, cavia, maml, metasgd, reptile, tnets, warp_maml
 from leapwarp.learners.base import State
@@ -226,9 +226,10 @@ def judge(run: Run, state: State | None) -> Evaluated:
     assert state is not None  # every method is trained
     settings = run.method.settings
     tasks, setup = held_out(run, "test", settings.n_test), set_up(run)
-    began = time.monotonic()
+    seconds = clock(run.device)
+    began = seconds()
     scores = score(setup, settings, alone(state), tasks)
-    records: list[Record] = [("", None, "adapt_seconds", (time.monotonic() - began) / settings.n_test)]
+    records: list[Record] = [("", None, "adapt_seconds", (seconds() - began) / settings.n_test)]
     for i in range(settings.n_test):
         accuracy, inductive = float(scores.accuracy[i, -1]), float(scores.inductive[i])
         records += [

@@ -12,7 +12,6 @@ One run takes, on a core: smoke, a second; quick, 1 to 9 s. To expect: constant 
 whose other objective is MAML's; time linear in the steps for all.
 """
 
-import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from leapwarp.experiments.base import Evaluated, Experiment, Record, Run
+from leapwarp.host import clock
 from leapwarp.learners import Learner, leap, maml, warp_leap_online, warp_maml
 from leapwarp.learners.base import State
 from leapwarp.models.conv4 import PLAIN, Extra, conv4
@@ -141,7 +141,7 @@ def judge(run: Run, state: State | None) -> Evaluated:
     model = conv4(settings.filters, WAYS, settings.size, method.extra)
     problem = supervised(model)
     params = to_device(model.init(generator(run.seed, "init")), device)
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    now = clock(device)
     records: list[Record] = []
     found: list[tuple[int, float]] = []
     for steps in settings.steps:
@@ -153,11 +153,11 @@ def judge(run: Run, state: State | None) -> Evaluated:
 
         memory, times = peak_bytes(update), []  # and warms up
         for _ in range(settings.repeats):
-            began = clock()
+            began = now()
             update()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            times.append(clock() - began)
+            times.append(now() - began)
         records += [("", steps, "memory", memory), ("", steps, "update_seconds", min(times))]
         found.append((memory, min(times) / steps))
     first, middle, last = found[0], found[len(found) // 2], found[-1]  # a single step is all overhead

@@ -16,7 +16,6 @@ warp_leap. To expect at quick: 28 % for scratch, 30 for sgd_large and warp_leap,
 Warp-Leap is behind Leap and Reptile at all steps, and first in the paper.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -25,6 +24,7 @@ from leapwarp.data.classes import load
 from leapwarp.evaluate import Evaluation, area, evaluate, points
 from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained, trained
 from leapwarp.fit import Fit, fit, thinned
+from leapwarp.host import clock
 from leapwarp.learners import Learner, leap, reptile, scratch, warp_leap_online
 from leapwarp.learners.base import State
 from leapwarp.models.conv6 import conv6
@@ -196,10 +196,11 @@ def judge(run: Run, state: State | None) -> Evaluated:
     steps, every = settings.eval_steps, settings.curve_every
     tasks = draw_tasks(run, "test", settings.n_test, steps, "test")
     records: list[Record] = [] if state else [("", None, "meta_steps", 0)]
-    began = time.monotonic()
+    seconds = clock(run.device)
+    began = seconds()
     start = alone(state) if state else setup.learner.init(alone(setup.params))
     result = learn(run, setup, start, tasks, steps, every)
-    records.append(("", None, "adapt_seconds", (time.monotonic() - began) / settings.n_test))
+    records.append(("", None, "adapt_seconds", (seconds() - began) / settings.n_test))
     at = points(steps, every)
     areas = area(result.heldout_curve, at)
     for i in range(settings.n_test):

@@ -12,7 +12,6 @@ test error are not certain.
 """
 
 import resource
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -27,6 +26,7 @@ from leapwarp.data.images import SIZE, load
 from leapwarp.evaluate import area, check_adapted, points
 from leapwarp.experiments.base import Evaluated, Experiment, Record, Run, Trained, in_turn
 from leapwarp.experiments.states import learnt
+from leapwarp.host import clock
 from leapwarp.inner import adapt
 from leapwarp.learners import Learner
 from leapwarp.learners.base import State
@@ -353,19 +353,19 @@ def learn(run: Run, held_out: str, state: State) -> list[Record]:
     task = task_stack([images], [0], [steps], settings.batch, generator(run.seed, "order", held_out))
     stop = no_better(partial(error, problem, images.validation), settings.heldout_patience, in_epoch)
     width = max(1, steps // settings.curve_points)
-    at, curve, looking = points(steps, width), [], 0.0
+    at, curve, looking, now = points(steps, width), [], 0.0, clock(run.device)
 
     def observe(step: int, params: Params, stats: Params) -> None:
         nonlocal looking
         if step in at:
-            began = time.monotonic()
+            began = now()
             curve.append(float(error(problem, test, {**params, **fixed}, stats)))
-            looking += time.monotonic() - began
+            looking += now() - began
 
-    began = time.monotonic()
+    began = now()
     inner, follow = sharing.inner(settings.inner_lr, steps), sharing.gradient
     adapted = adapt(problem, inner, params, fixed, task, steps, stop=stop, observe=observe, gradient=follow)
-    seconds = time.monotonic() - began - looking
+    seconds = now() - began - looking
     everything, taken_steps = {**adapted.params, **fixed}, int(adapted.steps[0])
     check_adapted(adapted, last_loss(problem, test, everything, adapted.stats), names.index(held_out))
     test_error, train_error = (float(error(problem, part, everything, adapted.stats)) for part in (test, images.train))
