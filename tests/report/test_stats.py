@@ -54,7 +54,14 @@ def test_the_interval_is_students_of_a_higher_level():
 
 @pytest.mark.parametrize(
     ("effect", "n_seeds", "n_parts", "within"),
-    [(1.5, 4, 1, math.inf), (-1.5, 4, 3, math.inf), (3.0, 3, 1, math.inf), (0.0, 6, 1, 2.0), (3.5, 5, 2, 1.0)],
+    [
+        (1.5, 4, 1, math.inf),
+        (-1.5, 4, 3, math.inf),
+        (3.0, 3, 1, math.inf),
+        (0.0, 6, 1, 2.0),
+        (0.8, 6, 1, 2.0),
+        (3.5, 5, 2, 1.0),
+    ],
 )
 def test_power_is_the_share_of_studies_that_decide(effect, n_seeds, n_parts, within):
     margin = None if math.isinf(within) else within

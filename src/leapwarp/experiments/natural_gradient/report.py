@@ -62,6 +62,7 @@ QUANTITIES = {
     "excess_post": Quantity("post", "Distance from I beyond the control's", "norm", 2, True, select=excess),
     "whitened": Quantity("post", "Way from before the warps to the control", "share", 2, select=whitened),
 }
+STEP = "Times are those of the processor that made the rows. The measurement of curves is not in them."
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
@@ -89,7 +90,7 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
         Text("The curve is accuracy on training batches over the steps of a held-out task. It is not in the paper."),
         listing(areas, experiment),
         *kfac.dampings(frame),
-        *kfac.times(rows, list(looks.of(rows)), "sgd", "Times are those of the machine that made the rows."),
+        *kfac.times(rows, list(looks.of(rows)), "sgd", STEP),
     ]
     return Document(title, blocks, pd.concat([lines, areas], ignore_index=True))
 

@@ -33,8 +33,8 @@ shows this as a plot (Fig. 5, bottom) and prints no numbers."""
 HELDOUT = """The same with the accuracy on held-out images, since the paper does not say which images it means. The
 first points of this curve are near chance for every method: the running averages of batch norm begin anew on each task,
 and take some 30 steps to forget their first values."""
-TIME = """The paper says that SGD and KFAC take "2x and 4x longer" than Warp-Leap (App. F). Times are those of the
-machine that made the rows, and include the measurement of the curves."""
+TIME = """The paper says that SGD and KFAC take "2x and 4x longer" than Warp-Leap (App. F). Claim W5b compares these
+times, which are those of the processor alone. The measurement of curves is not in them."""
 
 
 def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:

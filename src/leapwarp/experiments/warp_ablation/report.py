@@ -45,7 +45,8 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
 - {count} pretraining tasks here, 25 in the paper. ± is the sample standard deviation over seeds; the paper's ±
   is over 4 runs. The paper's caption says "error", but the numbers are accuracies.
 - The spread over seeds is {spread:.1f} points on average, and the median difference between neighbouring rows is
-  {gap:.1f}. So smaller differences may be chance. Claims W6 to W10 test orders, paired by seed and alphabet.
+  {gap:.1f}. So smaller differences may be chance. Claims W6 to W10 and W30 test orders, paired by seed and
+  alphabet.
 - TA: task embeddings, adapted from 0 on each task. The full objective of the released code lacks the second-order
   term, so it is the row *approx* (a test checks this). Its approximate objective lacks the inner step.
 """
