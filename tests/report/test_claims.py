@@ -163,7 +163,9 @@ def test_an_initialisation_that_has_hardly_moved_decides_nothing(moved, verdict)
     mine = (frame["metric"] == "moved_init") & (frame["method"] == "leap")
     frame.loc[mine, "value"] = moved
     assert set(decide(frame)["part_verdict"]) == {verdict}
-    frame.loc[mine, "value"], frame.loc[frame["metric"] == "moved_init", "value"] = 1.0, 0.0
+    frame.loc[mine, "value"] = 0.0
+    assert decide(frame)["reason"].iloc[0].endswith("the initialisation moved by 0 of the initial norm, needed 0.1")
+    frame.loc[frame["metric"] == "moved_init", "value"] = 0.0
     frame.loc[mine, "value"] = 1.0  # if warps are learnt, the initialisation need not move
     assert set(decide(frame)["part_verdict"]) == {"supported"}
 
@@ -248,6 +250,15 @@ def test_a_baseline_that_is_not_ahead_of_no_pretraining_decides_nothing(accuracy
     assert "do not say how far it is ahead" in without["reason"].iloc[0]
 
 
+@pytest.mark.parametrize("base", [{"untrained": "scratch"}, {"chance": 10}])
+@pytest.mark.parametrize(("accuracy", "verdict"), [(0.105, "not tested"), (0.12, "supported")])
+def test_where_more_is_better_a_baseline_must_be_above_no_pretraining_or_chance(base, accuracy, verdict):
+    """No pretraining and chance have 10 %: a tenth more is 11 %."""
+    frame = rows(AHEAD | {("leap", 1): accuracy, ("leap", 10): accuracy}, hardness=0.0, noise=1e-4)
+    ahead = {"least": 0.1, "of": {"omniglot_warp": {"metric": "accuracy"} | base}}
+    assert set(decide(frame, gate=GATE | {"ahead": ahead})["part_verdict"]) == {verdict}
+
+
 def test_a_part_needs_the_power_that_was_stated_beforehand():
     frame = rows(AHEAD)
     keys = list(certain(CLAIM, frame))
@@ -305,6 +316,8 @@ def test_counted_numbers_decide_whatever_was_run():
     assert lines["verdict"].tolist() == ["supported"] and lines["effect"].tolist() == [1.0]
     lines = decide(rows(AHEAD), experiment="multicv", stated={}, parts=[part | {"at_least": 9.5}])
     assert lines["verdict"].tolist() == ["contradicted"]
+    lines = decide(rows(AHEAD), decides="nothing", experiment="multicv", stated={}, parts=[part])
+    assert lines["verdict"].tolist() == ["not tested"] and lines["reason"].iloc[0]
 
 
 def test_counted_numbers_do_not_hide_the_other_parts_of_a_claim():
