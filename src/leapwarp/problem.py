@@ -437,7 +437,7 @@ def without_fast_attention() -> Iterator[None]:
 
 
 class Watched(TorchFunctionMode):
-    """Raises at what PyTorch (2.14) does wrongly under vmap without a word."""
+    """Raises at what PyTorch (2.14) does wrongly under vmap without a word. The model then runs in a loop instead."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}

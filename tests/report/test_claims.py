@@ -462,6 +462,16 @@ def test_a_ratio_is_in_times():
     assert line["effect"] == pytest.approx(2, abs=1e-4) and line["unit"] == "times" and line["verdict"] == "supported"
 
 
+def test_intervals_of_ratios_are_drawn_on_a_logarithmic_scale():
+    frame = decide(rows(AHEAD), parts=[SPEC | {"kind": "ratio"}])
+    frame = frame.iloc[:2].assign(effect=[4.0, 0.5], low=[2.0, 0.25], high=[8.0, 1.0])
+    (verdicts,) = [block for block in claims.document(frame).blocks if hasattr(block, "claims")]
+    above, below = (part["at"] for part in verdicts.claims[0]["parts"])
+    third = 50 / 1.08 / 3  # of the way to the largest number, 8
+    assert above == pytest.approx({"low": 50 + third, "effect": 50 + 2 * third, "high": 50 + 3 * third}, abs=0.01)
+    assert below == pytest.approx({"low": 50 - 2 * third, "effect": 50 - third, "high": 50}, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("gap", "noise", "verdict"), [(0.0, 0.02, "supported"), (0.2, 0.02, "contradicted"), (0.0, 0.3, "undecided")]
 )

@@ -18,7 +18,8 @@ from typing import IO, NamedTuple
 from leapwarp.data.pictures import EXTENSIONS, FIRST_FRAME
 from leapwarp.data.store import DataError, beginning
 
-# The errors of zipfile for damaged archives. The last three are for invalid fields and for a password.
+# The errors of zipfile for archives that it cannot read: damaged, of a compression that it does not know
+# (NotImplementedError), with invalid fields, or with a password.
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, RuntimeError)
 LEFT = (  # in any letter case: files that macOS, Windows, Linux, Synology, QNAP, editors and Python add
     *("._*", ".*", "__macosx", "icon\r", "thumbs.db", "ehthumbs*.db", "desktop.ini", "*zone.identifier"),
