@@ -59,7 +59,7 @@ lint: $(STAMP)
 	.venv/bin/snakemake --lint
 
 snapshot: $(STAMP)
-	.venv/bin/python -m leapwarp.report.snapshot --folder results/quick --size-file workflow/sizes/quick.yaml --out docs/results --readme README.md --keep overnight width64 $(ARGS)
+	.venv/bin/python -m leapwarp.report.snapshot --folder results/quick --size-file workflow/sizes/quick.yaml --out docs/results --readme README.md --verdicts docs/verdicts.md --keep overnight width64 $(ARGS)
 
 clean-venv:
 	rm -rf .venv

@@ -92,6 +92,17 @@ def test_the_readme_fits_a_few_screens_and_counts_the_verdicts_of_the_last_snaps
     assert snapshot.with_sentence(text, counted, "README.md") == text
 
 
+def test_every_verdict_is_listed_and_the_readme_says_how_many_paper_can_decide():
+    results, page = REPO / "docs/results", REPO / "docs/verdicts.md"
+    frames = {folder: claims.merge([folder / "claims.csv"]) for folder in (results, results / "overnight")}
+    assert page.read_text() == snapshot.every_verdict(frames, page)
+    rows = [line for line in script("coverage").stated().splitlines() if line.startswith("| paper")]
+    whole = [row.split(",")[0].split()[-1] for row in rows if re.search(r"\| (\d+) of \1 +\|", row)]
+    assert not {"W1", "W2"} & set(whole)
+    said = f"[power](docs/power.md) {len(whole)} of the claims, W1 and W2 not among them"
+    assert said in (REPO / "README.md").read_text()
+
+
 def test_the_page_of_experiments_has_all_of_them_as_they_say_themselves():
     rows = [re.split(r" *\| *", line)[1:4] for line in (REPO / "docs/experiments.md").read_text().splitlines()]
     said = {name: catalogue.find(name) for name in catalogue.names()}
@@ -123,7 +134,15 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch,
 def test_the_reference_has_every_public_name():
     text = "".join(path.read_text() for path in (REPO / "docs/api").glob("*.md"))
     shown = {line.rsplit(".", 1)[1] for line in re.findall(r"^::: (\S+)", text, re.MULTILINE)}
+    own = "".join(path.read_text() for path in (REPO / "examples/own/waves").glob("*.py"))
+    used = {
+        name
+        for names in re.findall(r"^from leapwarp[.\w]* import (.+)", own, re.MULTILINE)
+        for name in names.split(", ")
+    }
+    used |= set(re.findall(r"(?:draw|looks)\.(\w+)", own))
     assert set(leapwarp.__all__) | set(learners.__all__) | {"Task", "WarpTask"} <= shown
+    assert used - {"draw", "looks"} <= shown
 
 
 def script(name: str):

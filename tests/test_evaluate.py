@@ -27,6 +27,14 @@ def test_a_task_has_been_learnt_only_below_the_error_and_not_at_it(n, dtype):
         assert learnt.tolist() == [Fraction(k, n) < Fraction(error) for k in range(n + 1)], error
 
 
+def test_stopping_by_error_needs_a_loss_with_an_accuracy():
+    model, rng = lift(torch.nn.Linear(2, 3)), torch.Generator().manual_seed(0)
+    problem = supervised(model, torch.nn.functional.cross_entropy)
+    tasks = stack_tasks([(torch.rand(6, 2), torch.arange(6) % 3)], 2, 3, rng)
+    with pytest.raises(ValueError, match="the problem's loss has no accuracy; needed leapwarp.cross_entropy"):
+        adapt(problem, sgd(0.1), alone(model.init(rng)), {}, tasks, 2, stop=error_below(problem, 0.1, 1))
+
+
 def test_the_area_of_a_line_is_its_mean_wherever_it_is_measured():
     at = points(52, 5)
     assert at[-2:] == [50, 52]

@@ -114,10 +114,20 @@ def area(curve: Tensor, at: Sequence[int] | None = None) -> Tensor:
 def error_below(problem: Problem, error: float, patience: int, every: int = 1) -> Stop:
     """Stop a task when its held-out error has been below `error` for `patience` consecutive steps (Leap appendix F)."""
 
+    seen = False
+
     def is_learnt(params: Params, stats: Params, tasks: Task) -> Tensor:
+        nonlocal seen
+        accuracy = heldout(problem, params, stats, tasks)
+        if not seen and accuracy.isnan().any():  # once, since a GPU would wait each time
+            raise ValueError(
+                "a task is to stop by its error, and the problem's loss has no accuracy; needed "
+                "leapwarp.cross_entropy, or a loss of your own that returns loss and accuracy."
+            )
+        seen = True
         counted = (tasks.y_test != IGNORED).flatten(1).sum(1)
         # Whole numbers, as 1 - 0.98 is less than 0.02 in floating point.
-        wrong = ((1 - heldout(problem, params, stats, tasks)) * counted).round()
+        wrong = ((1 - accuracy) * counted).round()
         return wrong / counted < error
 
     return Stop(is_learnt, patience, every)

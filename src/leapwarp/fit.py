@@ -20,7 +20,7 @@ from leapwarp.files import atomic
 from leapwarp.host import clock
 from leapwarp.inner import carried, first_bad
 from leapwarp.interrupt import Interrupted, received
-from leapwarp.learners.base import Diverged, Info, Learner, State
+from leapwarp.learners.base import Diverged, Info, Learner, State, are_finite
 from leapwarp.problem import join_tasks
 from leapwarp.rng import generator
 from leapwarp.trees import Params, alone, leaves, pick
@@ -279,12 +279,6 @@ def is_finished(run: dict[str, Any], how: Fit) -> bool:
     if how.patience is None or run["best_error"] is None or run["meta_step"] % how.validate_every:
         return False
     return run["meta_step"] - run["best_step"] >= how.patience
-
-
-def are_finite(state: State, runs: int) -> list[bool]:
-    """For each run, whether every number of its state is finite, with one transfer from the device."""
-    parts = [leaf.isfinite().reshape(runs, -1).all(1) for leaf in leaves(state).values() if leaf.numel()]
-    return torch.stack(parts).all(0).tolist() if parts else [True] * runs
 
 
 def moved(state: State, first: State) -> dict[str, list[float]]:

@@ -243,6 +243,46 @@ def kept_buffers(module: nn.Module, leaving: Sequence[nn.Module] = ()) -> Iterat
 
 
 @contextmanager
+def lent_buffers(module: nn.Module) -> Iterator[None]:
+    """The module computes with copies of its buffers in this context, so that nothing is written into its own.
+
+    Unlike `kept_buffers`, it leaves the graphs of earlier losses valid, which hold the module's own buffers.
+    """
+    before = [(part, name, leaf) for part in module.modules() for name, leaf in part._buffers.items()]
+    made = {id(leaf): leaf.detach().clone() for _, _, leaf in before if leaf is not None}  # tied ones stay tied
+    for part, name, leaf in before:
+        if leaf is not None:
+            setattr(part, name, made[id(leaf)])
+    try:
+        yield
+    finally:
+        for part, name, leaf in before:
+            setattr(part, name, leaf)
+
+
+def parts_in_eval(module: nn.Module) -> tuple[str, ...]:
+    """The names of the module's parts, and "" for itself, that are in `eval()` mode."""
+    return tuple(plain(name) for name, part in module.named_modules() if not part.training)
+
+
+@contextmanager
+def modes(module: nn.Module, training: Callable[[str, bool], bool]) -> Iterator[None]:
+    """Set whether each part is in training mode. Afterwards every part has its previous mode.
+
+    Args:
+        training: (name of a part, whether it is in training mode now) -> whether it is in this context.
+    """
+    before = [(part, plain(name), part.training) for name, part in module.named_modules()]
+    for part, name, was in before:
+        part.training = training(name, was)
+    try:
+        yield
+    finally:
+        for part, _, was in before:
+            part.training = was
+
+
+@contextmanager
 def kept_attributes(module: nn.Module) -> Iterator[None]:
     """The module's plain attributes, such as a state that it carries along, are afterwards what they were before.
 
@@ -308,18 +348,28 @@ def twice_differentiable(module: nn.Module | None = None) -> Iterator[None]:
         yield
 
 
-def has_node(ends: Sequence[torch.Tensor], name: str) -> bool:
-    """Whether a node of autograd with this name is in the graph of `ends`."""
+def nodes(ends: Sequence[torch.Tensor]) -> Iterator[Any]:
+    """Every node of autograd in the graph of `ends`."""
     seen: set[Any] = set()
     waiting = [end.grad_fn for end in ends]
     while waiting:
         node = waiting.pop()
         if node is not None and node not in seen:
-            if node.name() == name:
-                return True
+            yield node
             seen.add(node)
             waiting += [after for after, _ in node.next_functions]
-    return False
+
+
+def has_node(ends: Sequence[torch.Tensor], name: str) -> bool:
+    """Whether a node of autograd with this name is in the graph of `ends`."""
+    return any(node.name() == name for node in nodes(ends))
+
+
+def other_leaves(loss: torch.Tensor, known: Collection[torch.Tensor]) -> list[torch.Tensor]:
+    """The leaves whose gradient `loss.backward()` sets, without those that are `known`."""
+    ids = {id(leaf) for leaf in known}
+    found = [node.variable for node in nodes([loss]) if hasattr(node, "variable")]
+    return [leaf for leaf in found if id(leaf) not in ids]
 
 
 def gradients(

@@ -21,6 +21,7 @@ from leapwarp.modules import (
     groups,
     kept_attributes,
     kind_of,
+    modes,
     plain,
     shortened,
     with_tensors,
@@ -192,10 +193,34 @@ def join_tasks(parts: Sequence[Any]) -> Any:
 
     A learner with another type in place of `Task` gets that type; its tensors are joined in the same way.
     """
-    if any(isinstance(part, Task) and part.n_test is not None for part in parts):  # a run may have no padding
-        whole = [torch.full_like(part.index, part.y_test.shape[1]) for part in parts]
-        parts = [p._replace(n_test=n if p.n_test is None else p.n_test) for p, n in zip(parts, whole, strict=True)]
+    if len(parts) > 1 and all(isinstance(part, Task) for part in parts):
+        parts = _padded(parts)
     return _join(list(parts))
+
+
+def _padded(parts: Sequence[Task]) -> list[Task]:
+    """The tasks of several runs with as many rows in each run, as `stack_tasks` pads those of one."""
+    n_test = [part.n_test for part in parts]
+    if any(n is not None for n in n_test) or len({part.y_test.shape[1] for part in parts}) > 1:
+        n_test = [
+            torch.full_like(p.index, p.y_test.shape[1]) if n is None else n for p, n in zip(parts, n_test, strict=True)
+        ]
+    most, most_test = (max(getattr(part, name).shape[1] for part in parts) for name in ("y", "y_test"))
+
+    def wider(leaf: Tensor, rows: int, value: float = 0) -> Tensor:
+        missing = rows - leaf.shape[1]
+        return torch.cat([leaf, leaf.new_full((len(leaf), missing, *leaf.shape[2:]), value)], 1) if missing else leaf
+
+    return [
+        part._replace(
+            x=map_leaves(lambda leaf: wider(leaf, most), part.x),
+            y=wider(part.y, most),
+            x_test=map_leaves(lambda leaf: wider(leaf, most_test), part.x_test),
+            y_test=wider(part.y_test, most_test, 0 if part.y_test.is_floating_point() else IGNORED),
+            n_test=n,
+        )
+        for part, n in zip(parts, n_test, strict=True)
+    ]
 
 
 class Batch(NamedTuple):
@@ -413,19 +438,6 @@ def supervised(
 
 
 @contextmanager
-def _modes(module: nn.Module, train: bool, keep: bool) -> Iterator[None]:
-    """The module in training or evaluation mode. Afterwards every part has its previous mode."""
-    before = [(part, part.training) for part in module.modules()]
-    for part, was in before:
-        part.training = train and (was or not keep)
-    try:
-        yield
-    finally:
-        for part, was in before:
-            part.training = was
-
-
-@contextmanager
 def without_fast_attention() -> Iterator[None]:
     """Turn off the transformer kernels without derivatives, which parts in eval() would take under vmap."""
     was = torch.backends.mha.get_fastpath_enabled()
@@ -463,6 +475,12 @@ def _made(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Modul
     return module
 
 
+def _alike(leaf: Tensor, other: Tensor | None) -> bool:
+    if other is None or leaf.layout != torch.strided:
+        return other is not None
+    return torch.equal(leaf, other)
+
+
 def lift(
     module: nn.Module | Callable[[], nn.Module],
     warp: Chosen | None = None,
@@ -474,7 +492,8 @@ def lift(
 
     The present weights of the module are the initialisation, whichever generator `init` is given. If a function that
     makes the module is lifted instead, such as its class, each call of `init` makes one with new weights, drawn from
-    the generator. So runs with other seeds have other initialisations.
+    the generator. So runs with other seeds have other initialisations. Constants and buffers are those of one module,
+    the same for all runs, with a warning if the function makes modules that differ in them.
 
     A stack of several tasks runs under `torch.vmap`. If that is not possible, it runs in a loop, with a warning that
     says why. A stack of one task needs neither. `print(lift(module).groups())` shows the role of each parameter.
@@ -542,6 +561,7 @@ def lift(
         )
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     shapes = {name: leaf.shape for name, leaf in module.named_parameters()}
+    constant = found.frozen | dict(module.named_buffers())
     looped = watched = False
     copying = True  # of inputs: at first, and where the module writes into them
 
@@ -599,7 +619,11 @@ def lift(
             "computed again with other parameters. Needed it without in lift; a front (leapwarp.Leap) takes it."
         )
         before = versions(params)
-        with no_hooks, _modes(module, train, keep_modes), without_cudnn() if recurrent else nullcontext():
+        with (
+            no_hooks,
+            modes(module, lambda _, was: train and (was or not keep_modes)),
+            without_cudnn() if recurrent else nullcontext(),
+        ):
             result = stacked(params, stats, x)
         after = versions(params)
         if odd := [plain(name) for name in params if after[name] != before[name]]:
@@ -612,7 +636,15 @@ def lift(
     def init(generator: torch.Generator) -> Params:
         if make and not isinstance(generator, torch.Generator):
             raise TypeError(f"the generator is {kind_of(generator)}; needed a torch.Generator, for new weights.")
-        every = dict((_made(make, generator) if make else module).named_parameters())
+        made = _made(make, generator) if make else module
+        every = dict(made.named_parameters())
+        others = every | dict(made.named_buffers())
+        if odd := [plain(name) for name, leaf in constant.items() if not _alike(leaf, others.get(name))]:
+            warnings.warn(
+                f"{shortened(odd)}: constants or buffers that differ between the modules that the function makes. All "
+                "runs have those of one module. For values of their own, lift a module for each run.",
+                stacklevel=2,
+            )
         return {called: every[name].detach().clone() for called, name in own.items()}
 
     def stats() -> Params:

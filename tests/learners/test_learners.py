@@ -312,6 +312,15 @@ def test_closed_forms_on_quadratics(steps):
         torch.testing.assert_close(ours["w"], gradient, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("build", [leap, maml])
+def test_what_is_learnt_is_finite_where_no_error_is_raised(build):
+    """One step of a very large rate: the loss before it is finite, the loss after it is not."""
+    problem, params, tasks = small_warped()
+    learner = build(problem, sgd(1e300), sgd(1.0), 1)
+    with pytest.raises(FloatingPointError, match="what was learnt is not finite after this step"):
+        learner.step(learner.init(params), tasks, stream())
+
+
 def test_maml_equals_finite_differences_through_all_updates():
     problem, params, tasks = small_warped()
     ours = unit_step(maml(problem, sgd(0.3), sgd(1.0), STEPS), params, tasks)

@@ -726,6 +726,46 @@ def test_runs_with_and_without_padding_are_joined():
         assert join_tasks(joined).n_test.tolist() == expected
 
 
+def test_runs_whose_largest_tasks_differ_are_joined_as_if_they_were_stacked_together():
+    rng = lambda: torch.Generator().manual_seed(0)  # noqa: E731
+    data = [({"a": torch.rand(n, 2, generator=rng())}, torch.arange(n) % 3) for n in (5, 3, 9, 7)]
+    held_out = [data[i] for i in (1, 0, 3, 2)]
+    joined = join_tasks([stack_tasks(data[i : i + 2], 2, 4, rng(), held_out[i : i + 2]) for i in (0, 2)])
+    whole = stack_tasks(data, 2, 4, rng(), held_out)
+    for name in ("y", "y_test", "n_test"):
+        assert torch.equal(getattr(joined, name), getattr(whole, name)), name
+    assert torch.equal(joined.x["a"], whole.x["a"]) and torch.equal(joined.x_test["a"], whole.x_test["a"])
+    numbers = [stack_tasks([(torch.rand(n, 1), torch.rand(n, 1))], 2, 4, rng()) for n in (4, 6)]
+    joined = join_tasks(numbers)
+    assert joined.y_test[0, 4:].tolist() == [[0], [0]] and joined.n_test.tolist() == [4, 6]
+
+
+def test_constants_that_differ_between_the_modules_of_a_function_are_told():
+    def build():
+        net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+        net[0].requires_grad_(False)
+        net.register_buffer("noise", torch.rand(2))
+        return net
+
+    model = lift(build)
+    with pytest.warns(UserWarning, match="0.weight, 0.bias, noise: constants or buffers that differ between"):
+        model.init(torch.Generator().manual_seed(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lift(lambda: nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))).init(torch.Generator().manual_seed(1))
+
+
+def test_making_modules_leaves_the_seed_that_cuda_begins_with(monkeypatch):
+    if torch.cuda.is_initialized():
+        pytest.skip("CUDA has begun")
+    seeds = []  # of which PyTorch takes the last one when CUDA begins
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        lift(lambda: nn.Linear(2, 1)).init(torch.Generator())
+        assert len(set(seeds)) > 1 and seeds[-1] == seed
+
+
 def test_a_task_has_its_number_among_the_training_tasks():
     assert stack_tasks([pair(5)] * 3, 2, 4, torch.Generator()).index.tolist() == [0, 1, 2]
     for index in ([7, 0, 2], torch.tensor([7, 0, 2])):

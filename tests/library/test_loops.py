@@ -1114,3 +1114,103 @@ def test_warps_that_are_written_after_the_end_of_the_path_are_noticed():
     with pytest.raises(ValueError, match="warp.0.weight: warps that have moved inside the task"):
         in_task(warp_of(net), train)
     assert net.warp[0].weight.abs().max() > 0.01
+
+
+WAYS = {"order 0": {"order": 0}, "order 1": {"order": 1}, "order 2": {}, "replay": {"replay": 9}}
+
+
+def beside(kind):
+    """A body in WarpGrad, with a head beside it, and a loss of both."""
+    torch.manual_seed(0)
+    body, head = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 5)), nn.Linear(5, 3)
+    loss = lambda batch: nn.functional.cross_entropy(head(body(batch[0])), batch[1])  # noqa: E731
+    return body, head, loss, leapwarp.WarpGrad(body, loss, warp="2", inner=0.1, **WAYS[kind])
+
+
+def batches(n=3):
+    stream = torch.Generator().manual_seed(1)
+    return [(torch.randn(8, 4, generator=stream), torch.arange(8) % 3) for _ in range(n)]
+
+
+def took(task, loss, kind, meta_batch, task_batch):
+    task.backward(loss, meta_batch, **({"task_batch": task_batch} if kind == "replay" else {}))
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_backward_sets_the_gradients_that_a_plain_backward_sets(kind):
+    body, head, loss, meta = beside(kind)
+    x, y = batches()[0]
+    x.requires_grad_()
+    leaves = [body[0].weight, head.weight, head.bias, x]
+    head.bias.grad = torch.ones(3)
+    expected = torch.autograd.grad(loss((x, y)), leaves)
+    with meta.task() as task:
+        took(task, loss((x, y)), kind, *batches()[1:])
+        for leaf, grad, older in zip(leaves, expected, (0, 0, 1, 0), strict=True):
+            torch.testing.assert_close(leaf.grad - older, grad)
+        assert all(leaf.grad is None for leaf in meta.warp_parameters())
+        torch.optim.SGD(meta.task_parameters(), 0.1).step()
+        task.finish(loss(batches()[2]))
+
+
+@pytest.mark.filterwarnings("ignore:at 1 of 2 steps")
+@pytest.mark.parametrize("kind", WAYS)
+def test_hooks_run_in_backward_as_in_any_loop(kind):
+    """A hook of the gradient doubles it, and one that runs afterwards then adds 1."""
+    body, _, loss, meta = beside(kind)
+    weight = body[0].weight
+    (plain_one,) = torch.autograd.grad(loss(batches()[0]), [weight])
+    weight.register_hook(lambda grad: 2 * grad)
+    weight.register_post_accumulate_grad_hook(lambda leaf: setattr(leaf, "grad", leaf.grad + 1))
+    with meta.task() as task:
+        for times in (1, 2):  # the second time it is added to the first, since nothing is cleared
+            took(task, loss(batches()[0]), kind, *batches()[1:])
+            torch.testing.assert_close(weight.grad, times * (2 * plain_one + 1))
+        torch.optim.SGD(meta.task_parameters(), 0.1).step()
+        task.finish(loss(batches()[2]))
+
+
+@pytest.mark.parametrize("kind", ["order 1", "order 2"])
+@pytest.mark.parametrize("in_eval", [False, True])
+def test_a_second_loss_of_the_same_step_has_its_own_backward(kind, in_eval):
+    body, head, loss, meta = beside(kind)
+    body[1].train(not in_eval)
+    with meta.task() as task:
+        first, second = loss(batches()[0]), body(batches()[1][0]).square().mean()
+        took(task, first, kind, *batches()[1:])
+        before, stats = body[0].weight.grad.clone(), body[1].running_mean.clone()
+        (expected,) = torch.autograd.grad(second, [body[0].weight], retain_graph=True)
+        second.backward()
+        torch.testing.assert_close(body[0].weight.grad, before + expected)
+        assert torch.equal(body[1].running_mean, stats)
+        torch.optim.SGD([*meta.task_parameters(), *head.parameters()], 0.1).step()
+        task.finish(loss(batches()[2]))
+
+
+def test_a_point_of_the_replay_is_seen_in_the_modes_that_it_was_kept_in():
+    def seen(first, then, old=False):
+        body, _, loss, meta = beside("replay")
+        body.train(first)
+        with meta.task() as task:
+            took(task, loss(batches()[0]), "replay", *batches()[1:])
+            torch.optim.SGD(meta.task_parameters(), 0.1).step()
+            task.finish(loss(batches()[2]))
+        body.train(then)
+        state = io.BytesIO()
+        torch.save(meta.state_dict(), state)
+        state.seek(0)
+        loaded = torch.load(state)
+        for point in loaded["points"] if old else ():
+            del point["in_eval"]  # as version 1.0.0 had it
+        meta.load_state_dict(loaded)
+        turns = meta.replay()
+        value, grad = next(turns), meta.warp_parameters()[0].grad.clone()
+        turns.close()
+        assert [part.training for part in body.modules()] == [then] * 4
+        return value, grad
+
+    (alike, grad), (found, other) = seen(True, True), seen(True, False)
+    assert found == alike
+    torch.testing.assert_close(other, grad, rtol=0, atol=0)
+    assert seen(False, True)[0] == seen(False, False)[0] != alike
+    assert seen(True, True, old=True)[0] == alike != seen(True, False, old=True)[0]

@@ -286,13 +286,15 @@ def test_a_snapshot_grows_by_the_experiments_of_other_days(made, tmp_path):
     base = tmp_path / "base.csv"
     pd.read_csv(made / "claims.csv", keep_default_na=False).assign(verdict="contradicted").to_csv(base, index=False)
     later = other_experiment(made, tmp_path / "quick", "0.2.0+gdef", "glyphs")
-    leapwarp_snapshot.main([*snapshot(later, out), "--add", "--readme", str(readme), "--base", str(base)])
+    page = tmp_path / "docs/verdicts.md"
+    more = ["--readme", str(readme), "--verdicts", str(page), "--base", str(base)]
+    leapwarp_snapshot.main([*snapshot(later, out), "--add", *more])
     assert before == {path.name: path.read_bytes() for path in (out / "omniglot_warp").glob("*") if path.is_file()}
     index, found = squeezed(out / "README.md"), pd.read_csv(out / "claims.csv", keep_default_na=False)
     of_first = pd.read_csv(made / "claims.csv").query("experiment == 'omniglot_warp'")["id"]
     assert list(found["id"].unique())[:2] == ["L3", "L22"] and set(found["id"]) == {"L3", "L22", *of_first}
     assert "2 of its 17 experiments are finished and on this page" in index
-    assert "0.1.0+gabc, **but for `omniglot_leap` (0.2.0+gdef)**." in index
+    assert "`omniglot_leap` is from 0.2.0+gdef, and all others are from 0.1.0+gabc." in index
     assert "- Data `glyphs`: a procedural stand-in" in index and "| 28, " in index
     for row in (
         "| `omniglot_warp` | omniglot, `0a1b` | 0.1.0+gabc |",
@@ -303,6 +305,17 @@ def test_a_snapshot_grows_by_the_experiments_of_other_days(made, tmp_path):
     assert set(numbers["experiment"]) == {"omniglot_warp", "omniglot_leap"} and "data glyphs, omniglot" in index
     every = pd.concat([pd.read_csv(base).loc[lambda all_: ~all_["id"].isin(found["id"])], found])
     assert readme.read_text() == f"<!-- verdicts -->\n{leapwarp_snapshot.sentence(every)}<!-- end of verdicts -->\n"
+    listed = squeezed(page)
+    for claim in every.drop_duplicates("id").to_dict("records"):
+        folder = "results" if claim["id"] in set(found["id"]) else ".."
+        linked = (page.parent / folder / claim["experiment"] / "README.md").exists()
+        where = f"[`{claim['experiment']}`](results/{claim['experiment']}/README.md)"
+        where = where if linked else f"`{claim['experiment']}`"
+        assert f"- {claim['id']} ({where}, size `quick`): {claim['claim']}" in listed
+    for group, name in leapwarp_snapshot.GROUPS.items():
+        ids = every.loc[every["group"] == group].drop_duplicates("id")
+        for verdict, n in ids["verdict"].value_counts().items():
+            assert f"## {name[0].upper()}{name[1:]}: {n} {verdict}" in listed
     again = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     leapwarp_snapshot.main([*snapshot(made, out), "--add"])  # in the other order, with the same result
     assert again == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -460,7 +473,7 @@ def test_a_search_is_in_the_snapshot(with_search, tmp_path, capsys):
         leapwarp_snapshot.main([*arguments, "--other-code", "maze"])
     assert "--other-code: found no results of maze" in capsys.readouterr().err
     leapwarp_snapshot.main([*arguments, "--other-code", name])
-    said = f"All from one commit, 0.1.0+gabc, **but for `{name}` (0.1.0+gabc, 0.1.0+gdef)**."
+    said = f"Versions of the code: `{name}` is from 0.1.0+gabc, 0.1.0+gdef, and all others are from 0.1.0+gabc."
     assert said in squeezed(out / "README.md")
     shutil.rmtree(folder / "search")
     leapwarp_snapshot.main(arguments)

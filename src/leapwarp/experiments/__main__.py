@@ -24,8 +24,13 @@ def main() -> None:
     try:
         from leapwarp.experiments import command, resolve, trial
 
-        functions = command.train, command.evaluate, resolve.main, trial.main
-        dict(zip(COMMANDS, functions, strict=True))[name](rest)
+        functions = {
+            "train": command.train,
+            "evaluate": command.evaluate,
+            "settings": resolve.main,
+            "trial": trial.main,
+        }
+        functions[name](rest)
     except Exception as error:  # whatever the command itself has not put into a line
         from leapwarp.files import said
 

@@ -506,6 +506,13 @@ def own_gradients(leaves: Sequence[Tensor]) -> Iterator[list[Tensor | None]]:
                 leaf.grad = before if now is None else added(before, now)
 
 
+def accumulate(leaf: Tensor, grad: Tensor) -> None:
+    """Set the gradient of a leaf that has none, as `loss.backward()` does: also with the hooks that then run."""
+    leaf.grad = grad
+    for hook in [*(getattr(leaf, "_post_accumulate_grad_hooks", None) or {}).values()]:
+        hook(leaf)
+
+
 @torch.no_grad()
 def added(older: Tensor, grad: Tensor) -> Tensor:
     """The sum of two gradients, in the memory of the older one if it is dense. One of them may be sparse."""

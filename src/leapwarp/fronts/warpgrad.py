@@ -27,8 +27,11 @@ from leapwarp.modules import (
     gradients,
     groups,
     kept_attributes,
-    kept_buffers,
     kind_of,
+    lent_buffers,
+    modes,
+    other_leaves,
+    parts_in_eval,
     plain,
     put_back,
     renormed_weights,
@@ -55,6 +58,8 @@ class Point(NamedTuple):
     """number of the task, counted from the last `backward`"""
     beside: Params
     """the module's buffers at this point, and the other parameters that tasks may change"""
+    in_eval: tuple[str, ...] | None = None
+    """the parts of the module that were in `eval()` mode; None for the modes of the replay itself (states of 1.0.0)"""
 
 
 class WarpGrad:
@@ -72,7 +77,8 @@ class WarpGrad:
     Args:
         module: see `leapwarp.Leap`.
         loss: a function of a batch, of any type, that returns its mean loss by the module with its present parameters.
-            If it uses parameters outside of the module's call, it has to read them from the module each time.
+            If it uses parameters outside of the module's call, it has to read them from the module each time. It is
+            called outside of your loop too, so that autocast, if any, belongs into it.
         warp: the warps, as names, patterns or modules at any depth.
         inner: the optimizer whose first update is the step in the objective. A number is the learning rate of gradient
             descent; other optimizers are in `leapwarp.optim`. Your loop may use a different optimizer.
@@ -363,7 +369,8 @@ class WarpGrad:
                             if name in theta and leaf._backward_hooks:  # the user's, on the gradient
                                 theta[name]._backward_hooks = leaf._backward_hooks
                         look = partial(warp_gradient, self, theta, point.task_batch, point.meta_batch)
-                        loss, grads = with_tensors(self.module, point.beside, look)
+                        with modes(self.module, partial(mode_of, point.in_eval)):
+                            loss, grads = with_tensors(self.module, point.beside, look)
                         value += loss
                         total = add_scaled(total, 1.0, grads)
                 add_up([*total.values(), value])
@@ -444,7 +451,8 @@ class WarpGrad:
                 f"needed one of WarpGrad with replay={self.size}, or one after meta.backward()."
             )
         self._check_not_replaying()
-        if any(point.keys() != set(Point._fields) for point in state["points"]):
+        needed = set(Point._fields) - Point._field_defaults.keys()
+        if not all(needed <= point.keys() <= set(Point._fields) for point in state["points"]):
             raise ValueError(
                 "the state has a replay of another version of leapwarp; needed one of this version, or one that was "
                 "taken when no points waited."
@@ -497,7 +505,13 @@ class WarpGrad:
             batches = [own_copy(batch, self.device) for batch in (task_batch, meta_batch)]
             beside = others | dict(self.module.named_buffers())
             self.points[place : place + 1] = [
-                Point(own_copy(theta, self.device), batches[0], batches[1], task, own_copy(beside, self.device))
+                Point(
+                    own_copy(theta, self.device),
+                    *batches,
+                    task,
+                    own_copy(beside, self.device),
+                    parts_in_eval(self.module),
+                )
             ]
 
     def _leave(self, number: int, points: list[Point], met: int, kept: Tensor) -> None:
@@ -566,13 +580,15 @@ class WarpTask:
         with told():
             scaled = scaler.scale(loss) if scaler else with_graph(loss)
             found = gradients(scaled, list(theta.values()), create_graph=True)
+            if others := other_leaves(scaled, [*theta.values(), *meta._warps().values()]):  # a head beside the module
+                torch.autograd.backward(scaled, inputs=others, retain_graph=True)
         grads = {name: grad for name, grad in zip(theta, found, strict=True) if grad is not None}
         self._check_warps()
-        own = {name: grad.detach().clone() for name, grad in grads.items()}  # autograd may give several one memory
-        reached = self.path._extend(loss, [own.get(name) for name in meta.groups.learnt], scaler)
-        for name, grad in own.items():
-            before = theta[name].grad
-            theta[name].grad = grad if before is None else leap.added(before, grad)
+        with leap.own_gradients(list(theta.values())) as own:
+            for name, grad in grads.items():
+                leap.accumulate(theta[name], grad.detach().clone())  # autograd may give several one memory
+        ours = dict(zip(theta, own, strict=True))
+        reached = self.path._extend(loss, [ours.get(name) for name in meta.groups.learnt], scaler)
         if not reached:  # the scaler skips this step
             return
         if scaler is not None and scaler.is_enabled():
@@ -692,7 +708,7 @@ def warp_gradient(
 
     with ExitStack() as stack:
         for context in (
-            kept_buffers(module),
+            lent_buffers(module),
             kept_attributes(module),
             requiring(warps.values(), True),
             uncompiled(),
@@ -752,6 +768,11 @@ def warp_gradient(
         for (name, leaf), parts in zip(warps.items(), zip(direct, through, strict=True), strict=True)
     }
     return value.detach(), total
+
+
+def mode_of(in_eval: Sequence[str] | None, name: str, now: bool) -> bool:
+    """Whether a part is in training mode when a point is seen again, see `Point.in_eval`."""
+    return now if in_eval is None else name not in in_eval
 
 
 def takes_one(function: Any) -> bool:

@@ -17,7 +17,7 @@ from leapwarp.modules import kind_of
 from leapwarp.optim import Optimizer
 from leapwarp.problem import Task, take_tasks
 from leapwarp.rng import global_draws_from
-from leapwarp.trees import Params, alone, join, n_runs, pick, spread, without_task_only
+from leapwarp.trees import Params, alone, join, leaves, n_runs, pick, spread, without_task_only
 
 State = dict[str, Any]
 Info = dict[str, Any]
@@ -102,7 +102,10 @@ def check_streams(state: State, generators: Sequence[torch.Generator]) -> None:
 
 
 class Diverged(FloatingPointError):
-    """Every run of a stack has a loss that is not finite. `after` is the result of the step."""
+    """Every run of a stack has a loss, or a number in what it has learnt, that is not finite.
+
+    `after` is the result of the step.
+    """
 
     def __init__(self, message: str, after: tuple[State, Info]) -> None:
         super().__init__(message)
@@ -141,6 +144,12 @@ def checked(step: Step, draws: int) -> Step:
         state = after
         if bad := everywhere_bad(info, len(generators)):
             raise Diverged(f"{bad} Needed finite losses: lower the task or meta learning rate.", (state, info))
+        if not any(are_finite(state, len(generators))):
+            raise Diverged(
+                "what was learnt is not finite after this step, though the losses along the paths are. Needed finite "
+                "numbers: lower the task or meta learning rate.",
+                (state, info),
+            )
         return state, info
 
     return whole
@@ -175,6 +184,12 @@ def everywhere_bad(info: Info, runs: int) -> str:
     if "replay_loss" in info:
         fine &= replayed.isfinite().view(runs, -1).all(1)
     return "" if fine.any() else said[0]
+
+
+def are_finite(state: State, runs: int) -> list[bool]:
+    """For each run, whether every number of its state is finite, with one transfer from the device."""
+    parts = [leaf.isfinite().reshape(runs, -1).all(1) for leaf in leaves(state).values() if leaf.numel()]
+    return torch.stack(parts).all(0).tolist() if parts else [True] * runs
 
 
 def path_info(adapted: Adapted) -> Info:

@@ -36,7 +36,8 @@ In ablations and beside natural gradient descent the paper has 25 tasks, and our
 By chance half of the pairs come in order. This is not a verdict: verdicts are about claims, and a claim is tested only
 where the methods have learnt."""
 CAPTION = """Numbers printed in the papers against ours. Each panel shows one quantity of an experiment. Each colour and
-marker is a method, and each point is one number, with a stroke of one standard deviation over seeds on each side.
+marker is a method, and each point is one number. Strokes are one standard deviation over seeds for ours, and the
+paper's own ± for its numbers.
 Larger points have more pretraining tasks. On the dotted line both numbers are equal; above it ours are larger."""
 
 
@@ -125,7 +126,11 @@ def draw(lines: pd.DataFrame, short: str) -> "Figure":
         legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7.5)
         for handle in filter(None, legend.legend_handles):
             handle.set(sizes=[24])
-    title(figure, "Published numbers against ours", f"{short}; strokes: ± 1 standard deviation over seeds")
+    title(
+        figure,
+        "Published numbers against ours",
+        f"{short}; strokes: ± 1 standard deviation over seeds; the paper's own ±",
+    )
     return figure
 
 

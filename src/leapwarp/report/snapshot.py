@@ -1,25 +1,27 @@
 """Copy the results of a size into the documentation, for readers who have not run anything.
 
     python -m leapwarp.report.snapshot --folder results/quick --size-file workflow/sizes/quick.yaml --out docs/results
-        --readme README.md
+        --readme README.md --verdicts docs/verdicts.md
 
 It writes README.md (the verdicts, the experiments, the provenance of the numbers), and a page for each experiment and
 random search, with figures, and with tables and verdicts as CSV; with --rows also every measurement, where the file is
 small. If some experiments of the size have not been run, the page says so, and leaves out the claims on them.
 Everything else in the folder is removed, except folders that --keep names. All results must come from one commit,
-except those that --other-code names. The page that --readme names gets a sentence that counts the verdicts. A claim
-that a claims.csv of a kept folder has counts with the verdict there. Nothing here imports torch.
+except those that --other-code names. The page that --readme names gets a sentence that counts the verdicts, and the
+one that --verdicts names lists them. A claim that a claims.csv of a kept folder has counts with the verdict there.
+Nothing here imports torch.
 
 A size whose experiments run on several days or machines grows in steps: with --add, experiments that the last snapshot
 has and the results have not stay as they are, whatever their commit. Only the snapshot is needed for this.
 
     python -m leapwarp.report.snapshot --folder results/overnight --size-file workflow/sizes/overnight.yaml
-        --out docs/results/overnight --add --readme README.md --base docs/results/claims.csv
+        --out docs/results/overnight --add --readme README.md --verdicts docs/verdicts.md --base docs/results/claims.csv
 """
 
 import argparse
 import gzip
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -74,6 +76,41 @@ def counted_claims(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     for later in frames[1:]:
         found = pd.concat([found.loc[~found["id"].isin(later["id"])], later])
     return found
+
+
+def every_verdict(frames: Mapping[Path, pd.DataFrame], page: Path) -> str:
+    """The text of a page with the verdicts that the README counts, each with a link to its experiment's results.
+
+    Args:
+        frames: claims.csv by the folder of the results that it is of; a later one replaces verdicts of earlier ones.
+        page: the file that the text is for.
+    """
+    every = counted_claims([frame.assign(folder=str(folder)) for folder, frame in frames.items()])
+    blocks: list[Block] = [
+        Text(
+            "Every claim has the verdict of the largest size at which its experiment has run. Numbers and figures are "
+            "behind the links. How a verdict is reached: [claims.md](claims.md). What we believe where a paper is "
+            "contradicted: [findings.md](findings.md)."
+        )
+    ]
+    for group, name in GROUPS.items():
+        mine = every.loc[every["group"] == group].drop_duplicates("id")
+        for verdict in claims.VERDICTS:
+            found = mine.loc[mine["verdict"] == verdict].to_dict("records")
+            lines = []
+            for each in found:
+                results = Path(each["folder"]) / each["experiment"] / "README.md"
+                where = f"`{each['experiment']}`"
+                if results.exists():
+                    where = f"[{where}]({os.path.relpath(results, page.parent)})"
+                paper = {"leap": "Leap", "warpgrad": "WarpGrad"}.get(each["paper"], each["paper"])
+                said = f"{each['claim']} *{paper}, {each['section']}*"
+                lines.append(f"- {each['id']} ({where}, size `{each['size']}`): {said}")
+            if lines:
+                title = f"{name[:1].upper()}{name[1:]}: {len(lines)} {verdict}"
+                blocks += [Heading(title), Text("\n".join(lines))]
+    blocks.append(Text("Written by `python -m leapwarp.report.snapshot --verdicts`; do not edit."))
+    return wrapped(markdown(Document("Every verdict", blocks)))
 
 
 def with_sentence(text: str, frame: pd.DataFrame, name: str) -> str:
@@ -146,9 +183,12 @@ def index(
     if site.missing:
         n, ran = len(site.experiments) + len(site.missing), len(site.experiments)
         text += f"{ran} of its {n} experiments {'is' if ran == 1 else 'are'} finished and on this page. "
-    text += f"All from one commit, {one_version(made, other, size.name)}"
+    usual = one_version(made, other, size.name)
     if other:
-        text += ", **but for " + "; ".join(f"`{each}` ({', '.join(made[each]['versions'])})" for each in other) + "**"
+        named = [f"`{each}` is from {', '.join(made[each]['versions'])}" for each in other]
+        text += f"Versions of the code: {', '.join(named)}, and all others are from {usual}"
+    else:
+        text += f"All from one commit, {usual}"
     sources = [source for each in site.experiments for source in made[each.name]["sources"]]
     notes = [f"- Data `{source}`: {about}." for source, about in stand_ins(sources).items()]
     notes += [f"- Results of other runs, not in what follows: [{each}]({each}/README.md)." for each in kept]
@@ -186,7 +226,7 @@ def index(
     blocks.append(
         Text("Written by `make snapshot` from finished runs; do not edit. `make reproduce` makes all of it anew.")
     )
-    return Document("Results of the last snapshot", blocks)
+    return Document(f"Results at size {size.name}", blocks)
 
 
 def copy(section: Section, out: Path, most: int = 0) -> list[str]:
@@ -280,14 +320,16 @@ def write(
     kept: Sequence[str] = (),
     add: bool = False,
     most: int = 0,
+    listed: Path | None = None,
 ) -> None:
-    """Write `out` and `readme`. Raises ValueError as `collect` and `one_version`, and if a result is missing.
+    """Write `out`, `readme` and `listed`. Raises ValueError as `collect` and `one_version`, and if a result is missing.
 
     Args:
         base: a claims.csv whose verdicts count in `readme` where `out` has none.
         kept: folders in `out` that are not changed; the page names them, and their verdicts count in `readme`.
         add: experiments and searches that `out` has and `folder` has not stay as they are.
         most: the largest size in bytes of an experiment's rows, compressed, in `out`.
+        listed: the page that lists every verdict that `readme` counts.
     """
     abouts = list(size.experiments.values())
     site = collect(folder, abouts)
@@ -309,9 +351,9 @@ def write(
         raise ValueError(f"--keep: needed folders in {out} with a README.md that are no experiments; got {lost}.")
     one_version(made, other, str(folder))
     site = site._replace(claims=claims.document(found))
-    counts = [claims.merge([base or folder / "claims.csv"]), found]
-    counts += [claims.merge([path]) for name in kept if (path := out / name / "claims.csv").exists()]
-    front = with_sentence(readme.read_text("utf-8"), counted_claims(counts), str(readme)) if readme else ""
+    counts = {base.parent if base else folder: claims.merge([base or folder / "claims.csv"]), out: found}
+    counts |= {out / name: claims.merge([path]) for name in kept if (path := out / name / "claims.csv").exists()}
+    front = with_sentence(readme.read_text("utf-8"), counted_claims([*counts.values()]), str(readme)) if readme else ""
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -338,6 +380,9 @@ def write(
     if readme:
         with atomic(readme) as path:
             path.write_text(front, encoding="utf-8")
+    if listed:
+        with atomic(listed) as path:
+            path.write_text(every_verdict(counts, listed), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -360,6 +405,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--rows", type=int, default=0, metavar="BYTES", help="keep compressed rows that are smaller than this"
     )
     parser.add_argument("--readme", type=Path, metavar="FILE", help="the page that gets the count of the verdicts")
+    parser.add_argument("--verdicts", type=Path, metavar="FILE", help="the page that lists every verdict")
     parser.add_argument(
         "--base", type=Path, metavar="CSV", help="a claims.csv whose verdicts --readme counts where --out has none"
     )
@@ -376,6 +422,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.keep,
             options.add,
             options.rows,
+            options.verdicts,
         )
     print(f"{options.out / 'README.md'}: written")
 

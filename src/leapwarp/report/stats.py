@@ -113,7 +113,8 @@ def seeds_for(needed: float, effect: float, spread: float, n_parts: int, within:
 def upper_spread(deviations: Sequence[float], n: Sequence[int], weights: Sequence[Mapping[Any, float]]) -> float:
     """An upper bound of a standard deviation: the true one is below it with a probability of 0.8.
 
-    Few trial seeds estimate the spread badly. With this bound, four in five studies have at least the power stated.
+    Few trial seeds estimate the spread badly. With this bound, four in five studies have at least the power stated, if
+    the effect is as expected. Errors of the expected effect are not in it.
 
     Args:
         deviations: standard deviations of similar quantities.
