@@ -502,16 +502,10 @@ class WarpGrad:
         if place < size:
             constant = theta.keys() | self.groups.warp.keys() | self.groups.frozen.keys()
             others = {name: leaf for name, leaf in self.module.named_parameters() if name not in constant}
-            batches = [own_copy(batch, self.device) for batch in (task_batch, meta_batch)]
-            beside = others | dict(self.module.named_buffers())
+            mine = [own_copy(each, self.device) for each in (theta, task_batch, meta_batch)]
+            beside = own_copy(others | dict(self.module.named_buffers()), self.device)
             self.points[place : place + 1] = [
-                Point(
-                    own_copy(theta, self.device),
-                    *batches,
-                    task,
-                    own_copy(beside, self.device),
-                    parts_in_eval(self.module),
-                )
+                Point(mine[0], mine[1], mine[2], task, beside, parts_in_eval(self.module))
             ]
 
     def _leave(self, number: int, points: list[Point], met: int, kept: Tensor) -> None:
