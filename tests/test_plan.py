@@ -1,6 +1,7 @@
 """The jobs follow from config.yaml, the size and the experiments' files. Wrong files are refused in one line."""
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from typing import Literal
@@ -170,6 +171,12 @@ def test_sizes_that_may_decide_more_come_first(tmp_path):
             {"trials": 2, "methods": ["rnn"]},
             "'experiments.maze.search.methods' has 'rnn'. Allowed: none, since its experiment.yaml declares no spaces.",
         ),
+        (
+            ["experiments", "sine", "chain"],
+            {"meta_steps": 2, "games": 2},
+            "'experiments.sine.chain' is {'games': 2, 'meta_steps': 2}. Only atari has it.",
+        ),
+        (["experiments", "atari"], {"seeds": 1}, "'experiments.atari.chain' is missing. Needed: meta_steps and games,"),
         (["experiments", "omniglot_lep"], {"seeds": 1}, "found no experiment 'omniglot_lep', needed one of atari,"),
     ],
 )
@@ -247,6 +254,7 @@ class Kinds:
         ("rates", 0.1, "is 0.1, needed a value as ()."),
         ("widths", [-8, "x"], ": item 1 is -8, needed a finite number of at least 1."),
         ("widths", [8, True], ": item 2 is True, needed a value of the type int."),
+        ("widths", [], "is empty, needed at least one value, as in [8, 4]."),
         ("strides", [0], (0,)),
         ("names", ["a"], ("a",)),
         ("names", [1], ": item 1 is 1, needed a value of the type str."),
@@ -348,6 +356,37 @@ def test_a_wrong_config_gives_one_clear_line(keys, value, message):
     with pytest.raises(ValueError, match="^[^\n]*$") as error:
         plan.jobs(config, plan.read_config(config, SIZES))
     assert str(error.value).startswith(f"config: {message}")
+
+
+def test_a_search_that_the_size_does_not_have_is_not_asked_for_in_vain():
+    config = changed(changed(CONFIG, ["search"], {"use": True, "with_all": True}), ["experiments"], ["sine"])
+    with pytest.raises(
+        ValueError, match="^config: 'search.use' and 'search.with_all' is true, and .* no search for sine"
+    ):
+        plan.jobs(config, plan.read_config(config, SIZES))
+    config = changed(config, ["experiments"], "all")
+    assert any(jobs.search for jobs in plan.jobs(config, SIZES / "smoke.yaml").values())
+
+
+@pytest.mark.parametrize("name", ["hills.v2", "figures_hills", "published", "winner"])
+def test_an_experiment_of_ones_own_has_a_name_that_the_workflow_can_use(tmp_path, name):
+    shutil.copytree(REPO / "examples/own/waves", tmp_path / "own" / name)
+    size = yaml.safe_load((REPO / "examples/own/small.yaml").read_text())
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(size | {"experiments": {name: size["experiments"]["waves"]}}))
+    config = CONFIG | {"size": str(path), "own_experiments": str(tmp_path / "own")}
+    with pytest.raises(ValueError, match=f"config: the experiment is called '{name}'.* Give it another name."):
+        plan.jobs(config, path)
+
+
+def test_names_of_rules_are_taken():
+    text = "".join(path.read_text() for path in (REPO / "workflow/rules").glob("*.smk"))
+    assert set(re.findall(r"^rule (\w+):", text, re.MULTILINE)) <= plan.RULES
+
+
+def test_a_folder_is_the_same_however_it_is_written():
+    config = CONFIG | {"own_experiments": f"{REPO}/examples//own/"}
+    assert plan.settled(config)["own_experiments"] == f"{REPO}/examples/own"
 
 
 def test_a_missing_key_gives_one_clear_line():

@@ -140,6 +140,11 @@ def _check_entry(about: Experiment, entry: dict[str, Any], what: str) -> None:
     for count in entry.get("n_tasks", []):
         if count > about.most_tasks:
             raise ValueError(f"{what}.n_tasks' has {count}. Allowed: whole numbers from 1 to {about.most_tasks}.")
+    if ("chain" in entry) != (about.name == "atari"):
+        needed = (
+            "Needed: meta_steps and games, as paper.yaml has them" if about.name == "atari" else "Only atari has it"
+        )
+        raise ValueError(f"{what}.chain' is {entry.get('chain', 'missing')}. {needed}.")
     for key in ("methods", "run"):
         for name in entry.get(key, ()):
             if name not in about.methods:
@@ -202,7 +207,7 @@ def _in_full(path: str, key: str) -> str:
     lost = re.search(r"\$(\w+|\{\w+\})", full)
     if lost and not Path(full).exists():
         raise ValueError(f"config: '{key}' is {path!r}, and there is no variable {lost.group()} here.")
-    return full
+    return os.path.normpath(full) if full else full  # so that another way to write it reruns nothing
 
 
 NAME = re.compile(r"\w[\w.-]*")
@@ -210,10 +215,10 @@ FOLDERS = {"data", "logs", "slurm"}
 """folders in `results`, besides those of sizes"""
 RULES = {
     *("all", "claims", "all_claims", "code", "evaluate", "evaluate_with_arrays", "gather", "logs", "page", "prepare"),
-    *("prepare_images", "prepare_imagenet", "search", "search_figure", "table", "train", "trial", "winner"),
-    *("atari_game", "atari_update", "atari_curves", "atari_state"),
+    *("prepare_images", "prepare_imagenet", "published", "search", "search_figure", "table", "train", "trial"),
+    *("winner", "atari_game", "atari_update", "atari_curves", "atari_state"),
 }
-"""folders in the results of a size, besides those of experiments"""
+"""names of rules, and of folders in the results of a size besides those of experiments"""
 
 
 def check_name(name: str, what: str, taken: Collection[str] = ()) -> None:
@@ -290,6 +295,11 @@ def chosen(config: dict[str, Any], entries: Iterable[str], path: Path) -> list[s
         raise ValueError(f"{source}: 'experiments' has {unknown[0]!r}, which {where}. Known: {known}.")
     for name in asked:
         check_name(name, "config: the experiment", RULES)
+        if "." in name or name.startswith("figures_"):
+            raise ValueError(
+                f"config: the experiment is called {name!r}. Its folder is a Python package and its figures have a "
+                "rule, so '.' and 'figures_' at the beginning are not allowed. Give it another name."
+            )
     return [own.get(name, name) for name in asked]
 
 
@@ -306,6 +316,12 @@ def jobs(config: dict[str, Any], path: Path) -> dict[str, Jobs]:
         for name in config[key] if isinstance(config[key], dict) else {}:
             if name not in size.entries:
                 raise ValueError(f"config: '{key}' has {name!r}. Allowed: {', '.join(size.entries)}.")
+    wanted = [f"'search.{key}'" for key in ("use", "with_all") if config.get("search", {}).get(key) is True]
+    if wanted and not any("search" in size.entries[name] for name in names):
+        raise ValueError(
+            f"config: {' and '.join(wanted)} is true, and {path} has no search for {', '.join(names)}. Needed a key "
+            "'search' there, with methods and trials, or 'auto' in config.yaml."
+        )
     states = given_states(config["state"])
     found = {}
     for name, where in names.items():

@@ -2,7 +2,9 @@
 
 import io
 import re
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -59,6 +61,33 @@ def test_12_bits_in_16_are_refused_as_they_would_be_black():
         decoded(encoded(Image.fromarray(values)))
     with pytest.raises(DataError, match=r"set.npz: found pictures of uint16 with values from 0 to 4080, needed"):
         pictures.stack(values[None], "set.npz")
+
+
+def png_of_16_bits(values, kind):
+    """A PNG of 16 bits a channel, which Pillow cannot write: kind 2 is RGB, 4 grey with alpha, 6 RGBA."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0))]
+    parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    packed = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize("kind", [2, 4, 6, "PPM"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_colours_of_16_bits_are_scaled_and_12_bits_in_16_refused(kind, bits):
+    channels = {2: 3, 4: 2, 6: 4, "PPM": 3}[kind]
+    values = np.full((*RAMP.shape, channels), 65535, np.uint16)  # alpha, if any, has all 16 bits
+    colours = 3 if channels >= 3 else 1
+    values[..., :colours] = (RAMP.astype(np.uint32) * (2**bits - 1) // 255)[..., None]
+    if kind == "PPM":
+        data = f"P6 {RAMP.shape[1]} {RAMP.shape[0]} 65535\n".encode() + values.astype(">u2").tobytes()
+    else:
+        data = png_of_16_bits(values, kind)
+    if bits < 16:
+        with pytest.raises(DataError, match=r"set/c/0\.png: .* 16 bits a channel whose largest value .* nearly black"):
+            decoded(data)
+    else:
+        assert np.array_equal(decoded(data)[..., 0], RAMP)  # Pillow opens grey with alpha as RGBA
 
 
 def test_fractions_are_scaled_and_others_refused():

@@ -130,6 +130,9 @@ def test_what_cannot_be_made_of_some_methods_is_a_gap_that_says_why(monkeypatch,
     [axes] = drawn(found[first])["geometry"].axes
     assert "Cannot be made of these methods alone" in axes.texts[0].get_text().replace("\n", " ")
     assert "IndexError" in capsys.readouterr().err  # for the log
+    monkeypatch.setattr(report, "geometry", lambda frame, *_: {}[first])
+    with pytest.raises(KeyError):  # it is not the methods that were not run
+        drawn(found[first])
     monkeypatch.setattr(report, "geometry", lambda frame, *_: frame.loc[frame["method"] == ""].iloc[0])
     with pytest.raises(IndexError):  # if all methods were run, it is an error
         drawn(pd.concat(found.values(), ignore_index=True))

@@ -4,6 +4,7 @@ All readers of images use this module, so that the meaning of a pixel's value is
 
     8 bits, palettes, CMYK, YCbCr, LAB, HSV  as Pillow converts them; transparent parts become white
     16 bits (a file's mode I;16, uint16)     65,535 becomes 255; refused if no value is above 4,095
+    16 bits a channel (colours in a file)    as Pillow converts them, which is the same; refused likewise
     fractions (mode F, float arrays)         1 becomes 255; refused outside 0 to 1, and for nan
     other whole numbers                      unchanged from 0 to 255, else refused
     true and false                           255 and 0
@@ -40,6 +41,7 @@ GREY = ("1", "L", "LA", "La", *DEEP)
 FLAT = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 SEE_THROUGH = ("LA", "La", "PA", "RGBA", "RGBa")
 TWELVE = 4095  # largest value of 12 bits, which cameras and scanners write into files and arrays of 16 bits
+UPPER = 16  # what Pillow makes of TWELVE in colours of 16 bits
 PNG_END = b"IEND\xaeB`\x82"
 ORIENTATION = 0x0112  # the EXIF tag, and how to undo its values
 TURNS = {
@@ -76,7 +78,10 @@ def decode(data: bytes, place: str, mode: str | None = None, notes: Counter[str]
                 image = Image.open(io.BytesIO(data), formats=FORMATS)
             if notes is not None and getattr(image, "is_animated", False):
                 notes[FIRST_FRAME] += 1
+            cut_off = _is_deep_colour(image, data)
             image.load()
+            if cut_off:
+                _check_upper_bits(image, place)
             turn = TURNS.get(_orientation(image))
             image = convert(image, place, mode)
             return image if turn is None else image.transpose(turn)
@@ -114,6 +119,29 @@ def convert(image: Image.Image, place: str, mode: str | None = None) -> Image.Im
     if image.mode not in ("1", "L"):
         image = image.convert("RGB")
     return image.convert(mode)
+
+
+def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
+    """Whether Pillow keeps the upper eight bits of an opened file's 16 a channel, as it does with colour or alpha."""
+    if image.mode in DEEP:
+        return False
+    if image.format == "PNG":
+        return data[24] == 16  # the depth in the header
+    if image.format == "PPM":  # (mode, largest value) of a file of more than 8 bits
+        args = image.tile[0][3] if image.tile else ()
+        return isinstance(args, tuple) and isinstance(args[-1], int) and args[-1] > TWELVE
+    return image.format == "TIFF" and 16 in tuple(getattr(image, "tag_v2", {}).get(258, ()))
+
+
+def _check_upper_bits(image: Image.Image, place: str) -> None:
+    """Raise DataError if a picture of 16 bits a channel, as Pillow gives it, has values of at most 12 bits."""
+    high = max(image.getchannel(band).getextrema()[1] for band in image.getbands() if band not in "Aa")
+    if high <= UPPER:
+        raise DataError(
+            f"{place}: found a picture of mode {image.mode} and 16 bits a channel whose largest value is about "
+            f"{high * 257:,}, needed some of more than {TWELVE:,}. It has 12 bits or less and would be nearly black. "
+            "Save it with 8 bits, or multiply its values (16 for 12 bits, 256 for 8)."
+        )
 
 
 def _eight_bits(image: Image.Image, place: str) -> Image.Image:

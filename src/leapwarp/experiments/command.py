@@ -419,9 +419,11 @@ def _evaluate(job: Job, options: argparse.Namespace) -> None:
 
 def evaluated_before(run: Run, experiment: Experiment, each: Learnt) -> tuple[Evaluated, float]:
     """The evaluation of one seed, and its seconds. It is stored beside the checkpoints, so that a job that was
-    interrupted, or that gets another state, does not repeat it."""
+    interrupted, or that gets another state, does not repeat it. On another machine it is repeated, since rows say
+    where they were measured."""
     kept = run.checkpoint(f"tasks{run.n_tasks}-evaluated")
-    found = fit.load(kept, run.identity) if kept else None
+    identity = run.identity | {"device": str(run.device), "machine": provenance.machine(run.device)}
+    found = fit.load(kept, identity) if kept else None
     if found:
         return Evaluated([tuple(record) for record in found["records"]], found["arrays"]), found["seconds"]
     if each.state == {}:  # training diverged, and `each.history` says so
@@ -435,5 +437,5 @@ def evaluated_before(run: Run, experiment: Experiment, each: Learnt) -> tuple[Ev
     took = seconds() - began
     if kept:
         result = {"finished": True, "records": evaluated.records, "arrays": evaluated.arrays, "seconds": took}
-        fit.save(kept, result, run.identity)
+        fit.save(kept, result, identity)
     return evaluated, took

@@ -58,8 +58,8 @@ def not_run(about: Experiment, frame: pd.DataFrame) -> list[str]:
 def or_gap(about: Experiment, frame: pd.DataFrame, make: Callable[[], Any], gap: Callable[[str], Any]) -> Any:
     """The result of `make`, or of `gap` with the reason if `make` fails because a method was not run.
 
-    A user may run any subset of the methods, and the rest of the page must still be made. If all methods were run, or
-    if report.py itself raises the error, the error is passed on.
+    A user may run any subset of the methods, and the rest of the page must still be made. If all methods were run, if
+    a method that has rows is what was not found, or if report.py itself raises the error, the error is passed on.
     """
     missing = not_run(about, frame)
     if not missing:
@@ -67,7 +67,8 @@ def or_gap(about: Experiment, frame: pd.DataFrame, make: Callable[[], Any], gap:
     try:
         return make()
     except (LookupError, TypeError, ValueError) as error:
-        if is_told(error):
+        there = isinstance(error, KeyError) and any(str(name) in set(frame["method"]) for name in error.args)
+        if is_told(error) or there:
             raise
         traceback.print_exception(error)  # into the log
         frames = [

@@ -33,7 +33,7 @@ def where_descent_struggles(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     final = frame.loc[frame["step"].isna()].assign(plain=lambda rows: rows["method"].map(baseline))
     plain = final.loc[(final["method"] == final["plain"]) & (final["metric"] == "gap_area")]
     of_seed = plain.groupby(["plain", "seed"])["value"]
-    hard = of_seed.rank(ascending=False, method="first") <= of_seed.transform("size") / 3
+    hard = of_seed.rank(ascending=False, method="first") <= (of_seed.transform("size") / 3).clip(lower=1)
     key = ["plain", "seed", "task"]
     return final.loc[final["metric"] == metric].merge(plain.loc[hard, key], on=key).drop(columns="plain")
 
