@@ -254,7 +254,6 @@ class Kinds:
         ("rates", 0.1, "is 0.1, needed a value as ()."),
         ("widths", [-8, "x"], ": item 1 is -8, needed a finite number of at least 1."),
         ("widths", [8, True], ": item 2 is True, needed a value of the type int."),
-        ("widths", [], "is empty, needed at least one value, as in [8, 4]."),
         ("strides", [0], (0,)),
         ("names", ["a"], ("a",)),
         ("names", [1], ": item 1 is 1, needed a value of the type str."),

@@ -201,26 +201,28 @@ def join_tasks(parts: Sequence[Any]) -> Any:
 def _padded(parts: Sequence[Task]) -> list[Task]:
     """The tasks of several runs with as many rows in each run, as `stack_tasks` pads those of one."""
     n_test = [part.n_test for part in parts]
-    if any(n is not None for n in n_test) or len({part.y_test.shape[1] for part in parts}) > 1:
+    y_test = [part.y_test for part in parts]
+    if any(n is not None for n in n_test) or len({y.shape[1:2] for y in y_test}) > 1:
         n_test = [
             torch.full_like(p.index, p.y_test.shape[1]) if n is None else n for p, n in zip(parts, n_test, strict=True)
         ]
-    most, most_test = (max(getattr(part, name).shape[1] for part in parts) for name in ("y", "y_test"))
+    missing = 0 if y_test[0].is_floating_point() else IGNORED
+    found = {name: _widened([getattr(part, name) for part in parts], 0) for name in ("x", "y", "x_test")}
+    found |= {"y_test": _widened(y_test, missing), "n_test": n_test}
+    return [part._replace(**{name: each[i] for name, each in found.items()}) for i, part in enumerate(parts)]
 
-    def wider(leaf: Tensor, rows: int, value: float = 0) -> Tensor:
-        missing = rows - leaf.shape[1]
-        return torch.cat([leaf, leaf.new_full((len(leaf), missing, *leaf.shape[2:]), value)], 1) if missing else leaf
 
-    return [
-        part._replace(
-            x=map_leaves(lambda leaf: wider(leaf, most), part.x),
-            y=wider(part.y, most),
-            x_test=map_leaves(lambda leaf: wider(leaf, most_test), part.x_test),
-            y_test=wider(part.y_test, most_test, 0 if part.y_test.is_floating_point() else IGNORED),
-            n_test=n,
-        )
-        for part, n in zip(parts, n_test, strict=True)
-    ]
+def _widened(trees: Sequence[Any], value: float) -> list[Any]:
+    """Tensors [task, n, *], or dictionaries of such, with `value` after their rows up to the largest n."""
+    first = trees[0]
+    if isinstance(first, dict):
+        made = {key: _widened([tree[key] for tree in trees], value) for key in first}
+        return [{key: each[i] for key, each in made.items()} for i in range(len(trees))]
+    if not all(isinstance(tree, Tensor) and tree.dim() > 1 for tree in trees):
+        return list(trees)
+    most = max(tree.shape[1] for tree in trees)
+    more = [tree.new_full((len(tree), most - tree.shape[1], *tree.shape[2:]), value) for tree in trees]
+    return [torch.cat([tree, rest], 1) if rest.numel() else tree for tree, rest in zip(trees, more, strict=True)]
 
 
 class Batch(NamedTuple):

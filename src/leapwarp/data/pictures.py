@@ -128,14 +128,16 @@ def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
     if image.format == "PNG":
         return data[24] == 16  # the depth in the header
     if image.format == "PPM":  # (mode, largest value) of a file of more than 8 bits
-        args = image.tile[0][3] if image.tile else ()
+        tiles: Any = getattr(image, "tile", None)
+        args = tiles[0][3] if tiles else None
         return isinstance(args, tuple) and isinstance(args[-1], int) and args[-1] > TWELVE
     return image.format == "TIFF" and 16 in tuple(getattr(image, "tag_v2", {}).get(258, ()))
 
 
 def _check_upper_bits(image: Image.Image, place: str) -> None:
     """Raise DataError if a picture of 16 bits a channel, as Pillow gives it, has values of at most 12 bits."""
-    high = max(image.getchannel(band).getextrema()[1] for band in image.getbands() if band not in "Aa")
+    colours = [np.asarray(image.getchannel(band)) for band in image.getbands() if band not in "Aa"]
+    high = int(np.max(colours))
     if high <= UPPER:
         raise DataError(
             f"{place}: found a picture of mode {image.mode} and 16 bits a channel whose largest value is about "

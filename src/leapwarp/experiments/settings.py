@@ -56,8 +56,6 @@ def _fitting(hint: Any, before: Any, value: Any, what: str) -> Any:
     if kind is tuple and isinstance(value, list | tuple):
         if inner[1:] != (...,):
             return tuple(value)
-        if not value and before:
-            raise ValueError(f"{what} is empty, needed at least one value, as in {list(before)}.")
         zero = min((each for each in before or () if isinstance(each, int | float) and each <= 0), default=None)
         return tuple(_fitting(inner[0], zero, item, f"{what}: item {i}") for i, item in enumerate(value, 1))
     if kind is float and type(value) is int:
