@@ -9,13 +9,16 @@ there. The tests on a GPU are in `test_gpu.py`.
 import time
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from leapwarp import host, inner
+from leapwarp import host, inner, provenance
+from leapwarp.experiments import command
+from leapwarp.experiments.base import Evaluated
 from leapwarp.learners import finetune, leap, warp_leap
 from leapwarp.learners.warpgrad import Rates
 from leapwarp.models import twice
@@ -211,3 +214,25 @@ def test_the_clock_of_a_cpu_counts_work_and_no_waiting():
         pass
     assert slept < 0.5
     assert host.clock("cuda") is time.monotonic
+
+
+def test_a_stored_evaluation_is_made_again_on_another_machine(tmp_path, monkeypatch):
+    made = []
+
+    def evaluate(run, state):
+        made.append(state)
+        return Evaluated([("", None, "accuracy", 0.5)])
+
+    device = torch.device("cpu")
+    run = SimpleNamespace(
+        checkpoint=lambda name: tmp_path / f"{name}.pt",
+        n_tasks=1,
+        identity={"seed": 0},
+        device=device,
+        seed=0,
+        name="x",
+    )
+    for machine, times in (("one", 1), ("one", 1), ("another", 2)):
+        monkeypatch.setattr(provenance, "machine", lambda device, machine=machine: machine)
+        found, _ = command.evaluated_before(run, SimpleNamespace(evaluate=evaluate), SimpleNamespace(state={"w": 1}))
+        assert found.records == [("", None, "accuracy", 0.5)] and len(made) == times
