@@ -173,11 +173,12 @@ def test_a_seed_that_diverges_leaves_the_others_written(tmp_path, made_up_alphab
         command.evaluate([*scratch, *options, "--seeds", "4"])
 
 
-def maze_state(path, *seeds, diverged=()):
+def maze_state(path, *seeds, diverged=(), checksum="none"):
     """A state of `rnn` in the maze that was never trained."""
     small = {"interior": 3, "steps": 4, "batch": 2, "updates": 2, "hidden": 4, "every": 1}
     about = {"experiment": "maze", "method": "rnn", "n_tasks": [0], "held_out": "test", "settings": small}
     about |= {"seconds": {f"seed{seed}": 1.0 for seed in seeds}, "seeds": seeds}
+    about |= {"data_source": "made up", "data_checksum": checksum}
     state = {"params": rnn(17, 4, 4).init(torch.Generator().manual_seed(0)), "warp": {}}
     found = {(0, seed): {} if seed in diverged else state for seed in seeds}
     states.write(path, found, about | {"diverged": {f"seed{seed}": "the loss was nan" for seed in diverged}})
@@ -194,6 +195,18 @@ def test_a_seed_that_diverged_is_a_row_also_without_the_history(tmp_path):
     assert beside and "diverged" not in beside
     with pytest.raises(SystemExit, match="error: hyper_rnn, evaluation: --name is hyper_rnn, which is another method"):
         command.evaluate([*evaluate, "--name", "hyper_rnn"])
+
+
+def test_a_state_of_other_data_is_evaluated_under_its_own_name_only(tmp_path):
+    state, out = tmp_path / "state.safetensors", tmp_path / "rows.csv"
+    maze_state(state, 1, checksum="0123456789ab")
+    evaluate = ["maze", "--method", "rnn", "--states", str(state), "--out", str(out), "--device", "cpu"]
+    refusal = r"state.safetensors: was trained on other data \(made up, 0123456789ab\) than these \(simulated, none\)"
+    with pytest.raises(SystemExit, match=refusal):
+        command.evaluate(evaluate)
+    assert not out.exists()
+    command.evaluate([*evaluate, "--name", "mine"])
+    assert set(rows.read(out)["method"]) == {"mine"}
 
 
 def test_a_history_belongs_to_its_state(tmp_path):

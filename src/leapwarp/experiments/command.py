@@ -318,7 +318,8 @@ def read_learnt(job: Job, path: Path, history: Path | None) -> list[Learnt]:
     """The runs of a state file, with their history.
 
     Raises:
-        ValueError: a file is damaged, the state belongs to another method, or the history to another state.
+        ValueError: a file is damaged, the state belongs to another method, the history to another state, or the state
+            was trained on other data and the rows have no name of their own.
     """
     found, about = states.read(path, job.device)
     of, needed = (
@@ -333,6 +334,14 @@ def read_learnt(job: Job, path: Path, history: Path | None) -> list[Learnt]:
         check_trained(job, path, about["settings"])
     if about["held_out"] != job.options.held_out:
         raise ValueError(f"{path}: was trained with --held-out {about['held_out']}, needed {job.options.held_out}.")
+    (trained_on, its), (source, mine) = (
+        (each["data_source"], each["data_checksum"]) for each in (about, job.origin(job.options.method, 0))
+    )
+    if its != mine and not job.options.name:
+        raise ValueError(
+            f"{path}: was trained on other data ({trained_on}, {its}) than these ({source}, {mine}). Train it again, "
+            "or give --name, under which its rows are kept apart."
+        )
     records: dict[tuple[int, int], list[Record]] = {key: [] for key in found}
     if history:
         frame = rows.read(history)
