@@ -13,8 +13,9 @@ from made_up import run
 from matplotlib.collections import LineCollection
 from told import drawn, told
 
+from leapwarp import catalogue
 from leapwarp.report import __main__ as command
-from leapwarp.report import counts, looks, rows
+from leapwarp.report import counts, document, looks, rows
 from leapwarp.report.draw import caption
 from leapwarp.report.quantities import quantity
 from leapwarp.report.select import steps
@@ -354,6 +355,23 @@ def test_captions_say_where_the_numbers_come_from():
     assert "no shading" in text
     assert "not the paper's" in text
     assert "published" not in text
+
+
+def test_a_figure_of_curves_counts_the_seeds_that_have_curves():
+    about, frame = catalogue.find("omniglot_warp"), warp_rows((0, 1, 2))
+    kept = frame[frame["step"].isna() | (frame["seed"] == 2)]  # of two seeds only the last values were kept
+    captions = [
+        figure.get_supxlabel() for figure in (counts.heldout_curves(kept), counts.by_tasks(kept, WARP, name="accuracy"))
+    ]
+    assert "1 seed " in captions[0] and "one seed: no shading" in captions[0]
+    assert "3 seeds" in captions[1]
+    said = "only the seeds count whose points of curves were kept"
+    both = [document.markdown(command.build(about, rows_, WARP, NOTE)) for rows_ in (kept, frame)]
+    assert [said in " ".join(text.split()) for text in both] == [True, False]
+    fewer = frame[(frame["seed"] == 2) | (frame["method"] == "warp_leap")]
+    blocks = command.build(about, fewer, WARP, NOTE).blocks
+    texts = [block.caption for block in blocks if isinstance(block, document.Figure)]
+    assert len(texts) == len(about.figures) and all("up to 3 seeds" in text for text in texts)
 
 
 def test_a_curve_averages_the_same_runs_at_every_step():

@@ -113,7 +113,7 @@ def build(
     rows.provenance(frame, about.name)
     made = or_gap(about, frame, lambda: document_of(about, frame, paper), lambda why: bare(about, frame, why))
     blocks: list[Block] = [origin.opening(frame, note), *made.blocks]
-    short = origin.in_short(frame)
+    short = origin.in_short(frame, origin.most_seeds)
     for name, caption in about.figures.items():
         blocks.append(Figure(f"figures/{name}.png", f"{caption} Made at {short}."))
     if runs:

@@ -116,8 +116,12 @@ def curve_panels(
     size: tuple[float, float],
     style: Callable[[str, Look], dict[str, Any]] = lambda method, look: {"linestyle": dashes(look)},
 ) -> tuple[Figure, list[Axes], dict[str, Look]]:
-    """A panel of `curves` for each metric (label, factor, level): the figure, its panels, and the methods drawn."""
-    figure, panels_ = panels(frame, heading, size, n_columns=len(metrics))
+    """A panel of `curves` for each metric (label, factor, level): the figure, its panels, and the methods drawn.
+
+    The caption counts the seeds that have such curves, which may be fewer than those of other quantities.
+    """
+    drawn = frame.loc[frame["metric"].isin(list(metrics)) & frame["step"].notna()]
+    figure, panels_ = panels(frame if drawn.empty else drawn, heading, size, n_columns=len(metrics))
     shown: set[str] = set()
     for axes, (metric, (label, *scale)) in zip(panels_, metrics.items(), strict=True):
         shown |= curves(axes, frame, metric, *scale, style=style).keys()

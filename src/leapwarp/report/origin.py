@@ -1,7 +1,7 @@
 """The provenance of rows: size, data, code, machine, packages, settings and times of their runs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -54,13 +54,24 @@ def diverged(frame: pd.DataFrame) -> pd.DataFrame:
     return runs.drop_duplicates().sort_values(["method", "n_tasks", "seed"])
 
 
-def seeds(frame: pd.DataFrame) -> str:
-    """The number of seeds with results: one number, or the smallest and the largest over methods."""
+def seed_counts(frame: pd.DataFrame) -> list[int]:
+    """The numbers of seeds with results that the methods have, ascending, each once."""
     runs = frame[["method", "n_tasks", "seed"]].drop_duplicates()
     lost = diverged(frame)
     kept = runs.loc[~runs.apply(tuple, axis=1).isin(lost.apply(tuple, axis=1))] if len(lost) else runs
-    counts = sorted(set(kept.groupby(["method", "n_tasks"])["seed"].nunique()))
+    return sorted(set(kept.groupby(["method", "n_tasks"])["seed"].nunique()))
+
+
+def seeds(frame: pd.DataFrame) -> str:
+    """The number of seeds with results: one number, or the smallest and the largest over methods."""
+    counts = seed_counts(frame)
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def most_seeds(frame: pd.DataFrame) -> str:
+    """The number of seeds with results, for figures that may draw fewer: some rows may lack points of curves."""
+    counts = seed_counts(frame)
+    return f"{counts[0]}" if len(counts) == 1 else f"up to {counts[-1]}"
 
 
 def smaller(size: str, data_source: str) -> str:
@@ -70,9 +81,9 @@ def smaller(size: str, data_source: str) -> str:
     return "; ".join(text + ([] if data_source in REAL else [other]))
 
 
-def in_short(frame: pd.DataFrame) -> str:
-    """Size, data and seeds of rows in one line."""
-    size, data_source, n_seeds = frame["size"].iloc[0], frame["data_source"].iloc[0], seeds(frame)
+def in_short(frame: pd.DataFrame, count: Callable[[pd.DataFrame], str] = seeds) -> str:
+    """Size, data and seeds of rows in one line. `count` says how many seeds there are."""
+    size, data_source, n_seeds = frame["size"].iloc[0], frame["data_source"].iloc[0], count(frame)
     warning = smaller(size, data_source)
     text = f"size {size}, data {data_source}, {n_seeds} seed{'' if n_seeds == '1' else 's'}"
     return text + (f" ({warning})" if warning else "")
