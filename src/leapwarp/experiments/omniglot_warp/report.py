@@ -59,7 +59,8 @@ def document(frame: pd.DataFrame, paper: pd.DataFrame) -> Document:
     if not quantity(frame, "heldout_area").empty:
         held_out = comparison(frame, "heldout_area")
         both = areas.merge(held_out, how="left", on=["n_tasks", "method"], suffixes=("", "_kept"))
-        text = HELDOUT + (FEWER if (both["n_seeds_kept"].fillna(0) < both["n_seeds"]).any() else "")
+        fewer = (both["n_seeds_kept"].fillna(0) < both["n_seeds"]).to_numpy().any()
+        text = HELDOUT + (FEWER if fewer else "")
         blocks += [Heading(HELDOUT_AREA), Text(text), block(held_out, experiment)]
         areas = pd.concat([areas, held_out], ignore_index=True)
     blocks += kfac.times(frame, ("warp_leap", "sgd10x", "kfac"), "warp_leap", TIME) + kfac.dampings(frame)
