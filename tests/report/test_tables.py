@@ -368,6 +368,11 @@ def test_a_figure_of_curves_counts_the_seeds_that_have_curves():
     said = "only the seeds count whose points of curves were kept"
     both = [document.markdown(command.build(about, rows_, WARP, NOTE)) for rows_ in (kept, frame)]
     assert [said in " ".join(text.split()) for text in both] == [True, False]
+    blocks = [*command.build(about, kept, WARP, NOTE).blocks, *command.build(about, frame, WARP, NOTE).blocks]
+    texts = [block.caption for block in blocks if isinstance(block, document.Figure)]
+    half = len(about.figures)
+    assert all("up to 3 seeds" in text for text in texts[:half])
+    assert all(", 3 seeds" in text for text in texts[half:])
     fewer = frame[(frame["seed"] == 2) | (frame["method"] == "warp_leap")]
     blocks = command.build(about, fewer, WARP, NOTE).blocks
     texts = [block.caption for block in blocks if isinstance(block, document.Figure)]

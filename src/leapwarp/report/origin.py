@@ -69,9 +69,11 @@ def seeds(frame: pd.DataFrame) -> str:
 
 
 def most_seeds(frame: pd.DataFrame) -> str:
-    """The number of seeds with results, for figures that may draw fewer: some rows may lack points of curves."""
+    """The number of seeds with results, for figures that may draw fewer: some runs may lack points of curves."""
+    runs = frame.assign(curve=frame["step"].notna()).groupby(["method", "n_tasks", "seed"])["curve"].any()
+    mixed = (runs.groupby(["method", "n_tasks"]).nunique() > 1).to_numpy().any()
     counts = seed_counts(frame)
-    return f"{counts[0]}" if len(counts) == 1 else f"up to {counts[-1]}"
+    return f"up to {counts[-1]}" if mixed or len(counts) > 1 else f"{counts[0]}"
 
 
 def smaller(size: str, data_source: str) -> str:
